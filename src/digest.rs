@@ -1,0 +1,251 @@
+//! [`Digest`]: the name of a blob, which is a hash of its content.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of a blob: a hash algorithm and the hash of the blob's content.
+///
+/// Text and value are one to one: [`FromStr`] accepts exactly what [`Display`](fmt::Display)
+/// prints, `sha256:` and 64 or `sha512:` and 128 lower-case hexadecimal digits, which is the
+/// grammar of the [OCI image specification] for its two registered algorithms.
+///
+/// A digest is a plain value (65 bytes, [`Copy`]); parsing and comparing never allocate.
+///
+/// ```
+/// use layercache::Digest;
+///
+/// let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+/// let digest: Digest = text.parse()?;
+/// assert_eq!(digest.to_string(), text);
+///
+/// let error = "sha256:E3B0".parse::<Digest>().unwrap_err();
+/// assert_eq!(error.to_string(), "invalid digest: byte 7 is not a lower-case hexadecimal digit");
+/// # Ok::<(), layercache::DigestError>(())
+/// ```
+///
+/// [OCI image specification]: https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Digest {
+    /// SHA-256, which every registry has to support.
+    Sha256([u8; 32]),
+    /// SHA-512.
+    Sha512([u8; 64]),
+}
+
+/// Why a text is not a [`Digest`]. Positions are bytes from the start of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DigestError {
+    /// There is no `:` between an algorithm and a hash.
+    #[error("invalid digest: no `:` after the algorithm")]
+    NoAlgorithm,
+    /// The algorithm is neither `sha256` nor `sha512`.
+    #[error("invalid digest: unknown algorithm before byte {colon}, known are sha256 and sha512")]
+    UnknownAlgorithm {
+        /// Where the algorithm ends.
+        colon: usize,
+    },
+    /// The hash has a wrong number of digits.
+    #[error("invalid digest: {found} digits after byte {start}, {expected} expected")]
+    Length {
+        /// Where the hash starts.
+        start: usize,
+        /// How many digits there are.
+        found: usize,
+        /// How many digits the algorithm has.
+        expected: usize,
+    },
+    /// A character of the hash is not one of `0123456789abcdef`.
+    #[error("invalid digest: byte {at} is not a lower-case hexadecimal digit")]
+    Hex {
+        /// Where that character is.
+        at: usize,
+    },
+}
+
+impl Digest {
+    /// The algorithm's registered name: `sha256` or `sha512`.
+    pub const fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Sha256(_) => "sha256",
+            Self::Sha512(_) => "sha512",
+        }
+    }
+
+    /// The hash itself, 32 or 64 bytes.
+    pub const fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Sha256(hash) => hash,
+            Self::Sha512(hash) => hash,
+        }
+    }
+
+    /// The hash as lower-case hexadecimal digits: what follows the `:`. Allocates once.
+    pub fn hex(&self) -> String {
+        let mut text = String::with_capacity(self.as_bytes().len() * 2);
+        push_hex(&mut text, self.as_bytes());
+        text
+    }
+
+    /// Builds a digest from an algorithm's name and the hash in hexadecimal digits, as they
+    /// stand apart in a storage path.
+    pub(crate) fn from_parts(algorithm: &str, hex: &str) -> Result<Self, DigestError> {
+        let start = algorithm.len() + 1;
+        match algorithm {
+            "sha256" => parse_hex(hex, start).map(Self::Sha256),
+            "sha512" => parse_hex(hex, start).map(Self::Sha512),
+            _ => Err(DigestError::UnknownAlgorithm {
+                colon: algorithm.len(),
+            }),
+        }
+    }
+
+    /// Whether this is the digest of the empty blob.
+    pub(crate) fn is_of_nothing(&self) -> bool {
+        const SHA256: &[u8; 32] =
+            b"\xe3\xb0\xc4\x42\x98\xfc\x1c\x14\x9a\xfb\xf4\xc8\x99\x6f\xb9\x24\
+            \x27\xae\x41\xe4\x64\x9b\x93\x4c\xa4\x95\x99\x1b\x78\x52\xb8\x55";
+        const SHA512: &[u8; 64] =
+            b"\xcf\x83\xe1\x35\x7e\xef\xb8\xbd\xf1\x54\x28\x50\xd6\x6d\x80\x07\
+            \xd6\x20\xe4\x05\x0b\x57\x15\xdc\x83\xf4\xa9\x21\xd3\x6c\xe9\xce\
+            \x47\xd0\xd1\x3c\x5d\x85\xf2\xb0\xff\x83\x18\xd2\x87\x7e\xec\x2f\
+            \x63\xb9\x31\xbd\x47\x41\x7a\x81\xa5\x38\x32\x7a\xf9\x27\xda\x3e";
+        match self {
+            Self::Sha256(hash) => hash == SHA256,
+            Self::Sha512(hash) => hash == SHA512,
+        }
+    }
+
+    /// How long the printed digest is, in bytes.
+    pub(crate) const fn text_len(&self) -> usize {
+        self.algorithm().len() + 1 + self.as_bytes().len() * 2
+    }
+}
+
+fn parse_hex<const N: usize>(hex: &str, start: usize) -> Result<[u8; N], DigestError> {
+    let hex = hex.as_bytes();
+    if let Some(at) = hex.iter().position(|byte| nibble(*byte).is_none()) {
+        return Err(DigestError::Hex { at: start + at });
+    }
+    if hex.len() != N * 2 {
+        return Err(DigestError::Length {
+            start,
+            found: hex.len(),
+            expected: N * 2,
+        });
+    }
+    let mut hash = [0; N];
+    for (byte, pair) in hash.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = nibble(pair[0]).unwrap_or(0) << 4 | nibble(pair[1]).unwrap_or(0);
+    }
+    Ok(hash)
+}
+
+const fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+fn push_hex(text: &mut impl fmt::Write, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        // Writing to a String or a stack buffer of the right size cannot fail.
+        let _ = text.write_char(char::from(DIGITS[usize::from(byte >> 4)]));
+        let _ = text.write_char(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let (algorithm, hex) = text.split_once(':').ok_or(DigestError::NoAlgorithm)?;
+        Self::from_parts(algorithm, hex)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.algorithm())?;
+        f.write_str(":")?;
+        push_hex(f, self.as_bytes());
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn says_where_a_text_goes_wrong() {
+        let cases = [
+            ("", DigestError::NoAlgorithm),
+            ("sha256", DigestError::NoAlgorithm),
+            (":00", DigestError::UnknownAlgorithm { colon: 0 }),
+            ("SHA256:00", DigestError::UnknownAlgorithm { colon: 6 }),
+            ("sha384:00", DigestError::UnknownAlgorithm { colon: 6 }),
+            (
+                "sha256:00",
+                DigestError::Length {
+                    start: 7,
+                    found: 2,
+                    expected: 64,
+                },
+            ),
+            ("sha256:0G", DigestError::Hex { at: 8 }),
+            ("sha256:0A", DigestError::Hex { at: 8 }),
+            ("sha256:é", DigestError::Hex { at: 7 }),
+            ("sha512:../", DigestError::Hex { at: 7 }),
+        ];
+        for (text, error) in cases {
+            assert_eq!(text.parse::<Digest>(), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_empty_blob_is_known_under_both_algorithms() {
+        use sha2::{Digest as _, Sha256, Sha512};
+        assert!(Digest::Sha256(Sha256::digest([]).into()).is_of_nothing());
+        assert!(Digest::Sha512(Sha512::digest([]).into()).is_of_nothing());
+        assert!(!Digest::Sha256(Sha256::digest([0]).into()).is_of_nothing());
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_value_are_one_to_one(hash: [u8; 32], long in prop::array::uniform32(any::<u16>())) {
+            let mut wide = [0; 64];
+            for (pair, value) in wide.chunks_exact_mut(2).zip(long) {
+                pair.copy_from_slice(&value.to_be_bytes());
+            }
+            for digest in [Digest::Sha256(hash), Digest::Sha512(wide)] {
+                let text = digest.to_string();
+                prop_assert_eq!(text.len(), digest.text_len());
+                prop_assert_eq!(text.parse::<Digest>(), Ok(digest));
+                prop_assert_eq!(format!("{}:{}", digest.algorithm(), digest.hex()), text);
+            }
+        }
+
+        #[test]
+        fn any_text_is_refused_or_printed_back(text in "(sha256|sha512|x)?:?[0-9a-fA-F/.]{0,130}") {
+            if let Ok(digest) = text.parse::<Digest>() {
+                prop_assert_eq!(digest.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = text.parse::<Digest>();
+        }
+    }
+}

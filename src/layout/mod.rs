@@ -1,0 +1,185 @@
+//! Layouts: what a storage path means, and which path a meaning has.
+
+mod distribution;
+mod oci;
+mod template;
+
+pub use distribution::Distribution;
+pub use oci::OciImages;
+pub use template::{Template, TemplateError};
+
+use crate::{Digest, Link};
+use object_store::path::Path;
+use std::fmt::Debug;
+
+/// What the object at a path is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning {
+    /// The content of a blob, shared by all repositories.
+    Blob(Digest),
+    /// A small object whose presence is the membership, and whose content is the digest.
+    Link(Link),
+    /// The content of a blob in one repository; its presence there is the membership.
+    RepositoryBlob(Link),
+}
+
+/// How a store lays out its blobs: path ⇄ meaning.
+///
+/// The three layouts of this crate are [`Distribution`], [`OciImages`] and [`Template`]; a Nix
+/// cache, a Bazel content store or Git LFS can bring their own.
+///
+/// # Contract
+/// The two directions have to agree, or a change of an object would not reach the facts that
+/// came from it:
+///
+/// - `meaning(&path) == Some(Meaning::Blob(d))` exactly if `blob_path(&d) == Some(path)`;
+/// - `meaning(&path)` is `Link(l)` or `RepositoryBlob(l)` exactly if `link_path(&l) == Some(path)`.
+///
+/// Anything else means `None` and passes through the cache untouched. Paths come from outside:
+/// `meaning` must never panic.
+///
+/// ```
+/// use layercache::layout::{Layout, Meaning};
+/// use layercache::{Digest, Link};
+/// use object_store::path::Path;
+///
+/// /// Git LFS: `objects/ab/cd/abcd…`
+/// #[derive(Debug)]
+/// struct GitLfs;
+///
+/// impl Layout for GitLfs {
+///     fn meaning(&self, location: &Path) -> Option<Meaning> {
+///         let hex = location.filename()?;
+///         let digest: Digest = format!("sha256:{hex}").parse().ok()?;
+///         (self.blob_path(&digest)? == *location).then_some(Meaning::Blob(digest))
+///     }
+///
+///     fn blob_path(&self, digest: &Digest) -> Option<Path> {
+///         let hex = digest.hex();
+///         Some(Path::from(format!("objects/{}/{}/{hex}", &hex[..2], &hex[2..4])))
+///     }
+///
+///     fn link_path(&self, _link: &Link) -> Option<Path> {
+///         None
+///     }
+/// }
+/// ```
+pub trait Layout: Debug + Send + Sync + 'static {
+    /// What the object at `location` is; `None` if it is nothing that this crate caches.
+    fn meaning(&self, location: &Path) -> Option<Meaning>;
+
+    /// Where the shared content of a blob is; `None` if each repository has content of its own.
+    fn blob_path(&self, digest: &Digest) -> Option<Path>;
+
+    /// Where the object is whose presence is this membership; `None` if the layout keeps no
+    /// membership of that kind.
+    fn link_path(&self, link: &Link) -> Option<Path>;
+}
+
+/// What of `location` follows `root` and a `/`.
+fn below<'a>(root: &Path, location: &'a Path) -> Option<&'a str> {
+    let rest = location.as_ref().strip_prefix(root.as_ref())?;
+    if root.as_ref().is_empty() {
+        return Some(rest);
+    }
+    rest.strip_prefix('/')
+}
+
+/// `root`, and `rest` below it.
+fn above(root: &Path, rest: &str) -> Path {
+    match root.as_ref() {
+        "" => Path::from(rest),
+        root => Path::from(format!("{root}/{rest}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(super) fn any_digest() -> impl Strategy<Value = Digest> {
+        prop_oneof![
+            any::<[u8; 32]>().prop_map(Digest::Sha256),
+            prop::collection::vec(any::<u8>(), 64).prop_map(|bytes| {
+                let mut hash = [0; 64];
+                hash.copy_from_slice(&bytes);
+                Digest::Sha512(hash)
+            }),
+        ]
+    }
+
+    pub(super) fn any_link() -> impl Strategy<Value = Link> {
+        (
+            any::<bool>(),
+            "[a-z0-9]{1,4}((\\.|_|__|-|/)[a-z0-9]{1,4}){0,3}",
+            any_digest(),
+        )
+            .prop_map(|(manifest, name, digest)| {
+                let name = name.parse().unwrap();
+                if manifest {
+                    Link::manifest(name, digest)
+                } else {
+                    Link::layer(name, digest)
+                }
+            })
+    }
+
+    fn layouts() -> Vec<Box<dyn Layout>> {
+        vec![
+            Box::new(Distribution::default()),
+            Box::new(Distribution::new(Path::default())),
+            Box::new(OciImages::default()),
+            Box::new(OciImages::new(Path::from("zot/data"))),
+            Box::new("oci-blobs/{digest}".parse::<Template>().unwrap()),
+            Box::new(
+                "{algorithm}/{shard}/x{hex}.bin"
+                    .parse::<Template>()
+                    .unwrap(),
+            ),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_meaning_has_one_path_and_a_path_one_meaning(link in any_link()) {
+            for layout in layouts() {
+                if let Some(path) = layout.blob_path(&link.digest) {
+                    prop_assert_eq!(layout.meaning(&path), Some(Meaning::Blob(link.digest)));
+                }
+                if let Some(path) = layout.link_path(&link) {
+                    match layout.meaning(&path) {
+                        Some(Meaning::Link(l) | Meaning::RepositoryBlob(l)) => prop_assert_eq!(&l, &link),
+                        other => prop_assert!(false, "{layout:?} {path}: {other:?}"),
+                    }
+                }
+            }
+        }
+
+        /// A good path with one character changed, removed or doubled is another object's or nobody's.
+        #[test]
+        fn what_is_claimed_is_printed_back(
+            link in any_link(), at in any::<prop::sample::Index>(), with in "[a-zA-Z0-9./_:\\-]{0,2}", raw in "[a-f0-9/._]{0,90}",
+        ) {
+            for layout in layouts() {
+                let good = [layout.blob_path(&link.digest), layout.link_path(&link)];
+                let mut bent: Vec<_> = good.into_iter().flatten().map(|path| {
+                    let mut text = path.to_string();
+                    let at = at.index(text.len());
+                    text.replace_range(at..=at, &with);
+                    text
+                }).collect();
+                bent.push(raw.clone());
+                for text in bent {
+                    let Ok(path) = Path::parse(&text) else { continue };
+                    match layout.meaning(&path) {
+                        None => {}
+                        Some(Meaning::Blob(digest)) => prop_assert_eq!(layout.blob_path(&digest), Some(path)),
+                        Some(Meaning::Link(link) | Meaning::RepositoryBlob(link)) =>
+                            prop_assert_eq!(layout.link_path(&link), Some(path)),
+                    }
+                }
+            }
+        }
+    }
+}

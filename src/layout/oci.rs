@@ -1,0 +1,81 @@
+//! One OCI image layout per repository.
+
+use super::{Layout, Meaning, above, below};
+use crate::{Digest, Link, LinkKind};
+use object_store::path::Path;
+
+/// One [OCI image layout] per repository, as zot keeps them: each repository has content of its
+/// own, and what is there belongs to it.
+///
+/// ```text
+/// <name>/blobs/sha256/<hex>
+/// ```
+///
+/// A path does not tell a manifest from a layer, so all memberships are of kind
+/// [`LinkKind::Layer`]. Redis has one path for a blob: where repositories share a blob and take
+/// turns asking for it, it remembers the repository that asked last.
+///
+/// [OCI image layout]: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OciImages {
+    root: Path,
+}
+
+impl OciImages {
+    /// The layout below a root. The default root is empty.
+    pub const fn new(root: Path) -> Self {
+        Self { root }
+    }
+}
+
+impl Layout for OciImages {
+    fn meaning(&self, location: &Path) -> Option<Meaning> {
+        let rest = below(&self.root, location)?;
+        let mut parts = rest.rsplitn(4, '/');
+        let (hex, algorithm, blobs, name) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if blobs != "blobs" {
+            return None;
+        }
+        let digest = Digest::from_parts(algorithm, hex).ok()?;
+        let link = Link::layer(name.parse().ok()?, digest);
+        Some(Meaning::RepositoryBlob(link))
+    }
+
+    fn blob_path(&self, _digest: &Digest) -> Option<Path> {
+        None
+    }
+
+    fn link_path(&self, link: &Link) -> Option<Path> {
+        if link.kind != LinkKind::Layer {
+            return None;
+        }
+        let (algorithm, hex) = (link.digest.algorithm(), link.digest.hex());
+        let rest = format!("{}/blobs/{algorithm}/{hex}", link.repository);
+        Some(above(&self.root, &rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_and_foreign_paths_mean_nothing() {
+        let hex = "ab".repeat(32);
+        for path in [
+            format!("blobs/sha256/{hex}"),
+            format!("A/blobs/sha256/{hex}"),
+            format!("a/blob/sha256/{hex}"),
+            format!("a/blobs/sha256/{}", hex.to_uppercase()),
+            format!("a/blobs/sha512/{hex}"),
+            format!("a/blobs/sha256/{hex}/data"),
+            format!("%2E%2E/blobs/sha256/{hex}"),
+            "a/index.json".to_owned(),
+            "a/oci-layout".to_owned(),
+        ] {
+            let path = Path::parse(path).unwrap();
+            assert_eq!(OciImages::default().meaning(&path), None, "{path}");
+        }
+    }
+}
