@@ -1,0 +1,275 @@
+//! One multiplexed connection, and what is done when it is lost.
+
+use super::config::RedisConfig;
+use crate::Error;
+use ::redis::aio::MultiplexedConnection;
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value,
+};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+/// A connection that is made when it is needed.
+///
+/// redis-rs has a manager that reconnects, but its commands wait for a reconnection outside of any
+/// timeout, and it never reconnects after timeouts alone; so this is a state machine of our own.
+#[derive(Clone)]
+pub(super) struct Connection {
+    line: Arc<Line>,
+}
+
+struct Line {
+    client: Client,
+    deadline: Duration,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Nobody has asked yet, or the line was lost; not to be tried again before `retry_at`.
+    Down { retry_at: Instant, hopeful: bool },
+    /// A task is connecting. Only where that is `hopeful`, because the server has not failed to
+    /// answer just before, is it worth waiting for.
+    Connecting {
+        hopeful: bool,
+        done: watch::Receiver<()>,
+    },
+    /// Connected. Which connection it is, and how many operations in a row had no answer.
+    Up {
+        connection: MultiplexedConnection,
+        number: u64,
+        silent: u32,
+    },
+}
+
+/// How long connecting may take; nobody waits that long for it.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long a server that could not be reached is left alone.
+const RETRY: Duration = Duration::from_secs(1);
+/// A line without an answer to so many operations in a row is half open: it is made anew.
+const MOST_SILENT: u32 = 5;
+
+/// Why an operation failed before Redis could answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error("no answer within {deadline:?}; is Redis overloaded, or the timeout too short?")]
+    Timeout { deadline: Duration },
+    #[error("Redis cannot be reached; it is tried again every {RETRY:?}")]
+    Unreachable,
+}
+
+pub(super) fn failed(
+    operation: &'static str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::Cache {
+        tier: "redis",
+        operation,
+        source: Box::new(source),
+    }
+}
+
+impl Connection {
+    pub(super) fn new(config: &RedisConfig) -> Result<Self, Error> {
+        // The source says what is wrong with the address, without the address.
+        let setting = |source: RedisError| Error::Setting {
+            setting: "redis url",
+            source: Box::new(source),
+        };
+        let info = config
+            .url
+            .as_str()
+            .into_connection_info()
+            .map_err(setting)?;
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(info).map_err(setting)?;
+        Ok(Self {
+            line: Arc::new(Line {
+                client,
+                deadline: config.timeout,
+                state: Mutex::new(State::Down {
+                    retry_at: Instant::now(),
+                    hopeful: true,
+                }),
+            }),
+        })
+    }
+
+    /// Runs a pipeline, whose commands fail or succeed one by one. Never takes longer than the
+    /// deadline; what was sent before it passed may still be executed.
+    pub(super) async fn run(
+        &self,
+        operation: &'static str,
+        pipeline: &mut Pipeline,
+    ) -> Result<Vec<RedisResult<Value>>, Error> {
+        let deadline = self.line.deadline;
+        let mut asked = None;
+        let answer = timeout(deadline, async {
+            let Some((mut connection, number)) = self.line.get().await else {
+                return Err(failed(operation, Unanswered::Unreachable));
+            };
+            asked = Some(number);
+            let replies = pipeline.ignore_errors().query_async(&mut connection).await;
+            replies.map_err(|error| self.line.lost(number, operation, error))
+        });
+        match answer.await {
+            Ok(answer) => {
+                if let (Ok(_), Some(number)) = (&answer, asked) {
+                    self.line.answered(number);
+                }
+                answer
+            }
+            Err(_) => {
+                if let Some(number) = asked {
+                    self.line.unanswered(number);
+                }
+                Err(failed(operation, Unanswered::Timeout { deadline }))
+            }
+        }
+    }
+}
+
+impl Line {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two of its changes, whoever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection, once there is one. `None` where none can be had.
+    async fn get(self: &Arc<Self>) -> Option<(MultiplexedConnection, u64)> {
+        let mut done = match self.step() {
+            Step::Go(connection, number) => return Some((connection, number)),
+            Step::Wait(done) => done,
+            Step::GiveUp => return None,
+        };
+        let _ = done.changed().await;
+        match &*self.state() {
+            State::Up {
+                connection, number, ..
+            } => Some((connection.clone(), *number)),
+            _ => None,
+        }
+    }
+
+    fn step(self: &Arc<Self>) -> Step {
+        let mut state = self.state();
+        match &*state {
+            State::Up {
+                connection, number, ..
+            } => Step::Go(connection.clone(), *number),
+            State::Connecting {
+                hopeful: true,
+                done,
+            } => Step::Wait(done.clone()),
+            State::Connecting { hopeful: false, .. } => Step::GiveUp,
+            State::Down { retry_at, .. } if Instant::now() < *retry_at => Step::GiveUp,
+            State::Down { hopeful, .. } => {
+                let hopeful = *hopeful;
+                let (sender, done) = watch::channel(());
+                *state = State::Connecting {
+                    hopeful,
+                    done: done.clone(),
+                };
+                tokio::spawn(Arc::clone(self).connect(sender));
+                if hopeful {
+                    Step::Wait(done)
+                } else {
+                    Step::GiveUp
+                }
+            }
+        }
+    }
+
+    /// Connects, in a task of its own: nobody who gives up waiting takes it along.
+    async fn connect(self: Arc<Self>, _done: watch::Sender<()>) {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(None);
+        let connecting = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config);
+        let connected = timeout(CONNECT, connecting).await;
+        let mut state = self.state();
+        *state = match connected {
+            Ok(Ok(connection)) => {
+                tracing::info!("connected to Redis");
+                State::Up {
+                    connection,
+                    number: fastrand::u64(..),
+                    silent: 0,
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "Redis cannot be reached");
+                State::Down {
+                    retry_at: Instant::now() + RETRY,
+                    hopeful: false,
+                }
+            }
+            Err(_) => {
+                tracing::warn!("Redis does not answer while connecting");
+                State::Down {
+                    retry_at: Instant::now() + RETRY,
+                    hopeful: false,
+                }
+            }
+        };
+    }
+
+    fn answered(&self, asked: u64) {
+        if let State::Up { number, silent, .. } = &mut *self.state()
+            && *number == asked
+        {
+            *silent = 0;
+        }
+    }
+
+    fn unanswered(&self, asked: u64) {
+        let mut state = self.state();
+        if let State::Up { number, silent, .. } = &mut *state
+            && *number == asked
+        {
+            *silent += 1;
+            if *silent >= MOST_SILENT {
+                tracing::warn!("Redis has stopped answering");
+                *state = State::Down {
+                    retry_at: Instant::now(),
+                    hopeful: false,
+                };
+            }
+        }
+    }
+
+    fn lost(&self, asked: u64, operation: &'static str, error: RedisError) -> Error {
+        let mut state = self.state();
+        if error.is_unrecoverable_error()
+            && let State::Up { number, .. } = &*state
+            && *number == asked
+        {
+            tracing::warn!(%error, "the connection to Redis was lost");
+            *state = State::Down {
+                retry_at: Instant::now(),
+                hopeful: true,
+            };
+        }
+        failed(operation, error)
+    }
+}
+
+enum Step {
+    Go(MultiplexedConnection, u64),
+    Wait(watch::Receiver<()>),
+    GiveUp,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The client knows the password.
+        f.debug_struct("Connection")
+            .field("deadline", &self.line.deadline)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,232 @@
+//! Flights: loads that several callers wait for.
+//!
+//! Nobody boards a load that has left. A load that is under way may have read before the caller's
+//! question, so its answer may be older than a change that the caller has already seen acknowledged.
+//! A caller that finds one waits for its end, looks in memory again, and otherwise boards the one
+//! next load. One runs and one waits per key, however many ask; if the running one hangs, the next
+//! starts anyway.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// The loads that are under way, one per key.
+#[derive(Debug)]
+pub(crate) struct Flights<K, V> {
+    departures: AtomicU64,
+    board: Mutex<HashMap<K, Flight<V>>>,
+}
+
+#[derive(Debug)]
+struct Flight<V> {
+    number: u64,
+    answer: watch::Receiver<Option<V>>,
+}
+
+/// What a caller does next.
+#[derive(Debug)]
+pub(crate) enum Step<K: Eq + Hash, V> {
+    /// A load left before the question: wait for it to end, look in memory, ask again.
+    Wait(Ended<V>),
+    /// A load left after the question: its answer is the caller's.
+    Board(Boarded<V>),
+    /// The caller is to start the load, and boards it.
+    Depart(Departure<K, V>, Boarded<V>),
+}
+
+/// When a caller asked: it boards only loads that leave later.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket {
+    /// The load that was under way when the caller asked.
+    left: Option<u64>,
+    /// Whether that one is still to be waited for.
+    patient: bool,
+}
+
+/// Sees a running load's end.
+#[derive(Debug)]
+pub(crate) struct Ended<V>(watch::Receiver<Option<V>>);
+
+/// A place on a load.
+#[derive(Debug)]
+pub(crate) struct Boarded<V>(watch::Receiver<Option<V>>);
+
+/// A load that was given leave to start. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Departure<K: Eq + Hash, V> {
+    flights: Arc<Flights<K, V>>,
+    key: K,
+    number: u64,
+    answer: watch::Sender<Option<V>>,
+}
+
+impl<K: Eq + Hash + Clone, V> Flights<K, V> {
+    pub(crate) fn new() -> Self {
+        Self {
+            departures: AtomicU64::new(0),
+            board: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Remembers which load is under way now.
+    pub(crate) fn ask(&self, key: &K) -> Ticket {
+        Ticket {
+            left: self.board().get(key).map(|flight| flight.number),
+            patient: true,
+        }
+    }
+
+    /// What the caller does next. It waits for the running load at most once: the step after a
+    /// [`Step::Wait`] is another one.
+    pub(crate) fn step(self: &Arc<Self>, key: &K, ticket: &mut Ticket) -> Step<K, V> {
+        let mut board = self.board();
+        if let Some(flight) = board.get(key) {
+            let has_left = ticket.left.is_some_and(|left| flight.number <= left);
+            if !has_left {
+                return Step::Board(Boarded(flight.answer.clone()));
+            }
+            if ticket.patient {
+                ticket.patient = false;
+                return Step::Wait(Ended(flight.answer.clone()));
+            }
+        }
+        let (sender, receiver) = watch::channel(None);
+        let number = self.departures.fetch_add(1, Ordering::Relaxed);
+        let flight = Flight {
+            number,
+            answer: receiver.clone(),
+        };
+        board.insert(key.clone(), flight);
+        let departure = Departure {
+            flights: Arc::clone(self),
+            key: key.clone(),
+            number,
+            answer: sender,
+        };
+        Step::Depart(departure, Boarded(receiver))
+    }
+}
+
+impl<K: Eq + Hash, V> Flights<K, V> {
+    fn board(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
+        // The table is whole between any two of its operations, whoever panicked.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash, V> Departure<K, V> {
+    /// Gives the answer to all who boarded. The load goes on until this is dropped.
+    pub(crate) fn answer(&self, value: V) {
+        self.answer.send_replace(Some(value));
+    }
+}
+
+impl<K: Eq + Hash, V> Drop for Departure<K, V> {
+    fn drop(&mut self) {
+        let mut board = self.flights.board();
+        let latest = board.get(&self.key).map(|flight| flight.number);
+        if latest == Some(self.number) {
+            board.remove(&self.key);
+        }
+    }
+}
+
+impl<V: Clone + Send + Sync> Boarded<V> {
+    /// The load's answer, or `None` if the load died without one.
+    pub(crate) async fn answer(mut self) -> Option<V> {
+        let answer = self.0.wait_for(Option::is_some).await.ok()?;
+        answer.clone()
+    }
+}
+
+impl<V: Send + Sync> Ended<V> {
+    /// Returns when the load has ended, however it did.
+    pub(crate) async fn wait(mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Table = Arc<Flights<&'static str, u32>>;
+
+    fn table() -> Table {
+        Arc::new(Flights::new())
+    }
+
+    fn depart(table: &Table, ticket: &mut Ticket) -> (Departure<&'static str, u32>, Boarded<u32>) {
+        match table.step(&"key", ticket) {
+            Step::Depart(departure, boarded) => (departure, boarded),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_boards_a_load_that_has_left() {
+        let table = table();
+        let (running, _) = depart(&table, &mut table.ask(&"key"));
+
+        let mut late = table.ask(&"key");
+        let Step::Wait(ended) = table.step(&"key", &mut late) else {
+            panic!("a load that left before the question was boarded");
+        };
+        running.answer(1);
+        drop(running);
+        ended.wait().await;
+        let (next, boarded) = depart(&table, &mut late);
+        next.answer(2);
+        assert_eq!(boarded.answer().await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn those_who_waited_share_the_one_next_load() {
+        let table = table();
+        let (running, _) = depart(&table, &mut table.ask(&"key"));
+        let mut waiting: Vec<_> = (0..5).map(|_| table.ask(&"key")).collect();
+        for ticket in &mut waiting {
+            assert!(matches!(table.step(&"key", ticket), Step::Wait(_)));
+        }
+        drop(running);
+        let (next, _) = depart(&table, &mut waiting[0]);
+        let boarded: Vec<_> = waiting[1..]
+            .iter_mut()
+            .map(|ticket| match table.step(&"key", ticket) {
+                Step::Board(boarded) => boarded,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        next.answer(7);
+        drop(next);
+        for boarded in boarded {
+            assert_eq!(boarded.answer().await, Some(7));
+        }
+        assert!(table.board().is_empty());
+    }
+
+    #[test]
+    fn a_load_that_hangs_does_not_stop_the_next() {
+        let table = table();
+        let (hanging, _) = depart(&table, &mut table.ask(&"key"));
+        let mut second = table.ask(&"key");
+        assert!(matches!(table.step(&"key", &mut second), Step::Wait(_)));
+        // Its patience is over, and the first still runs.
+        let (next, _) = depart(&table, &mut second);
+        drop(hanging);
+        assert_eq!(table.board().len(), 1, "the first took the second off");
+        drop(next);
+        assert!(table.board().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_load_that_dies_leaves_nobody_waiting() {
+        let table = table();
+        let (departure, boarded) = depart(&table, &mut table.ask(&"key"));
+        drop(departure);
+        assert_eq!(boarded.answer().await, None);
+        assert!(table.board().is_empty());
+    }
+}

@@ -1,0 +1,176 @@
+//! Generations: which values in memory were loaded before a change of their key.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Striped generations of keys, and the global one.
+///
+/// A stripe is one word: the generation above, and in the low [`FENCE_BITS`] how many changes of
+/// its keys are under way. A key without a fence and with the same generation has not been changed
+/// in between. Keys that share a stripe share its changes, which costs a miss and nothing else.
+#[derive(Debug)]
+pub(crate) struct Generations {
+    global: AtomicU64,
+    stripes: Box<[AtomicU64]>,
+    hash: foldhash::fast::FixedState,
+}
+
+/// The generation of a key at one moment, all changes counted. It only ever grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
+
+/// The right to fill under the stamp that it carries: the key was not being changed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Right(Stamp);
+
+/// A change that is under way. Whoever holds it must give it back to [`Generations::end`]; a key
+/// whose change never ends is never cached again.
+#[derive(Debug)]
+#[must_use = "a change that never ends keeps its key out of the cache"]
+pub(crate) struct Fence {
+    stripe: usize,
+    stamp: Stamp,
+}
+
+const STRIPES: usize = 1 << 16;
+const FENCE_BITS: u32 = 24;
+const FENCE: u64 = 1;
+const GENERATION: u64 = 1 << FENCE_BITS;
+
+impl Generations {
+    pub(crate) fn new() -> Self {
+        Self {
+            global: AtomicU64::new(0),
+            stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
+            hash: foldhash::fast::FixedState::default(),
+        }
+    }
+
+    fn stripe(&self, key: &impl Hash) -> usize {
+        // The low bits of the hash; there is a power of two of stripes.
+        self.hash.hash_one(key) as usize & (STRIPES - 1)
+    }
+
+    fn stamp_of(&self, stripe: usize) -> Stamp {
+        let global = self.global.load(Ordering::Acquire);
+        Stamp(global.wrapping_add(self.stripes[stripe].load(Ordering::Acquire)))
+    }
+
+    /// The key's stamp now. A value with another one is dead.
+    pub(crate) fn stamp(&self, key: &impl Hash) -> Stamp {
+        self.stamp_of(self.stripe(key))
+    }
+
+    /// The right to fill what is read from here on, unless the key is being changed.
+    pub(crate) fn right(&self, key: &impl Hash) -> Option<Right> {
+        let stamp = self.stamp(key);
+        (stamp.0 & (GENERATION - 1) == 0).then_some(Right(stamp))
+    }
+
+    /// Whether what was read under this right may still be filled.
+    pub(crate) fn holds(&self, key: &impl Hash, right: Right) -> bool {
+        self.stamp(key) == right.0
+    }
+
+    /// Begins a change: what was filled is dead, and nothing is filled until the change ends.
+    pub(crate) fn begin(&self, key: &impl Hash) -> Fence {
+        let stripe = self.stripe(key);
+        self.stripes[stripe].fetch_add(GENERATION + FENCE, Ordering::AcqRel);
+        Fence {
+            stripe,
+            stamp: self.stamp_of(stripe),
+        }
+    }
+
+    /// Ends a change: what was read while it was under way is not filled either. Returns the right
+    /// to fill what the change itself has written, unless another change came in between.
+    pub(crate) fn end(&self, fence: Fence) -> Option<Right> {
+        let Fence { stripe, stamp } = fence;
+        let before = self.stripes[stripe].fetch_add(GENERATION - FENCE, Ordering::AcqRel);
+        let global = self.global.load(Ordering::Acquire);
+        let undisturbed = Stamp(global.wrapping_add(before)) == stamp;
+        let after = Stamp(stamp.0.wrapping_add(GENERATION - FENCE));
+        (undisturbed && after.0 & (GENERATION - 1) == 0).then_some(Right(after))
+    }
+
+    /// Forgets one key: what was filled is dead.
+    pub(crate) fn bump(&self, key: &impl Hash) {
+        self.stripes[self.stripe(key)].fetch_add(GENERATION, Ordering::AcqRel);
+    }
+
+    /// Forgets all keys.
+    pub(crate) fn flush(&self) {
+        self.global.fetch_add(GENERATION, Ordering::AcqRel);
+    }
+}
+
+impl Right {
+    pub(crate) const fn stamp(self) -> Stamp {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Digest;
+    use crate::link::Key;
+
+    const KEY: Key = Key::Meta(Digest::Sha256([1; 32]));
+
+    #[test]
+    fn a_right_from_before_a_change_is_gone_and_none_is_given_during_it() {
+        let generations = Generations::new();
+        let before = generations.right(&KEY).unwrap();
+        let fence = generations.begin(&KEY);
+        assert!(!generations.holds(&KEY, before));
+        assert_eq!(generations.right(&KEY), None);
+        generations.end(fence);
+        assert!(!generations.holds(&KEY, before));
+        assert!(generations.right(&KEY).is_some());
+    }
+
+    #[test]
+    fn the_end_gives_a_right_that_holds_unless_disturbed() {
+        let generations = Generations::new();
+        let fence = generations.begin(&KEY);
+        let right = generations.end(fence).unwrap();
+        assert!(generations.holds(&KEY, right));
+        generations.bump(&KEY);
+        assert!(!generations.holds(&KEY, right));
+
+        type Disturbance = fn(&Generations);
+        let disturbances: [Disturbance; 3] = [
+            |generations| generations.bump(&KEY),
+            |generations| generations.flush(),
+            |generations| {
+                let other = generations.begin(&KEY);
+                generations.end(other);
+            },
+        ];
+        for disturb in disturbances {
+            let fence = generations.begin(&KEY);
+            disturb(&generations);
+            assert_eq!(generations.end(fence), None);
+        }
+    }
+
+    #[test]
+    fn two_changes_of_a_key_wait_for_each_other() {
+        let generations = Generations::new();
+        let first = generations.begin(&KEY);
+        let second = generations.begin(&KEY);
+        assert_eq!(generations.end(first), None);
+        assert_eq!(generations.right(&KEY), None, "the second is under way");
+        generations.end(second);
+        assert!(generations.right(&KEY).is_some());
+    }
+
+    #[test]
+    fn a_flush_takes_all_rights() {
+        let generations = Generations::new();
+        let right = generations.right(&KEY).unwrap();
+        generations.flush();
+        assert!(!generations.holds(&KEY, right));
+    }
+}

@@ -1,0 +1,84 @@
+//! [`Error`]: what can go wrong, and what the caller can do about it.
+
+use std::sync::Arc;
+
+/// An error of something below this crate.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What can go wrong in a cache, in the backend or on the way between them.
+///
+/// A read never fails because of a cache: only [`Backend`](Self::Backend) and
+/// [`LoadLost`](Self::LoadLost) reach the one who asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A cache could not do what it was asked to.
+    #[error("{tier}: {operation} failed: {source}")]
+    Cache {
+        /// Which cache: `redis`, or the name of another implementation.
+        tier: &'static str,
+        /// What it was doing.
+        operation: &'static str,
+        /// Why it failed. Holds no address and no secret.
+        source: BoxError,
+    },
+
+    /// A setting does not work.
+    #[error("invalid setting `{setting}`: {source}")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// Why it does not work.
+        source: BoxError,
+    },
+
+    /// The backend failed. Nothing was cached.
+    #[error("backend: {source}")]
+    Backend {
+        /// The backend's own error, shared by all who waited for the same answer.
+        source: Arc<dyn std::error::Error + Send + Sync + 'static>,
+    },
+
+    /// The task that asked the backend ended without an answer: it panicked, or the runtime is
+    /// shutting down. Ask again.
+    #[error("a load or a change ended without an answer: it panicked or the runtime is stopping")]
+    LoadLost,
+
+    /// A change was refused because what caches hold of it could not be taken away first. The
+    /// backend was not touched; try again when the cache can be reached.
+    #[error("change refused, nothing was changed: {source}")]
+    ChangeRefused {
+        /// Why the cache could not be told.
+        source: Arc<Self>,
+    },
+
+    /// The layout has no path for what was asked.
+    #[error("the layout has no path for {what}")]
+    NoPath {
+        /// What was asked for.
+        what: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn backend(source: BoxError) -> Self {
+        Self::Backend {
+            source: Arc::from(source),
+        }
+    }
+
+    /// The same error again, for another who waited for the same answer.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Backend { source } => Self::Backend {
+                source: Arc::clone(source),
+            },
+            Self::ChangeRefused { source } => Self::ChangeRefused {
+                source: Arc::clone(source),
+            },
+            Self::NoPath { what } => Self::NoPath { what: what.clone() },
+            // Neither loads nor changes fail in another way.
+            _ => Self::LoadLost,
+        }
+    }
+}

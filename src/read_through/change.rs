@@ -1,0 +1,87 @@
+//! Changes: what the tiers hold is taken away before the backend is touched, and kept away until it
+//! is known to be over.
+
+use super::{Backend, ReadThrough, WritableBackend};
+use crate::cache::memory::Rights;
+use crate::cache::shared::{Facts, Member};
+use crate::coherence::generation::Right;
+use crate::link::Key;
+use crate::{Digest, Error, Link};
+use std::future::Future;
+
+impl<B: Backend> ReadThrough<B> {
+    /// Brackets `call`, a change in the backend, with the two ends of a change of `keys`. Runs in a
+    /// task of its own: a caller that goes away changes nothing of it, so `call` is never left
+    /// half way with its keys free.
+    ///
+    /// Returns what `call` returned, and key by key the right to fill what it has written.
+    ///
+    /// # Errors
+    /// [`Error::ChangeRefused`] if Redis could not be told; `call` was not run then.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        keys: Vec<Key>,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Result<(T, Vec<Option<Right>>), Error> {
+        let core = self.clone();
+        let change = tokio::spawn(async move {
+            let fences = core.cache().begin(&keys).await?;
+            let outcome = call.await;
+            let rights = core.cache().end(&keys, fences).await;
+            Ok((outcome, rights))
+        });
+        change.await.unwrap_or(Err(Error::LoadLost))
+    }
+
+    /// Brackets `call`, which writes a link, and remembers the membership if it did: `call` says so.
+    pub(crate) async fn change_link<T: Send + 'static>(
+        &self,
+        link: Link,
+        call: impl Future<Output = (T, bool)> + Send + 'static,
+    ) -> Result<T, Error> {
+        let keys = vec![Key::Link(link.clone())];
+        let ((outcome, linked), rights) = self.change(keys, call).await?;
+        let rights = Rights {
+            member: rights.into_iter().next().flatten(),
+            meta: None,
+        };
+        if linked {
+            let facts = Facts {
+                member: Some((link, Member::default())),
+                meta: None,
+            };
+            self.cache().fill(facts, rights).await;
+        }
+        Ok(outcome)
+    }
+}
+
+impl<B: WritableBackend> ReadThrough<B> {
+    pub(crate) async fn create_link(&self, link: &Link) -> Result<(), Error> {
+        let core = self.clone();
+        let new = link.clone();
+        let call = async move {
+            let created = core.backend().create_link(&new).await;
+            let linked = created.is_ok();
+            (created, linked)
+        };
+        let created = self.change_link(link.clone(), call).await?;
+        created.map_err(Error::backend)
+    }
+
+    pub(crate) async fn remove_link(&self, link: &Link) -> Result<(), Error> {
+        let core = self.clone();
+        let old = link.clone();
+        let call = async move { core.backend().remove_link(&old).await };
+        let (removed, _) = self.change(vec![Key::Link(link.clone())], call).await?;
+        removed.map_err(Error::backend)
+    }
+
+    pub(crate) async fn delete_blob(&self, digest: &Digest) -> Result<(), Error> {
+        let core = self.clone();
+        let digest = *digest;
+        let call = async move { core.backend().delete_blob(&digest).await };
+        let (deleted, _) = self.change(vec![Key::Meta(digest)], call).await?;
+        deleted.map_err(Error::backend)
+    }
+}

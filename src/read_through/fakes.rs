@@ -1,0 +1,227 @@
+//! A backend and a shared tier that tests can stop, fail and count.
+
+use super::{Backend, LinkState, WritableBackend};
+use crate::cache::shared::{Facts, Found, Member, Question, SharedTier};
+use crate::error::BoxError;
+use crate::link::Key;
+use crate::{Digest, Error, LayerMeta, Link};
+use async_trait::async_trait;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// A place where calls can be held. It is open at first.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    held: AtomicBool,
+    waiting: AtomicUsize,
+    leave: Semaphore,
+}
+
+impl Default for Barrier {
+    fn default() -> Self {
+        Self {
+            held: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            leave: Semaphore::new(0),
+        }
+    }
+}
+
+impl Barrier {
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets those go who are held, and holds no more.
+    pub(super) fn release(&self) {
+        self.held.store(false, Ordering::SeqCst);
+        self.leave
+            .add_permits(self.waiting.swap(0, Ordering::SeqCst));
+    }
+
+    /// Returns when somebody is held.
+    pub(super) async fn arrival(&self) {
+        while self.waiting.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn pass(&self) {
+        if self.held.load(Ordering::SeqCst) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            self.leave.acquire().await.unwrap().forget();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    links: HashSet<Link>,
+    blobs: HashMap<Digest, LayerMeta>,
+}
+
+/// A backend that reads, and only then is held: what it answers may be old by then.
+#[derive(Debug, Default)]
+pub(super) struct FakeBackend {
+    truth: Mutex<Truth>,
+    pub(super) read: Barrier,
+    pub(super) written: Barrier,
+    pub(super) link_calls: AtomicUsize,
+    pub(super) describe_calls: AtomicUsize,
+    pub(super) fails: AtomicBool,
+}
+
+impl FakeBackend {
+    pub(super) fn put(&self, link: &Link, length: u64) {
+        let meta = LayerMeta::new("a/data", length).unwrap();
+        let mut truth = self.truth.lock().unwrap();
+        truth.links.insert(link.clone());
+        truth.blobs.insert(link.digest, meta);
+    }
+
+    pub(super) fn forget(&self, link: &Link) {
+        let mut truth = self.truth.lock().unwrap();
+        truth.links.remove(link);
+        truth.blobs.remove(&link.digest);
+    }
+
+    pub(super) fn calls(&self) -> (usize, usize) {
+        let read = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+        (read(&self.link_calls), read(&self.describe_calls))
+    }
+
+    fn fail(&self) -> Result<(), BoxError> {
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err("the backend is down".into()),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Arc<FakeBackend> {
+    async fn link(&self, link: &Link) -> Result<LinkState, BoxError> {
+        self.link_calls.fetch_add(1, Ordering::SeqCst);
+        let linked = self.truth.lock().unwrap().links.contains(link);
+        self.read.pass().await;
+        self.fail()?;
+        Ok(match linked {
+            true => LinkState::Linked(None),
+            false => LinkState::Absent,
+        })
+    }
+
+    async fn describe(&self, digest: &Digest) -> Result<Option<LayerMeta>, BoxError> {
+        self.describe_calls.fetch_add(1, Ordering::SeqCst);
+        let meta = self.truth.lock().unwrap().blobs.get(digest).cloned();
+        self.read.pass().await;
+        self.fail()?;
+        Ok(meta)
+    }
+}
+
+#[async_trait]
+impl WritableBackend for Arc<FakeBackend> {
+    async fn create_link(&self, link: &Link) -> Result<(), BoxError> {
+        self.fail()?;
+        self.truth.lock().unwrap().links.insert(link.clone());
+        self.written.pass().await;
+        Ok(())
+    }
+
+    async fn remove_link(&self, link: &Link) -> Result<(), BoxError> {
+        self.fail()?;
+        self.truth.lock().unwrap().links.remove(link);
+        self.written.pass().await;
+        Ok(())
+    }
+
+    async fn delete_blob(&self, digest: &Digest) -> Result<(), BoxError> {
+        self.fail()?;
+        self.truth.lock().unwrap().blobs.remove(digest);
+        self.written.pass().await;
+        Ok(())
+    }
+}
+
+/// A shared tier in memory.
+#[derive(Debug, Default)]
+pub(super) struct FakeShared {
+    links: Mutex<HashSet<Link>>,
+    metas: Mutex<HashMap<Digest, LayerMeta>>,
+    pub(super) fill: Barrier,
+    pub(super) looked_up: Barrier,
+    pub(super) look_ups: AtomicUsize,
+    pub(super) fails: AtomicBool,
+}
+
+impl FakeShared {
+    fn fail(&self, operation: &'static str) -> Result<(), Error> {
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err(Error::Cache {
+                tier: "fake",
+                operation,
+                source: "it is down".into(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn has(&self, link: &Link) -> (bool, bool) {
+        let member = self.links.lock().unwrap().contains(link);
+        (
+            member,
+            self.metas.lock().unwrap().contains_key(&link.digest),
+        )
+    }
+
+    pub(super) fn add(&self, facts: Facts) {
+        if let Some((link, _)) = facts.member {
+            self.links.lock().unwrap().insert(link);
+        }
+        if let Some((digest, meta)) = facts.meta {
+            self.metas.lock().unwrap().insert(digest, meta);
+        }
+    }
+}
+
+#[async_trait]
+impl SharedTier for FakeShared {
+    async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error> {
+        self.look_ups.fetch_add(1, Ordering::SeqCst);
+        self.fail("look-up")?;
+        let find = |question: &Question| Found {
+            member: question
+                .link()
+                .filter(|link| self.links.lock().unwrap().contains(link))
+                .map(|_| Member::default()),
+            meta: question
+                .meta()
+                .and_then(|digest| self.metas.lock().unwrap().get(digest).cloned()),
+        };
+        let found = questions.iter().map(find).collect();
+        self.looked_up.pass().await;
+        Ok(found)
+    }
+
+    async fn fill(&self, facts: &Facts, _ttl: Duration) -> Result<(), Error> {
+        self.fill.pass().await;
+        self.fail("fill")?;
+        self.add(facts.clone());
+        Ok(())
+    }
+
+    async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
+        self.fail("withdraw")?;
+        for key in keys {
+            match key {
+                Key::Link(link) => drop(self.links.lock().unwrap().remove(link)),
+                Key::Meta(digest) => drop(self.metas.lock().unwrap().remove(digest)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,474 @@
+//! What the core promises, against a backend and a shared tier that can be stopped at any step.
+
+use super::fakes::{FakeBackend, FakeShared};
+use super::*;
+use crate::cache::shared::{Facts, Member};
+use crate::{MemoryConfig, Registry, Repository};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+type Core = ReadThrough<Arc<FakeBackend>>;
+type Layers = Repository<Arc<FakeBackend>>;
+
+struct World {
+    backend: Arc<FakeBackend>,
+    shared: Arc<FakeShared>,
+    core: Core,
+    layers: Layers,
+    link: Link,
+}
+
+fn link(seed: u8) -> Link {
+    Link::layer("a/b".parse().unwrap(), Digest::Sha256([seed; 32]))
+}
+
+fn world(with_shared: bool) -> World {
+    let backend = Arc::new(FakeBackend::default());
+    let shared = Arc::new(FakeShared::default());
+    let memory = MemoryConfig::default();
+    let cache = match with_shared {
+        true => {
+            let tier = Arc::clone(&shared);
+            TieredCache::with_shared(memory, tier, Duration::from_secs(3600))
+        }
+        false => TieredCache::in_memory(memory),
+    };
+    let core = ReadThrough::new(Arc::clone(&backend), cache);
+    let link = link(1);
+    World {
+        layers: Registry::over(core.clone()).repository(link.repository.clone()),
+        backend,
+        shared,
+        core,
+        link,
+    }
+}
+
+impl World {
+    /// The length that a stat answers, and who answered.
+    async fn stat(&self) -> (Option<u64>, CacheStatus) {
+        let answer = self.core.stat(&self.link, Freshness::Cached).await.unwrap();
+        (answer.value.map(|meta| meta.length()), answer.status)
+    }
+
+    fn stat_task(&self) -> tokio::task::JoinHandle<Option<u64>> {
+        let (core, link) = (self.core.clone(), self.link.clone());
+        tokio::spawn(async move {
+            let answer = core.stat(&link, Freshness::Cached).await.unwrap();
+            answer.value.map(|meta| meta.length())
+        })
+    }
+
+    /// Returns when no load is under way, so that what was loaded is filled.
+    async fn settled(&self) {
+        while Arc::strong_count(&self.core.inner) > 2 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_miss_asks_for_both_facts_and_fills_both_tiers() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+    world.settled().await;
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Memory));
+    assert_eq!(world.shared.has(&world.link), (true, true));
+    assert_eq!(world.backend.calls(), (1, 1));
+
+    world.core.cache().flush_memory();
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Redis));
+    world.settled().await;
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Memory));
+    assert_eq!(world.backend.calls(), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_tier_knows_is_not_asked_again() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    let member = Some((world.link.clone(), Member::default()));
+    world.shared.add(Facts { member, meta: None });
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+    assert_eq!(world.backend.calls(), (0, 1));
+}
+
+#[tokio::test]
+async fn a_blob_that_is_no_member_is_not_spoken_of() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    let stranger = Link::layer("a/c".parse().unwrap(), world.link.digest);
+    assert_eq!(world.stat().await.0, Some(5));
+    world.settled().await;
+    for _ in 0..2 {
+        let answer = world.core.stat(&stranger, Freshness::Cached).await.unwrap();
+        assert_eq!(answer.value, None);
+        world.settled().await;
+    }
+    let meta = world.core.meta(&world.link.digest, Freshness::Cached).await;
+    assert_eq!(meta.unwrap().value.unwrap().length(), 5, "it is cached");
+}
+
+#[tokio::test]
+async fn absence_is_not_stored() {
+    let world = world(true);
+    assert_eq!(world.stat().await, (None, CacheStatus::Miss));
+    world.settled().await;
+    world.backend.put(&world.link, 5);
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+}
+
+#[tokio::test]
+async fn an_error_reaches_all_who_wait_and_is_not_stored() {
+    let world = world(false);
+    world.backend.put(&world.link, 5);
+    world.backend.fails.store(true, Ordering::SeqCst);
+    world.backend.read.hold();
+    let ask = || {
+        let (core, link) = (world.core.clone(), world.link.clone());
+        tokio::spawn(async move { core.stat(&link, Freshness::Cached).await })
+    };
+    let tasks = [ask(), ask(), ask()];
+    world.backend.read.arrival().await;
+    world.backend.read.release();
+    for task in tasks {
+        let error = task.await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "backend: the backend is down");
+    }
+    world.backend.fails.store(false, Ordering::SeqCst);
+    assert_eq!(world.stat().await.0, Some(5));
+}
+
+#[tokio::test]
+async fn many_who_ask_for_what_is_there_cost_one_call() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    world.backend.read.hold();
+    let tasks: Vec<_> = (0..32).map(|_| world.stat_task()).collect();
+    world.backend.read.arrival().await;
+    world.backend.read.release();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), Some(5));
+    }
+    assert_eq!(world.backend.calls(), (1, 1));
+}
+
+#[tokio::test]
+async fn many_who_ask_for_what_is_not_there_cost_two_calls() {
+    let world = world(true);
+    world.backend.read.hold();
+    let tasks: Vec<_> = (0..32).map(|_| world.stat_task()).collect();
+    world.backend.read.arrival().await;
+    world.backend.read.release();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), None);
+    }
+    assert_eq!(
+        world.backend.calls(),
+        (2, 2),
+        "the one that had left, and the next"
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_caller_leaves_its_load_to_the_tiers() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    world.backend.read.hold();
+    let caller = world.stat_task();
+    world.backend.read.arrival().await;
+    caller.abort();
+    world.backend.read.release();
+    world.settled().await;
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Memory));
+    assert_eq!(world.backend.calls(), (1, 1));
+}
+
+/// FusionCache#625, moka, Guava#1881: a load that read before a delete fills after it.
+#[tokio::test]
+async fn fusion_625_a_load_from_before_a_delete_fills_nothing() {
+    for with_shared in [false, true] {
+        let world = world(with_shared);
+        world.backend.put(&world.link, 5);
+        world.backend.read.hold();
+        let early = world.stat_task();
+        world.backend.read.arrival().await;
+
+        world.layers.unlink(&world.link.digest).await.unwrap();
+        world.backend.read.release();
+        assert_eq!(early.await.unwrap(), Some(5), "it asked before the delete");
+        world.settled().await;
+        assert!(!world.shared.has(&world.link).0);
+        assert_eq!(world.stat().await.0, None);
+    }
+}
+
+/// FusionCache#613: what Redis answered before a delete fills memory after it.
+#[tokio::test]
+async fn fusion_613_a_redis_answer_from_before_a_delete_fills_nothing() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    world.stat().await;
+    world.settled().await;
+    world.core.cache().flush_memory();
+
+    world.shared.looked_up.hold();
+    let early = world.stat_task();
+    world.shared.looked_up.arrival().await;
+    world.layers.unlink(&world.link.digest).await.unwrap();
+    world.shared.looked_up.release();
+    assert_eq!(early.await.unwrap(), Some(5), "it asked before the delete");
+    world.settled().await;
+    assert_eq!(world.stat().await.0, None);
+}
+
+/// A caller after a delete does not board a load from before it.
+#[tokio::test]
+async fn nobody_boards_a_load_from_before_a_delete() {
+    let world = world(false);
+    world.backend.put(&world.link, 5);
+    world.backend.read.hold();
+    let early = world.stat_task();
+    world.backend.read.arrival().await;
+    world.layers.unlink(&world.link.digest).await.unwrap();
+
+    let late = world.stat_task();
+    tokio::task::yield_now().await;
+    world.backend.read.release();
+    assert_eq!(early.await.unwrap(), Some(5));
+    assert_eq!(late.await.unwrap(), None);
+}
+
+/// Nor does a caller after a put board a negative from before it.
+#[tokio::test]
+async fn nobody_boards_a_negative_from_before_a_put() {
+    let world = world(false);
+    world.backend.read.hold();
+    let early = world.stat_task();
+    world.backend.read.arrival().await;
+    world.backend.put(&world.link, 5);
+
+    let late = world.stat_task();
+    tokio::task::yield_now().await;
+    world.backend.read.release();
+    assert_eq!(early.await.unwrap(), None);
+    assert_eq!(late.await.unwrap(), Some(5));
+}
+
+/// moka gives up, with a panic, after 200 leaders that were aborted.
+#[tokio::test]
+async fn moka_200_aborts_leave_no_load_behind() {
+    let world = world(false);
+    world.backend.put(&world.link, 5);
+    world.backend.read.hold();
+    for _ in 0..250 {
+        let caller = world.stat_task();
+        tokio::task::yield_now().await;
+        caller.abort();
+    }
+    world.backend.read.release();
+    assert_eq!(world.stat().await.0, Some(5));
+    assert_eq!(world.backend.calls(), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_hangs_does_not_stop_those_who_come_later() {
+    let world = world(false);
+    world.backend.put(&world.link, 5);
+    world.backend.read.hold();
+    let first = world.stat_task();
+    world.backend.read.arrival().await;
+    let second = world.stat_task();
+    tokio::time::sleep(PATIENCE + Duration::from_secs(1)).await;
+    assert_eq!(world.backend.calls(), (2, 2), "the next has started anyway");
+    world.backend.read.release();
+    assert_eq!(first.await.unwrap(), Some(5));
+    assert_eq!(second.await.unwrap(), Some(5));
+}
+
+#[tokio::test]
+async fn what_is_read_while_a_change_runs_is_not_filled() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    world.backend.written.hold();
+    let (layers, digest) = (world.layers.clone(), world.link.digest);
+    let change = tokio::spawn(async move { layers.link(&digest).await });
+    world.backend.written.arrival().await;
+
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+    assert!(!world.shared.has(&world.link).0);
+    world.backend.written.release();
+    change.await.unwrap().unwrap();
+    assert!(
+        world.shared.has(&world.link).0,
+        "the change fills what it wrote"
+    );
+}
+
+/// A fill that has passed its check, and is on its way to Redis when a delete begins.
+#[tokio::test]
+async fn greptime_7825_a_fill_under_way_is_withdrawn_by_the_delete() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    world.shared.fill.hold();
+    assert_eq!(world.stat().await.0, Some(5));
+    world.shared.fill.arrival().await;
+
+    let (layers, digest) = (world.layers.clone(), world.link.digest);
+    let delete = tokio::spawn(async move { layers.unlink(&digest).await });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    world.shared.fill.release();
+    delete.await.unwrap().unwrap();
+    world.settled().await;
+    assert!(!world.shared.has(&world.link).0);
+    assert_eq!(world.stat().await.0, None);
+}
+
+#[tokio::test]
+async fn a_change_goes_on_without_its_caller() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    world.backend.written.hold();
+    let (layers, digest) = (world.layers.clone(), world.link.digest);
+    let change = tokio::spawn(async move { layers.unlink(&digest).await });
+    world.backend.written.arrival().await;
+    change.abort();
+    world.backend.written.release();
+    world.settled().await;
+    assert_eq!(world.stat().await.0, None);
+    world.backend.put(&world.link, 5);
+    world.stat().await;
+    world.settled().await;
+    let again = world.stat().await;
+    assert_eq!(
+        again,
+        (Some(5), CacheStatus::Memory),
+        "the key is free again"
+    );
+}
+
+#[tokio::test]
+async fn a_shared_tier_that_is_down_costs_reads_nothing_and_refuses_changes() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    world.shared.fails.store(true, Ordering::SeqCst);
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+    world.settled().await;
+    let filled = world
+        .core
+        .cache()
+        .recall(&Question::Stat(world.link.clone()));
+    assert_eq!(
+        filled,
+        Found::default(),
+        "memory is not filled without the right"
+    );
+
+    let error = world.layers.unlink(&world.link.digest).await.unwrap_err();
+    assert!(matches!(error, Error::ChangeRefused { .. }), "{error}");
+    assert_eq!(world.stat().await.0, Some(5), "the backend was not touched");
+
+    world.shared.fails.store(false, Ordering::SeqCst);
+    world.layers.unlink(&world.link.digest).await.unwrap();
+    assert_eq!(world.stat().await.0, None);
+}
+
+#[tokio::test]
+async fn verified_asks_the_backend_and_takes_away_what_it_denies() {
+    let world = world(true);
+    world.backend.put(&world.link, 5);
+    world.stat().await;
+    world.settled().await;
+    world.backend.forget(&world.link);
+    assert_eq!(
+        world.stat().await.0,
+        Some(5),
+        "collected behind the cache's back"
+    );
+
+    let verified = world.core.stat(&world.link, Freshness::Verified).await;
+    assert_eq!(verified.unwrap().value, None);
+    world.settled().await;
+    assert_eq!(world.shared.has(&world.link), (false, false));
+    assert_eq!(world.stat().await.0, None);
+}
+
+#[tokio::test]
+async fn mount_asks_the_backend_of_the_source() {
+    let world = world(false);
+    world.backend.put(&world.link, 5);
+    let target = Registry::over(world.core.clone()).repository("c/d".parse().unwrap());
+    let (from, digest) = (&world.link.repository, &world.link.digest);
+    let mounted = target.mount(from, digest).await.unwrap();
+    assert_eq!(mounted.unwrap().length(), 5);
+    let stat = target.stat(digest, Freshness::Cached).await.unwrap();
+    assert_eq!(stat.value.unwrap().length(), 5);
+
+    world.backend.forget(&world.link);
+    assert_eq!(
+        world.stat().await.0,
+        Some(5),
+        "collected behind the cache's back"
+    );
+    let other = Registry::over(world.core.clone()).repository("e/f".parse().unwrap());
+    assert_eq!(other.mount(from, digest).await.unwrap(), None);
+    assert!(
+        !other
+            .contains(digest, Freshness::Verified)
+            .await
+            .unwrap()
+            .value
+    );
+}
+
+#[tokio::test]
+async fn stat_many_is_one_round_trip_and_keeps_its_order() {
+    let world = world(true);
+    let digests: Vec<_> = (1..=100).map(|seed| Digest::Sha256([seed; 32])).collect();
+    for digest in &digests[..90] {
+        let length = u64::from(digest.as_bytes()[0]);
+        world
+            .backend
+            .put(&Link::layer(world.link.repository.clone(), *digest), length);
+    }
+    let lengths = async || {
+        let answers = world
+            .layers
+            .stat_many(&digests, Freshness::Cached)
+            .await
+            .unwrap();
+        answers
+            .into_iter()
+            .map(|answer| answer.value.map(|meta| meta.length()))
+            .collect::<Vec<_>>()
+    };
+    let expected: Vec<_> = (1..=100)
+        .map(|length| (length <= 90).then_some(length))
+        .collect();
+    assert_eq!(lengths().await, expected);
+    world.settled().await;
+    assert_eq!(
+        lengths().await,
+        expected,
+        "from memory and, for the absent, the backend"
+    );
+    world.settled().await;
+
+    world.core.cache().flush_memory();
+    world.shared.look_ups.store(0, Ordering::SeqCst);
+    let present = &digests[..90];
+    let answers = world
+        .layers
+        .stat_many(present, Freshness::Cached)
+        .await
+        .unwrap();
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status == CacheStatus::Redis)
+    );
+    assert_eq!(world.shared.look_ups.load(Ordering::SeqCst), 1);
+}

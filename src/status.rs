@@ -1,0 +1,66 @@
+//! What a caller may ask of the cache, and what it is told of it.
+
+/// How one call wants the cache to be used: put it into the `extensions` of a request.
+///
+/// ```
+/// use layercache::CachePolicy;
+/// use object_store::{Extensions, GetOptions};
+///
+/// let mut extensions = Extensions::new();
+/// extensions.insert(CachePolicy::Refresh);
+/// let options = GetOptions::new().with_head(true).with_extensions(extensions);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum CachePolicy {
+    /// The cache answers if it can.
+    #[default]
+    Default,
+    /// The backend answers, and the cache does not learn of it.
+    Bypass,
+    /// The backend answers, and the cache remembers what it said.
+    Refresh,
+}
+
+/// Who answered: it is in the `extensions` of every result of `get_opts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CacheStatus {
+    /// The memory of this process.
+    Memory,
+    /// Redis.
+    Redis,
+    /// The backend, because no tier knew.
+    Miss,
+    /// The backend, because the call is not one that the cache answers.
+    Bypass,
+}
+
+/// How sure an answer has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Freshness {
+    /// The cache may answer.
+    #[default]
+    Cached,
+    /// The backend is asked, and the cache remembers what it said.
+    Verified,
+}
+
+/// An answer, and who gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// What the answer is.
+    pub value: T,
+    /// Who gave it.
+    pub status: CacheStatus,
+}
+
+impl<T> Answer<T> {
+    /// The same answer, said otherwise.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer {
+            value: f(self.value),
+            status: self.status,
+        }
+    }
+}

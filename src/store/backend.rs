@@ -1,0 +1,150 @@
+//! An `object_store` as a [`Backend`].
+
+use super::meta::describe;
+use crate::error::BoxError;
+use crate::layout::{Layout, Meaning};
+use crate::read_through::{Backend, LinkState, Stat, WritableBackend};
+use crate::{Digest, Error, LayerMeta, Link};
+use async_trait::async_trait;
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use std::sync::Arc;
+
+/// Asks an `object_store` what a layout's paths say.
+#[derive(Debug)]
+pub struct StoreBackend<S: ObjectStore> {
+    store: Arc<S>,
+    layout: Arc<dyn Layout>,
+    shares_blobs: bool,
+}
+
+impl<S: ObjectStore> StoreBackend<S> {
+    pub(super) fn new(store: Arc<S>, layout: Arc<dyn Layout>) -> Self {
+        let any = Digest::Sha256([0; 32]);
+        let shares_blobs = layout.blob_path(&any).is_some();
+        Self {
+            store,
+            layout,
+            shares_blobs,
+        }
+    }
+
+    pub(super) const fn store(&self) -> &Arc<S> {
+        &self.store
+    }
+
+    pub(super) fn layout(&self) -> &dyn Layout {
+        self.layout.as_ref()
+    }
+
+    fn link_path(&self, link: &Link) -> Result<Path, BoxError> {
+        let path = self.layout.link_path(link);
+        path.ok_or_else(|| no_path(format!("links of kind {:?}", link.kind)))
+    }
+
+    fn blob_path(&self, digest: &Digest) -> Result<Path, BoxError> {
+        let path = self.layout.blob_path(digest);
+        path.ok_or_else(|| no_path("a blob that is in no repository".to_owned()))
+    }
+
+    async fn head(&self, path: &Path) -> Result<Option<LayerMeta>, BoxError> {
+        let options = GetOptions::new().with_head(true);
+        match self.store.get_opts(path, options).await {
+            Ok(result) => describe(path, &result.meta, &result.attributes).map(Some),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads a link: only one that holds its own digest is a membership.
+    async fn read_link(&self, path: &Path, digest: &Digest) -> Result<LinkState, BoxError> {
+        let result = match self.store.get(path).await {
+            Ok(result) => result,
+            Err(object_store::Error::NotFound { .. }) => return Ok(LinkState::Absent),
+            Err(error) => return Err(error.into()),
+        };
+        if result.meta.size != digest.text_len() as u64 {
+            return Ok(LinkState::Broken);
+        }
+        let meta = describe(path, &result.meta, &result.attributes)?;
+        let content = result.bytes().await?;
+        if content != digest.to_string() {
+            return Ok(LinkState::Broken);
+        }
+        Ok(LinkState::Linked(Some(meta)))
+    }
+}
+
+fn no_path(what: String) -> BoxError {
+    Box::new(Error::NoPath { what })
+}
+
+#[async_trait]
+impl<S: ObjectStore> Backend for StoreBackend<S> {
+    async fn link(&self, link: &Link) -> Result<LinkState, BoxError> {
+        let path = self.link_path(link)?;
+        if !self.shares_blobs {
+            return Ok(match self.head(&path).await? {
+                Some(meta) => LinkState::Linked(Some(meta)),
+                None => LinkState::Absent,
+            });
+        }
+        self.read_link(&path, &link.digest).await
+    }
+
+    async fn describe(&self, digest: &Digest) -> Result<Option<LayerMeta>, BoxError> {
+        self.head(&self.blob_path(digest)?).await
+    }
+
+    async fn stat(&self, link: &Link) -> Stat {
+        if self.shares_blobs {
+            let (link, meta) =
+                futures::future::join(self.link(link), self.describe(&link.digest)).await;
+            return Stat { link, meta };
+        }
+        let link = self.link(link).await;
+        let meta = match &link {
+            Ok(LinkState::Linked(object)) => object.clone(),
+            _ => None,
+        };
+        Stat {
+            link,
+            meta: Ok(meta),
+        }
+    }
+
+    fn shares_blobs(&self) -> bool {
+        self.shares_blobs
+    }
+}
+
+#[async_trait]
+impl<S: ObjectStore> WritableBackend for StoreBackend<S> {
+    async fn create_link(&self, link: &Link) -> Result<(), BoxError> {
+        let path = self.link_path(link)?;
+        if !matches!(self.layout.meaning(&path), Some(Meaning::Link(_))) {
+            return Err(no_path(
+                "a link: here the blob's own presence is the membership".to_owned(),
+            ));
+        }
+        self.store
+            .put(&path, link.digest.to_string().into())
+            .await?;
+        Ok(())
+    }
+
+    async fn remove_link(&self, link: &Link) -> Result<(), BoxError> {
+        delete(&self.store, self.link_path(link)?).await
+    }
+
+    async fn delete_blob(&self, digest: &Digest) -> Result<(), BoxError> {
+        delete(&self.store, self.blob_path(digest)?).await
+    }
+}
+
+async fn delete(store: &impl ObjectStore, path: Path) -> Result<(), BoxError> {
+    match store.delete(&path).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

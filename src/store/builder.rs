@@ -1,0 +1,83 @@
+//! How a [`CachedStore`] is made.
+
+use super::CachedStore;
+use crate::layout::{Distribution, Layout};
+use crate::{MemoryConfig, TieredCache};
+#[cfg(feature = "redis")]
+use crate::{RedisCache, RedisConfig};
+use object_store::ObjectStore;
+use std::sync::Arc;
+
+/// How a [`CachedStore`] is made.
+///
+/// ```
+/// use layercache::layout::OciImages;
+/// use layercache::{CachedStore, MemoryConfig};
+/// use object_store::memory::InMemory;
+///
+/// let store = CachedStore::builder(InMemory::new())
+///     .layout(OciImages::default())
+///     .memory(MemoryConfig::default().with_capacity(256 << 20))
+///     .build();
+/// assert_eq!(store.to_string(), "CachedStore(InMemory)");
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct CachedStoreBuilder<S> {
+    inner: S,
+    layout: Arc<dyn Layout>,
+    memory: MemoryConfig,
+    #[cfg(feature = "redis")]
+    redis: Option<RedisCache>,
+}
+
+impl<S: ObjectStore> CachedStoreBuilder<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self {
+            inner,
+            layout: Arc::new(Distribution::default()),
+            memory: MemoryConfig::default(),
+            #[cfg(feature = "redis")]
+            redis: None,
+        }
+    }
+
+    /// Sets what paths mean. Default: [`Distribution`].
+    pub fn layout(mut self, layout: impl Layout) -> Self {
+        self.layout = Arc::new(layout);
+        self
+    }
+
+    /// Sets how much memory remembers.
+    pub const fn memory(mut self, memory: MemoryConfig) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Puts a Redis behind memory, to be shared with other nodes.
+    ///
+    /// Does not connect: a start does not need Redis.
+    ///
+    /// # Errors
+    /// An address that cannot be one is refused.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn redis(mut self, redis: RedisConfig) -> Result<Self, crate::Error> {
+        self.redis = Some(RedisCache::new(redis)?);
+        Ok(self)
+    }
+
+    /// Makes the store.
+    pub fn build(self) -> CachedStore<S> {
+        #[cfg(feature = "redis")]
+        let cache = match self.redis {
+            Some(redis) => {
+                TieredCache::with_redis(self.memory, redis.with_layout(Arc::clone(&self.layout)))
+            }
+            None => TieredCache::in_memory(self.memory),
+        };
+        #[cfg(not(feature = "redis"))]
+        let cache = TieredCache::in_memory(self.memory);
+        CachedStore::with(self.inner, self.layout, cache)
+    }
+}

@@ -1,0 +1,89 @@
+//! Deletes, in batches: each batch is one change.
+
+use super::error::to_store;
+use super::{CachedStore, keys};
+use futures::StreamExt;
+use futures::future::join;
+use futures::stream::{self, BoxStream};
+use object_store::path::Path;
+use object_store::{ObjectStore, Result};
+use std::sync::Arc;
+
+/// The most objects of a batch: what S3 deletes in one request.
+const BATCH: usize = 1000;
+
+impl<S: ObjectStore> CachedStore<S> {
+    /// Deletes as `delete_stream` does. What stands ready in the input makes a batch; the next is
+    /// taken up when the last has been read to its end. There is one output for each input, in
+    /// their order.
+    pub(super) fn delete_all(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let store = self.clone();
+        locations
+            .ready_chunks(BATCH)
+            .then(move |batch| {
+                let store = store.clone();
+                async move { stream::iter(store.delete_batch(batch).await) }
+            })
+            .flatten()
+            .boxed()
+    }
+
+    async fn delete_batch(&self, batch: Vec<Result<Path>>) -> Vec<Result<Path>> {
+        let (cached, other): (Vec<Path>, Vec<Path>) = batch
+            .iter()
+            .flatten()
+            .cloned()
+            .partition(|path| self.meaning(path).is_some());
+        let other = delete(Arc::clone(self.inner()), other);
+        let (cached, other) = join(self.delete_cached(cached), other).await;
+        let (mut cached_results, mut other_results) = (cached.into_iter(), other.into_iter());
+        let outputs = batch.into_iter().map(|input| {
+            let path = input?;
+            let result = match self.meaning(&path) {
+                Some(_) => cached_results.next(),
+                None => other_results.next(),
+            };
+            // There is a result for each path; were there none, the outcome would be unknown.
+            result.unwrap_or_else(|| Err(unknown(&path)))
+        });
+        outputs.collect()
+    }
+
+    async fn delete_cached(&self, paths: Vec<Path>) -> Vec<Result<Path>> {
+        if paths.is_empty() {
+            return Vec::new();
+        }
+        let meanings = paths.iter().filter_map(|path| self.meaning(path));
+        let keys: Vec<_> = meanings.flat_map(keys).collect();
+        let count = paths.len();
+        let call = delete(Arc::clone(self.inner()), paths);
+        match self.core.change(keys, call).await {
+            Ok((results, _)) => results,
+            Err(error) => (0..count).map(|_| Err(to_store(error.again()))).collect(),
+        }
+    }
+}
+
+/// Deletes from the store, with one result for each path: where a bulk request fails as a whole a
+/// store may give fewer.
+async fn delete<S: ObjectStore>(store: Arc<S>, paths: Vec<Path>) -> Vec<Result<Path>> {
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let inputs = stream::iter(paths.clone()).map(Ok).boxed();
+    let mut results: Vec<_> = store.delete_stream(inputs).collect().await;
+    let missing = paths.get(results.len()..).unwrap_or_default();
+    results.extend(missing.iter().map(|path| Err(unknown(path))));
+    results
+}
+
+fn unknown(path: &Path) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "CachedStore",
+        source: format!("it is not known whether {path} was deleted: its bulk request failed")
+            .into(),
+    }
+}

@@ -1,0 +1,163 @@
+//! `object_store`'s descriptions of an object, and ours.
+
+use crate::LayerMeta;
+use crate::error::BoxError;
+use object_store::path::Path;
+use object_store::{Attribute, Attributes, ObjectMeta};
+
+/// What a result of the store says of the object at `location`. Not full where it says something
+/// that could not be given back.
+pub(super) fn describe(
+    location: &Path,
+    meta: &ObjectMeta,
+    attributes: &Attributes,
+) -> Result<LayerMeta, BoxError> {
+    let ObjectMeta {
+        location: _,
+        last_modified,
+        size,
+        e_tag,
+        version,
+    } = meta;
+    let mut layer = LayerMeta::new(location.as_ref(), *size)?;
+    if let Some(e_tag) = e_tag {
+        layer = layer.with_e_tag(e_tag.as_str());
+    }
+    if let Some(version) = version {
+        layer = layer.with_version(version.as_str());
+    }
+    let Some(attributes) = write_attributes(attributes) else {
+        return Ok(layer);
+    };
+    if !attributes.is_empty() {
+        layer = layer.with_attributes(attributes);
+    }
+    Ok(layer.with_last_modified((*last_modified).into()))
+}
+
+/// The store's own words for the object at `location`, if `meta` is of it and full.
+pub(super) fn recite(location: &Path, meta: &LayerMeta) -> Option<(ObjectMeta, Attributes)> {
+    if meta.path() != location.as_ref() {
+        return None;
+    }
+    let attributes = match meta.attributes() {
+        Some(text) => read_attributes(text)?,
+        None => Attributes::new(),
+    };
+    let object = ObjectMeta {
+        location: location.clone(),
+        last_modified: meta.last_modified()?.into(),
+        size: meta.length(),
+        e_tag: meta.e_tag().map(str::to_owned),
+        version: meta.version().map(str::to_owned),
+    };
+    Some((object, attributes))
+}
+
+/// Attributes as netstrings, name and value by turns, in the order of their names. `None` if there
+/// is one that this version does not know.
+fn write_attributes(attributes: &Attributes) -> Option<String> {
+    let mut pairs = Vec::with_capacity(attributes.len());
+    for (attribute, value) in attributes {
+        let name = match attribute {
+            Attribute::ContentDisposition => "content-disposition".to_owned(),
+            Attribute::ContentEncoding => "content-encoding".to_owned(),
+            Attribute::ContentLanguage => "content-language".to_owned(),
+            Attribute::ContentType => "content-type".to_owned(),
+            Attribute::CacheControl => "cache-control".to_owned(),
+            Attribute::StorageClass => "storage-class".to_owned(),
+            Attribute::Metadata(name) => format!("{METADATA}{name}"),
+            _ => return None,
+        };
+        pairs.push((name, value.as_ref()));
+    }
+    pairs.sort_unstable();
+    let mut text = String::new();
+    for (name, value) in &pairs {
+        for part in [name.as_str(), value] {
+            text.push_str(&part.len().to_string());
+            text.push(':');
+            text.push_str(part);
+        }
+    }
+    Some(text)
+}
+
+fn read_attributes(mut text: &str) -> Option<Attributes> {
+    let mut attributes = Attributes::new();
+    while !text.is_empty() {
+        let name = read_netstring(&mut text)?;
+        let value = read_netstring(&mut text)?;
+        let attribute = match name {
+            "content-disposition" => Attribute::ContentDisposition,
+            "content-encoding" => Attribute::ContentEncoding,
+            "content-language" => Attribute::ContentLanguage,
+            "content-type" => Attribute::ContentType,
+            "cache-control" => Attribute::CacheControl,
+            "storage-class" => Attribute::StorageClass,
+            _ => Attribute::Metadata(name.strip_prefix(METADATA)?.to_owned().into()),
+        };
+        attributes.insert(attribute, value.to_owned().into());
+    }
+    Some(attributes)
+}
+
+fn read_netstring<'a>(text: &mut &'a str) -> Option<&'a str> {
+    let (length, rest) = text.split_once(':')?;
+    let length: usize = length.parse().ok()?;
+    let part = rest.get(..length)?;
+    *text = &rest[length..];
+    Some(part)
+}
+
+const METADATA: &str = "metadata:";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn attribute() -> impl Strategy<Value = Attribute> {
+        prop_oneof![
+            Just(Attribute::ContentDisposition),
+            Just(Attribute::ContentEncoding),
+            Just(Attribute::ContentLanguage),
+            Just(Attribute::ContentType),
+            Just(Attribute::CacheControl),
+            Just(Attribute::StorageClass),
+            any::<String>().prop_map(|name| Attribute::Metadata(name.into())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_described_is_recited(
+            size: u64, e_tag: Option<String>, version: Option<String>, nanos in 0..1u64 << 60,
+            attributes in prop::collection::vec((attribute(), any::<String>()), 0..4),
+        ) {
+            let location = Path::from("a/b");
+            let meta = ObjectMeta {
+                location: location.clone(),
+                last_modified: (UNIX_EPOCH + Duration::from_nanos(nanos)).into(),
+                size, e_tag, version,
+            };
+            let attributes: Attributes = attributes.into_iter().collect();
+            let layer = describe(&location, &meta, &attributes).unwrap();
+            prop_assert_eq!(recite(&location, &layer), Some((meta, attributes)));
+            prop_assert_eq!(recite(&Path::from("a/c"), &layer), None);
+        }
+
+        #[test]
+        fn foreign_attributes_never_panic(text: String, digits in "[0-9:a]{0,20}") {
+            let _ = read_attributes(&text);
+            let _ = read_attributes(&digits);
+        }
+    }
+
+    #[test]
+    fn a_meta_that_is_not_full_is_not_recited() {
+        let layer = LayerMeta::new("a/b", 1).unwrap();
+        assert_eq!(recite(&Path::from("a/b"), &layer), None);
+    }
+}

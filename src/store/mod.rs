@@ -1,0 +1,230 @@
+//! [`CachedStore`]: the middleware.
+
+mod backend;
+mod builder;
+mod delete;
+mod error;
+mod meta;
+mod multipart;
+mod read;
+#[cfg(feature = "signer")]
+mod signer;
+mod write;
+
+pub use backend::StoreBackend;
+pub use builder::CachedStoreBuilder;
+
+use crate::layout::{Layout, Meaning};
+use crate::link::Key;
+use crate::read_through::ReadThrough;
+use crate::{Registry, TieredCache};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// An `object_store` that answers what it is asked most from a cache.
+///
+/// A registry asks its storage two small questions all day: is this blob linked into this
+/// repository, and how long is it? `CachedStore` answers them from memory, then from Redis if there
+/// is one, and asks the wrapped store only when neither knows. Which paths those are, a
+/// [`Layout`] says; every other path passes through untouched.
+///
+/// ```
+/// use layercache::CachedStore;
+/// use object_store::memory::InMemory;
+/// use object_store::{ObjectStore, ObjectStoreExt};
+///
+/// # async fn example() -> object_store::Result<()> {
+/// let store = CachedStore::new(InMemory::new());
+/// # let hex = "ab".repeat(32);
+/// let path = format!("docker/registry/v2/blobs/sha256/ab/{hex}/data").into();
+/// store.put(&path, "content".into()).await?;
+///
+/// store.head(&path).await?; // asks the wrapped store
+/// store.head(&path).await?; // does not
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+/// ```
+///
+/// # What is cached
+/// | call | answered by |
+/// |---|---|
+/// | `head` of a blob | memory, Redis, the store |
+/// | `head` of a link, or its content | memory, the store (Redis knows the membership, not the object) |
+/// | content of a blob | the store; what comes with it is remembered |
+/// | conditions, ranges, versions | the store, exactly |
+/// | lists, and all other paths | the store |
+///
+/// An answer from the cache is what the store answered before: the same metadata and attributes, an
+/// empty stream and the range `0..size`, as the HTTP stores answer a `head`. Each result says in
+/// its `extensions` who gave it ([`CacheStatus`](crate::CacheStatus)), and each request may say how
+/// it wants the cache used ([`CachePolicy`](crate::CachePolicy)).
+///
+/// # What is never cached
+/// Absence, errors, content, and anything that may be changing.
+///
+/// # Changes
+/// A `put`, `copy`, `rename`, `delete` or completed multipart upload of a blob or link takes what
+/// the tiers hold of it away *before* the store is touched, and keeps it away until the store has
+/// answered. If Redis cannot be reached the change is refused and nothing is changed. The change
+/// runs in a task of its own: a caller that drops the future does not stop it half way.
+///
+/// # Cancellation
+/// A dropped read leaves the load that it waited for running, for the others and for the tiers.
+///
+/// # Runtime
+/// Needs a tokio runtime.
+///
+/// # Stacking
+/// `CachedStore(PrefixStore(AmazonS3))` caches below one prefix; `LimitStore(CachedStore(..))`
+/// limits callers, `CachedStore(LimitStore(..))` only what reaches the store. Two caches that share
+/// a Redis must see the same objects at the same paths, or have different key prefixes.
+pub struct CachedStore<S: ObjectStore> {
+    core: ReadThrough<StoreBackend<S>>,
+}
+
+impl<S: ObjectStore> CachedStore<S> {
+    /// Wraps `inner` with a cache in memory and the layout of docker/distribution.
+    pub fn new(inner: S) -> Self {
+        Self::builder(inner).build()
+    }
+
+    /// Wraps `inner` as set by the builder.
+    pub fn builder(inner: S) -> CachedStoreBuilder<S> {
+        CachedStoreBuilder::new(inner)
+    }
+
+    fn with(inner: S, layout: Arc<dyn Layout>, cache: TieredCache) -> Self {
+        let backend = StoreBackend::new(Arc::new(inner), layout);
+        Self {
+            core: ReadThrough::new(backend, cache),
+        }
+    }
+
+    /// The wrapped store. What is changed through it the cache does not learn of.
+    pub fn get_ref(&self) -> &S {
+        self.inner()
+    }
+
+    /// The typed face of the same store and the same cache.
+    pub fn registry(&self) -> Registry<StoreBackend<S>> {
+        Registry::over(self.core.clone())
+    }
+
+    /// Forgets all that is in memory. What is in Redis stays.
+    pub fn flush_memory(&self) {
+        self.core.cache().flush_memory();
+    }
+
+    fn inner(&self) -> &Arc<S> {
+        self.core.backend().store()
+    }
+
+    fn meaning(&self, location: &Path) -> Option<Meaning> {
+        self.core.backend().layout().meaning(location)
+    }
+}
+
+/// The facts that an object says something of.
+fn keys(meaning: Meaning) -> Vec<Key> {
+    match meaning {
+        Meaning::Blob(digest) => vec![Key::Meta(digest)],
+        Meaning::Link(link) => vec![Key::Link(link)],
+        Meaning::RepositoryBlob(link) => vec![Key::Meta(link.digest), Key::Link(link)],
+    }
+}
+
+impl<S: ObjectStore> Clone for CachedStore<S> {
+    /// Another handle on the same store and the same cache.
+    fn clone(&self) -> Self {
+        Self {
+            core: self.core.clone(),
+        }
+    }
+}
+
+impl<S: ObjectStore> fmt::Display for CachedStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CachedStore({})", self.inner())
+    }
+}
+
+impl<S: ObjectStore> fmt::Debug for CachedStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStore")
+            .field("inner", self.inner())
+            .field("layout", &self.core.backend().layout())
+            .field("cache", self.core.cache())
+            .finish()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: ObjectStore> ObjectStore for CachedStore<S> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        self.put(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.put_multipart(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.get(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let result = self.inner().get_ranges(location, ranges).await;
+        self.heal_if_gone(location, result).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.delete_all(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner().list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner().list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner().list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.copy(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.rename(from, to, options).await
+    }
+}

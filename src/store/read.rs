@@ -1,0 +1,275 @@
+//! Reads: what the cache may answer, and what it learns from the rest.
+
+use super::error::{not_found, to_store};
+use super::meta::{describe, recite};
+use super::{CachedStore, keys};
+use crate::cache::memory::Rights;
+use crate::cache::shared::{Facts, Member, Question};
+use crate::layout::Meaning;
+use crate::read_through::LinkState;
+use crate::{Answer, CachePolicy, CacheStatus, Digest, Freshness, LayerMeta, Link};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{GetOptions, GetResult, GetResultPayload, ObjectStore, Result};
+
+/// What a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    /// To know of the object.
+    Head(Freshness),
+    /// The whole content.
+    Content(Freshness),
+    /// A part of the content.
+    Part,
+    /// Something that only the store can answer exactly.
+    Other,
+}
+
+impl Request {
+    fn of(options: &GetOptions) -> Self {
+        // Without `..`: a field that a later version adds has to be thought of here.
+        let GetOptions {
+            if_match,
+            if_none_match,
+            if_modified_since,
+            if_unmodified_since,
+            range,
+            version,
+            head,
+            extensions,
+        } = options;
+        let conditional = if_match.is_some()
+            || if_none_match.is_some()
+            || if_modified_since.is_some()
+            || if_unmodified_since.is_some();
+        let policy = extensions.get().copied().unwrap_or_default();
+        let freshness = match policy {
+            CachePolicy::Default => Freshness::Cached,
+            CachePolicy::Refresh => Freshness::Verified,
+            CachePolicy::Bypass => return Self::Other,
+        };
+        match (conditional || version.is_some(), head, range.is_some()) {
+            (true, _, _) | (_, true, true) => Self::Other,
+            (_, true, _) => Self::Head(freshness),
+            (_, _, true) => Self::Part,
+            (_, _, false) => Self::Content(freshness),
+        }
+    }
+}
+
+impl<S: ObjectStore> CachedStore<S> {
+    pub(super) async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let Some(meaning) = self.meaning(location) else {
+            return self.bypass(location, options).await;
+        };
+        match (Request::of(&options), meaning) {
+            (Request::Other, _) | (Request::Part, Meaning::Link(_)) => {
+                self.bypass(location, options).await
+            }
+            (Request::Head(freshness), meaning) => {
+                self.head(location, options, meaning, freshness).await
+            }
+            (Request::Content(freshness), Meaning::Link(link)) => {
+                self.link_content(location, options, link, freshness).await
+            }
+            (Request::Content(_) | Request::Part, meaning) => {
+                self.blob_content(location, options, meaning).await
+            }
+        }
+    }
+
+    async fn bypass(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let mut result = self.inner().get_opts(location, options).await?;
+        result.extensions.insert(CacheStatus::Bypass);
+        Ok(result)
+    }
+
+    async fn head(
+        &self,
+        location: &Path,
+        options: GetOptions,
+        meaning: Meaning,
+        freshness: Freshness,
+    ) -> Result<GetResult> {
+        // What the tiers know may not be all that a head has to say: then the store is asked once.
+        for freshness in [freshness, Freshness::Verified] {
+            let Answer { value, status } = match &meaning {
+                Meaning::Blob(digest) => self.core.meta(digest, freshness).await,
+                Meaning::RepositoryBlob(link) => self.core.stat(link, freshness).await,
+                Meaning::Link(link) => match self.core.link_object(link, freshness).await {
+                    // There is an object, but it is no link: only the store can describe it.
+                    Ok(Answer {
+                        value: LinkState::Broken,
+                        ..
+                    }) => break,
+                    answer => answer.map(|answer| answer.map(LinkState::into_object)),
+                },
+            }
+            .map_err(to_store)?;
+            let meta = value.ok_or_else(|| not_found(location))?;
+            if let Some(result) = answer(location, &meta, Bytes::new(), status) {
+                return Ok(result);
+            }
+        }
+        self.bypass(location, options).await
+    }
+
+    /// A link's content is its digest, so memory that knows the link knows its content.
+    async fn link_content(
+        &self,
+        location: &Path,
+        options: GetOptions,
+        link: Link,
+        freshness: Freshness,
+    ) -> Result<GetResult> {
+        let question = Question::Link(link);
+        if freshness == Freshness::Cached
+            && let Some(object) = self
+                .core
+                .cache()
+                .recall(&question)
+                .member
+                .and_then(|m| m.object)
+        {
+            let content = Bytes::from(question.digest().to_string());
+            if let Some(result) = answer(location, &object, content, CacheStatus::Memory) {
+                return Ok(result);
+            }
+        }
+        let rights = self.core.rights(&question);
+        let result = self.inner().get_opts(location, options).await;
+        let mut result = self.heal_if_gone(location, result).await?;
+        result.extensions.insert(CacheStatus::Miss);
+        self.learn_link(location, question, rights, result).await
+    }
+
+    /// Reads what should be a link, and remembers the membership if it is one.
+    async fn learn_link(
+        &self,
+        location: &Path,
+        question: Question,
+        rights: Rights,
+        mut result: GetResult,
+    ) -> Result<GetResult> {
+        let Question::Link(link) = question else {
+            return Ok(result);
+        };
+        let GetResult {
+            meta,
+            attributes,
+            range,
+            extensions,
+            ..
+        } = &mut result;
+        if meta.size != link.digest.text_len() as u64 || *range != (0..meta.size) {
+            return Ok(result);
+        }
+        let object = describe(location, meta, attributes).ok();
+        let (meta, attributes) = (meta.clone(), std::mem::take(attributes));
+        let (range, extensions) = (range.clone(), std::mem::take(extensions));
+        let content = result.bytes().await?;
+        if let Some(object) = object
+            && content == link.digest.to_string()
+        {
+            let member = Member {
+                object: Some(object),
+            };
+            let facts = Facts {
+                member: Some((link, member)),
+                meta: None,
+            };
+            self.core.fill(facts, rights);
+        }
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(once(content)),
+            meta,
+            range,
+            attributes,
+            extensions,
+        })
+    }
+
+    /// The content of a blob: the store gives it, and tells what there is to know with it.
+    async fn blob_content(
+        &self,
+        location: &Path,
+        options: GetOptions,
+        meaning: Meaning,
+    ) -> Result<GetResult> {
+        let question = match meaning {
+            Meaning::Blob(digest) => Question::Meta(digest),
+            Meaning::Link(link) | Meaning::RepositoryBlob(link) => Question::Stat(link),
+        };
+        let rights = self.core.rights(&question);
+        let result = self.inner().get_opts(location, options).await;
+        let mut result = self.heal_if_gone(location, result).await?;
+        result.extensions.insert(CacheStatus::Bypass);
+        if let Ok(meta) = describe(location, &result.meta, &result.attributes) {
+            self.learn_blob(&question, meta, rights);
+        }
+        Ok(result)
+    }
+
+    /// Remembers what came with a blob's content, unless memory knows it already.
+    fn learn_blob(&self, question: &Question, meta: LayerMeta, rights: Rights) {
+        let known = self.core.cache().recall_again(question);
+        if known.meta.as_ref() == Some(&meta) {
+            return;
+        }
+        let object = Some(meta.clone());
+        let member = question
+            .link()
+            .cloned()
+            .map(|link| (link, Member { object }));
+        let meta = question.meta().copied().map(|digest| (digest, meta));
+        self.core.fill(Facts { member, meta }, rights);
+    }
+
+    /// What the store says is gone is taken away everywhere before the caller learns of it.
+    pub(super) async fn heal_if_gone<T>(&self, location: &Path, result: Result<T>) -> Result<T> {
+        if let Err(object_store::Error::NotFound { .. }) = &result
+            && let Some(meaning) = self.meaning(location)
+        {
+            self.core.heal(keys(meaning)).await;
+        }
+        result
+    }
+}
+
+/// What the store would answer, from what is known of the object; `None` if that is not enough.
+fn answer(
+    location: &Path,
+    meta: &LayerMeta,
+    content: Bytes,
+    status: CacheStatus,
+) -> Option<GetResult> {
+    let (meta, attributes) = recite(location, meta)?;
+    let mut result = GetResult {
+        range: 0..meta.size,
+        payload: GetResultPayload::Stream(if content.is_empty() {
+            futures::stream::empty().boxed()
+        } else {
+            once(content)
+        }),
+        meta,
+        attributes,
+        extensions: Default::default(),
+    };
+    result.extensions.insert(status);
+    Some(result)
+}
+
+fn once(content: Bytes) -> BoxStream<'static, Result<Bytes>> {
+    futures::stream::once(async move { Ok(content) }).boxed()
+}
+
+impl Question {
+    fn digest(&self) -> &Digest {
+        match self {
+            Self::Stat(link) | Self::Link(link) => &link.digest,
+            Self::Meta(digest) => digest,
+        }
+    }
+}

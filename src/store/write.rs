@@ -1,0 +1,94 @@
+//! Writes: each goes to the store between the two ends of a change.
+
+use super::error::to_store;
+use super::{CachedStore, keys};
+use crate::Link;
+use crate::layout::Meaning;
+use crate::link::Key;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, Result,
+};
+use std::future::Future;
+use std::sync::Arc;
+
+impl<S: ObjectStore> CachedStore<S> {
+    pub(super) async fn put(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let Some(meaning) = self.meaning(location) else {
+            return self.inner().put_opts(location, payload, options).await;
+        };
+        let (store, path) = (Arc::clone(self.inner()), location.clone());
+        match meaning {
+            Meaning::Link(link) if holds_digest(&payload, &link) => {
+                let call = async move {
+                    let result = store.put_opts(&path, payload, options).await;
+                    let linked = result.is_ok();
+                    (result, linked)
+                };
+                self.core.change_link(link, call).await.map_err(to_store)?
+            }
+            meaning => {
+                let call = async move { store.put_opts(&path, payload, options).await };
+                self.change(keys(meaning), call).await
+            }
+        }
+    }
+
+    pub(super) async fn put_multipart(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let upload = self.inner().put_multipart_opts(location, options).await?;
+        Ok(match self.meaning(location) {
+            Some(meaning) => self.watch(upload, keys(meaning)),
+            None => upload,
+        })
+    }
+
+    pub(super) async fn copy(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let Some(meaning) = self.meaning(to) else {
+            return self.inner().copy_opts(from, to, options).await;
+        };
+        let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
+        let call = async move { store.copy_opts(&from, &to, options).await };
+        self.change(keys(meaning), call).await
+    }
+
+    pub(super) async fn rename(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: RenameOptions,
+    ) -> Result<()> {
+        let meanings = [self.meaning(from), self.meaning(to)];
+        let keys: Vec<_> = meanings.into_iter().flatten().flat_map(keys).collect();
+        if keys.is_empty() {
+            return self.inner().rename_opts(from, to, options).await;
+        }
+        let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
+        let call = async move { store.rename_opts(&from, &to, options).await };
+        self.change(keys, call).await
+    }
+
+    /// Brackets a call to the store.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        keys: Vec<Key>,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (result, _) = self.core.change(keys, call).await.map_err(to_store)?;
+        result
+    }
+}
+
+fn holds_digest(payload: &PutPayload, link: &Link) -> bool {
+    let digest = link.digest.to_string();
+    payload.content_length() == digest.len() && payload.iter().flatten().eq(digest.as_bytes())
+}
