@@ -1,0 +1,83 @@
+//! Signed addresses of a real S3 server: reads leave the cache alone, writes keep it away.
+
+mod support;
+
+use layercache::{CacheStatus, CachedStore};
+use object_store::aws::AmazonS3;
+use object_store::path::Path;
+use object_store::signer::{Method, SignedUrlOptions, Signer, Url};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use std::time::Duration;
+use support::minio::Minio;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn blob() -> Path {
+    let hex = "ab".repeat(32);
+    Path::from(format!("docker/registry/v2/blobs/sha256/ab/{hex}/data"))
+}
+
+async fn head(store: &CachedStore<AmazonS3>) -> (u64, CacheStatus) {
+    let options = GetOptions::new().with_head(true);
+    let result = store.get_opts(&blob(), options).await.unwrap();
+    (result.meta.size, *result.extensions.get().unwrap())
+}
+
+/// Asks a few times, with time for a fill in between.
+async fn settled_head(store: &CachedStore<AmazonS3>) -> (u64, CacheStatus) {
+    for _ in 0..5 {
+        if head(store).await.1 == CacheStatus::Memory {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    head(store).await
+}
+
+#[tokio::test]
+async fn a_signed_read_leaves_the_cache_alone() {
+    let minio = Minio::shared().await;
+    let store = CachedStore::new(minio.new_store().await);
+    store.put(&blob(), "content".into()).await.unwrap();
+    assert_eq!(settled_head(&store).await, (7, CacheStatus::Memory));
+    let url = store.signed_url(Method::GET, &blob(), HOUR).await.unwrap();
+    let content = reqwest::get(url).await.unwrap().text().await.unwrap();
+    assert_eq!(content, "content");
+    assert_eq!(head(&store).await, (7, CacheStatus::Memory));
+}
+
+#[tokio::test]
+async fn a_signed_write_keeps_the_cache_away_until_it_expires() {
+    let minio = Minio::shared().await;
+    for kind in ["one", "with options", "many"] {
+        let store = CachedStore::new(minio.new_store().await);
+        store.put(&blob(), "content".into()).await.unwrap();
+        assert_eq!(settled_head(&store).await, (7, CacheStatus::Memory));
+        let url = sign(&store, kind).await;
+        for length in [3, 4] {
+            let put = reqwest::Client::new()
+                .put(url.clone())
+                .body("x".repeat(length));
+            assert!(put.send().await.unwrap().status().is_success());
+            let (size, status) = settled_head(&store).await;
+            assert_eq!((size, status), (length as u64, CacheStatus::Miss), "{kind}");
+        }
+    }
+}
+
+async fn sign(store: &CachedStore<AmazonS3>, kind: &str) -> Url {
+    let path = blob();
+    match kind {
+        "one" => store.signed_url(Method::PUT, &path, HOUR).await.unwrap(),
+        "with options" => {
+            let options = SignedUrlOptions::default();
+            let signed = store.signed_url_opts(Method::PUT, &path, HOUR, &options);
+            signed.await.unwrap()
+        }
+        _ => {
+            let paths = [path];
+            let signed = store.signed_urls(Method::PUT, &paths, HOUR);
+            signed.await.unwrap().remove(0)
+        }
+    }
+}

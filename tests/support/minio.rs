@@ -1,0 +1,189 @@
+//! A real S3 server: MinIO, or the one that the environment names.
+
+use super::server::{Server, Signal, answers, free_port};
+use super::tools::require;
+use object_store::aws::{AmazonS3, AmazonS3Builder, S3CopyIfNotExists};
+use object_store::path::Path;
+use object_store::signer::Signer;
+use std::env;
+use std::process::Command;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+
+const USER: &str = "layercache";
+const PASSWORD: &str = "layercache-secret";
+
+/// An S3 server with buckets for tests.
+///
+/// If `LAYERCACHE_TEST_S3_ENDPOINT` is set, it is that one instead of a MinIO of our own, with
+/// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and the existing, empty bucket
+/// `LAYERCACHE_TEST_S3_BUCKET`. Tests then take turns, and each leaves its objects there.
+#[derive(Debug)]
+pub struct Minio {
+    endpoint: String,
+    user: String,
+    password: String,
+    region: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Ours {
+        server: Server,
+        _folder: TempDir,
+    },
+    Theirs {
+        bucket: String,
+        _turn: MutexGuard<'static, ()>,
+    },
+}
+
+impl Minio {
+    /// One for this test alone, which may signal and kill it.
+    pub async fn start() -> Self {
+        match env::var("LAYERCACHE_TEST_S3_ENDPOINT") {
+            Ok(endpoint) => Self::theirs(endpoint).await,
+            Err(_) => Self::ours().await,
+        }
+    }
+
+    /// One for all tests that run at the moment; it ends with the last of them.
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Minio>> = Mutex::const_new(Weak::new());
+        if env::var_os("LAYERCACHE_TEST_S3_ENDPOINT").is_some() {
+            return Arc::new(Self::start().await);
+        }
+        let mut shared = SHARED.lock().await;
+        if let Some(minio) = shared.upgrade() {
+            return minio;
+        }
+        let minio = Arc::new(Self::start().await);
+        *shared = Arc::downgrade(&minio);
+        minio
+    }
+
+    async fn ours() -> Self {
+        let program = require("minio");
+        let folder = tempfile::tempdir().expect("a folder for MinIO");
+        let command = |port| {
+            let mut command = Command::new(&program);
+            command
+                .arg("server")
+                .arg(folder.path())
+                .args(["--address", &format!("127.0.0.1:{port}")])
+                .args(["--console-address", &format!("127.0.0.1:{}", free_port())])
+                .env("MINIO_ROOT_USER", USER)
+                .env("MINIO_ROOT_PASSWORD", PASSWORD)
+                .env("MINIO_BROWSER", "off")
+                // No look-out for a newer release.
+                .env("MINIO_UPDATE", "off");
+            command
+        };
+        let ready = |port| format!("API: http://127.0.0.1:{port}");
+        let server = Server::start(command, ready).await;
+        let endpoint = format!("http://127.0.0.1:{}", server.port());
+        answers(&format!("{endpoint}/minio/health/ready")).await;
+        Self {
+            endpoint,
+            user: USER.to_owned(),
+            password: PASSWORD.to_owned(),
+            region: "us-east-1".to_owned(),
+            kind: Kind::Ours {
+                server,
+                _folder: folder,
+            },
+        }
+    }
+
+    async fn theirs(endpoint: String) -> Self {
+        static TURN: Mutex<()> = Mutex::const_new(());
+        let var = |name| {
+            env::var(name).unwrap_or_else(|_| panic!("LAYERCACHE_TEST_S3_ENDPOINT needs {name}"))
+        };
+        Self {
+            endpoint,
+            user: var("AWS_ACCESS_KEY_ID"),
+            password: var("AWS_SECRET_ACCESS_KEY"),
+            region: env::var("AWS_REGION").unwrap_or_else(|_| "us-east-1".to_owned()),
+            kind: Kind::Theirs {
+                bucket: var("LAYERCACHE_TEST_S3_BUCKET"),
+                _turn: TURN.lock().await,
+            },
+        }
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Makes a new bucket and gives its name.
+    pub async fn bucket(&self) -> String {
+        if let Kind::Theirs { bucket, .. } = &self.kind {
+            return bucket.clone();
+        }
+        let bucket = format!("test-{}", uuid::Uuid::new_v4());
+        // `object_store` makes no buckets, but a signed PUT of nothing at all does.
+        let root = self
+            .store(&bucket)
+            .signed_url(
+                reqwest::Method::PUT,
+                &Path::default(),
+                Duration::from_secs(60),
+            )
+            .await
+            .expect("a signed URL");
+        let answer = reqwest::Client::new().put(root).send().await;
+        let answer = answer.expect("an answer of MinIO");
+        assert!(answer.status().is_success(), "no bucket: {answer:?}");
+        bucket
+    }
+
+    /// The bucket as an `object_store`.
+    pub fn store(&self, bucket: &str) -> AmazonS3 {
+        self.builder(bucket).build().expect("an S3 store")
+    }
+
+    /// The same, to be configured further.
+    pub fn builder(&self, bucket: &str) -> AmazonS3Builder {
+        AmazonS3Builder::new()
+            .with_endpoint(&self.endpoint)
+            .with_allow_http(self.endpoint.starts_with("http:"))
+            .with_region(&self.region)
+            .with_bucket_name(bucket)
+            .with_access_key_id(&self.user)
+            .with_secret_access_key(&self.password)
+            .with_copy_if_not_exists(S3CopyIfNotExists::Multipart)
+    }
+
+    /// A new bucket as an `object_store`.
+    pub async fn new_store(&self) -> AmazonS3 {
+        self.store(&self.bucket().await)
+    }
+
+    /// What a child process needs for `AmazonS3Builder::from_env`.
+    pub fn env(&self, bucket: &str) -> Vec<(String, String)> {
+        [
+            ("AWS_ENDPOINT", self.endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", &self.region),
+            ("AWS_BUCKET", bucket),
+            ("AWS_ACCESS_KEY_ID", &self.user),
+            ("AWS_SECRET_ACCESS_KEY", &self.password),
+            ("AWS_COPY_IF_NOT_EXISTS", "multipart"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// # Panics
+    /// If it is not ours to signal.
+    pub fn signal(&self, signal: Signal) {
+        match &self.kind {
+            Kind::Ours { server, .. } => server.signal(signal),
+            Kind::Theirs { .. } => panic!("{} is not ours to signal", self.endpoint),
+        }
+    }
+}

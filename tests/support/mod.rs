@@ -1,0 +1,27 @@
+//! What the integration tests share: real servers on loopback, real clients, small images.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "compiled into each test binary anew, and each uses a part of it"
+)]
+#![allow(
+    clippy::future_not_send,
+    reason = "a test's own futures stay on its thread"
+)]
+
+pub mod every_path;
+pub mod go_registry;
+pub mod guarded;
+pub mod http;
+pub mod image;
+pub mod minio;
+pub mod recording;
+pub mod redis;
+pub mod registry;
+pub mod server;
+pub mod skopeo;
+pub mod tools;
+pub mod world;
+
+pub use skopeo::skopeo;

@@ -1,0 +1,75 @@
+//! This crate's own example registry, as a process.
+
+use super::server::{Server, answers};
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+
+/// A running `examples/registry`.
+#[derive(Debug)]
+pub struct Registry {
+    server: Server,
+}
+
+impl Registry {
+    /// Starts it with `--listen 127.0.0.1:PORT` and these arguments and variables.
+    pub async fn start(args: &[&str], env: &[(String, String)]) -> Self {
+        let program = program();
+        let command = |port| {
+            let mut command = Command::new(&program);
+            command
+                .args(["--listen", &format!("127.0.0.1:{port}")])
+                .args(args)
+                .envs(env.iter().map(|(name, value)| (name, value)));
+            command
+        };
+        let ready = |port| format!("http://127.0.0.1:{port}");
+        let server = Server::start(command, ready).await;
+        let registry = Self { server };
+        answers(&format!("{}/v2/", registry.url())).await;
+        registry
+    }
+
+    /// Its `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.server.port())
+    }
+
+    /// Its `http://host:port`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// Everything it has written so far, line by line.
+    pub fn log(&self) -> Vec<String> {
+        self.server.log()
+    }
+
+    pub fn has_logged(&self, text: &str) -> bool {
+        self.server.has_logged(text)
+    }
+
+    /// The process, to be signalled.
+    pub const fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.server.terminate().await
+    }
+}
+
+/// Cargo tells a test where binaries are, but not where examples are: beside the folder of the
+/// test's own.
+fn program() -> PathBuf {
+    let test = env::current_exe().expect("the path of this test");
+    let folder = test.ancestors().nth(2).expect("the folder of the profile");
+    let program = folder.join("examples/registry");
+    assert!(
+        program.is_file(),
+        "{} is missing: `cargo test --test NAME` does not build examples; run `cargo build --examples` first",
+        program.display()
+    );
+    program
+}

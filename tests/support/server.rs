@@ -1,0 +1,187 @@
+//! A child process that serves on loopback: started, watched, signalled and ended by its own id.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a server may take to start, or to end when asked to.
+const PATIENCE: Duration = Duration::from_secs(20);
+const ATTEMPTS: usize = 5;
+
+/// A running child process. It ends, at the latest, when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    port: u16,
+    log: Arc<Mutex<Vec<String>>>,
+    ended: bool,
+}
+
+/// What can be sent to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Stands still, with its connections open.
+    Stop,
+    /// Goes on.
+    Cont,
+    /// Is asked to end.
+    Term,
+}
+
+/// A loopback port that nobody uses, and that this process has not given out before.
+pub fn free_port() -> u16 {
+    static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
+        let port = listener.local_addr().expect("its address").port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
+}
+
+impl Server {
+    /// Starts a server on a free port, and waits until it says `ready`.
+    ///
+    /// Between looking for a port and using it another process may take it: then the server ends,
+    /// and another port is tried.
+    pub async fn start(command: impl Fn(u16) -> Command, ready: impl Fn(u16) -> String) -> Self {
+        let mut failure = String::new();
+        for _ in 0..ATTEMPTS {
+            let port = free_port();
+            match Self::start_on(port, command(port), &ready(port)).await {
+                Ok(server) => return server,
+                Err(why) => failure = why,
+            }
+        }
+        panic!("not started in {ATTEMPTS} attempts: {failure}");
+    }
+
+    /// Starts a server on this port, and waits until one of its lines holds `ready`.
+    pub async fn start_on(port: u16, mut command: Command, ready: &str) -> Result<Self, String> {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.map_err(|error| format!("{command:?}: {error}"))?;
+        let log = Arc::default();
+        follow(child.stdout.take(), &log);
+        follow(child.stderr.take(), &log);
+        let mut server = Self {
+            child,
+            port,
+            log,
+            ended: false,
+        };
+
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if server.has_logged(ready) {
+                return Ok(server);
+            }
+            let ended = server.child.try_wait().expect("the state of a child");
+            if ended.is_some() || Instant::now() > deadline {
+                // Its last words may still be under way.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let state =
+                    ended.map_or("not ready in time".to_owned(), |status| status.to_string());
+                return Err(format!("{command:?}: {state}\n{}", server.log().join("\n")));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it has written so far, standard output and error, line by line.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn has_logged(&self, text: &str) -> bool {
+        let log = self.log.lock().unwrap();
+        log.iter().any(|line| line.contains(text))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        assert!(!self.ended, "its id may be another process's by now");
+        let name = match signal {
+            Signal::Stop => "STOP",
+            Signal::Cont => "CONT",
+            Signal::Term => "TERM",
+        };
+        // The shell's own `kill`: a small machine may have no other.
+        let status = Command::new("sh")
+            .args(["-c", "kill -s \"$0\" \"$1\"", name, &self.pid().to_string()])
+            .status()
+            .expect("a shell");
+        assert!(status.success(), "{name} to {}: {status}", self.pid());
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        // It may have ended already, and then there is nothing to do.
+        let _ = self.child.kill();
+        self.child.wait().expect("the end of a child");
+        self.ended = true;
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::Term);
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("the state of a child") {
+                self.ended = true;
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("still there after SIGTERM:\n{}", self.log().join("\n"));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            let log = self.log();
+            let last = &log[log.len().saturating_sub(30)..];
+            eprintln!("--- the last lines of the server on port {}:", self.port);
+            eprintln!("{}", last.join("\n"));
+        }
+    }
+}
+
+/// Keeps what comes, so that the child never waits for a reader.
+fn follow(output: Option<impl Read + Send + 'static>, log: &Arc<Mutex<Vec<String>>>) {
+    let output = BufReader::new(output.expect("a pipe"));
+    let log = Arc::clone(log);
+    thread::spawn(move || {
+        for line in output.split(b'\n') {
+            let Ok(line) = line else { return };
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            log.lock().unwrap().push(line);
+        }
+    });
+}
+
+/// Waits until a URL answers anything at all over HTTP.
+pub async fn answers(url: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = reqwest::get(url).await {
+        assert!(Instant::now() < deadline, "{url}: {error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,48 @@
+//! The programs that the tests run, and how to get one that is missing.
+
+use std::env;
+use std::path::PathBuf;
+
+const APT: &[(&str, &str)] = &[
+    ("redis-server", "redis-server"),
+    ("redis-cli", "redis-tools"),
+    ("skopeo", "skopeo"),
+    ("docker-registry", "docker-registry"),
+    ("ab", "apache2-utils"),
+    ("htpasswd", "apache2-utils"),
+];
+
+/// Where a program is.
+///
+/// # Panics
+/// If it is missing: a test that cannot run has not passed. The message says what to do.
+pub fn require(program: &str) -> PathBuf {
+    let places = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&places).map(|place| place.join(program));
+    let found = given(program)
+        .into_iter()
+        .chain(on_path)
+        .chain(built(program))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{program} is missing; to install it: {}", remedy(program)))
+}
+
+/// `LAYERCACHE_MINIO` names MinIO's binary; any other program can be named in the same way.
+fn given(program: &str) -> Option<PathBuf> {
+    let name = program.to_uppercase().replace('-', "_");
+    env::var_os(format!("LAYERCACHE_{name}")).map(PathBuf::from)
+}
+
+/// Where `tests/run.sh` puts what it builds.
+fn built(program: &str) -> Option<PathBuf> {
+    let home = env::var_os("HOME")?;
+    let folder = PathBuf::from(home).join(".cache/layercache/bin");
+    Some(folder.join(program))
+}
+
+fn remedy(program: &str) -> String {
+    match APT.iter().find(|(name, _)| *name == program) {
+        Some((_, package)) => format!("apt-get install -y {package}   (or tests/run.sh --setup)"),
+        None => "tests/run.sh --setup".to_owned(),
+    }
+}
