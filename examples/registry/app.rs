@@ -1,0 +1,46 @@
+//! What all requests share.
+
+use crate::error::Error;
+use crate::paths::Paths;
+use crate::uploads::Sessions;
+use layercache::{CachedStore, Registry, Repository, RepositoryName, StoreBackend};
+use metrics_exporter_prometheus::PrometheusHandle;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::sync::Arc;
+
+pub(crate) type Store = CachedStore<Arc<dyn ObjectStore>>;
+type Backend = StoreBackend<Arc<dyn ObjectStore>>;
+
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) registry: Registry<Backend>,
+    pub(crate) paths: Paths,
+    pub(crate) uploads: Sessions,
+    pub(crate) metrics: PrometheusHandle,
+}
+
+impl App {
+    pub(crate) fn new(store: Store, metrics: PrometheusHandle) -> Self {
+        Self {
+            registry: store.registry(),
+            paths: Paths::default(),
+            uploads: Sessions::new(Arc::new(store.clone())),
+            store,
+            metrics,
+        }
+    }
+
+    /// The layers of a repository.
+    pub(crate) fn repository(&self, name: &RepositoryName) -> Repository<Backend> {
+        self.registry.repository(name.clone())
+    }
+
+    /// Deletes an object; that it is gone already is fine.
+    pub(crate) async fn delete(&self, path: &Path) -> Result<(), Error> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

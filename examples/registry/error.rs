@@ -1,0 +1,202 @@
+//! [`Error`]: what a request can end with, in the words of the distribution specification.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER};
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use layercache::{Digest, DigestError, RepositoryNameError};
+use serde_json::{Value, json};
+use std::error::Error as StdError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    NameInvalid(#[from] RepositoryNameError),
+    #[error("repository name not known to registry")]
+    NameUnknown,
+    #[error("invalid tag")]
+    TagInvalid,
+    #[error(transparent)]
+    DigestInvalid(#[from] DigestError),
+    #[error("a digest is missing")]
+    DigestMissing,
+    #[error("provided digest did not match uploaded content")]
+    DigestMismatch,
+    #[error("blob unknown to registry")]
+    BlobUnknown(Digest),
+    #[error("range not satisfiable")]
+    RangeUnsatisfiable { length: u64 },
+    #[error("blob upload unknown to registry")]
+    UploadUnknown,
+    #[error("blob upload invalid: {0}")]
+    UploadInvalid(&'static str),
+    #[error("blob upload invalid: another request is under way")]
+    UploadBusy,
+    #[error("blob upload invalid: the chunk does not follow what was received")]
+    UploadOutOfOrder { received: u64 },
+    #[error("too many uploads")]
+    TooManyUploads,
+    #[error("manifest unknown to registry")]
+    ManifestUnknown,
+    #[error("manifest invalid: {0}")]
+    ManifestInvalid(String),
+    #[error("manifest too big")]
+    ManifestTooBig,
+    #[error("manifest blob unknown to registry")]
+    ManifestBlobsUnknown(Vec<Digest>),
+    #[error("{digest} is {actual} bytes long, not {said}")]
+    SizeInvalid {
+        digest: Digest,
+        said: u64,
+        actual: u64,
+    },
+    #[error("invalid query: {0}")]
+    QueryInvalid(&'static str),
+    #[error("no such endpoint")]
+    NoSuchEndpoint,
+    #[error("the operation is unsupported")]
+    Unsupported { allow: &'static str },
+    #[error(transparent)]
+    Cache(#[from] layercache::Error),
+    #[error(transparent)]
+    Store(#[from] object_store::Error),
+    #[error(transparent)]
+    Write(#[from] std::io::Error),
+    #[error("the stored content is damaged: {0}")]
+    Damaged(Digest),
+    #[error("the request's task has failed")]
+    TaskFailed,
+}
+
+impl Error {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NameUnknown
+            | Self::BlobUnknown(_)
+            | Self::UploadUnknown
+            | Self::ManifestUnknown
+            | Self::ManifestBlobsUnknown(_)
+            | Self::NoSuchEndpoint => StatusCode::NOT_FOUND,
+            Self::NameInvalid(_)
+            | Self::TagInvalid
+            | Self::DigestInvalid(_)
+            | Self::DigestMissing
+            | Self::DigestMismatch
+            | Self::UploadInvalid(_)
+            | Self::ManifestInvalid(_)
+            | Self::SizeInvalid { .. }
+            | Self::QueryInvalid(_) => StatusCode::BAD_REQUEST,
+            Self::Unsupported { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UploadBusy => StatusCode::CONFLICT,
+            Self::ManifestTooBig => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RangeUnsatisfiable { .. } | Self::UploadOutOfOrder { .. } => {
+                StatusCode::RANGE_NOT_SATISFIABLE
+            }
+            Self::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
+            _ if self.is_refusal() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Cache(_)
+            | Self::Store(_)
+            | Self::Write(_)
+            | Self::Damaged(_)
+            | Self::TaskFailed => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NameInvalid(_) => "NAME_INVALID",
+            Self::NameUnknown | Self::NoSuchEndpoint => "NAME_UNKNOWN",
+            Self::DigestInvalid(_) | Self::DigestMissing | Self::DigestMismatch => "DIGEST_INVALID",
+            Self::BlobUnknown(_) => "BLOB_UNKNOWN",
+            Self::RangeUnsatisfiable { .. } => "RANGE_INVALID",
+            Self::UploadUnknown => "BLOB_UPLOAD_UNKNOWN",
+            Self::UploadInvalid(_) | Self::UploadBusy | Self::UploadOutOfOrder { .. } => {
+                "BLOB_UPLOAD_INVALID"
+            }
+            Self::TooManyUploads => "TOOMANYREQUESTS",
+            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
+            Self::ManifestInvalid(_) | Self::TagInvalid => "MANIFEST_INVALID",
+            Self::ManifestBlobsUnknown(_) => "MANIFEST_BLOB_UNKNOWN",
+            Self::ManifestTooBig | Self::SizeInvalid { .. } => "SIZE_INVALID",
+            Self::QueryInvalid(_) | Self::Unsupported { .. } => "UNSUPPORTED",
+            _ if self.is_refusal() => "UNAVAILABLE",
+            Self::Cache(_)
+            | Self::Store(_)
+            | Self::Write(_)
+            | Self::Damaged(_)
+            | Self::TaskFailed => "UNKNOWN",
+        }
+    }
+
+    /// Whether a change was refused because Redis cannot be reached: nothing has changed then, and
+    /// trying again is right. The store's own face wraps that error once more.
+    fn is_refusal(&self) -> bool {
+        let mut cause: Option<&(dyn StdError + 'static)> = match self {
+            Self::Cache(error) => Some(error),
+            Self::Store(error) => Some(error),
+            _ => None,
+        };
+        while let Some(error) = cause {
+            if let Some(layercache::Error::ChangeRefused { .. }) = error.downcast_ref() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    fn header(&self) -> Option<(HeaderName, String)> {
+        match self {
+            Self::RangeUnsatisfiable { length } => {
+                Some((CONTENT_RANGE, format!("bytes */{length}")))
+            }
+            Self::UploadOutOfOrder { received } => {
+                Some((RANGE, format!("0-{}", received.saturating_sub(1))))
+            }
+            Self::Unsupported { allow } => Some((ALLOW, (*allow).to_owned())),
+            Self::TooManyUploads => Some((RETRY_AFTER, "10".to_owned())),
+            _ if self.is_refusal() => Some((RETRY_AFTER, "1".to_owned())),
+            _ => None,
+        }
+    }
+
+    fn body(&self) -> Value {
+        let code = self.code();
+        // What went wrong on this side is told to the log alone.
+        let message = match code {
+            "UNKNOWN" => "unknown error".to_owned(),
+            "UNAVAILABLE" => "the change was refused for now, try again".to_owned(),
+            _ => self.to_string(),
+        };
+        let error = |detail| json!({ "code": code, "message": message, "detail": detail });
+        let errors = match self {
+            Self::ManifestBlobsUnknown(digests) => {
+                let digests = digests.iter();
+                digests
+                    .map(|digest| error(json!({ "digest": digest.to_string() })))
+                    .collect()
+            }
+            Self::BlobUnknown(digest) => vec![error(json!({ "digest": digest.to_string() }))],
+            _ => vec![error(Value::Null)],
+        };
+        json!({ "errors": errors })
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        if status.is_server_error() {
+            tracing::warn!(error = %self, "a request has failed");
+        }
+        let mut response = Response::new(Body::from(self.body().to_string()));
+        *response.status_mut() = status;
+        let json = (CONTENT_TYPE, "application/json".to_owned());
+        for (name, value) in [Some(json), self.header()].into_iter().flatten() {
+            if let Ok(value) = value.try_into() {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}

@@ -1,0 +1,57 @@
+//! The headers of registries, and the few of HTTP that need a rule.
+
+use axum::http::header::{IF_NONE_MATCH, LINK};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use layercache::{CacheStatus, Digest};
+
+pub(crate) const API_VERSION: HeaderName =
+    HeaderName::from_static("docker-distribution-api-version");
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(crate) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+pub(crate) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+pub(crate) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// Says who answered the access check, whatever became of the request ([RFC 9211]).
+///
+/// [RFC 9211]: https://www.rfc-editor.org/rfc/rfc9211
+pub(crate) fn with_cache_status(response: impl IntoResponse, status: CacheStatus) -> Response {
+    let value = match status {
+        CacheStatus::Memory => "layercache; hit; detail=memory",
+        CacheStatus::Redis => "layercache; hit; detail=redis",
+        CacheStatus::Miss => "layercache; fwd=miss",
+        _ => "layercache; fwd=bypass",
+    };
+    let mut response = response.into_response();
+    let value = HeaderValue::from_static(value);
+    response.headers_mut().insert(CACHE_STATUS, value);
+    response
+}
+
+/// The entity tag of content that never changes.
+pub(crate) fn e_tag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+/// Whether the client has what `e_tag` names.
+pub(crate) fn is_known(headers: &HeaderMap, e_tag: &str) -> bool {
+    let lines = headers.get_all(IF_NONE_MATCH).iter();
+    let mut tags = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','));
+    tags.any(|tag| {
+        let tag = tag.trim();
+        tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == e_tag
+    })
+}
+
+/// Where the next page is. `query` has to be encoded.
+pub(crate) fn next_page(path: &str, query: &str) -> (HeaderName, String) {
+    (LINK, format!("<{path}?{query}>; rel=\"next\""))
+}
+
+/// A header's value, if it is text.
+pub(crate) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}

@@ -1,0 +1,133 @@
+//! A small OCI registry on [`layercache`]: flags, start and shutdown.
+//!
+//! It keeps docker/distribution's storage layout, so it serves what the Go registry has written and
+//! the other way round. It has no authentication: put it behind something that has.
+
+mod app;
+mod blobs;
+mod error;
+mod headers;
+mod manifests;
+mod options;
+mod paths;
+mod range;
+mod referrers;
+mod route;
+mod router;
+mod storage;
+mod tags;
+mod uploads;
+
+use app::App;
+use clap::Parser;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use options::Options;
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{interval, sleep, timeout};
+use tracing_subscriber::EnvFilter;
+
+/// How long requests may go on after a signal to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often is looked for uploads that nobody goes on with.
+const SWEEP: Duration = Duration::from_secs(60);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    // Before the store is made: it takes its counters from the recorder that it finds.
+    let metrics = PrometheusBuilder::new().install_recorder()?;
+    let store = options.store().unwrap_or_else(|error| error.exit());
+    let app = Arc::new(App::new(store, metrics));
+
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    announce(&options, &listener)?;
+
+    let (stop, mut stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        if let Err(error) = stop_signal().await {
+            tracing::error!(%error, "cannot wait for signals");
+        }
+        let _ = stop.send(true);
+    });
+    let sweeper = tokio::spawn(sweep(Arc::clone(&app)));
+
+    let mut stopped = stopping.clone();
+    let server = axum::serve(listener, router::router(Arc::clone(&app))).with_graceful_shutdown(
+        async move {
+            let _ = stopping.changed().await;
+            tracing::info!("stopping");
+        },
+    );
+    tokio::select! {
+        result = server => result?,
+        () = async { let _ = stopped.changed().await; sleep(GRACE).await } => {
+            tracing::warn!("stopped with requests under way");
+        }
+    }
+    sweeper.abort();
+    if timeout(GRACE, app.uploads.discard_all()).await.is_err() {
+        tracing::warn!("stopped with uploads left over");
+    }
+    Ok(())
+}
+
+fn announce(options: &Options, listener: &TcpListener) -> std::io::Result<()> {
+    let address = listener.local_addr()?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "registry on http://{address}/v2/")?;
+    writeln!(out, "  storage: {}", options.storage)?;
+    writeln!(out, "  cache:   {}", options.tiers())?;
+    writeln!(out, "  metrics: http://{address}/metrics")?;
+    writeln!(out, "try:")?;
+    writeln!(out, "  curl -i http://{address}/v2/")?;
+    writeln!(
+        out,
+        "  skopeo copy --dest-tls-verify=false docker://alpine docker://{address}/library/alpine"
+    )?;
+    out.flush()
+}
+
+async fn sweep(app: Arc<App>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        app.uploads.discard_idle().await;
+        app.metrics.run_upkeep();
+    }
+}
+
+async fn stop_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

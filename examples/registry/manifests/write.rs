@@ -1,0 +1,145 @@
+//! Manifests on their way in, and away.
+
+use super::MAX_SIZE;
+use super::model::{Descriptor, Manifest};
+use super::read::{content, is_of};
+use crate::app::App;
+use crate::error::Error;
+use crate::headers::{CONTENT_DIGEST, SUBJECT, text};
+use crate::route::Reference;
+use crate::{referrers, tags};
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use futures::StreamExt;
+use layercache::{Digest, Freshness, LayerMeta, RepositoryName};
+use object_store::ObjectStoreExt;
+use sha2::{Digest as _, Sha256};
+
+/// `PUT`. What a reader follows is written last: content, link, tag, referrer.
+pub(crate) async fn write(
+    app: &App,
+    name: &RepositoryName,
+    reference: &Reference,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
+    let content = receive(body).await?;
+    let digest = match reference {
+        Reference::Digest(digest) if is_of(digest, &content) => *digest,
+        Reference::Digest(_) => return Err(Error::DigestMismatch),
+        Reference::Tag(_) => Digest::Sha256(Sha256::digest(&content).into()),
+    };
+    let manifest = Manifest::parse(&content, text(headers, CONTENT_TYPE))?;
+    verify(app, name, &manifest).await?;
+
+    app.store
+        .put(&app.paths.blob(&digest), content.into())
+        .await?;
+    app.repository(name).manifests().link(&digest).await?;
+    if let Reference::Tag(tag) = reference {
+        tags::point(app, name, tag, &digest).await?;
+    }
+    let mut answer = vec![
+        (LOCATION, format!("/v2/{name}/manifests/{digest}")),
+        (CONTENT_DIGEST, digest.to_string()),
+    ];
+    if let Some(subject) = &manifest.subject {
+        referrers::add(app, name, &subject.digest, &digest).await?;
+        answer.push((SUBJECT, subject.digest.to_string()));
+    }
+    Ok((StatusCode::CREATED, AppendHeaders(answer)).into_response())
+}
+
+async fn receive(body: Body) -> Result<Vec<u8>, Error> {
+    let mut content = Vec::new();
+    let mut body = body.into_data_stream();
+    while let Some(chunk) = body.next().await {
+        let chunk =
+            chunk.map_err(|_| Error::ManifestInvalid("the request was cut off".to_owned()))?;
+        if (content.len() + chunk.len()) as u64 > MAX_SIZE {
+            return Err(Error::ManifestTooBig);
+        }
+        content.extend_from_slice(&chunk);
+    }
+    Ok(content)
+}
+
+/// Makes sure that all a manifest is made of is here, and is as long as it says. The cache is not
+/// enough for that: what it remembers may have been collected.
+async fn verify(app: &App, name: &RepositoryName, manifest: &Manifest) -> Result<(), Error> {
+    let layers = app.repository(name);
+    let manifests = layers.manifests();
+    let (blobs, blob_digests) = unique(manifest.blobs());
+    let (children, child_digests) = unique(manifest.children());
+    let (blob_answers, child_answers) = futures::future::try_join(
+        layers.stat_many(&blob_digests, Freshness::Verified),
+        manifests.stat_many(&child_digests, Freshness::Verified),
+    )
+    .await?;
+    let answers = blob_answers.into_iter().chain(child_answers);
+    let metas = answers.map(|answer| answer.value);
+    let found: Vec<_> = blobs.into_iter().chain(children).zip(metas).collect();
+    let is_missing = |(part, meta): &(&Descriptor, Option<LayerMeta>)| {
+        (meta.is_none() && !part.is_foreign()).then_some(part.digest)
+    };
+    let missing: Vec<_> = found.iter().filter_map(is_missing).collect();
+    if !missing.is_empty() {
+        return Err(Error::ManifestBlobsUnknown(missing));
+    }
+    for (part, meta) in found {
+        if let Some(actual) = meta.map(|meta| meta.length())
+            && actual != part.size
+        {
+            let (digest, said) = (part.digest, part.size);
+            return Err(Error::SizeInvalid {
+                digest,
+                said,
+                actual,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Each part once, however often it is used. Sizes of one digest that differ are two parts.
+fn unique<'a>(parts: impl Iterator<Item = &'a Descriptor>) -> (Vec<&'a Descriptor>, Vec<Digest>) {
+    let mut parts: Vec<_> = parts.collect();
+    let key = |part: &&Descriptor| (part.digest, part.size, part.is_foreign());
+    parts.sort_unstable_by_key(key);
+    parts.dedup_by_key(|part| key(part));
+    let digests = parts.iter().map(|part| part.digest).collect();
+    (parts, digests)
+}
+
+/// `DELETE` by digest: the link, the tags that point at it and its place among the referrers. The
+/// content is left to garbage collection.
+pub(crate) async fn delete(
+    app: &App,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Response, Error> {
+    let repository = app.repository(name).manifests();
+    if !repository
+        .contains(digest, Freshness::Verified)
+        .await?
+        .value
+    {
+        return Err(Error::ManifestUnknown);
+    }
+    let subject = subject(app, digest).await;
+    repository.unlink(digest).await?;
+    tags::remove_all(app, name, digest).await?;
+    if let Some(subject) = subject {
+        referrers::remove(app, name, &subject, digest).await?;
+    }
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// What a manifest refers to. One that cannot be read is deleted nevertheless.
+async fn subject(app: &App, digest: &Digest) -> Option<Digest> {
+    let content = content(app, digest, 0).await.ok()?;
+    let manifest: Manifest = serde_json::from_slice(&content).ok()?;
+    manifest.subject.map(|subject| subject.digest)
+}

@@ -1,0 +1,98 @@
+//! The flags, and the store that they ask for.
+
+use crate::app::Store;
+use crate::storage;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use layercache::{CachedStore, RedisConfig};
+use std::time::Duration;
+use url::Url;
+
+/// A small OCI registry with a cache of blob metadata.
+#[derive(Parser)]
+#[command(name = "registry")]
+// Not `Debug`: the address of Redis may hold a password.
+pub(crate) struct Options {
+    /// The address to listen on; port 0 takes a free one
+    #[arg(long, env = "LAYERCACHE_LISTEN", default_value = "127.0.0.1:5000")]
+    pub(crate) listen: String,
+
+    /// Where the content is: a folder, file:///folder, s3://bucket/prefix (with the usual AWS_*
+    /// variables) or memory://
+    #[arg(long, env = "LAYERCACHE_STORAGE", default_value = "registry-data")]
+    pub(crate) storage: String,
+
+    /// A Redis to share the cache with other nodes: redis://[[user]:password@]host[:port][/database]
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    redis: Option<String>,
+
+    /// How long Redis may take to answer: 50ms, 1s; without a unit, milliseconds
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS_TIMEOUT",
+        default_value = "50ms",
+        value_name = "TIME",
+        value_parser = parse_time
+    )]
+    redis_timeout: Duration,
+
+    /// What all keys in Redis begin with
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS_PREFIX",
+        default_value = "",
+        value_name = "TEXT"
+    )]
+    redis_prefix: String,
+}
+
+impl Options {
+    /// The store that the flags ask for; an error names the flag.
+    pub(crate) fn store(&self) -> Result<Store, clap::Error> {
+        let inner = storage::open(&self.storage).map_err(|why| refuse("--storage", why))?;
+        let mut builder = CachedStore::builder(inner);
+        if let Some(url) = &self.redis {
+            let config = RedisConfig::new(url)
+                .with_timeout(self.redis_timeout)
+                .with_prefix(&self.redis_prefix);
+            builder = builder
+                .redis(config)
+                .map_err(|error| refuse("--redis", error.into()))?;
+        }
+        Ok(builder.build())
+    }
+
+    /// The tiers of the cache, without the password of Redis.
+    pub(crate) fn tiers(&self) -> String {
+        let Some(url) = &self.redis else {
+            return "memory".to_owned();
+        };
+        let place = Url::parse(url).map(|url| match url.host_str() {
+            Some(host) => format!(" at {host}:{}", url.port().unwrap_or(6379)),
+            None => format!(" at {}", url.path()),
+        });
+        format!("memory, redis{}", place.unwrap_or_default())
+    }
+}
+
+fn refuse(flag: &str, why: Box<dyn std::error::Error + Send + Sync>) -> clap::Error {
+    Options::command().error(ErrorKind::ValueValidation, format!("{flag}: {why}"))
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number is expected, such as 50ms")?;
+    match &text[digits.len()..] {
+        _ if number == 0 => Err("it has to be longer than nothing".to_owned()),
+        "" | "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        unit => Err(format!("unknown unit `{unit}`, known are ms and s")),
+    }
+}

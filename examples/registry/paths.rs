@@ -1,0 +1,83 @@
+//! Where the objects are that the cache knows nothing of: tags, referrers and uploads.
+
+use crate::route::Tag;
+use layercache::layout::{Distribution, Layout};
+use layercache::{Digest, RepositoryName};
+use object_store::path::Path;
+use uuid::Uuid;
+
+#[derive(Default)]
+pub(crate) struct Paths {
+    layout: Distribution,
+}
+
+impl Paths {
+    pub(crate) fn blob(&self, digest: &Digest) -> Path {
+        let path = self.layout.blob_path(digest);
+        path.expect("this layout has a path for every digest")
+    }
+
+    pub(crate) fn repository(&self, name: &RepositoryName) -> Path {
+        self.layout.repository_path(name)
+    }
+
+    pub(crate) fn upload(&self, name: &RepositoryName, id: Uuid) -> Path {
+        self.below(name, &format!("_uploads/{id}/data"))
+    }
+
+    pub(crate) fn tags(&self, name: &RepositoryName) -> Path {
+        self.below(name, "_manifests/tags")
+    }
+
+    /// All that there is of a tag.
+    pub(crate) fn tag(&self, name: &RepositoryName, tag: &Tag) -> Path {
+        self.below(name, &format!("_manifests/tags/{tag}"))
+    }
+
+    /// What a tag points at.
+    pub(crate) fn tag_current(&self, name: &RepositoryName, tag: &Tag) -> Path {
+        self.below(name, &format!("_manifests/tags/{tag}/current/link"))
+    }
+
+    /// That a tag points at a manifest, or did.
+    pub(crate) fn tag_index(&self, name: &RepositoryName, tag: &Tag, digest: &Digest) -> Path {
+        let digest = parts(digest);
+        self.below(name, &format!("_manifests/tags/{tag}/index/{digest}/link"))
+    }
+
+    /// All manifests that refer to a subject. The Go registry knows nothing of these.
+    pub(crate) fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Path {
+        self.below(name, &format!("_manifests/referrers/{}", parts(subject)))
+    }
+
+    pub(crate) fn referrer(
+        &self,
+        name: &RepositoryName,
+        subject: &Digest,
+        manifest: &Digest,
+    ) -> Path {
+        let (subject, manifest) = (parts(subject), parts(manifest));
+        self.below(
+            name,
+            &format!("_manifests/referrers/{subject}/{manifest}/link"),
+        )
+    }
+
+    fn below(&self, name: &RepositoryName, rest: &str) -> Path {
+        Path::from(format!("{}/{rest}", self.repository(name)))
+    }
+}
+
+fn parts(digest: &Digest) -> String {
+    format!("{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// The digest that a path ends with: `…/<algorithm>/<hex>/link`.
+pub(crate) fn digest_of_link(path: &Path) -> Option<Digest> {
+    let mut parts = path.as_ref().rsplit('/');
+    let (link, hex, algorithm) = (parts.next()?, parts.next()?, parts.next()?);
+    if link != "link" {
+        return None;
+    }
+    format!("{algorithm}:{hex}").parse().ok()
+}

@@ -1,0 +1,128 @@
+//! Referrers: the manifests that name another one as their subject.
+
+use crate::app::App;
+use crate::error::Error;
+use crate::headers::{FILTERS_APPLIED, next_page};
+use crate::manifests::{self, Manifest, OCI_INDEX};
+use crate::paths::digest_of_link;
+use crate::router::Parameters;
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use futures::{StreamExt, TryStreamExt};
+use layercache::{Digest, Freshness, RepositoryName};
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+/// How many manifests a page describes: each has to be read.
+const PAGE: usize = 256;
+
+/// How many manifests are read at the same time.
+const PARALLEL: usize = 16;
+
+/// `GET /v2/<name>/referrers/<digest>`. A subject that nobody knows has no referrers.
+pub(crate) async fn list(
+    app: &App,
+    name: &RepositoryName,
+    subject: &Digest,
+    parameters: &Parameters,
+) -> Result<Response, Error> {
+    let mut digests = all(app, name, subject).await?;
+    if let Some(last) = &parameters.last {
+        let last: Digest = last.parse()?;
+        digests.retain(|digest| *digest > last);
+    }
+    let more = digests.len() > PAGE;
+    digests.truncate(PAGE);
+    let next = digests.last().copied().filter(|_| more);
+
+    let wanted = parameters.artifact_type.as_deref();
+    let described = futures::stream::iter(digests)
+        .map(|digest| describe(app, name, digest))
+        .buffered(PARALLEL);
+    let described: Vec<Option<Value>> = described.try_collect().await?;
+    let mut descriptors: Vec<Value> = described.into_iter().flatten().collect();
+    if let Some(wanted) = wanted {
+        descriptors.retain(|descriptor| descriptor["artifactType"] == wanted);
+    }
+
+    let mut headers = vec![(CONTENT_TYPE, OCI_INDEX.to_owned())];
+    if wanted.is_some() {
+        headers.push((FILTERS_APPLIED, "artifactType".to_owned()));
+    }
+    if let Some(last) = next {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("last", &last.to_string());
+        query.extend_pairs(wanted.map(|wanted| ("artifactType", wanted)));
+        let path = format!("/v2/{name}/referrers/{subject}");
+        headers.push(next_page(&path, &query.finish()));
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors });
+    Ok((AppendHeaders(headers), Body::from(index.to_string())).into_response())
+}
+
+async fn all(app: &App, name: &RepositoryName, subject: &Digest) -> Result<Vec<Digest>, Error> {
+    let links = app.store.list(Some(&app.paths.referrers(name, subject)));
+    let links: Vec<_> = links.try_collect().await?;
+    let digests = links
+        .iter()
+        .filter_map(|link| digest_of_link(&link.location));
+    let mut digests: Vec<_> = digests.collect();
+    digests.sort_unstable();
+    Ok(digests)
+}
+
+/// A referrer's descriptor; `None` if the manifest is gone.
+async fn describe(
+    app: &App,
+    name: &RepositoryName,
+    digest: Digest,
+) -> Result<Option<Value>, Error> {
+    let repository = app.repository(name).manifests();
+    let Some(meta) = repository.stat(&digest, Freshness::Cached).await?.value else {
+        return Ok(None);
+    };
+    let content = match manifests::content(app, &digest, meta.length()).await {
+        Err(Error::ManifestUnknown) => return Ok(None),
+        content => content?,
+    };
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(&content) else {
+        return Ok(None);
+    };
+    let mut descriptor = json!({
+        "mediaType": manifest.media_type(),
+        "digest": digest.to_string(),
+        "size": content.len(),
+    });
+    if let Some(artifact_type) = manifest.artifact_type() {
+        descriptor["artifactType"] = artifact_type.into();
+    }
+    if let Some(annotations) = manifest.annotations {
+        descriptor["annotations"] = json!(annotations);
+    }
+    Ok(Some(descriptor))
+}
+
+/// Notes that `manifest` refers to `subject`.
+pub(crate) async fn add(
+    app: &App,
+    name: &RepositoryName,
+    subject: &Digest,
+    manifest: &Digest,
+) -> Result<(), Error> {
+    let path = app.paths.referrer(name, subject, manifest);
+    app.store.put(&path, manifest.to_string().into()).await?;
+    Ok(())
+}
+
+/// Forgets that `manifest` refers to `subject`.
+pub(crate) async fn remove(
+    app: &App,
+    name: &RepositoryName,
+    subject: &Digest,
+    manifest: &Digest,
+) -> Result<(), Error> {
+    app.delete(&app.paths.referrer(name, subject, manifest))
+        .await
+}

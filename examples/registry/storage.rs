@@ -1,0 +1,53 @@
+//! The store behind the cache, from one word.
+
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::prefix::PrefixStore;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use url::Url;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Opens `file:///folder`, a plain folder, `s3://bucket/prefix` or `memory://`.
+pub(crate) fn open(place: &str) -> Result<Arc<dyn ObjectStore>, BoxError> {
+    if !place.contains("://") {
+        return folder(Path::new(place));
+    }
+    let url = Url::parse(place)?;
+    match url.scheme() {
+        "file" => {
+            let path = url.to_file_path();
+            folder(&path.map_err(|()| "a file address has three slashes: file:///folder")?)
+        }
+        "s3" => bucket(&url),
+        "memory" => Ok(Arc::new(InMemory::new())),
+        scheme => Err(format!("unknown scheme `{scheme}`, known are file, s3 and memory").into()),
+    }
+}
+
+fn folder(path: &Path) -> Result<Arc<dyn ObjectStore>, BoxError> {
+    if path.as_os_str().is_empty() {
+        return Err("the folder has no name".into());
+    }
+    std::fs::create_dir_all(path)
+        .map_err(|error| format!("cannot make the folder {}: {error}", path.display()))?;
+    let store = LocalFileSystem::new_with_prefix(path)?;
+    Ok(Arc::new(store.with_automatic_cleanup(true)))
+}
+
+fn bucket(url: &Url) -> Result<Arc<dyn ObjectStore>, BoxError> {
+    let name = url.host_str().ok_or("the bucket has no name")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into());
+    }
+    let store = AmazonS3Builder::from_env().with_bucket_name(name).build()?;
+    let prefix = object_store::path::Path::from_url_path(url.path())?;
+    if prefix.as_ref().is_empty() {
+        return Ok(Arc::new(store));
+    }
+    Ok(Arc::new(PrefixStore::new(store, prefix)))
+}

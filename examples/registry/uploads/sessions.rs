@@ -1,0 +1,112 @@
+//! All uploads that are under way here. They end with the process: a client then starts anew.
+
+use super::session::Session;
+use crate::error::Error;
+use layercache::RepositoryName;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex as Lock, OwnedMutexGuard, watch};
+use uuid::Uuid;
+
+/// How many there may be at the same time: each may hold a part or two in memory.
+const MOST: usize = 1024;
+
+/// How long a client may be away.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+
+/// A session, for one request at a time.
+pub(super) type Guard = OwnedMutexGuard<Session>;
+
+pub(crate) struct Sessions {
+    store: Arc<dyn ObjectStore>,
+    /// A session is locked while this is, and removed by who has it locked: so a locked one is
+    /// always in here, and nobody waits.
+    open: Mutex<HashMap<Uuid, Arc<Lock<Session>>>>,
+    /// Tells requests that wait for their client that there is no more time.
+    closing: watch::Sender<()>,
+}
+
+impl Sessions {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            store,
+            open: Mutex::default(),
+            closing: watch::Sender::default(),
+        }
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Lock<Session>>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open(&self, name: &RepositoryName, id: Uuid, path: Path) -> Result<Guard, Error> {
+        let (store, closing) = (Arc::clone(&self.store), self.closing.subscribe());
+        let session = Session::new(id, name.clone(), store, path, closing);
+        let session = Arc::new(Lock::new(session));
+        let mut open = self.map();
+        if open.len() >= MOST {
+            return Err(Error::TooManyUploads);
+        }
+        let guard = Arc::clone(&session).try_lock_owned();
+        open.insert(id, session);
+        guard.map_err(|_| Error::UploadBusy)
+    }
+
+    pub(super) fn lock(&self, name: &RepositoryName, id: Uuid) -> Result<Guard, Error> {
+        let open = self.map();
+        let session = open.get(&id).ok_or(Error::UploadUnknown)?;
+        let session = Arc::clone(session).try_lock_owned();
+        let session = session.map_err(|_| Error::UploadBusy)?;
+        match session.repository() == name {
+            true => Ok(session),
+            false => Err(Error::UploadUnknown),
+        }
+    }
+
+    /// Looks at a session. Nobody finds it locked by that, as the map is locked for as long.
+    pub(super) fn look<T>(
+        &self,
+        name: &RepositoryName,
+        id: Uuid,
+        look: impl FnOnce(&Session) -> T,
+    ) -> Result<T, Error> {
+        let open = self.map();
+        let session = open.get(&id).ok_or(Error::UploadUnknown)?;
+        let session = session.try_lock().map_err(|_| Error::UploadBusy)?;
+        match session.repository() == name {
+            true => Ok(look(&session)),
+            false => Err(Error::UploadUnknown),
+        }
+    }
+
+    /// Ends a session and leaves nothing of it in the store, whatever becomes of the caller.
+    pub(super) async fn discard(&self, mut session: Guard) {
+        self.map().remove(&session.id());
+        let task = tokio::spawn(async move { session.discard().await });
+        let _ = task.await;
+    }
+
+    /// Ends the sessions that nobody goes on with.
+    pub(crate) async fn discard_idle(&self) {
+        let now = Instant::now();
+        let is_idle = |session: &Guard| now.duration_since(session.last_used()) > IDLE;
+        let free = |session: &Arc<Lock<Session>>| Arc::clone(session).try_lock_owned().ok();
+        let idle: Vec<_> = {
+            let open = self.map();
+            open.values().filter_map(free).filter(is_idle).collect()
+        };
+        futures::future::join_all(idle.into_iter().map(|session| self.discard(session))).await;
+    }
+
+    /// Ends all sessions, and the requests that still use one.
+    pub(crate) async fn discard_all(&self) {
+        self.closing.send_replace(());
+        let all: Vec<_> = self.map().values().map(Arc::clone).collect();
+        let discard =
+            async |session: Arc<Lock<Session>>| self.discard(session.lock_owned().await).await;
+        futures::future::join_all(all.into_iter().map(discard)).await;
+    }
+}
