@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Runs all tests, with real servers: finds or installs those first. See --help.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
+bin=$HOME/.cache/layercache/bin
+
+usage() {
+    cat <<'TEXT'
+tests/run.sh                       installs what is missing, then runs all tests
+tests/run.sh --setup [PROGRAM...]  only installs: what the tests need, and these Debian packages too
+
+From Debian (as root or by sudo): redis-server, redis-cli, skopeo, docker-registry, ab, and a C compiler.
+From its Go module, into ~/.cache/layercache/bin: MinIO.
+
+LAYERCACHE_MINIO             a MinIO binary to use instead
+LAYERCACHE_TEST_S3_ENDPOINT  an S3 server to use instead, with LAYERCACHE_TEST_S3_BUCKET (empty, and for the
+                             tests alone: they delete what they find), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+TEXT
+}
+
+step() { printf '[%4d s] %s\n' "$SECONDS" "$*"; }
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+has() { command -v "$1" >/dev/null; }
+
+# Prints the Debian packages that are missing: the tests' own, and those named (each with a program of its name).
+missing_packages() {
+    local package
+    has cc || echo gcc libc6-dev
+    has redis-server || echo redis-server
+    has redis-cli || echo redis-tools
+    has skopeo || echo skopeo
+    has docker-registry || echo docker-registry
+    has ab && has htpasswd || echo apache2-utils
+    for package in "$@"; do
+        has "$package" || echo "$package"
+    done
+}
+
+install_packages() {
+    local packages as_root=()
+    mapfile -t packages < <(missing_packages "$@" | tr ' ' '\n')
+    if ((${#packages[@]} == 0)); then
+        step "nothing missing from Debian"
+        return
+    fi
+    local by_hand="apt-get update && apt-get install -y --no-install-recommends ${packages[*]}"
+    has apt-get || fail "Missing, and there is no apt-get to install them with: ${packages[*]}"
+    if ((EUID != 0)); then
+        has sudo || fail "Missing: ${packages[*]}" "Run this as root:" "    $by_hand"
+        # Without a terminal there is nobody to ask for a password.
+        if ! sudo -n true 2>/dev/null && [[ ! -t 0 ]]; then
+            fail "Missing: ${packages[*]}" "Run this as root:" "    $by_hand"
+        fi
+        as_root=(sudo)
+    fi
+    step "installing from Debian: ${packages[*]}"
+    local log
+    log=$(mktemp)
+    if ! {
+        "${as_root[@]}" apt-get -q update &&
+            "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+                apt-get -q install -y --no-install-recommends "${packages[@]}"
+    } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        fail "That failed. By hand, as root:" "    $by_hand"
+    fi
+    rm -f "$log"
+}
+
+install_minio() {
+    if [[ -n ${LAYERCACHE_TEST_S3_ENDPOINT:-} ]]; then
+        step "no MinIO: LAYERCACHE_TEST_S3_ENDPOINT names an S3 server"
+        return
+    fi
+    local found
+    found=${LAYERCACHE_MINIO:-$(command -v minio || echo "$bin/minio")}
+    if [[ -x $found ]]; then
+        step "MinIO: $found"
+        return
+    fi
+    [[ -z ${LAYERCACHE_MINIO:-} ]] || fail "LAYERCACHE_MINIO is no program: $found"
+    has go || fail "Go is missing; MinIO is built with it (1.21 or newer): https://go.dev/dl/" \
+        "Or name a MinIO with LAYERCACHE_MINIO, or an S3 server with LAYERCACHE_TEST_S3_ENDPOINT."
+    local version
+    version=$(go env GOVERSION)
+    if ! [[ $version =~ ^go1\.([0-9]+) ]] || ((BASH_REMATCH[1] < 21)); then
+        fail "MinIO needs Go 1.21 or newer (which fetches what it needs), this is $version: https://go.dev/dl/"
+    fi
+    step "building MinIO (some minutes, once)"
+    mkdir -p "$bin"
+    # In one go: a build that is interrupted leaves nothing that looks like a result.
+    local here
+    here=$(mktemp -d "$bin/build.XXXXXX")
+    if ! GOBIN=$here GOFLAGS=-trimpath GOTOOLCHAIN=auto CGO_ENABLED=0 \
+        go install "github.com/minio/minio@$minio_version"; then
+        rm -rf "$here"
+        fail "MinIO was not built."
+    fi
+    mv "$here/minio" "$bin/minio"
+    rmdir "$here"
+    step "MinIO: $bin/minio"
+}
+
+setup() {
+    has cargo || fail "Rust is missing: https://rustup.rs"
+    install_packages "$@"
+    install_minio
+}
+
+# Adds up the closing lines of cargo's tests.
+total() { # FILE WORD
+    awk -v word="$2" '
+        /^test result: / { for (i = 2; i <= NF; i++) if ($i ~ "^" word "[;,]?$") sum += $(i - 1) }
+        END { print sum + 0 }' "$1"
+}
+
+run_tests() {
+    local log status=0 passed failed ignored
+    cd "$root"
+    step "building the tests"
+    cargo test --all-features --no-run
+    step "running the tests"
+    log=$(mktemp)
+    cargo test --all-features --no-fail-fast 2>&1 | tee "$log" || status=$?
+    passed=$(total "$log" passed)
+    failed=$(total "$log" failed)
+    ignored=$(total "$log" ignored)
+    rm -f "$log"
+    step "done"
+    ((ignored == 0)) || echo "$ignored ignored"
+    echo "$passed passed, $failed failed"
+    ((status == 0)) || fail "FAILED: $passed passed, $failed failed, cargo test ended with $status"
+    echo "all passed: $passed passed, $failed failed"
+}
+
+case ${1:-} in
+'')
+    setup
+    run_tests
+    ;;
+--setup)
+    setup "${@:2}"
+    ;;
+--help | -h)
+    usage
+    ;;
+*)
+    usage >&2
+    exit 2
+    ;;
+esac
