@@ -57,16 +57,6 @@ pub(crate) enum Key {
     Meta(Digest),
 }
 
-impl Key {
-    /// The blob that the fact is about.
-    pub(crate) const fn digest(&self) -> &Digest {
-        match self {
-            Self::Link(link) => &link.digest,
-            Self::Meta(digest) => digest,
-        }
-    }
-}
-
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {

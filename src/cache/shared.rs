@@ -7,20 +7,91 @@ use async_trait::async_trait;
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// A tier outside the process. All of it may fail; every call is bounded in time.
-///
-/// The lease that a fill needs, and the fence around a change, are verbs of this trait when they
-/// come: `fill` takes the lease's token then, and `withdraw` becomes the two ends of a bracket.
+/// A tier outside the process. All of it may fail; every call is bounded in time, and is one round
+/// trip for all that it is asked.
 #[async_trait]
 pub(crate) trait SharedTier: Debug + Send + Sync {
-    /// What is known of these questions, in one round trip for all of them.
+    /// What is known of these questions.
     async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error>;
 
-    /// Remembers facts, for at most `ttl`.
-    async fn fill(&self, facts: &Facts, ttl: Duration) -> Result<(), Error>;
+    /// Asks for leases to fill, key by key. With `steal`, what is there or somebody else's lease is
+    /// no obstacle; a change that is under way always is.
+    async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error>;
 
-    /// Takes facts away, in one round trip for all of them.
+    /// Fills what it still has a lease for, for at most `ttl`; says which facts were accepted.
+    async fn fill(&self, facts: Facts, leases: Leases, ttl: Duration) -> Result<Facts, Error>;
+
+    /// Gives leases back that were not used.
+    async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error>;
+
+    /// Takes entries and leases away, and puts up a fence: while it stands no lease is granted. A
+    /// change that will fill what it writes takes the lease for it.
+    async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error>;
+
+    /// Keeps the fences of a change standing.
+    async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error>;
+
+    /// Takes entries, leases and this change's fences away, and fills what it has written if nobody
+    /// else has changed it since it began.
+    async fn end(
+        &self,
+        keys: &[Key],
+        token: Token,
+        written: Option<&Link>,
+        ttl: Duration,
+    ) -> Result<Ended, Error>;
+
+    /// Takes entries and leases away, without a fence.
     async fn withdraw(&self, keys: &[Key]) -> Result<(), Error>;
+
+    /// Tells all other nodes to forget these keys, and returns when none of them can answer from
+    /// before: they have said so, or have lost their trust.
+    async fn announce(&self, keys: &[Key]);
+}
+
+/// A random name of one try: the one who holds a lease, or has put up a fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Token(u64);
+
+impl Token {
+    /// A fresh one. Two are the same once in 2⁶⁴.
+    pub(crate) fn random() -> Self {
+        Self(fastrand::u64(..))
+    }
+
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// What one who asked for a lease is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// Somebody has filled it meanwhile.
+    Hit,
+    /// It may be filled.
+    Granted,
+    /// Somebody else is about to fill it.
+    Wait,
+    /// It is being changed.
+    Blocked,
+}
+
+/// Which facts may be filled in the shared tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Leases {
+    pub(crate) member: Option<Token>,
+    pub(crate) meta: Option<Token>,
+}
+
+/// How a change has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Whether all its fences still stood. If not, somebody may have been granted a lease, and have
+    /// read what was before.
+    pub(crate) stood: bool,
+    /// Whether what it wrote was filled.
+    pub(crate) filled: bool,
 }
 
 /// What is asked, as one: a question has one load at a time.
@@ -79,6 +150,44 @@ impl Question {
     }
 }
 
+impl Question {
+    /// The keys of the facts that neither are in `found` nor have a lease.
+    pub(crate) fn missing(&self, found: &Found, leases: Leases) -> Vec<Key> {
+        let is_missing = |key: &Key| match key {
+            Key::Link(_) => found.member.is_none() && leases.member.is_none(),
+            Key::Meta(_) => found.meta.is_none() && leases.meta.is_none(),
+        };
+        self.keys().into_iter().filter(is_missing).collect()
+    }
+}
+
+impl Leases {
+    pub(crate) fn set(&mut self, key: &Key, token: Token) {
+        match key {
+            Key::Link(_) => self.member = Some(token),
+            Key::Meta(_) => self.meta = Some(token),
+        }
+    }
+
+    /// Those for what is not in `found`.
+    pub(crate) fn without(self, found: &Found) -> Self {
+        Self {
+            member: self.member.filter(|_| found.member.is_none()),
+            meta: self.meta.filter(|_| found.meta.is_none()),
+        }
+    }
+
+    /// The keys of `question` that there are leases for, and their token.
+    pub(crate) fn of(self, question: &Question) -> (Vec<Key>, Option<Token>) {
+        let has_lease = |key: &Key| match key {
+            Key::Link(_) => self.member.is_some(),
+            Key::Meta(_) => self.meta.is_some(),
+        };
+        let keys = question.keys().into_iter().filter(has_lease).collect();
+        (keys, self.member.or(self.meta))
+    }
+}
+
 impl Found {
     /// Whether nothing that `question` asks for is missing. Where repositories share no content,
     /// the object that is the membership is the blob.
@@ -118,12 +227,6 @@ impl Found {
 }
 
 impl Facts {
-    /// The one blob that all the facts are about.
-    pub(crate) fn digest(&self) -> Option<&Digest> {
-        let member = self.member.as_ref().map(|(link, _)| &link.digest);
-        member.or(self.meta.as_ref().map(|(digest, _)| digest))
-    }
-
     pub(crate) const fn is_empty(&self) -> bool {
         self.member.is_none() && self.meta.is_none()
     }

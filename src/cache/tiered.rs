@@ -4,15 +4,18 @@ use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
 #[cfg(feature = "redis")]
 use super::redis::RedisCache;
-use super::shared::{Facts, Found, Member, Question, SharedTier, is_plausible};
-use crate::coherence::generation::{Fence, Right};
+use super::shared::{
+    Facts, Found, Grant, Leases, Member, Question, SharedTier, Token, is_plausible,
+};
+use crate::coherence::generation::Fence;
 use crate::link::Key;
 use crate::metrics::{Lookups, Work};
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::RwLock;
+use tokio::time::sleep;
 
 /// A [`LayerInfoCache`] of one or two tiers: memory, and behind it, if there is one, Redis.
 ///
@@ -38,35 +41,30 @@ pub struct TieredCache {
 struct Shared {
     tier: Arc<dyn SharedTier>,
     ttl: Duration,
-    gate: Gate,
     lookups: Lookups,
 }
 
-/// Lets a change wait until the fills that did not yet see it are over. One lock for many digests:
-/// to share one costs a short wait.
+/// A change that is under way.
 #[derive(Debug)]
-struct Gate(Box<[RwLock<()>]>);
-
-const GATES: usize = 64;
-
-impl Gate {
-    fn new() -> Self {
-        Self((0..GATES).map(|_| RwLock::new(())).collect())
-    }
-
-    fn of(&self, digest: &Digest) -> usize {
-        usize::from(digest.as_bytes()[0]) % self.0.len()
-    }
-
-    async fn wait(&self, keys: &[Key]) {
-        let mut gates: Vec<_> = keys.iter().map(|key| self.of(key.digest())).collect();
-        gates.sort_unstable();
-        gates.dedup();
-        for gate in gates {
-            drop(self.0[gate].write().await);
-        }
-    }
+pub(crate) struct Change {
+    keys: Vec<Key>,
+    fences: Vec<Fence>,
+    token: Token,
 }
+
+/// How often the fences of a change are renewed: a third of the time that they stand.
+const RENEWAL: Duration = Duration::from_secs(10);
+
+/// How long one who waits for somebody else's fill pauses before it looks again; after the last it
+/// asks the backend, without the right to fill.
+const PAUSES: [Duration; 6] = [
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+];
 
 impl TieredCache {
     /// A cache in memory alone.
@@ -98,7 +96,6 @@ impl TieredCache {
             shared: Some(Shared {
                 tier,
                 ttl: ttl - memory.ttl,
-                gate: Gate::new(),
                 lookups: Lookups::new("redis"),
             }),
             ..Self::in_memory(memory)
@@ -162,35 +159,107 @@ impl TieredCache {
         Ok(answers)
     }
 
-    /// Fills both tiers with what was read under `rights`, unless its keys were changed since.
-    /// Memory is filled only after Redis has accepted.
-    pub(crate) async fn fill(&self, facts: Facts, rights: Rights) {
-        if let Err(error) = self.try_fill(facts, rights).await {
+    /// Asks for the leases to fill what is missing in `found`. Where somebody else is about to fill
+    /// it, waits a little for that; returns what is known by then.
+    pub(crate) async fn lease(
+        &self,
+        question: &Question,
+        mut found: Found,
+        rights: Rights,
+        mut steal: bool,
+    ) -> (Found, Leases) {
+        let mut leases = Leases::default();
+        let Some(shared) = &self.shared else {
+            return (found, leases);
+        };
+        let token = Token::random();
+        let mut pauses = PAUSES.iter();
+        loop {
+            let keys = question.missing(&found, leases);
+            if keys.is_empty() {
+                return (found, leases);
+            }
+            let Ok(grants) = shared.tier.grant(&keys, token, steal).await else {
+                return (found, leases);
+            };
+            for (key, grant) in keys.iter().zip(&grants) {
+                if *grant == Grant::Granted {
+                    leases.set(key, token);
+                }
+            }
+            if grants.contains(&Grant::Wait) {
+                let Some(pause) = pauses.next() else {
+                    return (found, leases);
+                };
+                sleep(jittered(*pause)).await;
+            } else if !grants.contains(&Grant::Hit) {
+                return (found, leases);
+            } else {
+                // What is there and is still not understood has to be replaced.
+                steal = true;
+            }
+            let questions = std::slice::from_ref(question);
+            let now = self.look_up(questions, &[rights]).await.pop();
+            found = found.or(now.unwrap_or_default());
+        }
+    }
+
+    /// Asks once for the leases to fill all of `question`, for one who reads from the backend anyway.
+    pub(crate) async fn try_lease(&self, question: &Question) -> Leases {
+        let mut leases = Leases::default();
+        let Some(shared) = &self.shared else {
+            return leases;
+        };
+        let (keys, token) = (question.keys(), Token::random());
+        let grants = shared.tier.grant(&keys, token, false).await;
+        for (key, grant) in keys.iter().zip(grants.unwrap_or_default()) {
+            if grant == Grant::Granted {
+                leases.set(key, token);
+            }
+        }
+        leases
+    }
+
+    /// Fills the tiers with what was read under these rights and leases, unless its keys were
+    /// changed since. Memory is filled only with what Redis has accepted.
+    pub(crate) async fn fill(&self, facts: Facts, rights: Rights, leases: Leases) {
+        if let Err(error) = self.try_fill(facts, rights, leases).await {
             self.work.fills_failed.increment(1);
             tracing::debug!(%error, "not filled");
         }
     }
 
-    async fn try_fill(&self, facts: Facts, rights: Rights) -> Result<(), Error> {
-        let Some(digest) = facts.digest().copied() else {
+    async fn try_fill(&self, facts: Facts, rights: Rights, leases: Leases) -> Result<(), Error> {
+        if facts.is_empty() {
             return Ok(());
-        };
-        let gate = match &self.shared {
-            Some(shared) => Some(shared.gate.0[shared.gate.of(&digest)].read().await),
-            None => None,
-        };
+        }
         let facts = self.still_allowed(facts, rights);
+        let facts = match &self.shared {
+            Some(shared) => {
+                shared
+                    .tier
+                    .fill(facts, leases, jittered(shared.ttl))
+                    .await?
+            }
+            None => facts,
+        };
         if facts.is_empty() {
             self.work.fills_fenced.increment(1);
             return Ok(());
         }
-        if let Some(shared) = &self.shared {
-            shared.tier.fill(&facts, jittered(shared.ttl)).await?;
-        }
         self.memory.fill(&facts, rights);
         self.work.fills_stored.increment(1);
-        drop(gate);
         Ok(())
+    }
+
+    /// Gives back the leases for what was not there to fill.
+    pub(crate) async fn release(&self, question: &Question, leases: Leases) {
+        let Some(shared) = &self.shared else { return };
+        let (keys, token) = leases.of(question);
+        if let Some(token) = token {
+            // One that stays lapses by itself.
+            let _ = shared.tier.release(&keys, token).await;
+        }
     }
 
     /// The facts whose keys have not been changed since their rights were taken.
@@ -209,14 +278,26 @@ impl TieredCache {
     }
 
     /// Begins a change: nothing of these keys is answered from memory or filled until it ends, and
-    /// when this returns Redis has nothing of them either. Where that fails the change is over.
-    pub(crate) async fn begin(&self, keys: &[Key]) -> Result<Vec<Fence>, Error> {
+    /// when this returns Redis has nothing of them either. Where that fails the change is over. A
+    /// change that is to fill the one link it writes takes the lease for it.
+    pub(crate) async fn begin(&self, keys: Vec<Key>, take_lease: bool) -> Result<Change, Error> {
         let generations = self.memory.generations();
-        let fences: Vec<_> = keys.iter().map(|key| generations.begin(key)).collect();
-        match self.withdraw(keys).await {
-            Ok(()) => Ok(fences),
+        let change = Change {
+            fences: keys.iter().map(|key| generations.begin(key)).collect(),
+            keys,
+            token: Token::random(),
+        };
+        let Some(shared) = &self.shared else {
+            return Ok(change);
+        };
+        match shared
+            .tier
+            .begin(&change.keys, change.token, take_lease)
+            .await
+        {
+            Ok(()) => Ok(change),
             Err(source) => {
-                for fence in fences {
+                for fence in change.fences {
                     generations.end(fence);
                 }
                 self.work.changes_refused.increment(1);
@@ -226,22 +307,65 @@ impl TieredCache {
         }
     }
 
-    /// Ends a change whose backend call is over. Returns, key by key, the right to fill what the
-    /// change has written, where nobody else has changed the key.
-    pub(crate) async fn end(&self, keys: &[Key], fences: Vec<Fence>) -> Vec<Option<Right>> {
-        // Nothing of this node has come back since the beginning; another node's may have.
-        match self.withdraw(keys).await {
-            Ok(()) => self.work.changes_done.increment(1),
-            Err(error) => {
-                self.work.changes_unconfirmed.increment(1);
-                tracing::warn!(%error, "a change is done, but other nodes may have cached what was before");
+    /// Returns when no other node can answer what was before the change began.
+    pub(crate) async fn announce(&self, change: &Change) {
+        if let Some(shared) = &self.shared {
+            shared.tier.announce(&change.keys).await;
+        }
+    }
+
+    /// Keeps a change's fences standing, for as long as this is polled.
+    pub(crate) async fn keep(&self, change: &Change) -> Infallible {
+        let Some(shared) = &self.shared else {
+            return std::future::pending().await;
+        };
+        loop {
+            sleep(RENEWAL).await;
+            if let Err(error) = shared.tier.renew(&change.keys, change.token).await {
+                tracing::debug!(%error, "a fence was not renewed");
             }
         }
+    }
+
+    /// Ends a change whose backend call is over, and fills the link that it `written`, unless
+    /// somebody else has changed it meanwhile.
+    pub(crate) async fn end(&self, change: Change, written: Option<&Link>) {
+        let mut filled = self.shared.is_none();
+        if let Some(shared) = &self.shared {
+            let (keys, token) = (&change.keys, change.token);
+            let ended = shared
+                .tier
+                .end(keys, token, written, jittered(shared.ttl))
+                .await;
+            match ended {
+                Ok(ended) => {
+                    filled = ended.filled;
+                    if !ended.stood {
+                        // While the fence was gone somebody may have read and filled what was before.
+                        shared.tier.announce(keys).await;
+                    }
+                }
+                Err(error) => {
+                    self.work.changes_unconfirmed.increment(1);
+                    tracing::warn!(%error, "a change is done, but what was before may be cached until its fence lapses");
+                }
+            }
+        }
+        self.work.changes_done.increment(1);
         let generations = self.memory.generations();
-        fences
+        let ends = change
+            .fences
             .into_iter()
-            .map(|fence| generations.end(fence))
-            .collect()
+            .map(|fence| generations.end(fence));
+        let rights: Vec<_> = ends.collect();
+        if let (true, Some(link), [right]) = (filled, written, &rights[..]) {
+            let member = Some((link.clone(), Member::default()));
+            let rights = Rights {
+                member: *right,
+                meta: None,
+            };
+            self.memory.fill(&Facts { member, meta: None }, rights);
+        }
     }
 
     /// Takes keys away everywhere, because the backend denied what they say.
@@ -250,17 +374,13 @@ impl TieredCache {
         for key in keys {
             self.memory.generations().bump(key);
         }
-        if let Err(error) = self.withdraw(keys).await {
-            tracing::debug!(%error, "what the backend denied may still be cached in Redis");
+        let Some(shared) = &self.shared else { return };
+        match shared.tier.withdraw(keys).await {
+            Ok(()) => shared.tier.announce(keys).await,
+            Err(error) => {
+                tracing::debug!(%error, "what the backend denied may still be cached in Redis");
+            }
         }
-    }
-
-    async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
-        let Some(shared) = &self.shared else {
-            return Ok(());
-        };
-        shared.gate.wait(keys).await;
-        shared.tier.withdraw(keys).await
     }
 
     /// Forgets everything that is in memory.
@@ -278,16 +398,16 @@ impl TieredCache {
         Ok(answers.pop().unwrap_or_default())
     }
 
-    async fn remember(&self, question: &Question, facts: Facts) -> Result<(), Error> {
-        self.try_fill(facts, self.rights(question)).await
+    async fn remember(&self, question: Question, facts: Facts) -> Result<(), Error> {
+        let rights = self.rights(&question);
+        let (_, leases) = self.lease(&question, Found::default(), rights, true).await;
+        self.try_fill(facts, rights, leases).await
     }
 
     async fn forget(&self, key: Key) -> Result<(), Error> {
-        let keys = [key];
-        let fences = self.begin(&keys).await?;
-        for fence in fences {
-            self.memory.generations().end(fence);
-        }
+        let change = self.begin(vec![key], false).await?;
+        self.announce(&change).await;
+        self.end(change, None).await;
         Ok(())
     }
 }
@@ -304,7 +424,7 @@ impl LayerInfoCache for TieredCache {
             member: Some((link.clone(), Member::default())),
             meta: None,
         };
-        self.remember(&Question::Link(link.clone()), facts).await
+        self.remember(Question::Link(link.clone()), facts).await
     }
 
     async fn remove(&self, link: &Link) -> Result<(), Error> {
@@ -320,7 +440,7 @@ impl LayerInfoCache for TieredCache {
             member: None,
             meta: Some((*digest, meta.clone())),
         };
-        self.remember(&Question::Meta(*digest), facts).await
+        self.remember(Question::Meta(*digest), facts).await
     }
 
     async fn remove_meta(&self, digest: &Digest) -> Result<(), Error> {

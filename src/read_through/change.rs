@@ -2,11 +2,9 @@
 //! is known to be over.
 
 use super::{Backend, ReadThrough, WritableBackend};
-use crate::cache::memory::Rights;
-use crate::cache::shared::{Facts, Member};
-use crate::coherence::generation::Right;
 use crate::link::Key;
 use crate::{Digest, Error, Link};
+use futures::future::join;
 use std::future::Future;
 
 impl<B: Backend> ReadThrough<B> {
@@ -14,23 +12,15 @@ impl<B: Backend> ReadThrough<B> {
     /// task of its own: a caller that goes away changes nothing of it, so `call` is never left
     /// half way with its keys free.
     ///
-    /// Returns what `call` returned, and key by key the right to fill what it has written.
-    ///
     /// # Errors
     /// [`Error::ChangeRefused`] if Redis could not be told; `call` was not run then.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         keys: Vec<Key>,
         call: impl Future<Output = T> + Send + 'static,
-    ) -> Result<(T, Vec<Option<Right>>), Error> {
-        let core = self.clone();
-        let change = tokio::spawn(async move {
-            let fences = core.cache().begin(&keys).await?;
-            let outcome = call.await;
-            let rights = core.cache().end(&keys, fences).await;
-            Ok((outcome, rights))
-        });
-        change.await.unwrap_or(Err(Error::LoadLost))
+    ) -> Result<T, Error> {
+        self.bracket(keys, None, async move { (call.await, false) })
+            .await
     }
 
     /// Brackets `call`, which writes a link, and remembers the membership if it did: `call` says so.
@@ -40,19 +30,30 @@ impl<B: Backend> ReadThrough<B> {
         call: impl Future<Output = (T, bool)> + Send + 'static,
     ) -> Result<T, Error> {
         let keys = vec![Key::Link(link.clone())];
-        let ((outcome, linked), rights) = self.change(keys, call).await?;
-        let rights = Rights {
-            member: rights.into_iter().next().flatten(),
-            meta: None,
-        };
-        if linked {
-            let facts = Facts {
-                member: Some((link, Member::default())),
-                meta: None,
+        self.bracket(keys, Some(link), call).await
+    }
+
+    async fn bracket<T: Send + 'static>(
+        &self,
+        keys: Vec<Key>,
+        link: Option<Link>,
+        call: impl Future<Output = (T, bool)> + Send + 'static,
+    ) -> Result<T, Error> {
+        let core = self.clone();
+        let bracket = tokio::spawn(async move {
+            let cache = core.cache();
+            let change = cache.begin(keys, link.is_some()).await?;
+            // The others are told beside the call; both have to be over before the end.
+            let over = join(call, cache.announce(&change));
+            let (outcome, is_written) = tokio::select! {
+                (outcome, ()) = over => outcome,
+                never = cache.keep(&change) => match never {},
             };
-            self.cache().fill(facts, rights).await;
-        }
-        Ok(outcome)
+            let written = link.as_ref().filter(|_| is_written);
+            cache.end(change, written).await;
+            Ok(outcome)
+        });
+        bracket.await.unwrap_or(Err(Error::LoadLost))
     }
 }
 
@@ -73,7 +74,7 @@ impl<B: WritableBackend> ReadThrough<B> {
         let core = self.clone();
         let old = link.clone();
         let call = async move { core.backend().remove_link(&old).await };
-        let (removed, _) = self.change(vec![Key::Link(link.clone())], call).await?;
+        let removed = self.change(vec![Key::Link(link.clone())], call).await?;
         removed.map_err(Error::backend)
     }
 
@@ -81,7 +82,7 @@ impl<B: WritableBackend> ReadThrough<B> {
         let core = self.clone();
         let digest = *digest;
         let call = async move { core.backend().delete_blob(&digest).await };
-        let (deleted, _) = self.change(vec![Key::Meta(digest)], call).await?;
+        let deleted = self.change(vec![Key::Meta(digest)], call).await?;
         deleted.map_err(Error::backend)
     }
 }

@@ -1,7 +1,9 @@
 //! A backend and a shared tier that tests can stop, fail and count.
 
 use super::{Backend, LinkState, WritableBackend};
-use crate::cache::shared::{Facts, Found, Member, Question, SharedTier};
+use crate::cache::shared::{
+    Ended, Facts, Found, Grant, Leases, Member, Question, SharedTier, Token,
+};
 use crate::error::BoxError;
 use crate::link::Key;
 use crate::{Digest, Error, LayerMeta, Link};
@@ -152,6 +154,8 @@ impl WritableBackend for Arc<FakeBackend> {
 pub(super) struct FakeShared {
     links: Mutex<HashSet<Link>>,
     metas: Mutex<HashMap<Digest, LayerMeta>>,
+    leases: Mutex<HashMap<Key, Token>>,
+    fences: Mutex<HashSet<(Key, Token)>>,
     pub(super) fill: Barrier,
     pub(super) looked_up: Barrier,
     pub(super) look_ups: AtomicUsize,
@@ -207,21 +211,123 @@ impl SharedTier for FakeShared {
         Ok(found)
     }
 
-    async fn fill(&self, facts: &Facts, _ttl: Duration) -> Result<(), Error> {
+    async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
+        self.fail("grant")?;
+        let grant = |key: &Key| {
+            if !steal && self.holds(key) {
+                return Grant::Hit;
+            }
+            if self.is_fenced(key) {
+                return Grant::Blocked;
+            }
+            let mut leases = self.leases.lock().unwrap();
+            if !steal && leases.contains_key(key) {
+                return Grant::Wait;
+            }
+            leases.insert(key.clone(), token);
+            Grant::Granted
+        };
+        Ok(keys.iter().map(grant).collect())
+    }
+
+    async fn fill(&self, facts: Facts, held: Leases, _ttl: Duration) -> Result<Facts, Error> {
         self.fill.pass().await;
         self.fail("fill")?;
-        self.add(facts.clone());
+        let member = facts
+            .member
+            .filter(|(link, _)| self.spend(&Key::Link(link.clone()), held.member));
+        let meta = facts
+            .meta
+            .filter(|(digest, _)| self.spend(&Key::Meta(*digest), held.meta));
+        let accepted = Facts { member, meta };
+        self.add(accepted.clone());
+        Ok(accepted)
+    }
+
+    async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        for key in keys {
+            self.spend(key, Some(token));
+        }
         Ok(())
+    }
+
+    async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error> {
+        self.fail("begin")?;
+        for key in keys {
+            self.remove(key);
+            self.fences.lock().unwrap().insert((key.clone(), token));
+            if take_lease {
+                self.leases.lock().unwrap().insert(key.clone(), token);
+            }
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, _keys: &[Key], _token: Token) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn end(
+        &self,
+        keys: &[Key],
+        token: Token,
+        written: Option<&Link>,
+        _ttl: Duration,
+    ) -> Result<Ended, Error> {
+        self.fail("end")?;
+        let mut ended = Ended {
+            stood: true,
+            filled: false,
+        };
+        for key in keys {
+            ended.stood &= self.fences.lock().unwrap().remove(&(key.clone(), token));
+            let own = self.spend(key, Some(token));
+            self.remove(key);
+            if let (Some(link), true, false) = (written, own && ended.stood, self.is_fenced(key)) {
+                self.links.lock().unwrap().insert(link.clone());
+                ended.filled = true;
+            }
+        }
+        Ok(ended)
     }
 
     async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
         self.fail("withdraw")?;
-        for key in keys {
-            match key {
-                Key::Link(link) => drop(self.links.lock().unwrap().remove(link)),
-                Key::Meta(digest) => drop(self.metas.lock().unwrap().remove(digest)),
-            }
-        }
+        keys.iter().for_each(|key| self.remove(key));
         Ok(())
+    }
+
+    async fn announce(&self, _keys: &[Key]) {}
+}
+
+impl FakeShared {
+    fn holds(&self, key: &Key) -> bool {
+        match key {
+            Key::Link(link) => self.links.lock().unwrap().contains(link),
+            Key::Meta(digest) => self.metas.lock().unwrap().contains_key(digest),
+        }
+    }
+
+    fn is_fenced(&self, key: &Key) -> bool {
+        let fences = self.fences.lock().unwrap();
+        fences.iter().any(|(fenced, _)| fenced == key)
+    }
+
+    /// Takes a lease away if it is this one.
+    fn spend(&self, key: &Key, token: Option<Token>) -> bool {
+        let mut leases = self.leases.lock().unwrap();
+        let own = token.is_some() && leases.get(key).copied() == token;
+        if own {
+            leases.remove(key);
+        }
+        own
+    }
+
+    fn remove(&self, key: &Key) {
+        self.leases.lock().unwrap().remove(key);
+        match key {
+            Key::Link(link) => drop(self.links.lock().unwrap().remove(link)),
+            Key::Meta(digest) => drop(self.metas.lock().unwrap().remove(digest)),
+        }
     }
 }

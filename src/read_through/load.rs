@@ -2,10 +2,9 @@
 
 use super::{Backend, LinkState, ReadThrough, Reply, Stat};
 use crate::cache::memory::Rights;
-use crate::cache::shared::{Facts, Found, Member, Question};
+use crate::cache::shared::{Found, Leases, Member, Question};
 use crate::coherence::flight::Departure;
 use crate::error::BoxError;
-use crate::link::Key;
 use crate::{Answer, CacheStatus, Error, Freshness, LayerMeta};
 use std::sync::Arc;
 
@@ -76,15 +75,27 @@ impl<B: Backend> ReadThrough<B> {
                 }));
             }
         }
+        // And the leases before the backend is.
+        let verified = freshness == Freshness::Verified;
+        let (found, leases) = self.cache().lease(&question, found, rights, verified).await;
+        if self.is_answer(&question, &found) && !verified {
+            let status = CacheStatus::Redis;
+            return departure.answer(Ok(Loaded {
+                status,
+                ..found.into()
+            }));
+        }
         match self.ask_backend(&question, found).await {
             Ok(loaded) => {
                 departure.answer(Ok(loaded.clone()));
-                self.settle(question, loaded, rights, freshness).await;
+                self.settle(question, loaded, (rights, leases), verified)
+                    .await;
             }
             Err(error) => {
                 let asked = Found::default().asked(&question);
                 self.inner.lookups.count_error(asked);
                 departure.answer(Err(Arc::new(error)));
+                self.cache().release(&question, leases).await;
             }
         }
     }
@@ -126,24 +137,21 @@ impl<B: Backend> ReadThrough<B> {
         &self,
         question: Question,
         loaded: Loaded,
-        rights: Rights,
-        freshness: Freshness,
+        (rights, leases): (Rights, Leases),
+        verified: bool,
     ) {
         let found = loaded.found();
-        if freshness == Freshness::Verified {
-            let denied = |key: &_| match key {
-                Key::Link(_) => found.member.is_none(),
-                Key::Meta(_) => found.meta.is_none(),
-            };
-            let denied: Vec<_> = question.keys().into_iter().filter(denied).collect();
-            if !denied.is_empty() {
-                self.cache().heal(&denied).await;
+        let unfilled = question.missing(&found, Leases::default());
+        if !unfilled.is_empty() {
+            if verified {
+                self.cache().heal(&unfilled).await;
+            } else {
+                self.cache()
+                    .release(&question, leases.without(&found))
+                    .await;
             }
         }
-        let facts: Facts = found.of(&question);
-        if !facts.is_empty() {
-            self.cache().fill(facts, rights).await;
-        }
+        self.cache().fill(found.of(&question), rights, leases).await;
     }
 }
 

@@ -16,7 +16,7 @@ pub use backend::{Backend, LinkState, Stat, WritableBackend};
 
 use crate::cache::TieredCache;
 use crate::cache::memory::Rights;
-use crate::cache::shared::{Facts, Found, Question};
+use crate::cache::shared::{Facts, Found, Leases, Question};
 use crate::coherence::flight::{Flights, Step};
 use crate::link::Key;
 use crate::metrics::Lookups;
@@ -39,6 +39,13 @@ struct Inner<B> {
     cache: TieredCache,
     flights: Arc<Flights<(Question, Freshness), Reply>>,
     lookups: Lookups,
+}
+
+/// The right to fill both tiers with what is read from here on.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    rights: Rights,
+    leases: Leases,
 }
 
 /// What a load answers to all who boarded it.
@@ -263,15 +270,25 @@ impl<B: Backend> ReadThrough<B> {
         }
     }
 
-    /// The rights to fill what the caller is about to read from the backend by itself.
-    pub(crate) fn rights(&self, question: &Question) -> Rights {
-        self.cache().rights(question)
+    /// The right to fill what the caller is about to read from the backend by itself: one round trip
+    /// to Redis.
+    pub(crate) async fn permit(&self, question: &Question) -> Permit {
+        let rights = self.cache().rights(question);
+        let leases = self.cache().try_lease(question).await;
+        Permit { rights, leases }
     }
 
-    /// Fills what was read from the backend under `rights`, in a task of its own.
-    pub(crate) fn fill(&self, facts: Facts, rights: Rights) {
+    /// Fills what was read from the backend under a permit, in a task of its own.
+    pub(crate) fn fill(&self, facts: Facts, permit: Permit) {
         let core = self.clone();
-        tokio::spawn(async move { core.cache().fill(facts, rights).await });
+        let Permit { rights, leases } = permit;
+        tokio::spawn(async move { core.cache().fill(facts, rights, leases).await });
+    }
+
+    /// Gives back a permit for what was not there to fill, in a task of its own.
+    pub(crate) fn release(&self, question: Question, permit: Permit) {
+        let core = self.clone();
+        tokio::spawn(async move { core.cache().release(&question, permit.leases).await });
     }
 
     /// Takes keys away everywhere because the backend has just denied what they say.

@@ -61,7 +61,7 @@ impl<S: ObjectStore> CachedStore<S> {
         let count = paths.len();
         let call = delete(Arc::clone(self.inner()), paths);
         match self.core.change(keys, call).await {
-            Ok((results, _)) => results,
+            Ok(results) => results,
             Err(error) => (0..count).map(|_| Err(to_store(error.again()))).collect(),
         }
     }

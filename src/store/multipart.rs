@@ -66,7 +66,7 @@ impl<S: ObjectStore> MultipartUpload for WatchedUpload<S> {
         let mut upload = self.upload.take().ok_or_else(gone)?;
         let call = async move { (upload.complete().await, upload) };
         let change = self.core.change(self.keys.clone(), call).await;
-        let ((result, upload), _) = change.map_err(to_store)?;
+        let (result, upload) = change.map_err(to_store)?;
         self.upload = Some(upload);
         result
     }

@@ -3,10 +3,9 @@
 use super::error::{not_found, to_store};
 use super::meta::{describe, recite};
 use super::{CachedStore, keys};
-use crate::cache::memory::Rights;
 use crate::cache::shared::{Facts, Member, Question};
 use crate::layout::Meaning;
-use crate::read_through::LinkState;
+use crate::read_through::{LinkState, Permit};
 use crate::{Answer, CachePolicy, CacheStatus, Digest, Freshness, LayerMeta, Link};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -138,11 +137,11 @@ impl<S: ObjectStore> CachedStore<S> {
                 return Ok(result);
             }
         }
-        let rights = self.core.rights(&question);
+        let permit = self.core.permit(&question).await;
         let result = self.inner().get_opts(location, options).await;
         let mut result = self.heal_if_gone(location, result).await?;
         result.extensions.insert(CacheStatus::Miss);
-        self.learn_link(location, question, rights, result).await
+        self.learn_link(location, question, permit, result).await
     }
 
     /// Reads what should be a link, and remembers the membership if it is one.
@@ -150,10 +149,10 @@ impl<S: ObjectStore> CachedStore<S> {
         &self,
         location: &Path,
         question: Question,
-        rights: Rights,
+        permit: Permit,
         mut result: GetResult,
     ) -> Result<GetResult> {
-        let Question::Link(link) = question else {
+        let Question::Link(link) = &question else {
             return Ok(result);
         };
         let GetResult {
@@ -164,23 +163,24 @@ impl<S: ObjectStore> CachedStore<S> {
             ..
         } = &mut result;
         if meta.size != link.digest.text_len() as u64 || *range != (0..meta.size) {
+            self.core.release(question, permit);
             return Ok(result);
         }
         let object = describe(location, meta, attributes).ok();
         let (meta, attributes) = (meta.clone(), std::mem::take(attributes));
         let (range, extensions) = (range.clone(), std::mem::take(extensions));
         let content = result.bytes().await?;
-        if let Some(object) = object
-            && content == link.digest.to_string()
-        {
-            let member = Member {
-                object: Some(object),
-            };
-            let facts = Facts {
-                member: Some((link, member)),
-                meta: None,
-            };
-            self.core.fill(facts, rights);
+        let object = object.filter(|_| content == link.digest.to_string());
+        match object {
+            Some(object) => {
+                let object = Some(object);
+                let facts = Facts {
+                    member: Some((link.clone(), Member { object })),
+                    meta: None,
+                };
+                self.core.fill(facts, permit);
+            }
+            None => self.core.release(question, permit),
         }
         Ok(GetResult {
             payload: GetResultPayload::Stream(once(content)),
@@ -202,29 +202,34 @@ impl<S: ObjectStore> CachedStore<S> {
             Meaning::Blob(digest) => Question::Meta(digest),
             Meaning::Link(link) | Meaning::RepositoryBlob(link) => Question::Stat(link),
         };
-        let rights = self.core.rights(&question);
+        let known = self.core.cache().recall_again(&question).meta;
+        let permit = match &known {
+            Some(_) => None,
+            None => Some(self.core.permit(&question).await),
+        };
         let result = self.inner().get_opts(location, options).await;
         let mut result = self.heal_if_gone(location, result).await?;
         result.extensions.insert(CacheStatus::Bypass);
-        if let Ok(meta) = describe(location, &result.meta, &result.attributes) {
-            self.learn_blob(&question, meta, rights);
+        match (describe(location, &result.meta, &result.attributes), permit) {
+            (Ok(meta), Some(permit)) => self.learn_blob(&question, meta, permit),
+            // Somebody has changed it behind the cache's back.
+            (Ok(meta), None) if known.is_some_and(|known| known != meta) => {
+                self.core.heal(question.keys()).await;
+            }
+            _ => {}
         }
         Ok(result)
     }
 
-    /// Remembers what came with a blob's content, unless memory knows it already.
-    fn learn_blob(&self, question: &Question, meta: LayerMeta, rights: Rights) {
-        let known = self.core.cache().recall_again(question);
-        if known.meta.as_ref() == Some(&meta) {
-            return;
-        }
+    /// Remembers what came with a blob's content.
+    fn learn_blob(&self, question: &Question, meta: LayerMeta, permit: Permit) {
         let object = Some(meta.clone());
         let member = question
             .link()
             .cloned()
             .map(|link| (link, Member { object }));
         let meta = question.meta().copied().map(|digest| (digest, meta));
-        self.core.fill(Facts { member, meta }, rights);
+        self.core.fill(Facts { member, meta }, permit);
     }
 
     /// What the store says is gone is taken away everywhere before the caller learns of it.

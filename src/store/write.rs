@@ -83,8 +83,7 @@ impl<S: ObjectStore> CachedStore<S> {
         keys: Vec<Key>,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let (result, _) = self.core.change(keys, call).await.map_err(to_store)?;
-        result
+        self.core.change(keys, call).await.map_err(to_store)?
     }
 }
 

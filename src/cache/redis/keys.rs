@@ -1,5 +1,6 @@
 //! The names of keys.
 
+use crate::link::Key;
 use crate::{Digest, Link, LinkKind};
 
 /// The seed's key names, behind a prefix.
@@ -20,6 +21,18 @@ impl Keys {
             LinkKind::Manifest => "manifests",
         };
         format!("{}repository::{}::{kind}", self.prefix, link.repository)
+    }
+
+    /// The key that holds a fact, the lease to fill it and the fence around it: all in one slot of
+    /// a cluster, which is that of what stands in the braces. A set's members have leases of their
+    /// own.
+    pub(super) fn of(&self, key: &Key) -> [String; 3] {
+        let (subject, member) = match key {
+            Key::Link(link) => (self.set(link), format!("::{}", link.digest)),
+            Key::Meta(digest) => (self.hash(digest), String::new()),
+        };
+        let beside = |what: &str| format!("{}{what}::{{{subject}}}{member}", self.prefix);
+        [subject.clone(), beside("lease"), beside("fence")]
     }
 
     /// The hash of what is known of a blob.
@@ -49,5 +62,18 @@ mod tests {
             Keys::new("eu:".into()).hash(&digest),
             format!("eu:blobs::sha256:{}", "ab".repeat(32))
         );
+    }
+
+    #[test]
+    fn a_lease_and_a_fence_are_in_the_slot_of_their_subject() {
+        let digest = Digest::Sha256([0xab; 32]);
+        let name: crate::RepositoryName = "library/alpine".parse().unwrap();
+        let keys = Keys::new("eu:".into());
+        let [subject, lease, fence] = keys.of(&Key::Link(Link::layer(name, digest)));
+        assert_eq!(subject, "eu:repository::library/alpine::blobs");
+        assert_eq!(lease, format!("eu:lease::{{{subject}}}::{digest}"));
+        assert_eq!(fence, format!("eu:fence::{{{subject}}}::{digest}"));
+        let [subject, lease, _] = keys.of(&Key::Meta(digest));
+        assert_eq!(lease, format!("eu:lease::{{{subject}}}"));
     }
 }

@@ -4,12 +4,13 @@ mod config;
 mod connection;
 mod fields;
 mod keys;
+mod scripts;
 
 pub use config::RedisConfig;
 
 use super::LayerInfoCache;
 use super::memory::jittered;
-use super::shared::{Facts, Found, Member, Question, SharedTier};
+use super::shared::{Ended, Facts, Found, Grant, Leases, Member, Question, SharedTier, Token};
 use crate::layout::Layout;
 use crate::link::Key;
 use crate::{Digest, Error, LayerMeta, Link};
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use connection::Connection;
 use fields::StoredPath;
 use keys::Keys;
+use scripts::{Scripts, Source, grant};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +51,7 @@ use std::time::Duration;
 pub struct RedisCache {
     connection: Connection,
     keys: Keys,
+    scripts: Scripts,
     ttl: Duration,
     /// With a layout, a path is stored only if `store_path`, and believed only if the layout says
     /// the same.
@@ -65,6 +68,7 @@ impl RedisCache {
         Ok(Self {
             connection: Connection::new(&config)?,
             keys: Keys::new(config.prefix),
+            scripts: Scripts::new(),
             ttl: config.ttl,
             layout: None,
             store_path: config.store_path,
@@ -139,6 +143,64 @@ impl RedisCache {
         found
     }
 
+    /// The fields of a hash: those to set, and the names of those to remove.
+    fn fields(&self, meta: &LayerMeta) -> Fields {
+        fields::write(meta, self.store_path || self.layout.is_none())
+    }
+
+    /// What all scripts are called with: the keys, the kind and member of the subject, the token.
+    fn call(&self, key: &Key, token: Token) -> Call {
+        let (kind, member) = match key {
+            Key::Link(link) => ("set", link.digest.to_string()),
+            Key::Meta(_) => ("hash", String::new()),
+        };
+        Call::new(&self.keys.of(key))
+            .arg(kind)
+            .arg(member)
+            .arg(token.number())
+    }
+
+    /// Runs a script for each call, in one round trip; two where the server does not have it yet.
+    async fn run_all(
+        &self,
+        operation: &'static str,
+        script: &Source,
+        calls: impl IntoIterator<Item = Call>,
+    ) -> Result<Vec<Value>, Error> {
+        let calls: Vec<_> = calls.into_iter().collect();
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::new();
+        for call in &calls {
+            call.push(&mut pipeline, "EVALSHA", &script.hash);
+        }
+        let mut replies = self.connection.run(operation, &mut pipeline).await?;
+        let is_unknown = |reply: &RedisResult<Value>| matches!(reply, Err(error) if error.code() == Some("NOSCRIPT"));
+        if replies.iter().any(is_unknown) {
+            let mut pipeline = Pipeline::new();
+            let unknown = calls
+                .iter()
+                .zip(&replies)
+                .filter(|(_, reply)| is_unknown(reply));
+            for (call, _) in unknown {
+                call.push(&mut pipeline, "EVAL", &script.text);
+            }
+            let mut again = self
+                .connection
+                .run(operation, &mut pipeline)
+                .await?
+                .into_iter();
+            for reply in replies.iter_mut().filter(|reply| is_unknown(reply)) {
+                if let Some(answer) = again.next() {
+                    *reply = answer;
+                }
+            }
+        }
+        let replies: RedisResult<_> = replies.into_iter().collect();
+        replies.map_err(|error| connection::failed(operation, error))
+    }
+
     async fn add_member(&self, link: &Link, ttl: Duration) -> Result<(), Error> {
         let set = self.keys.set(link);
         let add = |pipeline: &mut Pipeline| {
@@ -165,8 +227,7 @@ impl RedisCache {
         ttl: Duration,
     ) -> Result<(), Error> {
         let key = self.keys.hash(digest);
-        let with_path = self.store_path || self.layout.is_none();
-        let (present, absent) = fields::write(meta, with_path);
+        let (present, absent) = self.fields(meta);
         let put = |pipeline: &mut Pipeline| {
             pipeline.atomic();
             // What the new meta lacks must not be left over from an older one.
@@ -204,6 +265,50 @@ impl RedisCache {
     }
 }
 
+/// A script's call, to be sent with its hash or with its text.
+struct Call {
+    keys: [String; 3],
+    args: Vec<String>,
+}
+
+impl Call {
+    fn new(keys: &[String; 3]) -> Self {
+        Self {
+            keys: keys.clone(),
+            args: Vec::new(),
+        }
+    }
+
+    fn arg(mut self, arg: impl ToString) -> Self {
+        self.args.push(arg.to_string());
+        self
+    }
+
+    fn push(&self, pipeline: &mut Pipeline, command: &str, script: &str) {
+        let command = pipeline.cmd(command).arg(script).arg(self.keys.len());
+        command.arg(&self.keys).arg(&self.args);
+    }
+}
+
+type Fields = (Vec<(&'static str, String)>, Vec<&'static str>);
+
+/// Adds what a script that writes the entry needs.
+fn write(call: Call, ttl: Duration, fields: Option<Fields>) -> Call {
+    let (present, absent) = fields.unwrap_or_default();
+    let mut call = call.arg(millis(ttl)).arg(absent.len());
+    call.args.extend(absent.into_iter().map(str::to_owned));
+    for (name, value) in present {
+        call = call.arg(name).arg(value);
+    }
+    call
+}
+
+/// How long the holder of a lease has to fill. A load that takes longer fills nothing.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// How long a fence stands after its last renewal: what a node that dies leaves behind.
+const FENCE: Duration = Duration::from_secs(30);
+
 fn millis(ttl: Duration) -> u64 {
     ttl.as_millis().try_into().unwrap_or(u64::MAX).max(1)
 }
@@ -223,48 +328,102 @@ impl SharedTier for RedisCache {
         Ok(answers.collect())
     }
 
-    async fn fill(&self, facts: &Facts, ttl: Duration) -> Result<(), Error> {
-        let member = async {
-            match &facts.member {
-                Some((link, _)) => self.add_member(link, ttl).await,
-                None => Ok(()),
-            }
+    async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
+        let calls = keys.iter().map(|key| {
+            let call = self.call(key, token);
+            call.arg(millis(LEASE)).arg(u8::from(steal))
+        });
+        let replies = self.run_all("grant", &self.scripts.grant, calls).await?;
+        let grant = |reply| match reply {
+            Value::Int(grant::HIT) => Grant::Hit,
+            Value::Int(grant::GRANTED) => Grant::Granted,
+            Value::Int(grant::WAIT) => Grant::Wait,
+            _ => Grant::Blocked,
         };
-        let meta = async {
-            match &facts.meta {
-                Some((digest, meta)) => self.put_meta(digest, meta, ttl).await,
-                None => Ok(()),
-            }
-        };
-        let (member, meta) = futures::future::join(member, meta).await;
-        member.and(meta)
+        Ok(replies.into_iter().map(grant).collect())
+    }
+
+    async fn fill(&self, facts: Facts, leases: Leases, ttl: Duration) -> Result<Facts, Error> {
+        let member = facts.member.zip(leases.member);
+        let meta = facts.meta.zip(leases.meta);
+        let mut calls = Vec::with_capacity(2);
+        if let Some(((link, _), token)) = &member {
+            calls.push(write(
+                self.call(&Key::Link(link.clone()), *token),
+                ttl,
+                None,
+            ));
+        }
+        if let Some(((digest, meta), token)) = &meta {
+            let fields = self.fields(meta);
+            calls.push(write(
+                self.call(&Key::Meta(*digest), *token),
+                ttl,
+                Some(fields),
+            ));
+        }
+        let replies = self.run_all("fill", &self.scripts.fill, calls).await?;
+        let mut accepted = replies.into_iter().map(|reply| reply == Value::Int(1));
+        let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
+        Ok(Facts {
+            member: member.map(|(fact, _)| fact).filter(|_| keep(true)),
+            meta: meta.map(|(fact, _)| fact).filter(|_| keep(true)),
+        })
+    }
+
+    async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        let calls = keys.iter().map(|key| self.call(key, token));
+        self.run_all("release", &self.scripts.release, calls)
+            .await?;
+        Ok(())
+    }
+
+    async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error> {
+        let calls = keys.iter().map(|key| {
+            let call = self.call(key, token);
+            call.arg(millis(FENCE)).arg(u8::from(take_lease))
+        });
+        self.run_all("begin", &self.scripts.begin, calls).await?;
+        Ok(())
+    }
+
+    async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        let calls = keys
+            .iter()
+            .map(|key| self.call(key, token).arg(millis(FENCE)));
+        self.run_all("renew", &self.scripts.renew, calls).await?;
+        Ok(())
+    }
+
+    async fn end(
+        &self,
+        keys: &[Key],
+        token: Token,
+        written: Option<&Link>,
+        ttl: Duration,
+    ) -> Result<Ended, Error> {
+        let calls = keys.iter().map(|key| {
+            let is_written = matches!(key, Key::Link(link) if Some(link) == written);
+            write(self.call(key, token).arg(u8::from(is_written)), ttl, None)
+        });
+        let replies = self.run_all("end", &self.scripts.end, calls).await?;
+        let both = |reply: &Value| matches!(reply, Value::Array(both) if both[..] == [Value::Int(1), Value::Int(1)]);
+        let stood = |reply: &Value| matches!(reply, Value::Array(both) if both.first() == Some(&Value::Int(1)));
+        Ok(Ended {
+            stood: replies.iter().all(stood),
+            filled: written.is_some() && replies.iter().any(both),
+        })
     }
 
     async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
-        let mut pipeline = Pipeline::new();
-        for key in keys {
-            match key {
-                Key::Link(link) => {
-                    let member = link.digest.to_string();
-                    pipeline.cmd("SREM").arg(self.keys.set(link)).arg(member)
-                }
-                Key::Meta(digest) => pipeline.cmd("DEL").arg(self.keys.hash(digest)),
-            };
-        }
-        let replies = self.connection.run("remove", &mut pipeline).await?;
-        for (key, reply) in keys.iter().zip(replies) {
-            match reply {
-                Ok(_) => {}
-                // A value of another type answers no look-up.
-                Err(error) if error.code() == Some("WRONGTYPE") => {}
-                Err(error) => {
-                    tracing::debug!(?key, "not removed");
-                    return Err(connection::failed("remove", error));
-                }
-            }
-        }
+        // A change that begins and has nothing to do: what it takes away stays away.
+        let token = Token::random();
+        self.begin(keys, token, false).await?;
+        self.end(keys, token, None, self.ttl).await?;
         Ok(())
     }
+
+    async fn announce(&self, _keys: &[Key]) {}
 }
 
 #[async_trait]

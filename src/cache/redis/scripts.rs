@@ -1,0 +1,152 @@
+//! The scripts of the protocol: each touches keys of one slot, and is safe to run twice.
+//!
+//! None begins with a shebang, which Redis 6.2 cannot compile. What has to succeed in a full Redis
+//! removes first: any earlier write lifts the check for memory, while a script whose first write is
+//! a `SET` is refused.
+
+use ::redis::Script;
+
+/// A script, and what a server that has it knows it by.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) text: String,
+    pub(super) hash: String,
+}
+
+impl Source {
+    fn new(parts: &[&str]) -> Self {
+        let text = parts.concat();
+        let hash = Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
+    }
+}
+
+/// What [`GRANT`](Scripts::grant) answers.
+pub(super) mod grant {
+    pub(crate) const HIT: i64 = 0;
+    pub(crate) const GRANTED: i64 = 1;
+    pub(crate) const WAIT: i64 = 2;
+    // And 3: the key is being changed.
+}
+
+/// All scripts. Keys are `subject lease fence`, arguments begin with `kind member token`.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    /// `px steal` → one of [`grant`].
+    pub(super) grant: Source,
+    /// `ttl absent-count absent… field value…` → 1 if it was filled.
+    pub(super) fill: Source,
+    /// `px with-lease` → 1.
+    pub(super) begin: Source,
+    /// `fill ttl absent-count absent… field value…` → whether the fence still stood, and whether
+    /// it was filled.
+    pub(super) end: Source,
+    /// `px` → 1 if the fence still stood.
+    pub(super) renew: Source,
+    /// → 1 if the lease was still there.
+    pub(super) release: Source,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            grant: Source::new(&[GRANT]),
+            fill: Source::new(&[WRITE, FILL]),
+            begin: Source::new(&[REMOVE, BEGIN]),
+            end: Source::new(&[REMOVE, WRITE, END]),
+            renew: Source::new(&[RENEW]),
+            release: Source::new(&[RELEASE]),
+        }
+    }
+}
+
+/// Takes the entry away, whatever its type has become.
+const REMOVE: &str = "
+local function remove()
+  if ARGV[1] == 'hash' then redis.call('DEL', KEYS[1]) return end
+  if type(redis.pcall('SREM', KEYS[1], ARGV[2])) == 'table' then redis.call('DEL', KEYS[1]) end
+end
+";
+
+/// Writes the entry, from the arguments after `at`. A value of another type makes way; a set gets
+/// its time when it has none.
+const WRITE: &str = "
+local function write(at)
+  local ttl, absent = ARGV[at], tonumber(ARGV[at + 1])
+  if ARGV[1] == 'hash' then
+    if type(redis.pcall('HDEL', KEYS[1], unpack(ARGV, at + 2, at + 1 + absent))) == 'table' then
+      redis.call('DEL', KEYS[1])
+    end
+    redis.call('HSET', KEYS[1], unpack(ARGV, at + 2 + absent))
+    redis.call('PEXPIRE', KEYS[1], ttl)
+  else
+    if type(redis.pcall('SADD', KEYS[1], ARGV[2])) == 'table' then
+      redis.call('DEL', KEYS[1])
+      redis.call('SADD', KEYS[1], ARGV[2])
+    end
+    if redis.call('PTTL', KEYS[1]) == -1 then redis.call('PEXPIRE', KEYS[1], ttl) end
+  end
+end
+";
+
+/// An entry that its asker could not use is no hit: it steals.
+const GRANT: &str = "
+local steal = ARGV[5] == '1'
+if not steal then
+  local hit
+  if ARGV[1] == 'hash' then hit = redis.call('EXISTS', KEYS[1])
+  else hit = redis.pcall('SISMEMBER', KEYS[1], ARGV[2]) end
+  if hit == 1 then return 0 end
+end
+if redis.call('EXISTS', KEYS[3]) == 1 then return 3 end
+if steal then
+  redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+  return 1
+end
+if redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PX', ARGV[4]) then return 1 end
+return 2
+";
+
+const FILL: &str = "
+if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+write(4)
+redis.call('DEL', KEYS[2])
+return 1
+";
+
+/// The entry and its lease go first; the fence is a set, so that two changes do not take each
+/// other's away. A write of a link takes the lease that its own end will need.
+const BEGIN: &str = "
+remove()
+redis.call('DEL', KEYS[2])
+redis.call('SADD', KEYS[3], ARGV[3])
+if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[3], ARGV[4]) end
+if ARGV[5] == '1' then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4]) end
+return 1
+";
+
+/// What the change wrote is filled only under a lease from before it, which any other change has
+/// taken away, and while no other change is under way.
+const END: &str = "
+local stood = redis.call('SREM', KEYS[3], ARGV[3])
+local own = redis.call('GET', KEYS[2]) == ARGV[3]
+redis.call('DEL', KEYS[2])
+if ARGV[4] == '1' and stood == 1 and own and redis.call('EXISTS', KEYS[3]) == 0 then
+  write(5)
+  return {stood, 1}
+end
+remove()
+return {stood, 0}
+";
+
+/// Never makes a fence anew: that would hide that it was gone in between.
+const RENEW: &str = "
+if redis.call('SISMEMBER', KEYS[3], ARGV[3]) == 0 then return 0 end
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
+return 1
+";
+
+const RELEASE: &str = "
+if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+return redis.call('DEL', KEYS[2])
+";
