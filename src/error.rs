@@ -52,6 +52,14 @@ pub enum Error {
         source: Arc<Self>,
     },
 
+    /// A change was made, but it could not be made sure that nobody answers what was before. What
+    /// is cached of it lapses by itself; to repeat the change makes sure at once.
+    #[error("changed, but other nodes may still answer what was before: {source}")]
+    ChangeUnconfirmed {
+        /// Why the cache could not be told.
+        source: Arc<Self>,
+    },
+
     /// The layout has no path for what was asked.
     #[error("the layout has no path for {what}")]
     NoPath {
@@ -74,6 +82,9 @@ impl Error {
                 source: Arc::clone(source),
             },
             Self::ChangeRefused { source } => Self::ChangeRefused {
+                source: Arc::clone(source),
+            },
+            Self::ChangeUnconfirmed { source } => Self::ChangeUnconfirmed {
                 source: Arc::clone(source),
             },
             Self::NoPath { what } => Self::NoPath { what: what.clone() },

@@ -21,27 +21,39 @@
 //! membership alone. Only positives are cached.
 //!
 //! # Consistency
-//! Within one node, no read that begins after a change has returned is answered from before it:
+//! No read that begins after a change has returned is answered from before it, on this node or on
+//! any other that shares its Redis:
 //!
-//! - a change takes the fact out of both tiers *before* the store is touched, and nothing is filled
-//!   until the store has answered;
-//! - what was read before a change, or during it, is not filled after it;
+//! - a change takes the fact out of both tiers *before* the store is touched, and a fence keeps it
+//!   away until the store has answered;
+//! - a fill of Redis needs a lease from before the read, which any change takes away; memory is
+//!   filled only with what Redis has accepted or answered;
+//! - a value in memory is dead once its key was changed, here or elsewhere, and memory answers only
+//!   while other nodes' changes are sure to be heard of;
+//! - a change returns when every node that may answer from memory has said that it forgot, or can
+//!   no longer trust its memory (2.1 s at most);
 //! - nobody boards a load that had left before the question was asked;
 //! - a change runs in a task of its own, which a caller that goes away does not stop.
 //!
-//! Between nodes that share a Redis, another node's memory is bounded by [`MemoryConfig::ttl`], and
-//! what it was reading during the change by [`TieredCache`]'s time to live as a whole.
+//! Two things are bounded by the time to live instead: what a Go registry that shares the Redis
+//! deletes, and what is removed from the store behind the cache's back, for which there is
+//! [`TieredCache::purge`]. Redis Cluster is not supported yet.
 //!
 //! # Failure
 //! A cache failure never fails a read, and never costs one more than the deadline of one operation
 //! in Redis. A change that cannot be told to Redis is refused before anything is changed
-//! ([`Error::ChangeRefused`]).
+//! ([`Error::ChangeRefused`]); one whose end cannot be told is reported
+//! ([`Error::ChangeUnconfirmed`]).
 //!
 //! # Features
 //! `redis` brings the shared tier, `redis-tls` its encrypted connections, `signer` signed addresses,
 //! `testing` the check suite of [`LayerInfoCache`]. None is on by default.
 
 pub mod cache;
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "a node that is alone needs less of it")
+)]
 mod coherence;
 mod digest;
 mod error;

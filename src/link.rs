@@ -1,7 +1,6 @@
 //! [`Link`]: a blob's membership in a repository, and [`Key`]: what a fact is about.
 
 use crate::{Digest, RepositoryName};
-use std::hash::{Hash, Hasher};
 
 /// What a link makes a blob: two kinds, with sets of their own.
 ///
@@ -47,9 +46,7 @@ impl Link {
 }
 
 /// The key of a cached fact. No fact says anything of another.
-///
-/// Hashes as what it holds does, so that a stripe can be found without making one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     /// A blob is in a repository.
     Link(Link),
@@ -57,11 +54,62 @@ pub(crate) enum Key {
     Meta(Digest),
 }
 
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
+/// What nodes call a key when they tell each other to forget it. Frozen: all nodes of all versions
+/// have to give a key the same name. Keys that share one are forgotten together.
+pub(crate) trait WireName {
+    fn wire_name(&self) -> u64;
+}
+
+impl WireName for Digest {
+    fn wire_name(&self) -> u64 {
+        let [first, ..] = self.as_bytes().as_chunks::<8>().0 else {
+            return 0;
+        };
         match self {
-            Self::Link(link) => link.hash(state),
-            Self::Meta(digest) => digest.hash(state),
+            Self::Sha256(_) => u64::from_le_bytes(*first),
+            Self::Sha512(_) => !u64::from_le_bytes(*first),
         }
+    }
+}
+
+impl WireName for Link {
+    fn wire_name(&self) -> u64 {
+        // FNV-1a of the kind and the repository, over the digest.
+        let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let kind = match self.kind {
+            LinkKind::Layer => b'L',
+            LinkKind::Manifest => b'M',
+        };
+        let start = fnv(0xcbf2_9ce4_8422_2325, &kind);
+        let repository = self.repository.as_str().as_bytes();
+        let hash = repository.iter().fold(start, fnv);
+        (hash ^ self.digest.wire_name()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl WireName for Key {
+    fn wire_name(&self) -> u64 {
+        match self {
+            Self::Link(link) => link.wire_name(),
+            Self::Meta(digest) => digest.wire_name(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wire_names_are_frozen() {
+        let digest = Digest::Sha256([0xab; 32]);
+        let name: RepositoryName = "library/alpine".parse().unwrap();
+        assert_eq!(Key::Meta(digest).wire_name(), 0xabab_abab_abab_abab);
+        let layer = Key::Link(Link::layer(name.clone(), digest)).wire_name();
+        let manifest = Key::Link(Link::manifest(name, digest)).wire_name();
+        let wide = Digest::Sha512([0xab; 64]);
+        assert_eq!(Key::Meta(wide).wire_name(), 0x5454_5454_5454_5454);
+        assert_eq!(layer, 0x16e4_49bc_01ae_49f7);
+        assert_eq!(manifest, 0x7769_7bcc_fd9f_8a1c);
     }
 }

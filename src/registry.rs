@@ -134,8 +134,9 @@ impl<B: Backend> Repository<B> {
     ///
     /// # Cost
     /// A memory hit does no I/O and allocates nothing. A Redis hit is one round trip for both facts.
-    /// A miss asks the backend for the link and the content at the same time; what one of the tiers
-    /// knew is not asked again.
+    /// A miss is one more round trip, for the leases, and asks the backend for the link and the
+    /// content at the same time; what one of the tiers knew is not asked again. While another node
+    /// is about to fill what is missing, this one waits for it, 300 ms at most.
     ///
     /// # Errors
     /// Only those of the backend; none of them is remembered.
@@ -185,10 +186,12 @@ impl<B: WritableBackend> Repository<B> {
     /// Makes a blob a member of this repository. Whether the blob exists is the caller's business.
     ///
     /// # Cost
-    /// One write in the backend; with Redis, two round trips before it returns and one for the fill.
+    /// One write in the backend; with Redis, a round trip before and one after it, and one beside it
+    /// that waits for the other nodes: some milliseconds, or 2.1 s if one of them is silent.
     ///
     /// # Errors
-    /// [`Error::ChangeRefused`] if Redis cannot be told, and nothing was changed then; those of the
+    /// [`Error::ChangeRefused`] if Redis cannot be told, and nothing was changed then;
+    /// [`Error::ChangeUnconfirmed`] if it was changed and Redis cannot be told of that; those of the
     /// backend.
     pub async fn link(&self, digest: &Digest) -> Result<(), Error> {
         self.core.create_link(&self.link_to(digest)).await
@@ -198,7 +201,7 @@ impl<B: WritableBackend> Repository<B> {
     /// is no error.
     ///
     /// # Cost
-    /// One delete in the backend; with Redis, two round trips.
+    /// One delete in the backend; with Redis, as [`link`](Self::link).
     ///
     /// # Errors
     /// As [`link`](Self::link).
@@ -253,7 +256,7 @@ impl<B: WritableBackend> Blobs<B> {
     /// Deletes a blob's content. Links to it stay.
     ///
     /// # Cost
-    /// One delete in the backend; with Redis, two round trips.
+    /// One delete in the backend; with Redis, as [`Repository::link`].
     ///
     /// # Errors
     /// As [`Repository::link`].

@@ -273,12 +273,18 @@ async fn what_a_go_registry_cached_is_answered(redis: &Redis) {
 
     for (path, link) in &layers {
         let (blob, length) = tree.blob(&link.digest);
-        for status in [CacheStatus::Redis, CacheStatus::Memory] {
+        let mut statuses = Vec::new();
+        // Memory answers once it has heard that the channel works.
+        while statuses.last() != Some(&CacheStatus::Memory) {
             let stat = stat(&store, link).await;
             let meta = stat.value.expect("a layer that Redis knows");
             assert_eq!((meta.path(), meta.length()), (blob.as_ref(), length));
-            assert_eq!(stat.status, status, "{path}");
+            statuses.push(stat.status);
+            assert!(statuses.len() < 1000, "{path}: {statuses:?}");
         }
+        let by_memory = statuses.pop();
+        assert!(!statuses.is_empty() && by_memory == Some(CacheStatus::Memory));
+        assert!(statuses.iter().all(|status| *status == CacheStatus::Redis));
     }
     // It keeps manifests' hashes but not their memberships, so those are asked of the store.
     for (path, link) in &manifests {

@@ -247,7 +247,12 @@ async fn a_delete_leaves_nothing_in_redis() {
     until(&node, (Some(7), CacheStatus::Memory)).await;
     node.delete(&blob_path(&digest(1))).await.unwrap();
     layers(&node).unlink(&digest(1)).await.unwrap();
-    assert_eq!(redis.cli(&["DBSIZE"]), "0");
+    // What is left is of the nodes, not of what they know.
+    let left = redis.cli(&["KEYS", "*"]);
+    assert!(
+        left.lines().all(|key| key.starts_with("layercache::")),
+        "{left}"
+    );
     assert_eq!(stat(&node).await.0, None);
 }
 
@@ -283,7 +288,8 @@ async fn without_the_path_a_hash_is_small_and_serves_as_well() {
     until(&first, (Some(7), CacheStatus::Memory)).await;
     let key = format!("blobs::{}", digest(1));
     assert_eq!(redis.cli(&["HEXISTS", &key, "path"]), "0");
-    assert_eq!(redis.cli(&["OBJECT", "ENCODING", &key]), "listpack");
+    // Older servers call the small encoding by another name.
+    assert_ne!(redis.cli(&["OBJECT", "ENCODING", &key]), "hashtable");
     let second = layers(&node(&bare, config))
         .stat(&digest(1), Freshness::Cached)
         .await

@@ -6,6 +6,10 @@ pub mod check;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis is the only shared tier")
+)]
 pub(crate) mod shared;
 pub(crate) mod tiered;
 

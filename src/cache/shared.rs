@@ -41,12 +41,17 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         ttl: Duration,
     ) -> Result<Ended, Error>;
 
-    /// Takes entries and leases away, without a fence.
+    /// Takes entries and leases away, without a fence, and tells the other nodes without waiting
+    /// for them.
     async fn withdraw(&self, keys: &[Key]) -> Result<(), Error>;
 
     /// Tells all other nodes to forget these keys, and returns when none of them can answer from
     /// before: they have said so, or have lost their trust.
-    async fn announce(&self, keys: &[Key]);
+    async fn announce(&self, keys: &[Key]) -> Result<(), Error>;
+
+    /// Takes all leases away, then all entries, and tells all other nodes to forget everything;
+    /// returns when none of them can answer from before.
+    async fn purge(&self) -> Result<(), Error>;
 }
 
 /// A random name of one try: the one who holds a lease, or has put up a fence.

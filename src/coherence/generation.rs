@@ -1,6 +1,6 @@
 //! Generations: which values in memory were loaded before a change of their key.
 
-use std::hash::{BuildHasher, Hash};
+use crate::link::WireName;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Striped generations of keys, and the global one.
@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Generations {
     global: AtomicU64,
     stripes: Box<[AtomicU64]>,
-    hash: foldhash::fast::FixedState,
 }
 
 /// The generation of a key at one moment, all changes counted. It only ever grows.
@@ -42,13 +41,16 @@ impl Generations {
         Self {
             global: AtomicU64::new(0),
             stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
-            hash: foldhash::fast::FixedState::default(),
         }
     }
 
-    fn stripe(&self, key: &impl Hash) -> usize {
-        // The low bits of the hash; there is a power of two of stripes.
-        self.hash.hash_one(key) as usize & (STRIPES - 1)
+    fn stripe_of(name: u64) -> usize {
+        // The product's upper bits depend on all of the name's; there is a power of two of stripes.
+        (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (STRIPES - 1)
+    }
+
+    fn stripe(key: &impl WireName) -> usize {
+        Self::stripe_of(key.wire_name())
     }
 
     fn stamp_of(&self, stripe: usize) -> Stamp {
@@ -57,24 +59,24 @@ impl Generations {
     }
 
     /// The key's stamp now. A value with another one is dead.
-    pub(crate) fn stamp(&self, key: &impl Hash) -> Stamp {
-        self.stamp_of(self.stripe(key))
+    pub(crate) fn stamp(&self, key: &impl WireName) -> Stamp {
+        self.stamp_of(Self::stripe(key))
     }
 
     /// The right to fill what is read from here on, unless the key is being changed.
-    pub(crate) fn right(&self, key: &impl Hash) -> Option<Right> {
+    pub(crate) fn right(&self, key: &impl WireName) -> Option<Right> {
         let stamp = self.stamp(key);
         (stamp.0 & (GENERATION - 1) == 0).then_some(Right(stamp))
     }
 
     /// Whether what was read under this right may still be filled.
-    pub(crate) fn holds(&self, key: &impl Hash, right: Right) -> bool {
+    pub(crate) fn holds(&self, key: &impl WireName, right: Right) -> bool {
         self.stamp(key) == right.0
     }
 
     /// Begins a change: what was filled is dead, and nothing is filled until the change ends.
-    pub(crate) fn begin(&self, key: &impl Hash) -> Fence {
-        let stripe = self.stripe(key);
+    pub(crate) fn begin(&self, key: &impl WireName) -> Fence {
+        let stripe = Self::stripe(key);
         self.stripes[stripe].fetch_add(GENERATION + FENCE, Ordering::AcqRel);
         Fence {
             stripe,
@@ -94,8 +96,13 @@ impl Generations {
     }
 
     /// Forgets one key: what was filled is dead.
-    pub(crate) fn bump(&self, key: &impl Hash) {
-        self.stripes[self.stripe(key)].fetch_add(GENERATION, Ordering::AcqRel);
+    pub(crate) fn bump(&self, key: &impl WireName) {
+        self.stripes[Self::stripe(key)].fetch_add(GENERATION, Ordering::AcqRel);
+    }
+
+    /// Forgets what another node calls by this name.
+    pub(crate) fn bump_named(&self, name: u64) {
+        self.stripes[Self::stripe_of(name)].fetch_add(GENERATION, Ordering::AcqRel);
     }
 
     /// Forgets all keys.

@@ -6,6 +6,7 @@ use crate::link::Key;
 use crate::{Digest, Error, Link};
 use futures::future::join;
 use std::future::Future;
+use std::sync::Arc;
 
 impl<B: Backend> ReadThrough<B> {
     /// Brackets `call`, a change in the backend, with the two ends of a change of `keys`. Runs in a
@@ -14,6 +15,7 @@ impl<B: Backend> ReadThrough<B> {
     ///
     /// # Errors
     /// [`Error::ChangeRefused`] if Redis could not be told; `call` was not run then.
+    /// [`Error::ChangeUnconfirmed`] if it was run, and Redis could not be told of that.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         keys: Vec<Key>,
@@ -45,12 +47,17 @@ impl<B: Backend> ReadThrough<B> {
             let change = cache.begin(keys, link.is_some()).await?;
             // The others are told beside the call; both have to be over before the end.
             let over = join(call, cache.announce(&change));
-            let (outcome, is_written) = tokio::select! {
-                (outcome, ()) = over => outcome,
+            let ((outcome, is_written), announced) = tokio::select! {
+                over = over => over,
                 never = cache.keep(&change) => match never {},
             };
             let written = link.as_ref().filter(|_| is_written);
-            cache.end(change, written).await;
+            let ended = cache.end(change, written).await;
+            announced.and(ended).map_err(|source| {
+                tracing::warn!(error = %source, "a change is done, but not confirmed");
+                let source = Arc::new(source);
+                Error::ChangeUnconfirmed { source }
+            })?;
             Ok(outcome)
         });
         bracket.await.unwrap_or(Err(Error::LoadLost))

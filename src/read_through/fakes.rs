@@ -297,7 +297,13 @@ impl SharedTier for FakeShared {
         Ok(())
     }
 
-    async fn announce(&self, _keys: &[Key]) {}
+    async fn announce(&self, _keys: &[Key]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn purge(&self) -> Result<(), Error> {
+        unimplemented!("no test purges")
+    }
 }
 
 impl FakeShared {

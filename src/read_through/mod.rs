@@ -21,7 +21,7 @@ use crate::coherence::flight::{Flights, Step};
 use crate::link::Key;
 use crate::metrics::Lookups;
 use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Link};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use load::Loaded;
 use std::sync::Arc;
 use std::time::Duration;
@@ -278,11 +278,17 @@ impl<B: Backend> ReadThrough<B> {
         Permit { rights, leases }
     }
 
-    /// Fills what was read from the backend under a permit, in a task of its own.
+    /// Fills what was read from the backend under a permit: memory alone at once, with Redis in a
+    /// task of its own.
     pub(crate) fn fill(&self, facts: Facts, permit: Permit) {
         let core = self.clone();
+        let has_shared = core.cache().has_shared();
         let Permit { rights, leases } = permit;
-        tokio::spawn(async move { core.cache().fill(facts, rights, leases).await });
+        let fill = async move { core.cache().fill(facts, rights, leases).await };
+        match has_shared {
+            true => drop(tokio::spawn(fill)),
+            false => fill.now_or_never().unwrap_or_default(),
+        }
     }
 
     /// Gives back a permit for what was not there to fill, in a task of its own.

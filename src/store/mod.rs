@@ -75,8 +75,9 @@ use std::sync::Arc;
 /// # Changes
 /// A `put`, `copy`, `rename`, `delete` or completed multipart upload of a blob or link takes what
 /// the tiers hold of it away *before* the store is touched, and keeps it away until the store has
-/// answered. If Redis cannot be reached the change is refused and nothing is changed. The change
-/// runs in a task of its own: a caller that drops the future does not stop it half way.
+/// answered; it returns when no other node can answer what was before. If Redis cannot be reached
+/// the change is refused and nothing is changed. The change runs in a task of its own: a caller
+/// that drops the future does not stop it half way.
 ///
 /// # Cancellation
 /// A dropped read leaves the load that it waited for running, for the others and for the tiers.
@@ -123,6 +124,15 @@ impl<S: ObjectStore> CachedStore<S> {
     /// Forgets all that is in memory. What is in Redis stays.
     pub fn flush_memory(&self) {
         self.core.cache().flush_memory();
+    }
+
+    /// Forgets everything, here, in Redis and on all nodes that share it; see
+    /// [`TieredCache::purge`].
+    ///
+    /// # Errors
+    /// If Redis could not be told.
+    pub async fn purge(&self) -> std::result::Result<(), crate::Error> {
+        self.core.cache().purge().await
     }
 
     fn inner(&self) -> &Arc<S> {

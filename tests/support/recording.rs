@@ -14,13 +14,26 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::watch;
 
 /// Wraps a store and counts its calls, reads and deletes apart.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Recording<S> {
     inner: Arc<S>,
     reads: Arc<AtomicUsize>,
     batches: Arc<AtomicUsize>,
+    held: Arc<watch::Sender<bool>>,
+}
+
+impl<S> Clone for Recording<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            reads: Arc::clone(&self.reads),
+            batches: Arc::clone(&self.batches),
+            held: Arc::clone(&self.held),
+        }
+    }
 }
 
 impl<S: ObjectStore> Recording<S> {
@@ -29,6 +42,7 @@ impl<S: ObjectStore> Recording<S> {
             inner: Arc::new(inner),
             reads: Arc::default(),
             batches: Arc::default(),
+            held: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -40,6 +54,11 @@ impl<S: ObjectStore> Recording<S> {
     /// How often `delete_stream` has been called.
     pub fn batches(&self) -> usize {
         self.batches.load(Ordering::SeqCst)
+    }
+
+    /// From here on, reads have read and do not return; or those that are held return.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// The wrapped store, to change it behind everyone's back.
@@ -71,7 +90,10 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        self.inner.get_opts(at, options).await
+        let result = self.inner.get_opts(at, options).await;
+        let mut held = self.held.subscribe();
+        let _ = held.wait_for(|held| !held).await;
+        result
     }
 
     async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

@@ -4,6 +4,7 @@ mod entry;
 
 use super::LayerInfoCache;
 use super::shared::{Facts, Found, Member, Question, is_plausible};
+use crate::coherence::Coherence;
 use crate::coherence::generation::{Generations, Right};
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
@@ -58,7 +59,7 @@ pub(super) fn jittered(ttl: Duration) -> Duration {
 #[derive(Debug)]
 pub(crate) struct Memory {
     entries: moka::sync::Cache<Digest, Arc<Entry>, foldhash::fast::RandomState>,
-    generations: Generations,
+    coherence: Arc<Coherence>,
     ttl: Duration,
 }
 
@@ -70,20 +71,20 @@ pub(crate) struct Rights {
 }
 
 impl Memory {
-    pub(crate) fn new(config: MemoryConfig) -> Self {
+    pub(crate) fn new(config: MemoryConfig, coherence: Arc<Coherence>) -> Self {
         let entries = moka::sync::Cache::builder()
             .max_capacity(config.capacity)
             .weigher(|_, entry: &Arc<Entry>| entry.size().try_into().unwrap_or(u32::MAX))
             .build_with_hasher(foldhash::fast::RandomState::default());
         Self {
             entries,
-            generations: Generations::new(),
+            coherence,
             ttl: config.ttl,
         }
     }
 
-    pub(crate) const fn generations(&self) -> &Generations {
-        &self.generations
+    pub(crate) fn generations(&self) -> &Generations {
+        &self.coherence.generations
     }
 
     /// What memory knows. One look-up, one reading of the clock, no allocation.
@@ -104,16 +105,20 @@ impl Memory {
             return found;
         };
         let now = Instant::now();
+        // Trust is seen before a stamp is read: it comes back with new ones.
+        if !self.coherence.trust.holds(now) {
+            return found;
+        }
         if let Some(link) = link
             && let Some(slot) = entry.member(link)
         {
-            let stamp = self.generations.stamp(link);
+            let stamp = self.generations().stamp(link);
             found.member = slot.live(stamp, now).cloned();
         }
         if meta.is_some()
             && let Some(slot) = entry.meta()
         {
-            let stamp = self.generations.stamp(digest);
+            let stamp = self.generations().stamp(digest);
             found.meta = slot.live(stamp, now).cloned();
         }
         found
@@ -121,13 +126,16 @@ impl Memory {
 
     /// The rights to fill what a load for `question` is about to read.
     pub(crate) fn rights(&self, question: &Question) -> Rights {
+        if !self.coherence.trust.holds(Instant::now()) {
+            return Rights::default();
+        }
         Rights {
             member: question
                 .link()
-                .and_then(|link| self.generations.right(link)),
+                .and_then(|link| self.generations().right(link)),
             meta: question
                 .meta()
-                .and_then(|digest| self.generations.right(digest)),
+                .and_then(|digest| self.generations().right(digest)),
         }
     }
 
@@ -179,7 +187,7 @@ impl MemoryCache {
     /// An empty cache.
     pub fn new(config: MemoryConfig) -> Self {
         Self {
-            memory: Memory::new(config),
+            memory: Memory::new(config, Arc::new(Coherence::alone())),
         }
     }
 }
@@ -201,7 +209,7 @@ impl LayerInfoCache for MemoryCache {
     }
 
     async fn remove(&self, link: &Link) -> Result<(), Error> {
-        self.memory.generations.bump(link);
+        self.memory.generations().bump(link);
         Ok(())
     }
 
@@ -211,7 +219,7 @@ impl LayerInfoCache for MemoryCache {
 
     async fn set_meta(&self, digest: &Digest, meta: &LayerMeta) -> Result<(), Error> {
         // Forgotten first: what was known before is gone even where the new meta is not believed.
-        self.memory.generations.bump(digest);
+        self.memory.generations().bump(digest);
         let rights = self.memory.rights(&Question::Meta(*digest));
         let facts = Facts {
             member: None,
@@ -222,7 +230,7 @@ impl LayerInfoCache for MemoryCache {
     }
 
     async fn remove_meta(&self, digest: &Digest) -> Result<(), Error> {
-        self.memory.generations.bump(digest);
+        self.memory.generations().bump(digest);
         Ok(())
     }
 }

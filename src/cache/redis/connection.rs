@@ -1,15 +1,19 @@
 //! One multiplexed connection, and what is done when it is lost.
 
 use super::config::RedisConfig;
+use super::session::Node;
 use crate::Error;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, RedisError, RedisResult, Value,
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion,
+    PushInfo, RedisError, RedisResult, Value,
 };
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -22,10 +26,12 @@ pub(super) struct Connection {
     line: Arc<Line>,
 }
 
-struct Line {
+pub(super) struct Line {
     client: Client,
     deadline: Duration,
     state: Mutex<State>,
+    /// Whose end of the channel the connection is.
+    node: Option<Arc<Node>>,
 }
 
 enum State {
@@ -47,6 +53,8 @@ enum State {
 
 /// How long connecting may take; nobody waits that long for it.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long it may take until a connection is a node's end of the channel; it may have to purge.
+const GREETING: Duration = Duration::from_secs(60);
 /// How long a server that could not be reached is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 /// A line without an answer to so many operations in a row is half open: it is made anew.
@@ -94,8 +102,55 @@ impl Connection {
                     retry_at: Instant::now(),
                     hopeful: true,
                 }),
+                node: None,
             }),
         })
+    }
+
+    /// The same line, as a node's end of the channel: by RESP3, which brings what is published in
+    /// order with all else. Begins to connect at once where there is a runtime for it.
+    pub(super) fn join(&self, node: Arc<Node>) -> Self {
+        let info = self.line.client.get_connection_info().clone();
+        let settings = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(info.clone().set_redis_settings(settings));
+        let line = Arc::new(Line {
+            // What could be opened once can be opened again.
+            client: client.unwrap_or_else(|_| self.line.client.clone()),
+            deadline: self.line.deadline,
+            state: Mutex::new(State::Down {
+                retry_at: Instant::now(),
+                hopeful: true,
+            }),
+            node: Some(node),
+        });
+        if Handle::try_current().is_ok() {
+            line.step();
+        }
+        Self { line }
+    }
+
+    pub(super) const fn of(line: Arc<Line>) -> Self {
+        Self { line }
+    }
+
+    /// Whether this is the connection that is up.
+    pub(super) fn is(&self, session: u64) -> bool {
+        matches!(&*self.line.state(), State::Up { number, .. } if *number == session)
+    }
+
+    /// The connection itself, for what takes longer than the deadline.
+    pub(super) async fn get(
+        &self,
+        operation: &'static str,
+    ) -> Result<MultiplexedConnection, Error> {
+        let connection = timeout(self.line.deadline, self.line.get()).await;
+        match connection {
+            Ok(Some((connection, _))) => Ok(connection),
+            _ => Err(failed(operation, Unanswered::Unreachable)),
+        }
     }
 
     /// Runs a pipeline, whose commands fail or succeed one by one. Never takes longer than the
@@ -185,38 +240,61 @@ impl Line {
 
     /// Connects, in a task of its own: nobody who gives up waiting takes it along.
     async fn connect(self: Arc<Self>, _done: watch::Sender<()>) {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(None);
-        let connecting = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
-        let connected = timeout(CONNECT, connecting).await;
+        let number = fastrand::u64(..);
+        let connected = timeout(CONNECT + GREETING, self.open(number)).await;
         let mut state = self.state();
         *state = match connected {
             Ok(Ok(connection)) => {
                 tracing::info!("connected to Redis");
+                if let Some(node) = &self.node {
+                    node.live(&self, number);
+                }
                 State::Up {
                     connection,
-                    number: fastrand::u64(..),
+                    number,
                     silent: 0,
                 }
             }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "Redis cannot be reached");
-                State::Down {
-                    retry_at: Instant::now() + RETRY,
-                    hopeful: false,
+            failed => {
+                match failed {
+                    Ok(Err(error)) => tracing::warn!(%error, "Redis cannot be reached"),
+                    _ => tracing::warn!("Redis does not answer while connecting"),
                 }
-            }
-            Err(_) => {
-                tracing::warn!("Redis does not answer while connecting");
+                self.leave(number);
                 State::Down {
                     retry_at: Instant::now() + RETRY,
                     hopeful: false,
                 }
             }
         };
+    }
+
+    async fn open(&self, number: u64) -> RedisResult<MultiplexedConnection> {
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(None);
+        if let Some(node) = &self.node {
+            let channel = Arc::clone(&node.channel);
+            config = config.set_push_sender(move |push: PushInfo| {
+                channel.push(number, &push);
+                Ok::<_, Infallible>(())
+            });
+        }
+        let client = &self.client;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let timed_out = |_| RedisError::from((ErrorKind::Io, "no answer while connecting"));
+        let mut connection = timeout(CONNECT, connecting).await.map_err(timed_out)??;
+        if let Some(node) = &self.node {
+            node.greet(&mut connection, number).await?;
+        }
+        Ok(connection)
+    }
+
+    /// A connection is the node's no more.
+    fn leave(&self, number: u64) {
+        if let Some(node) = &self.node {
+            node.channel.lose(number);
+        }
     }
 
     fn answered(&self, asked: u64) {
@@ -235,6 +313,7 @@ impl Line {
             *silent += 1;
             if *silent >= MOST_SILENT {
                 tracing::warn!("Redis has stopped answering");
+                self.leave(asked);
                 *state = State::Down {
                     retry_at: Instant::now(),
                     hopeful: false,
@@ -250,6 +329,7 @@ impl Line {
             && *number == asked
         {
             tracing::warn!(%error, "the connection to Redis was lost");
+            self.leave(asked);
             *state = State::Down {
                 retry_at: Instant::now(),
                 hopeful: true,

@@ -14,6 +14,10 @@ impl Keys {
         Self { prefix }
     }
 
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The set of a repository's blobs of one kind.
     pub(super) fn set(&self, link: &Link) -> String {
         let kind = match link.kind {

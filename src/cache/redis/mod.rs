@@ -1,25 +1,33 @@
 //! The shared tier: Redis, with the keys of docker/distribution.
 
+mod call;
+mod channel;
 mod config;
 mod connection;
 mod fields;
 mod keys;
+mod purge;
 mod scripts;
+mod session;
+mod wire;
 
 pub use config::RedisConfig;
 
 use super::LayerInfoCache;
 use super::memory::jittered;
 use super::shared::{Ended, Facts, Found, Grant, Leases, Member, Question, SharedTier, Token};
+use crate::coherence::Coherence;
 use crate::layout::Layout;
-use crate::link::Key;
+use crate::link::{Key, WireName};
 use crate::{Digest, Error, LayerMeta, Link};
 use ::redis::{Pipeline, RedisError, RedisResult, Value};
 use async_trait::async_trait;
+use call::{Fields, millis, write};
 use connection::Connection;
 use fields::StoredPath;
 use keys::Keys;
-use scripts::{Scripts, Source, grant};
+use scripts::{Scripts, grant};
+use session::{Forget, Node};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,14 +47,21 @@ use std::time::Duration;
 /// renewed by reads. The members of a set have no time of their own in Redis, so a set expires as
 /// a whole, counted from its first member.
 ///
+/// By itself this is the plain cache of the seed: without leases and fences, what is added late may
+/// be from before a removal. [`TieredCache`](crate::TieredCache) has them.
+///
 /// # Cost
-/// Each operation is one round trip and no script, except that the first member of a set takes a
-/// second one to give the set its time.
+/// Each operation is one round trip, except that the first member of a set takes a second one to
+/// give the set its time, and a removal takes two.
 ///
 /// # Failure
 /// No operation takes longer than [`RedisConfig::timeout`]. A connection is made when it is first
 /// needed and again when it is lost; a server that cannot be reached is not tried for each
 /// operation.
+///
+/// # Servers
+/// Redis 6.2 or newer, or Valkey; no cluster. It needs no module, and the commands of strings,
+/// hashes, sets, sorted sets, scripts, publishing, `INFO` and `SCAN`.
 #[derive(Debug)]
 pub struct RedisCache {
     connection: Connection,
@@ -57,6 +72,8 @@ pub struct RedisCache {
     /// the same.
     layout: Option<Arc<dyn Layout>>,
     store_path: bool,
+    /// Our end of the channel, where memory is filled from here.
+    node: Option<Arc<Node>>,
 }
 
 impl RedisCache {
@@ -72,11 +89,20 @@ impl RedisCache {
             ttl: config.ttl,
             layout: None,
             store_path: config.store_path,
+            node: None,
         })
     }
 
     pub(crate) fn with_layout(mut self, layout: Arc<dyn Layout>) -> Self {
         self.layout = Some(layout);
+        self
+    }
+
+    /// The same, as a node among others that share this Redis.
+    pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
+        let node = Arc::new(Node::new(self.keys.prefix(), coherence));
+        self.connection = self.connection.join(Arc::clone(&node));
+        self.node = Some(node);
         self
     }
 
@@ -148,59 +174,6 @@ impl RedisCache {
         fields::write(meta, self.store_path || self.layout.is_none())
     }
 
-    /// What all scripts are called with: the keys, the kind and member of the subject, the token.
-    fn call(&self, key: &Key, token: Token) -> Call {
-        let (kind, member) = match key {
-            Key::Link(link) => ("set", link.digest.to_string()),
-            Key::Meta(_) => ("hash", String::new()),
-        };
-        Call::new(&self.keys.of(key))
-            .arg(kind)
-            .arg(member)
-            .arg(token.number())
-    }
-
-    /// Runs a script for each call, in one round trip; two where the server does not have it yet.
-    async fn run_all(
-        &self,
-        operation: &'static str,
-        script: &Source,
-        calls: impl IntoIterator<Item = Call>,
-    ) -> Result<Vec<Value>, Error> {
-        let calls: Vec<_> = calls.into_iter().collect();
-        if calls.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = Pipeline::new();
-        for call in &calls {
-            call.push(&mut pipeline, "EVALSHA", &script.hash);
-        }
-        let mut replies = self.connection.run(operation, &mut pipeline).await?;
-        let is_unknown = |reply: &RedisResult<Value>| matches!(reply, Err(error) if error.code() == Some("NOSCRIPT"));
-        if replies.iter().any(is_unknown) {
-            let mut pipeline = Pipeline::new();
-            let unknown = calls
-                .iter()
-                .zip(&replies)
-                .filter(|(_, reply)| is_unknown(reply));
-            for (call, _) in unknown {
-                call.push(&mut pipeline, "EVAL", &script.text);
-            }
-            let mut again = self
-                .connection
-                .run(operation, &mut pipeline)
-                .await?
-                .into_iter();
-            for reply in replies.iter_mut().filter(|reply| is_unknown(reply)) {
-                if let Some(answer) = again.next() {
-                    *reply = answer;
-                }
-            }
-        }
-        let replies: RedisResult<_> = replies.into_iter().collect();
-        replies.map_err(|error| connection::failed(operation, error))
-    }
-
     async fn add_member(&self, link: &Link, ttl: Duration) -> Result<(), Error> {
         let set = self.keys.set(link);
         let add = |pipeline: &mut Pipeline| {
@@ -265,53 +238,11 @@ impl RedisCache {
     }
 }
 
-/// A script's call, to be sent with its hash or with its text.
-struct Call {
-    keys: [String; 3],
-    args: Vec<String>,
-}
-
-impl Call {
-    fn new(keys: &[String; 3]) -> Self {
-        Self {
-            keys: keys.clone(),
-            args: Vec::new(),
-        }
-    }
-
-    fn arg(mut self, arg: impl ToString) -> Self {
-        self.args.push(arg.to_string());
-        self
-    }
-
-    fn push(&self, pipeline: &mut Pipeline, command: &str, script: &str) {
-        let command = pipeline.cmd(command).arg(script).arg(self.keys.len());
-        command.arg(&self.keys).arg(&self.args);
-    }
-}
-
-type Fields = (Vec<(&'static str, String)>, Vec<&'static str>);
-
-/// Adds what a script that writes the entry needs.
-fn write(call: Call, ttl: Duration, fields: Option<Fields>) -> Call {
-    let (present, absent) = fields.unwrap_or_default();
-    let mut call = call.arg(millis(ttl)).arg(absent.len());
-    call.args.extend(absent.into_iter().map(str::to_owned));
-    for (name, value) in present {
-        call = call.arg(name).arg(value);
-    }
-    call
-}
-
 /// How long the holder of a lease has to fill. A load that takes longer fills nothing.
 const LEASE: Duration = Duration::from_secs(10);
 
 /// How long a fence stands after its last renewal: what a node that dies leaves behind.
 const FENCE: Duration = Duration::from_secs(30);
-
-fn millis(ttl: Duration) -> u64 {
-    ttl.as_millis().try_into().unwrap_or(u64::MAX).max(1)
-}
 
 #[async_trait]
 impl SharedTier for RedisCache {
@@ -420,10 +351,32 @@ impl SharedTier for RedisCache {
         let token = Token::random();
         self.begin(keys, token, false).await?;
         self.end(keys, token, None, self.ttl).await?;
-        Ok(())
+        match (&self.node, &names(keys)[..]) {
+            (None, _) | (_, []) => Ok(()),
+            (Some(node), names) => node.mention(&self.connection, Forget::Names(names)).await,
+        }
     }
 
-    async fn announce(&self, _keys: &[Key]) {}
+    async fn announce(&self, keys: &[Key]) -> Result<(), Error> {
+        match (&self.node, &names(keys)[..]) {
+            (None, _) | (_, []) => Ok(()),
+            (Some(node), names) => node.announce(&self.connection, Forget::Names(names)).await,
+        }
+    }
+
+    async fn purge(&self) -> Result<(), Error> {
+        let mut connection = self.connection.get("purge").await?;
+        let purged = purge::everything(&mut connection, self.keys.prefix()).await;
+        purged.map_err(|error| connection::failed("purge", error))?;
+        match &self.node {
+            Some(node) => node.announce(&self.connection, Forget::Everything).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn names(keys: &[Key]) -> Vec<u64> {
+    keys.iter().map(WireName::wire_name).collect()
 }
 
 #[async_trait]

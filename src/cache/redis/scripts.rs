@@ -14,7 +14,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn new(parts: &[&str]) -> Self {
+    pub(super) fn new(parts: &[&str]) -> Self {
         let text = parts.concat();
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }

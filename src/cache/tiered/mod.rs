@@ -1,5 +1,7 @@
 //! The tiers as one cache: memory, then Redis.
 
+mod change;
+
 use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
 #[cfg(feature = "redis")]
@@ -7,24 +9,24 @@ use super::redis::RedisCache;
 use super::shared::{
     Facts, Found, Grant, Leases, Member, Question, SharedTier, Token, is_plausible,
 };
-use crate::coherence::generation::Fence;
+use crate::coherence::Coherence;
 use crate::link::Key;
 use crate::metrics::{Lookups, Work};
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
 /// A [`LayerInfoCache`] of one or two tiers: memory, and behind it, if there is one, Redis.
 ///
-/// A Redis hit fills memory; a write goes to both, Redis first; a removal takes the fact out of
-/// memory at once, then out of Redis, and what was being read meanwhile is not filled.
+/// A Redis hit fills memory; a write goes to both, Redis first, under a lease; a removal takes the
+/// fact out of this memory, then out of Redis, then out of the memory of all nodes that share it,
+/// and returns when that is done. What was being read meanwhile is not filled.
 ///
 /// # Cost
-/// A memory hit does no I/O and allocates nothing. Anything else that Redis is asked or told is one
-/// round trip.
+/// A memory hit does no I/O and allocates nothing. A question to Redis is one round trip, a write
+/// two, a removal three.
 ///
 /// # Time to live
 /// A fact leaves the cache at the latest [`RedisConfig::ttl`](crate::RedisConfig) after its write:
@@ -44,17 +46,6 @@ struct Shared {
     lookups: Lookups,
 }
 
-/// A change that is under way.
-#[derive(Debug)]
-pub(crate) struct Change {
-    keys: Vec<Key>,
-    fences: Vec<Fence>,
-    token: Token,
-}
-
-/// How often the fences of a change are renewed: a third of the time that they stand.
-const RENEWAL: Duration = Duration::from_secs(10);
-
 /// How long one who waits for somebody else's fill pauses before it looks again; after the last it
 /// asks the backend, without the right to fill.
 const PAUSES: [Duration; 6] = [
@@ -69,8 +60,12 @@ const PAUSES: [Duration; 6] = [
 impl TieredCache {
     /// A cache in memory alone.
     pub fn in_memory(memory: MemoryConfig) -> Self {
+        Self::over(memory, Arc::new(Coherence::alone()))
+    }
+
+    fn over(memory: MemoryConfig, coherence: Arc<Coherence>) -> Self {
         Self {
-            memory: Memory::new(memory),
+            memory: Memory::new(memory, coherence),
             shared: None,
             lookups: Lookups::new("memory"),
             work: Work::new(),
@@ -82,7 +77,9 @@ impl TieredCache {
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn with_redis(memory: MemoryConfig, redis: RedisCache) -> Self {
         let ttl = redis.ttl();
-        Self::with_shared(memory, Arc::new(redis), ttl)
+        let coherence = Arc::new(Coherence::among_others());
+        let redis = redis.join(Arc::clone(&coherence));
+        Self::with_shared(memory, Arc::new(redis), ttl, coherence)
     }
 
     #[cfg(any(test, feature = "redis"))]
@@ -90,6 +87,7 @@ impl TieredCache {
         mut memory: MemoryConfig,
         tier: Arc<dyn SharedTier>,
         ttl: Duration,
+        coherence: Arc<Coherence>,
     ) -> Self {
         memory.ttl = memory.ttl.min(ttl / 2);
         Self {
@@ -98,7 +96,7 @@ impl TieredCache {
                 ttl: ttl - memory.ttl,
                 lookups: Lookups::new("redis"),
             }),
-            ..Self::in_memory(memory)
+            ..Self::over(memory, coherence)
         }
     }
 
@@ -233,15 +231,13 @@ impl TieredCache {
         if facts.is_empty() {
             return Ok(());
         }
-        let facts = self.still_allowed(facts, rights);
+        let facts = plausible(facts);
         let facts = match &self.shared {
             Some(shared) => {
-                shared
-                    .tier
-                    .fill(facts, leases, jittered(shared.ttl))
-                    .await?
+                let ttl = jittered(shared.ttl);
+                shared.tier.fill(facts, leases, ttl).await?
             }
-            None => facts,
+            None => self.still_allowed(facts, rights),
         };
         if facts.is_empty() {
             self.work.fills_fenced.increment(1);
@@ -270,117 +266,28 @@ impl TieredCache {
                 let holds = |right| generations.holds(link, right);
                 rights.member.is_some_and(holds)
             }),
-            meta: facts.meta.filter(|(digest, meta)| {
+            meta: facts.meta.filter(|(digest, _)| {
                 let holds = |right| generations.holds(digest, right);
-                rights.meta.is_some_and(holds) && is_plausible(digest, meta)
+                rights.meta.is_some_and(holds)
             }),
         }
     }
 
-    /// Begins a change: nothing of these keys is answered from memory or filled until it ends, and
-    /// when this returns Redis has nothing of them either. Where that fails the change is over. A
-    /// change that is to fill the one link it writes takes the lease for it.
-    pub(crate) async fn begin(&self, keys: Vec<Key>, take_lease: bool) -> Result<Change, Error> {
-        let generations = self.memory.generations();
-        let change = Change {
-            fences: keys.iter().map(|key| generations.begin(key)).collect(),
-            keys,
-            token: Token::random(),
+    /// Forgets everything, here, in Redis and on all nodes that share it: when this returns, nothing
+    /// that was cached before is answered anywhere. For use after a garbage collection that ran
+    /// behind the cache's back.
+    ///
+    /// # Errors
+    /// If Redis could not be told. What is in this node's memory is forgotten all the same.
+    pub async fn purge(&self) -> Result<(), Error> {
+        self.memory.generations().flush();
+        let purged = match &self.shared {
+            Some(shared) => shared.tier.purge().await,
+            None => Ok(()),
         };
-        let Some(shared) = &self.shared else {
-            return Ok(change);
-        };
-        match shared
-            .tier
-            .begin(&change.keys, change.token, take_lease)
-            .await
-        {
-            Ok(()) => Ok(change),
-            Err(source) => {
-                for fence in change.fences {
-                    generations.end(fence);
-                }
-                self.work.changes_refused.increment(1);
-                let source = Arc::new(source);
-                Err(Error::ChangeRefused { source })
-            }
-        }
-    }
-
-    /// Returns when no other node can answer what was before the change began.
-    pub(crate) async fn announce(&self, change: &Change) {
-        if let Some(shared) = &self.shared {
-            shared.tier.announce(&change.keys).await;
-        }
-    }
-
-    /// Keeps a change's fences standing, for as long as this is polled.
-    pub(crate) async fn keep(&self, change: &Change) -> Infallible {
-        let Some(shared) = &self.shared else {
-            return std::future::pending().await;
-        };
-        loop {
-            sleep(RENEWAL).await;
-            if let Err(error) = shared.tier.renew(&change.keys, change.token).await {
-                tracing::debug!(%error, "a fence was not renewed");
-            }
-        }
-    }
-
-    /// Ends a change whose backend call is over, and fills the link that it `written`, unless
-    /// somebody else has changed it meanwhile.
-    pub(crate) async fn end(&self, change: Change, written: Option<&Link>) {
-        let mut filled = self.shared.is_none();
-        if let Some(shared) = &self.shared {
-            let (keys, token) = (&change.keys, change.token);
-            let ended = shared
-                .tier
-                .end(keys, token, written, jittered(shared.ttl))
-                .await;
-            match ended {
-                Ok(ended) => {
-                    filled = ended.filled;
-                    if !ended.stood {
-                        // While the fence was gone somebody may have read and filled what was before.
-                        shared.tier.announce(keys).await;
-                    }
-                }
-                Err(error) => {
-                    self.work.changes_unconfirmed.increment(1);
-                    tracing::warn!(%error, "a change is done, but what was before may be cached until its fence lapses");
-                }
-            }
-        }
-        self.work.changes_done.increment(1);
-        let generations = self.memory.generations();
-        let ends = change
-            .fences
-            .into_iter()
-            .map(|fence| generations.end(fence));
-        let rights: Vec<_> = ends.collect();
-        if let (true, Some(link), [right]) = (filled, written, &rights[..]) {
-            let member = Some((link.clone(), Member::default()));
-            let rights = Rights {
-                member: *right,
-                meta: None,
-            };
-            self.memory.fill(&Facts { member, meta: None }, rights);
-        }
-    }
-
-    /// Takes keys away everywhere, because the backend denied what they say.
-    pub(crate) async fn heal(&self, keys: &[Key]) {
-        self.work.heals.increment(1);
-        for key in keys {
-            self.memory.generations().bump(key);
-        }
-        let Some(shared) = &self.shared else { return };
-        match shared.tier.withdraw(keys).await {
-            Ok(()) => shared.tier.announce(keys).await,
-            Err(error) => {
-                tracing::debug!(%error, "what the backend denied may still be cached in Redis");
-            }
-        }
+        // What was filled from Redis while it was being purged.
+        self.memory.generations().flush();
+        purged
     }
 
     /// Forgets everything that is in memory.
@@ -406,9 +313,18 @@ impl TieredCache {
 
     async fn forget(&self, key: Key) -> Result<(), Error> {
         let change = self.begin(vec![key], false).await?;
-        self.announce(&change).await;
-        self.end(change, None).await;
-        Ok(())
+        let announced = self.announce(&change).await;
+        self.end(change, None).await?;
+        announced
+    }
+}
+
+fn plausible(facts: Facts) -> Facts {
+    Facts {
+        meta: facts
+            .meta
+            .filter(|(digest, meta)| is_plausible(digest, meta)),
+        ..facts
     }
 }
 

@@ -1,0 +1,329 @@
+//! One connection's life as a node's end of the channel: its beginning, its heartbeats, the
+//! acknowledgements that it owes.
+
+use super::channel::{Channel, Roll, TERM};
+use super::connection::{Connection, Line, failed};
+use super::purge;
+use super::scripts::Source;
+use super::wire::{MOST_NAMES, Message};
+use crate::Error;
+use crate::coherence::Coherence;
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+/// How often a heartbeat is sent: three may be lost before trust is.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// How long a message is tried to be published before its change counts as unconfirmed.
+const ANNOUNCING: Duration = Duration::from_secs(6);
+
+/// The scripts of the channel. Their keys are of one slot.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    /// `nodes private-channel | node keep message born` → which set of nodes it is, and the time.
+    heartbeat: Source,
+    /// `nodes shared-channel | window message…` → the same, and who was seen within the window.
+    announce: Source,
+}
+
+/// How long a node that is not seen stays in the set.
+const KEEP: Duration = Duration::from_secs(60);
+
+const HEARTBEAT: &str = "
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - ARGV[2])
+local born = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
+if not born then
+  born = ARGV[4]
+  redis.call('ZADD', KEYS[1], '+inf', born)
+end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('PUBLISH', KEYS[2], ARGV[3])
+return {born, now}
+";
+
+/// The nodes are read after the message was published: one that appears later hears it.
+const ANNOUNCE: &str = "
+for i = 2, #ARGV do redis.call('PUBLISH', KEYS[2], ARGV[i]) end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local born = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
+return {born or '', now, redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[1], '(+inf')}
+";
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            heartbeat: Source::new(&[HEARTBEAT]),
+            announce: Source::new(&[ANNOUNCE]),
+        }
+    }
+}
+
+/// A node among others.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) channel: Arc<Channel>,
+    prefix: String,
+    scripts: Scripts,
+    /// The acknowledgements that are owed, until there is a task that sends them.
+    owed: Mutex<Option<mpsc::Receiver<(u64, u64)>>>,
+}
+
+impl Node {
+    pub(super) fn new(prefix: &str, coherence: Arc<Coherence>) -> Self {
+        let (channel, owed) = Channel::new(prefix, coherence);
+        Self {
+            channel,
+            prefix: prefix.to_owned(),
+            scripts: Scripts::new(),
+            owed: Mutex::new(Some(owed)),
+        }
+    }
+
+    /// Lets the node live on a connection that has just been made its own.
+    pub(super) fn live(self: &Arc<Self>, line: &Arc<Line>, session: u64) {
+        tokio::spawn(Arc::clone(self).beat(Arc::downgrade(line), session));
+        let owed = self
+            .owed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(owed) = owed {
+            tokio::spawn(Arc::clone(self).acknowledge(Arc::downgrade(line), owed));
+        }
+    }
+
+    /// Makes a new connection the node's: both channels subscribed, what an older server knew
+    /// purged, and one heartbeat come back.
+    pub(super) async fn greet(
+        &self,
+        connection: &mut MultiplexedConnection,
+        session: u64,
+    ) -> RedisResult<()> {
+        let channel = &self.channel;
+        // The shared one first: a heartbeat proves that both are heard.
+        let names = [channel.shared_name(), channel.private_name(channel.node)];
+        connection.subscribe(&names).await?;
+        channel.begin(session);
+        purge::if_another_server(connection, &self.prefix, &channel.nodes_key()).await?;
+        // A server that may not be written to gives no trust.
+        let _: Vec<Value> = self.write().query_async(connection).await?;
+        let mut pipeline = self.heartbeat(session, Command::Text);
+        let replies: Vec<RedisResult<Value>> =
+            pipeline.ignore_errors().query_async(connection).await?;
+        self.noted(session, &replies);
+        Ok(())
+    }
+
+    /// A write that changes nothing, which a server refuses that has too few replicas. Redis 6.2
+    /// would run a script all the same, so it goes before the heartbeat.
+    fn write(&self) -> Pipeline {
+        let mut pipeline = Pipeline::new();
+        let nodes = self.channel.nodes_key();
+        pipeline.cmd("ZREMRANGEBYSCORE").arg(nodes).arg(0).arg(0);
+        pipeline
+    }
+
+    fn heartbeat(&self, session: u64, command: Command) -> Pipeline {
+        let channel = &self.channel;
+        let mut pipeline = Pipeline::new();
+        let script = command.push(&mut pipeline, &self.scripts.heartbeat);
+        script
+            .arg(2)
+            .arg(channel.nodes_key())
+            .arg(channel.private_name(channel.node))
+            .arg(channel.node)
+            .arg(KEEP.as_millis() as u64)
+            .arg(channel.heartbeat(session).write())
+            .arg(fastrand::u64(..));
+        pipeline
+    }
+
+    fn noted(&self, session: u64, replies: &[RedisResult<Value>]) -> bool {
+        if let [Ok(Value::Array(reply))] = replies
+            && let [born, Value::Int(time)] = reply.as_slice()
+            && let (Some(born), Ok(time)) = (number(born), u64::try_from(*time))
+        {
+            self.channel.noted(session, born, time);
+            return true;
+        }
+        false
+    }
+
+    /// Sends heartbeats for as long as the connection is the node's.
+    async fn beat(self: Arc<Self>, line: Weak<Line>, session: u64) {
+        loop {
+            sleep(BEAT).await;
+            let Some(line) = line.upgrade() else {
+                return;
+            };
+            let connection = Connection::of(line);
+            if !connection.is(session) {
+                return;
+            }
+            match connection.run("heartbeat", &mut self.write()).await {
+                Ok(replies) if replies.iter().all(Result::is_ok) => {}
+                _ => continue,
+            }
+            // The text for a server that has lost its scripts.
+            for command in [Command::Hash, Command::Text] {
+                let mut pipeline = self.heartbeat(session, command);
+                match connection.run("heartbeat", &mut pipeline).await {
+                    Ok(replies) if !self.noted(session, &replies) => {}
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Sends the acknowledgements that are owed, for as long as there is a node.
+    async fn acknowledge(self: Arc<Self>, line: Weak<Line>, mut owed: mpsc::Receiver<(u64, u64)>) {
+        let mut batch = Vec::new();
+        while owed.recv_many(&mut batch, 64).await > 0 {
+            let Some(line) = line.upgrade() else {
+                return;
+            };
+            let mut pipeline = Pipeline::new();
+            for (to, id) in batch.drain(..) {
+                let from = self.channel.node;
+                let message = Message::Acknowledge { from, id }.write();
+                let name = self.channel.private_name(to);
+                pipeline.cmd("PUBLISH").arg(name).arg(message);
+            }
+            // One that is lost costs its sender the time until our trust would have lapsed.
+            let _ = Connection::of(line).run("acknowledge", &mut pipeline).await;
+        }
+    }
+
+    /// Publishes messages that make all nodes forget, and returns when nobody can answer from
+    /// before.
+    pub(super) async fn announce(
+        &self,
+        connection: &Connection,
+        what: Forget<'_>,
+    ) -> Result<(), Error> {
+        let id = fastrand::u64(..);
+        let waiting = self.channel.wait_for(id);
+        let messages = self.messages(what, id);
+        let give_up = Instant::now() + ANNOUNCING;
+        let (roll, published) = loop {
+            match self.publish(connection, &messages).await {
+                Ok(roll) => break (roll, Instant::now()),
+                Err(error) if Instant::now() > give_up => return Err(error),
+                Err(_) => sleep(BEAT / 10).await,
+            }
+        };
+        waiting.over(roll, published).await;
+        Ok(())
+    }
+
+    /// Publishes the same, and waits for nobody.
+    pub(super) async fn mention(
+        &self,
+        connection: &Connection,
+        what: Forget<'_>,
+    ) -> Result<(), Error> {
+        self.publish(connection, &self.messages(what, 0)).await?;
+        Ok(())
+    }
+
+    /// The last one carries the id: who acknowledges it has heard all.
+    fn messages(&self, what: Forget<'_>, id: u64) -> Vec<Vec<u8>> {
+        let from = self.channel.node;
+        match what {
+            Forget::Everything => vec![Message::Flush { from, id }.write()],
+            Forget::Names(names) => {
+                let chunks = names.chunks(MOST_NAMES);
+                let last = chunks.len() - 1;
+                let message = |(i, names): (usize, &[u64])| Message::Invalidate {
+                    from,
+                    id: if i == last { id } else { 0 },
+                    names: names.to_vec(),
+                };
+                chunks
+                    .enumerate()
+                    .map(|chunk| message(chunk).write())
+                    .collect()
+            }
+        }
+    }
+
+    async fn publish(&self, connection: &Connection, messages: &[Vec<u8>]) -> Result<Roll, Error> {
+        let mut last = None;
+        for command in [Command::Hash, Command::Text] {
+            let mut pipeline = Pipeline::new();
+            let script = command.push(&mut pipeline, &self.scripts.announce);
+            script
+                .arg(2)
+                .arg(self.channel.nodes_key())
+                .arg(self.channel.shared_name())
+                .arg(TERM.as_millis() as u64 * 2)
+                .arg(messages);
+            match connection.run("announce", &mut pipeline).await?.pop() {
+                Some(Ok(reply)) => {
+                    return read_roll(&reply).ok_or_else(|| {
+                        let odd = RedisError::from((ErrorKind::UnexpectedReturnType, "no roll"));
+                        failed("announce", odd)
+                    });
+                }
+                Some(Err(error)) => last = Some(error),
+                None => {}
+            }
+        }
+        let nothing = || RedisError::from((ErrorKind::UnexpectedReturnType, "no answer"));
+        Err(failed("announce", last.unwrap_or_else(nothing)))
+    }
+}
+
+/// What is to be forgotten.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Forget<'a> {
+    Everything,
+    /// Never empty.
+    Names(&'a [u64]),
+}
+
+/// How a script is called.
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    Hash,
+    Text,
+}
+
+impl Command {
+    fn push<'a>(self, pipeline: &'a mut Pipeline, script: &Source) -> &'a mut Pipeline {
+        match self {
+            Self::Hash => pipeline.cmd("EVALSHA").arg(&script.hash),
+            Self::Text => pipeline.cmd("EVAL").arg(&script.text),
+        }
+    }
+}
+
+fn read_roll(reply: &Value) -> Option<Roll> {
+    let Value::Array(reply) = reply else {
+        return None;
+    };
+    let [born, Value::Int(time), Value::Array(nodes)] = reply.as_slice() else {
+        return None;
+    };
+    Some(Roll {
+        // Without a set of nodes nobody is known: no set that we know is called so.
+        born: number(born).unwrap_or(0),
+        time: u64::try_from(*time).ok()?,
+        nodes: nodes.iter().map(number).collect::<Option<HashSet<_>>>()?,
+    })
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        _ => None,
+    }
+}

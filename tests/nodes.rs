@@ -1,0 +1,316 @@
+//! Several nodes on one Redis and one store: what one deletes, none answers any more.
+
+mod support;
+
+use layercache::{
+    CacheStatus, CachedStore, Digest, Freshness, Link, MemoryConfig, RedisConfig, Repository,
+    RepositoryName, StoreBackend,
+};
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::recording::Recording;
+use support::redis::Redis;
+
+type Bare = Recording<ThrottledStore<InMemory>>;
+type Node = CachedStore<Bare>;
+
+/// Longer than trust lasts: nodes that have been connected for so long know each other.
+const SETTLED: Duration = Duration::from_millis(2300);
+
+fn bare(latency: Duration) -> Bare {
+    let config = ThrottleConfig {
+        wait_get_per_call: latency,
+        ..Default::default()
+    };
+    Recording::new(ThrottledStore::new(InMemory::new(), config))
+}
+
+fn node(bare: &Bare, redis: &Redis) -> Node {
+    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+    let memory = MemoryConfig::default();
+    let builder = CachedStore::builder(bare.clone()).memory(memory);
+    builder.redis(config).unwrap().build()
+}
+
+fn name() -> RepositoryName {
+    "library/alpine".parse().unwrap()
+}
+
+fn layers(node: &Node) -> Repository<StoreBackend<Bare>> {
+    node.registry().repository(name())
+}
+
+fn digest(i: u32) -> Digest {
+    let mut hash = [7; 32];
+    hash[..4].copy_from_slice(&i.to_be_bytes());
+    Digest::Sha256(hash)
+}
+
+fn blob_path(digest: &Digest) -> Path {
+    let hex = digest.hex();
+    Path::from(format!(
+        "docker/registry/v2/blobs/sha256/{}/{hex}/data",
+        &hex[..2]
+    ))
+}
+
+async fn put(bare: &Bare, digest: &Digest) {
+    let store = CachedStore::new(bare.clone());
+    store
+        .put(&blob_path(digest), "content".into())
+        .await
+        .unwrap();
+    layers(&store).link(digest).await.unwrap();
+}
+
+async fn stat(node: &Node, digest: &Digest) -> (Option<u64>, CacheStatus) {
+    let answer = layers(node).stat(digest, Freshness::Cached).await.unwrap();
+    (answer.value.map(|meta| meta.length()), answer.status)
+}
+
+async fn until_in_memory(node: &Node, digest: &Digest) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while stat(node, digest).await != (Some(7), CacheStatus::Memory) {
+        assert!(Instant::now() < end, "never answered from memory");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_one_node_deletes_the_others_forget_before_it_returns() {
+    let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let nodes: Vec<_> = (0..3).map(|_| node(&bare, &redis)).collect();
+    tokio::time::sleep(SETTLED).await;
+    for i in 0..20 {
+        let digest = digest(i);
+        put(&bare, &digest).await;
+        for node in &nodes {
+            until_in_memory(node, &digest).await;
+        }
+        let start = Instant::now();
+        layers(&nodes[i as usize % 3])
+            .unlink(&digest)
+            .await
+            .unwrap();
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "nobody has to be waited out"
+        );
+        for node in &nodes {
+            assert_eq!(stat(node, &digest).await.0, None);
+        }
+    }
+}
+
+/// Today's Go registry, asked the same, answers two thirds of these reads with what was deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_that_begins_after_a_delete_returned_finds_what_was_deleted() {
+    const DELETES: u32 = 60;
+    let (redis, bare) = (Redis::start().await, bare(Duration::from_millis(1)));
+    let nodes: Vec<_> = (0..3).map(|_| node(&bare, &redis)).collect();
+    tokio::time::sleep(SETTLED).await;
+
+    let deleted: Arc<Vec<AtomicBool>> =
+        Arc::new((0..DELETES).map(|_| AtomicBool::new(false)).collect());
+    let current = Arc::new(AtomicUsize::new(0));
+    let (checked, over) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let readers: Vec<_> = (0..12)
+        .map(|i| {
+            let node = nodes[i % 3].clone();
+            let (deleted, current) = (Arc::clone(&deleted), Arc::clone(&current));
+            let (checked, over) = (Arc::clone(&checked), Arc::clone(&over));
+            tokio::spawn(async move {
+                while !over.load(Ordering::SeqCst) {
+                    let now = current.load(Ordering::SeqCst);
+                    for round in [now, now.saturating_sub(1), now / 2] {
+                        let is_deleted = deleted[round].load(Ordering::SeqCst);
+                        let (found, status) = stat(&node, &digest(round as u32)).await;
+                        if is_deleted {
+                            assert_eq!(found, None, "stale read of {round} from {status:?}");
+                            checked.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for round in 0..DELETES {
+        put(&bare, &digest(round)).await;
+        current.store(round as usize, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let node = &nodes[round as usize % 3];
+        layers(node).unlink(&digest(round)).await.unwrap();
+        deleted[round as usize].store(true, Ordering::SeqCst);
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    while checked.load(Ordering::SeqCst) < 1000
+        && readers.iter().all(|reader| !reader.is_finished())
+    {
+        assert!(Instant::now() < end, "too few reads to check");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    over.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    assert!(checked.load(Ordering::SeqCst) >= 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_who_ask_four_nodes_for_a_cold_key_cost_one_call() {
+    let (redis, bare) = (Redis::start().await, bare(Duration::from_millis(100)));
+    let nodes: Vec<_> = (0..4).map(|_| node(&bare, &redis)).collect();
+    put(&bare, &digest(1)).await;
+    // Connected, and with their scripts loaded.
+    for node in &nodes {
+        stat(node, &digest(2)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let reads = bare.reads();
+    let tasks: Vec<_> = (0..10_000)
+        .map(|i| {
+            let node = nodes[i % 4].clone();
+            tokio::spawn(async move { stat(&node, &digest(1)).await.0 })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), Some(7));
+    }
+    assert_eq!(
+        bare.reads() - reads,
+        2,
+        "one of the link and one of the blob"
+    );
+}
+
+/// The read of one node is under way while another deletes: its fill comes too late.
+#[tokio::test]
+async fn a_load_that_read_before_a_delete_elsewhere_fills_nothing() {
+    let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let nodes: Vec<_> = (0..3).map(|_| node(&bare, &redis)).collect();
+    put(&bare, &digest(1)).await;
+    for node in &nodes {
+        stat(node, &digest(2)).await;
+    }
+    tokio::time::sleep(SETTLED).await;
+
+    bare.hold(true);
+    let (reader, reads) = (nodes[0].clone(), bare.reads());
+    let early = tokio::spawn(async move { stat(&reader, &digest(1)).await.0 });
+    let end = Instant::now() + Duration::from_secs(5);
+    while bare.reads() < reads + 2 {
+        assert!(Instant::now() < end, "the load has not read");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    layers(&nodes[1]).unlink(&digest(1)).await.unwrap();
+    bare.hold(false);
+    assert_eq!(early.await.unwrap(), Some(7), "it asked before the delete");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let set = "repository::library/alpine::blobs";
+    assert_eq!(redis.cli(&["SCARD", set]), "0", "a late fill came through");
+    for node in &nodes {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+}
+
+#[tokio::test]
+async fn a_delete_waits_for_a_node_that_says_nothing_until_it_has_lost_its_trust() {
+    let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let deleter = node(&bare, &redis);
+    // A node that was seen a moment ago and will never say anything.
+    let seen = async || {
+        let time = redis.cli(&["TIME"]);
+        let mut time = time.lines();
+        let seconds: u64 = time.next().unwrap().parse().unwrap();
+        let millis = seconds * 1000 + time.next().unwrap().parse::<u64>().unwrap() / 1000;
+        redis.cli(&["ZADD", "layercache::{nodes}", &millis.to_string(), "12345"]);
+    };
+    put(&bare, &digest(1)).await;
+    until_in_memory(&deleter, &digest(1)).await;
+    tokio::time::sleep(SETTLED).await;
+    seen().await;
+    let start = Instant::now();
+    layers(&deleter).unlink(&digest(1)).await.unwrap();
+    let waited = start.elapsed();
+    assert!(waited >= Duration::from_secs(2), "{waited:?}");
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_purge_reaches_redis_and_every_memory() {
+    let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let nodes: Vec<_> = (0..2).map(|_| node(&bare, &redis)).collect();
+    put(&bare, &digest(1)).await;
+    for node in &nodes {
+        until_in_memory(node, &digest(1)).await;
+    }
+    bare.inner().delete(&blob_path(&digest(1))).await.unwrap();
+    assert_eq!(
+        stat(&nodes[1], &digest(1)).await.0,
+        Some(7),
+        "collected behind the cache's back"
+    );
+    nodes[0].purge().await.unwrap();
+    for node in &nodes {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+    let left = redis.cli(&["KEYS", "blobs::*"]);
+    assert_eq!(left, "");
+}
+
+/// What an old dump brings back was deleted since: no node answers it.
+#[tokio::test]
+async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
+    let (mut redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let node = node(&bare, &redis);
+    put(&bare, &digest(1)).await;
+    until_in_memory(&node, &digest(1)).await;
+    redis.cli(&["SAVE"]);
+    layers(&node).unlink(&digest(1)).await.unwrap();
+    redis.kill();
+    redis.restart_on_same_port().await;
+    let set = "repository::library/alpine::blobs";
+    assert_eq!(
+        redis.cli(&["SCARD", set]),
+        "1",
+        "the dump has what was deleted"
+    );
+    for _ in 0..50 {
+        assert_eq!(stat(&node, &digest(1)).await.0, None);
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    assert_eq!(redis.cli(&["EXISTS", set]), "0");
+}
+
+/// A full Redis refuses a script whose first write is a `SET`, and the positive would stay.
+#[tokio::test]
+async fn redis_oom_tombstone_a_full_redis_takes_deletes() {
+    let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let nodes: Vec<_> = (0..2).map(|_| node(&bare, &redis)).collect();
+    put(&bare, &digest(1)).await;
+    for node in &nodes {
+        until_in_memory(node, &digest(1)).await;
+    }
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    tokio::time::sleep(SETTLED).await;
+    let link = Link::layer(name(), digest(1));
+    assert_eq!(
+        stat(&nodes[1], &digest(1)).await,
+        (Some(7), CacheStatus::Memory),
+        "trust stays"
+    );
+    layers(&nodes[0]).unlink(&link.digest).await.unwrap();
+    for node in &nodes {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+}

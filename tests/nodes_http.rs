@@ -1,0 +1,182 @@
+//! Three nodes of the example on one Redis and one folder, over HTTP.
+
+mod support;
+
+use reqwest::Client;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::image::{content, sha256};
+use support::redis::Redis;
+use support::registry::Registry;
+use support::server::Signal;
+use tempfile::TempDir;
+
+struct Cluster {
+    nodes: Vec<Registry>,
+    client: Client,
+    _redis: Redis,
+    _data: TempDir,
+}
+
+/// Longer than trust lasts: nodes that have been connected for so long know each other.
+const SETTLED: Duration = Duration::from_millis(2300);
+
+async fn cluster() -> Cluster {
+    let (data, redis) = (tempfile::tempdir().unwrap(), Redis::start().await);
+    let (storage, url) = (data.path().to_str().unwrap(), redis.url());
+    let args = [
+        "--storage",
+        storage,
+        "--redis",
+        &url,
+        "--redis-timeout",
+        "2s",
+    ];
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(Registry::start(&args, &[]).await);
+    }
+    tokio::time::sleep(SETTLED).await;
+    Cluster {
+        nodes,
+        client: Client::new(),
+        _redis: redis,
+        _data: data,
+    }
+}
+
+impl Cluster {
+    async fn push(&self, node: usize, seed: u64) -> String {
+        let blob = content(seed, 1000);
+        let digest = sha256(&blob);
+        let url = format!(
+            "{}/v2/a/b/blobs/uploads/?digest={digest}",
+            self.nodes[node].url()
+        );
+        let answer = self.client.post(url).body(blob).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        digest
+    }
+
+    fn blob(&self, node: usize, digest: &str) -> String {
+        format!("{}/v2/a/b/blobs/{digest}", self.nodes[node].url())
+    }
+
+    async fn head(&self, node: usize, digest: &str) -> (u16, String) {
+        head(&self.client, &self.blob(node, digest)).await
+    }
+
+    async fn warm(&self, node: usize, digest: &str) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !self.head(node, digest).await.1.ends_with("memory") {
+            assert!(Instant::now() < end, "never answered from memory");
+        }
+    }
+
+    async fn delete(&self, node: usize, digest: &str) {
+        let answer = self.client.delete(self.blob(node, digest)).send().await;
+        assert_eq!(answer.unwrap().status(), 202);
+    }
+}
+
+async fn head(client: &Client, url: &str) -> (u16, String) {
+    let answer = client.head(url).send().await.unwrap();
+    let by = answer.headers()["cache-status"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    (answer.status().as_u16(), by)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_head_that_begins_after_a_delete_was_accepted_finds_the_blob() {
+    const DELETES: u64 = 40;
+    let cluster = cluster().await;
+    let checked = Arc::new(AtomicUsize::new(0));
+    for seed in 0..DELETES {
+        let deleter = seed as usize % 3;
+        let digest = cluster.push(deleter, seed).await;
+        let (is_deleted, is_over) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let readers: Vec<_> = (0..6)
+            .map(|i| {
+                let (client, url) = (cluster.client.clone(), cluster.blob(i % 3, &digest));
+                let (is_deleted, is_over) = (Arc::clone(&is_deleted), Arc::clone(&is_over));
+                let checked = Arc::clone(&checked);
+                tokio::spawn(async move {
+                    while !is_over.load(Ordering::SeqCst) {
+                        let after = is_deleted.load(Ordering::SeqCst);
+                        let (status, by) = head(&client, &url).await;
+                        if after {
+                            assert_eq!(status, 404, "stale answer: {by}");
+                            checked.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        cluster.delete(deleter, &digest).await;
+        is_deleted.store(true, Ordering::SeqCst);
+        let (enough, end) = (
+            10 * (seed as usize + 1),
+            Instant::now() + Duration::from_secs(10),
+        );
+        while checked.load(Ordering::SeqCst) < enough
+            && readers.iter().all(|reader| !reader.is_finished())
+        {
+            assert!(Instant::now() < end, "too few answers to check");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        is_over.store(true, Ordering::SeqCst);
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    }
+    assert!(checked.load(Ordering::SeqCst) >= 10 * DELETES as usize);
+}
+
+#[tokio::test]
+async fn a_frozen_node_that_wakes_up_has_lost_its_trust() {
+    let mut cluster = cluster().await;
+    let digest = cluster.push(0, 1).await;
+    for node in 0..3 {
+        cluster.warm(node, &digest).await;
+    }
+    cluster.nodes[1].server().signal(Signal::Stop);
+    let start = Instant::now();
+    cluster.delete(0, &digest).await;
+    let waited = start.elapsed();
+    assert!(
+        waited >= Duration::from_millis(1500),
+        "{waited:?}: it may still trust"
+    );
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    cluster.nodes[1].server().signal(Signal::Cont);
+    let (status, by) = cluster.head(1, &digest).await;
+    assert_eq!(status, 404, "{by}");
+}
+
+#[tokio::test]
+async fn a_node_that_dies_does_not_keep_the_others_from_changing() {
+    let mut cluster = cluster().await;
+    let digest = cluster.push(0, 1).await;
+    cluster.warm(2, &digest).await;
+    cluster.nodes[1].server().kill();
+    for seed in 2..5 {
+        cluster.push(2, seed).await;
+    }
+    cluster.delete(0, &digest).await;
+    assert_eq!(cluster.head(2, &digest).await.0, 404);
+    // The dead one is not waited for any more.
+    let start = Instant::now();
+    cluster.push(2, 9).await;
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+}
