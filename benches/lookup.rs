@@ -2,6 +2,7 @@
 
 use divan::{Bencher, black_box};
 use futures::FutureExt;
+use layercache::layout::{Distribution, Layout};
 use layercache::{CacheStatus, CachedStore, Digest, Freshness, LayerMeta};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -23,11 +24,7 @@ fn digest(i: u16) -> Digest {
 }
 
 fn blob_path(digest: &Digest) -> Path {
-    let hex = digest.hex();
-    Path::from(format!(
-        "docker/registry/v2/blobs/sha256/{}/{hex}/data",
-        &hex[..2]
-    ))
+    Distribution::default().blob_path(digest).expect("a path")
 }
 
 /// A store whose every blob is in memory.

@@ -2,6 +2,7 @@
 
 mod support;
 
+use layercache::layout::{Distribution, Layout};
 use layercache::{
     CacheStatus, CachedStore, Digest, Freshness, Link, MemoryConfig, RedisConfig, Repository,
     RepositoryName, StoreBackend,
@@ -52,11 +53,7 @@ fn digest(i: u32) -> Digest {
 }
 
 fn blob_path(digest: &Digest) -> Path {
-    let hex = digest.hex();
-    Path::from(format!(
-        "docker/registry/v2/blobs/sha256/{}/{hex}/data",
-        &hex[..2]
-    ))
+    Distribution::default().blob_path(digest).unwrap()
 }
 
 async fn put(bare: &Bare, digest: &Digest) {

@@ -53,11 +53,13 @@ impl<B: Backend> ReadThrough<B> {
             };
             let written = link.as_ref().filter(|_| is_written);
             let ended = cache.end(change, written).await;
-            announced.and(ended).map_err(|source| {
+            if let Err(source) = announced.and(ended) {
+                cache.work().changes_unconfirmed.increment(1);
                 tracing::warn!(error = %source, "a change is done, but not confirmed");
                 let source = Arc::new(source);
-                Error::ChangeUnconfirmed { source }
-            })?;
+                return Err(Error::ChangeUnconfirmed { source });
+            }
+            cache.work().changes_done.increment(1);
             Ok(outcome)
         });
         bracket.await.unwrap_or(Err(Error::LoadLost))

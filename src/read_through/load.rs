@@ -67,18 +67,11 @@ impl<B: Backend> ReadThrough<B> {
                 .look_up(std::slice::from_ref(&question), &[rights])
                 .await;
             found = found.or(shared.into_iter().next().unwrap_or_default());
-            if self.is_answer(&question, &found) {
-                let status = CacheStatus::Redis;
-                return departure.answer(Ok(Loaded {
-                    status,
-                    ..found.into()
-                }));
-            }
         }
-        // And the leases before the backend is.
+        // And the leases before the backend is. Where nothing is missing none is asked for.
         let verified = freshness == Freshness::Verified;
         let (found, leases) = self.cache().lease(&question, found, rights, verified).await;
-        if self.is_answer(&question, &found) && !verified {
+        if !verified && self.is_answer(&question, &found) {
             let status = CacheStatus::Redis;
             return departure.answer(Ok(Loaded {
                 status,

@@ -82,8 +82,8 @@ impl TieredCache {
     /// somebody else has changed it meanwhile.
     ///
     /// # Errors
-    /// If Redis could not be told: the change is done, but what was before may be answered until
-    /// the fence lapses.
+    /// If Redis could not be told: the change is done and nothing is filled until its fence lapses,
+    /// but whether that stood all the while is not known.
     pub(crate) async fn end(&self, change: Change, written: Option<&Link>) -> Result<(), Error> {
         let ended = self.end_shared(&change, written).await;
         let generations = self.memory.generations();
@@ -100,12 +100,7 @@ impl TieredCache {
             };
             self.memory.fill(&Facts { member, meta: None }, rights);
         }
-        let result = ended.map(drop);
-        match &result {
-            Ok(()) => self.work.changes_done.increment(1),
-            Err(_) => self.work.changes_unconfirmed.increment(1),
-        }
-        result
+        ended.map(drop)
     }
 
     /// Whether memory may be filled with what was written.
