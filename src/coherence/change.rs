@@ -19,7 +19,7 @@ pub enum ChangePolicy {
 }
 
 /// A change that is under way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Change {
     policy: ChangePolicy,
     tries: u8,
@@ -81,6 +81,11 @@ impl Change {
             session: None,
             told: false,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn session(&self) -> Option<u64> {
+        self.session
     }
 
     pub(crate) const fn first(&self) -> Step {
