@@ -34,6 +34,15 @@ impl Model {
                 change.since = state.now;
                 self.turn(state, i);
             }
+            // The message is published by what goes on beside; then the call may be made.
+            ChangeAt::Next(Step::Publish) => {
+                let change = &mut state.changes[i];
+                let is_published = matches!(change.telling, Telling::Awaiting(_) | Telling::Over);
+                if !is_published && !self.bends(Rule::PublishBeforeTheCall) {
+                    return None;
+                }
+                change.at = ChangeAt::Next(change.change.published(true));
+            }
             ChangeAt::Next(Step::Call { .. }) => {
                 let change = &mut state.changes[i];
                 let (Some(outcome), Telling::Over) = (change.called, &change.telling) else {
@@ -45,7 +54,7 @@ impl Model {
                     }
                     outcome => outcome,
                 };
-                change.at = ChangeAt::Next(change.change.called(outcome, true));
+                change.at = ChangeAt::Next(change.change.called(outcome));
                 self.turn(state, i);
             }
             ChangeAt::Next(Step::End) => {
@@ -71,6 +80,7 @@ impl Model {
             ChangeAt::Next(Step::Over(_))
             | ChangeAt::Acknowledged
             | ChangeAt::Unpromised
+            | ChangeAt::Owed
             | ChangeAt::Dead => return None,
         }
         Some(())
@@ -157,7 +167,8 @@ impl Model {
             ChangeAt::Next(Step::Over(verdict)) => {
                 change.at = match verdict {
                     Verdict::Done => ChangeAt::Acknowledged,
-                    Verdict::Refused | Verdict::Open | Verdict::Owed => ChangeAt::Unpromised,
+                    Verdict::Refused | Verdict::Open => ChangeAt::Unpromised,
+                    Verdict::Owed => ChangeAt::Owed,
                 };
                 let generations = &state.nodes[change.node].coherence.generations;
                 // Where nothing was promised, memory is kept away until the fence has lapsed.
@@ -206,7 +217,7 @@ impl Model {
         let change = &state.changes[i];
         let is_due = matches!(
             change.at,
-            ChangeAt::Next(Step::Call { .. } | Step::Tell)
+            ChangeAt::Next(Step::Publish | Step::Call { .. } | Step::Tell)
                 | ChangeAt::Purging {
                     leases: true,
                     entries: true,

@@ -57,6 +57,8 @@ pub(super) enum Rule {
     NodesReadAfterThePublish,
     /// The publish comes after `BEGIN`.
     PublishAfterBegin,
+    /// The publish comes before the backend's call.
+    PublishBeforeTheCall,
     /// T counts from when the publish was confirmed.
     WaitCountsFromTheConfirmation,
     /// T is waited when the set of nodes is another one than before.

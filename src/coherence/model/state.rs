@@ -211,8 +211,10 @@ pub(super) enum ChangeAt {
         entries: bool,
     },
     Acknowledged,
-    /// Refused, owed or open: nothing was promised.
+    /// Refused, or its call may still happen: nothing was promised.
     Unpromised,
+    /// It could not be taken away yet, and will be.
+    Owed,
     Dead,
 }
 
@@ -329,9 +331,11 @@ impl State {
             && self.late.is_empty()
             && self.redis.data.slot.fence.is_empty()
             && self.nodes.iter().all(|node| node.inbox.is_empty())
+            // Nobody asks a server that nobody has greeted.
+            && self.redis.data.noted == self.redis.server
             && self.changes.iter().all(|change| {
-                use ChangeAt::{Acknowledged, Dead, Idle, Unpromised};
-                matches!(change.at, Idle | Acknowledged | Dead | Unpromised)
+                use ChangeAt::{Idle, Owed};
+                change.at == Idle || change.at.is_over() && change.at != Owed
             })
     }
 
@@ -362,6 +366,15 @@ impl Reader {
             ticket: None,
             at: Reading::Idle,
         }
+    }
+}
+
+impl ChangeAt {
+    pub(super) const fn is_over(self) -> bool {
+        matches!(
+            self,
+            Self::Acknowledged | Self::Unpromised | Self::Owed | Self::Dead
+        )
     }
 }
 

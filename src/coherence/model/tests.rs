@@ -1,8 +1,8 @@
 //! What is explored: all rules kept, in each of these worlds; and each rule bent, in the smallest.
 
-use super::Model;
 use super::rules::{Fault, Rule};
-use super::state::{Has, Kind};
+use super::state::{Has, Kind, Reading};
+use super::{ANSWERS, Model, REST};
 use stateright::{Checker, HasDiscoveries, Model as _};
 use std::time::Instant;
 
@@ -76,8 +76,9 @@ impl Model {
         let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs();
         let checker = checker.join();
         let found = checker.discoveries();
-        let wrong = ["no answer from before", "nothing stale at rest"];
-        let Some((what, path)) = wrong.iter().find_map(|name| Some((name, found.get(name)?)))
+        let Some((what, path)) = [ANSWERS, REST]
+            .iter()
+            .find_map(|name| Some((name, found.get(name)?)))
         else {
             panic!(
                 "without {rule:?} all is well: {} states",
@@ -155,6 +156,7 @@ needed! {
     nodes_read_after_the_publish:
         NodesReadAfterThePublish, world(IN_REDIS, &[1, 1], &[]).without(1);
     publish_after_begin: PublishAfterBegin, world(IN_REDIS, &[1, 1], &[]);
+    publish_before_the_call: PublishBeforeTheCall, world(WARM, &[], &[Crash(0)]);
     wait_counts_from_the_confirmation: WaitCountsFromTheConfirmation, world(WARM, &[1], &[]);
     wait_when_the_nodes_are_lost: WaitWhenTheNodesAreLost, world(WARM, &[1], &[EvictNodes]);
     wait_when_just_connected: WaitWhenJustConnected,
@@ -167,6 +169,24 @@ needed! {
         world(COLD, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
     purge_flushes_last: PurgeFlushesLast,
         world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
+}
+
+/// A model in which memory never answers, or Redis never, would prove nothing.
+#[test]
+fn reads_are_answered_from_all_tiers() {
+    use super::Action::{Load, Read};
+    for (has, found) in [
+        (WARM, vec![Read(0), Read(0)]),
+        (IN_REDIS, vec![Read(0), Load(0), Load(0), Load(0), Load(0)]),
+    ] {
+        let model = world(has, &[1], &[]);
+        let mut state = model.init_states().remove(0);
+        for action in found {
+            state = model.next_state(&state, action).expect("a possible step");
+        }
+        assert_eq!(state.readers[0].at, Reading::Done);
+        assert!(Model::answers(&state, 1), "and memory is filled");
+    }
 }
 
 /// Worlds in which more goes wrong than any one rule needs.
@@ -198,6 +218,7 @@ right! {
     a_put_that_is_given_up: world(ABSENT, &[1, 1], &[LateCall(0)])
         .changes(&[(0, Kind::Put)]).beats(&[0, 0]);
     a_delete_that_dies: world(COLD, &[1, 1], &[Crash(0)]).beats(&[0, 0]);
+    a_delete_that_dies_beside_a_memory: world(WARM, &[1], &[Crash(0)]);
     a_delete_given_up_beside_a_lost_connection:
         world(COLD, &[1], &[LateCall(0), Disconnect(1)]).beats(&[0, 1]);
     a_purge_with_evictions: world(IN_REDIS, &[1], &[EvictNodes, Disconnect(1)])
