@@ -13,9 +13,11 @@
 pub mod every_path;
 pub mod go_registry;
 pub mod guarded;
+pub mod history;
 pub mod http;
 pub mod image;
 pub mod minio;
+pub mod proxy;
 pub mod recording;
 pub mod redis;
 pub mod registry;

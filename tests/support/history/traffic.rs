@@ -1,0 +1,503 @@
+//! Readers and changers: random operations on a few keys, on all nodes, all of them recorded.
+
+use super::cluster::Cluster;
+use super::flaky::{Flaky, INJECTED};
+use super::record::{Change, Fact, History, Outcome, Read, Span, now};
+use futures::future::join_all;
+use futures::{StreamExt, stream};
+use layercache::layout::{Distribution, Layout};
+use layercache::{
+    Answer, CacheStatus, CachedStore, Digest, Error, Freshness, LayerMeta, Link, Repository,
+    RepositoryName, StoreBackend,
+};
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+const REPOSITORIES: u32 = 2;
+/// How many blobs are in use at a time.
+const SLOTS: u32 = 4;
+const READERS: usize = 2;
+const CHANGERS: usize = 2;
+
+/// What the workers share.
+#[derive(Debug)]
+struct Shared {
+    nodes: Vec<CachedStore<Flaky>>,
+    store: Flaky,
+    history: History,
+    layout: Distribution,
+    /// How often the blob of each slot was given up for a new one.
+    retired: [AtomicU32; SLOTS as usize],
+    is_over: AtomicBool,
+}
+
+/// Operations on all nodes of a cluster, until they are told to stop.
+#[derive(Debug)]
+pub struct Traffic {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// One who asks one node after the other, or always the same.
+struct Worker {
+    shared: Arc<Shared>,
+    random: fastrand::Rng,
+    node: usize,
+}
+
+impl Traffic {
+    pub fn start(cluster: &Cluster, history: &History, seed: u64) -> Self {
+        let shared = Arc::new(Shared {
+            nodes: cluster.nodes.clone(),
+            store: cluster.store.clone(),
+            history: history.clone(),
+            layout: Distribution::default(),
+            retired: Default::default(),
+            is_over: AtomicBool::new(false),
+        });
+        let mut seeds = fastrand::Rng::with_seed(seed);
+        let mut worker = |node| Worker {
+            shared: Arc::clone(&shared),
+            random: seeds.fork(),
+            node,
+        };
+        let mut workers = Vec::new();
+        for node in 0..cluster.nodes.len() {
+            workers.extend((0..READERS).map(|_| tokio::spawn(worker(node).reads())));
+            workers.extend((0..CHANGERS).map(|_| tokio::spawn(worker(node).changes())));
+        }
+        Self { shared, workers }
+    }
+
+    /// Returns when every node changes and answers as if nothing had ever happened.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub async fn wait_until_well(&self) {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        for node in 0..self.shared.nodes.len() {
+            let changed = async {
+                let repository = self.shared.repository(node, 0);
+                while repository.unlink(&digest(u32::MAX)).await.is_err() {
+                    sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let changed = timeout(PATIENCE, changed).await;
+            changed.unwrap_or_else(|_| panic!("node {node} has not recovered"));
+        }
+    }
+
+    /// Stops, and waits for what is under way.
+    pub async fn stop(self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        for worker in self.workers {
+            worker.await.unwrap();
+        }
+    }
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::SeqCst)
+    }
+
+    /// The blob that a slot has now.
+    fn blob(&self, slot: u32) -> u32 {
+        slot + SLOTS * self.retired[slot as usize].load(Ordering::SeqCst)
+    }
+
+    /// What may yet happen to a fact would explain too much: another blob takes its slot.
+    fn retire(&self, fact: Fact) {
+        let (Fact::Blob(blob) | Fact::Link(_, blob)) = fact;
+        let (slot, times) = ((blob % SLOTS) as usize, blob / SLOTS);
+        let order = Ordering::SeqCst;
+        let _ = self.retired[slot].compare_exchange(times, times + 1, order, order);
+    }
+
+    fn path(&self, fact: Fact) -> Path {
+        match fact {
+            Fact::Blob(blob) => self.layout.blob_path(&digest(blob)).unwrap(),
+            Fact::Link(repository, blob) => {
+                let link = Link::layer(name(repository), digest(blob));
+                self.layout.link_path(&link).unwrap()
+            }
+        }
+    }
+
+    fn repository(&self, node: usize, number: u32) -> Repository<StoreBackend<Flaky>> {
+        self.nodes[node].registry().repository(name(number))
+    }
+
+    fn read(&self, node: usize, facts: &[Fact], answer: Said, begin: u64, what: &'static str) {
+        let (present, status) = match answer {
+            Ok(answer) => answer,
+            Err(error) if error.contains(INJECTED) => return,
+            Err(error) => return self.history.failure(format!("{what} at {node}: {error}")),
+        };
+        self.history.read(Read {
+            facts: [facts.first().copied(), facts.get(1).copied()],
+            present,
+            span: Span::since(begin),
+            status,
+            node,
+            what,
+        });
+    }
+
+    /// `stat`, `contains` and the like, on any node.
+    async fn ask(&self, node: usize, kind: Ask, repository: u32, blob: u32) {
+        let (link, meta) = (Fact::Link(repository, blob), Fact::Blob(blob));
+        let (of, asked) = (self.repository(node, repository), digest(blob));
+        let blobs = self.nodes[node].registry().blobs();
+        let begin = now();
+        match kind {
+            Ask::Stat(freshness) => {
+                let answer = said(of.stat(&asked, freshness).await, |meta| meta.is_some());
+                self.read(node, &[link, meta], answer, begin, "stat");
+            }
+            Ask::Contains => {
+                let answer = of.contains(&asked, Freshness::Cached).await;
+                self.read(node, &[link], said(answer, |is| *is), begin, "contains");
+            }
+            Ask::BlobStat => {
+                let answer = blobs.stat(&asked, Freshness::Cached).await;
+                let answer = said(answer, |meta| meta.is_some());
+                self.read(node, &[meta], answer, begin, "blobs.stat");
+            }
+            Ask::Get { fact, head } => {
+                let options = GetOptions::new().with_head(head);
+                let result = self.nodes[node].get_opts(&self.path(fact), options).await;
+                let answer = match result {
+                    Ok(result) => Ok((true, *result.extensions.get().unwrap())),
+                    Err(object_store::Error::NotFound { .. }) => Ok((false, CacheStatus::Miss)),
+                    Err(error) => Err(error.to_string()),
+                };
+                self.read(node, &[fact], answer, begin, "get_opts");
+            }
+            Ask::StatMany => {
+                let blobs: Vec<_> = (0..SLOTS).map(|slot| self.blob(slot)).collect();
+                let digests: Vec<_> = blobs.iter().map(|blob| digest(*blob)).collect();
+                match of.stat_many(&digests, Freshness::Cached).await {
+                    Ok(answers) => {
+                        for (blob, answer) in blobs.into_iter().zip(answers) {
+                            let facts = [Fact::Link(repository, blob), Fact::Blob(blob)];
+                            let answer = said(Ok(answer), |meta| meta.is_some());
+                            self.read(node, &facts, answer, begin, "stat_many");
+                        }
+                    }
+                    Err(error) => self.read(node, &[], Err(error.to_string()), begin, "stat_many"),
+                }
+            }
+        }
+    }
+
+    async fn changed(
+        &self,
+        node: usize,
+        fact: Fact,
+        present: bool,
+        begin: u64,
+        ended: Ended,
+        what: &'static str,
+    ) {
+        let (outcome, span) = match ended {
+            Ended::Done => (Outcome::Done, Span::since(begin)),
+            Ended::Refused => (Outcome::Refused, Span::since(begin)),
+            Ended::Failed => {
+                self.store.settled(&self.path(fact)).await;
+                (Outcome::Unknown, Span::since(begin))
+            }
+            Ended::Dropped => {
+                self.retire(fact);
+                (Outcome::Unknown, Span::open(begin))
+            }
+        };
+        self.history.change(Change {
+            fact,
+            present,
+            span,
+            outcome,
+            node,
+            what,
+        });
+    }
+}
+
+/// What was answered, and by whom; or the text of an error.
+type Said = Result<(bool, CacheStatus), String>;
+
+fn said<T>(answer: Result<Answer<T>, Error>, present: impl Fn(&T) -> bool) -> Said {
+    match answer {
+        Ok(answer) => Ok((present(&answer.value), answer.status)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ask {
+    Stat(Freshness),
+    Contains,
+    BlobStat,
+    Get {
+        fact: Fact,
+        head: bool,
+    },
+    /// Of all blobs in use.
+    StatMany,
+}
+
+/// How the caller of a change saw it end.
+#[derive(Debug, Clone, Copy)]
+enum Ended {
+    Done,
+    Refused,
+    /// What the store will do with it is known when it has settled.
+    Failed,
+    /// The caller went away.
+    Dropped,
+}
+
+impl From<Result<(), Error>> for Ended {
+    fn from(result: Result<(), Error>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(Error::ChangeRefused { .. }) => Self::Refused,
+            Err(Error::Backend { .. } | Error::ChangeUnconfirmed { .. }) => Self::Failed,
+            Err(error) => panic!("a change ended with {error}"),
+        }
+    }
+}
+
+impl From<object_store::Result<()>> for Ended {
+    fn from(result: object_store::Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(object_store::Error::Generic { source, .. })
+                if matches!(source.downcast_ref(), Some(Error::ChangeRefused { .. })) =>
+            {
+                Self::Refused
+            }
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
+impl Worker {
+    fn slot(&mut self) -> u32 {
+        self.random.u32(..SLOTS)
+    }
+
+    fn question(&mut self, repository: u32, blob: u32) -> Ask {
+        let link = Fact::Link(repository, blob);
+        let get = |fact, head| Ask::Get { fact, head };
+        match self.random.u32(..1000) {
+            0..560 => Ask::Stat(Freshness::Cached),
+            560..565 => Ask::Stat(Freshness::Verified),
+            565..750 => Ask::Contains,
+            750..850 => Ask::BlobStat,
+            850..920 => get(Fact::Blob(blob), true),
+            920..930 => get(Fact::Blob(blob), false),
+            930..950 => get(link, true),
+            950..960 => get(link, false),
+            _ => Ask::StatMany,
+        }
+    }
+
+    async fn reads(mut self) {
+        while !self.shared.is_over() {
+            for _ in 0..self.random.u32(1..12) {
+                let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
+                let blob = self.shared.blob(slot);
+                let kind = self.question(repository, blob);
+                let asked = self.shared.ask(self.node, kind, repository, blob);
+                // A few go away before they are answered.
+                match self.random.u32(..100) {
+                    0 => drop(timeout(Duration::from_millis(1), asked).await),
+                    _ => asked.await,
+                }
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn changes(mut self) {
+        while !self.shared.is_over() {
+            let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
+            let blob = self.shared.blob(slot);
+            match self.random.u32(..100) {
+                0..30 => self.link(repository, blob).await,
+                30..50 => self.put_blob(blob).await,
+                50..60 => self.mount(repository, blob).await,
+                60..80 => self.unlink(repository, blob).await,
+                80..90 => self.delete_blob(blob).await,
+                _ => self.delete_many(repository).await,
+            }
+            sleep(Duration::from_millis(self.random.u64(1..40))).await;
+        }
+    }
+
+    /// Makes a change, or goes away from it; what it deletes is asked for at once everywhere.
+    async fn change<R: Into<Ended>>(
+        &mut self,
+        fact: Fact,
+        present: bool,
+        what: &'static str,
+        change: impl Future<Output = R>,
+    ) {
+        let begin = now();
+        let patience = match self.random.u32(..100) {
+            0 => Duration::from_millis(self.random.u64(..10)),
+            _ => Duration::from_secs(60),
+        };
+        let ended = match timeout(patience, change).await {
+            Ok(result) => result.into(),
+            Err(_) => Ended::Dropped,
+        };
+        let shared = Arc::clone(&self.shared);
+        shared
+            .changed(self.node, fact, present, begin, ended, what)
+            .await;
+        if let Ended::Done = ended {
+            self.look(fact).await;
+        }
+    }
+
+    /// Asks all nodes for what has just been changed.
+    async fn look(&mut self, fact: Fact) {
+        let any = self.random.u32(..REPOSITORIES);
+        let (repository, blob) = match fact {
+            Fact::Blob(blob) => (any, blob),
+            Fact::Link(repository, blob) => (repository, blob),
+        };
+        for _ in 0..3 {
+            let nodes = 0..self.shared.nodes.len();
+            let asked = nodes.map(|node| {
+                let kind = self.question(repository, blob);
+                let shared = Arc::clone(&self.shared);
+                async move { shared.ask(node, kind, repository, blob).await }
+            });
+            let asked: Vec<_> = asked.collect();
+            join_all(asked).await;
+        }
+    }
+
+    async fn link(&mut self, repository: u32, blob: u32) {
+        let fact = Fact::Link(repository, blob);
+        let shared = Arc::clone(&self.shared);
+        if self.random.bool() {
+            let repository = shared.repository(self.node, repository);
+            let digest = digest(blob);
+            let link = repository.link(&digest);
+            return self.change(fact, true, "link", link).await;
+        }
+        let (store, path) = (shared.nodes[self.node].clone(), shared.path(fact));
+        let put = async move {
+            let put = store.put(&path, digest(blob).to_string().into()).await;
+            put.map(drop)
+        };
+        self.change(fact, true, "put link", put).await;
+    }
+
+    async fn put_blob(&mut self, blob: u32) {
+        let fact = Fact::Blob(blob);
+        let (store, path) = (self.shared.nodes[self.node].clone(), self.shared.path(fact));
+        if self.random.u32(..4) == 0 {
+            let upload = async move {
+                let mut upload = store.put_multipart(&path).await?;
+                upload.put_part("content".into()).await?;
+                upload.complete().await.map(drop)
+            };
+            return self.change(fact, true, "put_multipart", upload).await;
+        }
+        let put = async move { store.put(&path, "content".into()).await.map(drop) };
+        self.change(fact, true, "put blob", put).await;
+    }
+
+    async fn mount(&mut self, repository: u32, blob: u32) {
+        let shared = Arc::clone(&self.shared);
+        let source = (repository + 1) % REPOSITORIES;
+        let into = shared.repository(self.node, repository);
+        let begin = now();
+        let result = into.mount(&name(source), &digest(blob)).await;
+        if let Ok(found) = &result {
+            let facts = [Fact::Link(source, blob), Fact::Blob(blob)];
+            let answer = Ok((found.is_some(), CacheStatus::Miss));
+            shared.read(self.node, &facts, answer, begin, "mount");
+        }
+        let ended = match result.map(|found: Option<LayerMeta>| found.is_some()) {
+            Ok(false) => return,
+            Ok(true) => Ended::Done,
+            Err(error) => Ended::from(Err(error)),
+        };
+        let fact = Fact::Link(repository, blob);
+        shared
+            .changed(self.node, fact, true, begin, ended, "mount")
+            .await;
+        if let Ended::Done = ended {
+            self.look(fact).await;
+        }
+    }
+
+    async fn unlink(&mut self, repository: u32, blob: u32) {
+        let fact = Fact::Link(repository, blob);
+        let repository = self.shared.repository(self.node, repository);
+        let digest = digest(blob);
+        self.change(fact, false, "unlink", repository.unlink(&digest))
+            .await;
+    }
+
+    async fn delete_blob(&mut self, blob: u32) {
+        let fact = Fact::Blob(blob);
+        if self.random.bool() {
+            let blobs = self.shared.nodes[self.node].registry().blobs();
+            let digest = digest(blob);
+            let delete = blobs.delete(&digest);
+            return self.change(fact, false, "blobs.delete", delete).await;
+        }
+        let (store, path) = (self.shared.nodes[self.node].clone(), self.shared.path(fact));
+        let delete = async move { store.delete(&path).await };
+        self.change(fact, false, "delete", delete).await;
+    }
+
+    /// Deletes some blobs and links in one batch.
+    async fn delete_many(&mut self, repository: u32) {
+        let shared = Arc::clone(&self.shared);
+        let blobs: Vec<_> = (0..SLOTS)
+            .filter(|_| self.random.bool())
+            .map(|slot| shared.blob(slot))
+            .collect();
+        let facts: Vec<_> = blobs
+            .into_iter()
+            .flat_map(|blob| [Fact::Link(repository, blob), Fact::Blob(blob)])
+            .filter(|_| self.random.u32(..3) > 0)
+            .collect();
+        let paths: Vec<_> = facts.iter().map(|fact| Ok(shared.path(*fact))).collect();
+        let begin = now();
+        let results = shared.nodes[self.node].delete_stream(stream::iter(paths).boxed());
+        let results: Vec<_> = results.collect().await;
+        assert_eq!(results.len(), facts.len(), "one output for each input");
+        let results = facts.iter().zip(results).map(|(fact, result)| {
+            let ended = Ended::from(result.map(drop));
+            shared.changed(self.node, *fact, false, begin, ended, "delete_stream")
+        });
+        join_all(results).await;
+        if let Some(fact) = facts.first() {
+            self.look(*fact).await;
+        }
+    }
+}
+
+fn name(repository: u32) -> RepositoryName {
+    format!("library/number-{repository}").parse().unwrap()
+}
+
+fn digest(blob: u32) -> Digest {
+    let mut hash = [7; 32];
+    hash[..4].copy_from_slice(&blob.to_be_bytes());
+    Digest::Sha256(hash)
+}
