@@ -15,7 +15,12 @@ pub(crate) struct Injector {
     network: Random,
     server: Random,
     history: History,
+    /// Whether there is a dump.
+    has_saved: bool,
 }
+
+/// How long nothing goes wrong.
+const CALM: Duration = Duration::from_millis(3500);
 
 struct Random(fastrand::Rng);
 
@@ -40,30 +45,40 @@ impl Injector {
             network: Random(random.fork()),
             server: Random(random.fork()),
             history: history.clone(),
+            has_saved: false,
         }
     }
 
     /// Until `end`; then all is healed.
     pub(crate) async fn run(&mut self, cluster: &mut Cluster, end: Instant) {
+        while Instant::now() < end {
+            // Long enough that all trust their memory again.
+            sleep(CALM).await;
+            let storm = Instant::now() + self.server.millis(200, 2500);
+            self.storm(cluster, storm.min(end)).await;
+        }
+    }
+
+    async fn storm(&mut self, cluster: &mut Cluster, end: Instant) {
         let Self {
             network,
             server,
             history,
+            has_saved,
         } = self;
         let network = async {
             while Instant::now() < end {
-                network.sleep(50, 600).await;
+                network.sleep(10, 400).await;
                 let begin = now();
                 let what = break_network(network, &cluster.proxies).await;
                 history.fault(begin, what);
             }
         };
         let server = async {
-            let mut has_saved = false;
             while Instant::now() < end {
-                server.sleep(100, 1500).await;
+                server.sleep(10, 800).await;
                 let begin = now();
-                let what = break_server(server, &mut cluster.redis, &mut has_saved).await;
+                let what = break_server(server, &mut cluster.redis, has_saved).await;
                 history.fault(begin, what);
             }
         };

@@ -20,9 +20,10 @@ use tokio::time::{sleep, timeout};
 
 const REPOSITORIES: u32 = 2;
 /// How many blobs are in use at a time.
-const SLOTS: u32 = 4;
-const READERS: usize = 2;
-const CHANGERS: usize = 2;
+const SLOTS: u32 = 6;
+/// Of each node: most of them wait for something while the network is bad.
+const READERS: usize = 8;
+const CHANGERS: usize = 6;
 
 /// What the workers share.
 #[derive(Debug)]
@@ -321,7 +322,7 @@ impl Worker {
                     _ => asked.await,
                 }
             }
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(self.random.u64(2..10))).await;
         }
     }
 
@@ -337,7 +338,7 @@ impl Worker {
                 80..90 => self.delete_blob(blob).await,
                 _ => self.delete_many(repository).await,
             }
-            sleep(Duration::from_millis(self.random.u64(1..40))).await;
+            sleep(Duration::from_millis(self.random.u64(1..150))).await;
         }
     }
 
