@@ -20,7 +20,7 @@ pub(crate) struct Injector {
 }
 
 /// How long nothing goes wrong.
-const CALM: Duration = Duration::from_millis(3500);
+const CALM: Duration = Duration::from_millis(1200);
 
 struct Random(fastrand::Rng);
 

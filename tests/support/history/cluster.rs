@@ -16,6 +16,12 @@ pub struct Cluster {
     pub redis: Redis,
 }
 
+// All of it short, so that many faults and their ends fit into a test.
+const TIMEOUT: Duration = Duration::from_millis(200);
+pub const TRUST: Duration = Duration::from_millis(400);
+const LEASE: Duration = Duration::from_secs(1);
+const FENCE: Duration = Duration::from_secs(2);
+
 impl Cluster {
     pub async fn start(nodes: usize, store: Flaky, redis: Redis) -> Self {
         let mut cluster = Self {
@@ -27,7 +33,11 @@ impl Cluster {
         for _ in 0..nodes {
             let proxy = Proxy::start(cluster.redis.port()).await;
             let url = format!("redis://127.0.0.1:{}", proxy.port());
-            let config = RedisConfig::new(url).with_timeout(Duration::from_millis(200));
+            let config = RedisConfig::new(url)
+                .with_timeout(TIMEOUT)
+                .with_trust(TRUST)
+                .with_lease(LEASE)
+                .with_fence(FENCE);
             let builder = CachedStore::builder(cluster.store.clone());
             let builder = builder.memory(MemoryConfig::default()).redis(config);
             cluster.nodes.push(builder.unwrap().build());

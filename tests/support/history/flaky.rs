@@ -74,10 +74,10 @@ impl Flaky {
 
     /// Mostly short, sometimes longer than the memory of anybody.
     async fn pause(&self) {
-        let millis = self.random(|random| match random.u32(..100) {
-            0..60 => 0,
-            60..92 => random.u64(1..4),
-            92..99 => random.u64(5..40),
+        let millis = self.random(|random| match random.u32(..1000) {
+            0..700 => 0,
+            700..960 => random.u64(1..4),
+            960..996 => random.u64(5..40),
             _ => random.u64(100..800),
         });
         if millis > 0 {

@@ -23,7 +23,7 @@ const REPOSITORIES: u32 = 2;
 const SLOTS: u32 = 6;
 /// Of each node: most of them wait for something while the network is bad.
 const READERS: usize = 8;
-const CHANGERS: usize = 6;
+const CHANGERS: usize = 3;
 
 /// What the workers share.
 #[derive(Debug)]
@@ -305,13 +305,14 @@ impl Worker {
             920..930 => get(Fact::Blob(blob), false),
             930..950 => get(link, true),
             950..960 => get(link, false),
+            960..997 => Ask::Contains,
             _ => Ask::StatMany,
         }
     }
 
     async fn reads(mut self) {
         while !self.shared.is_over() {
-            for _ in 0..self.random.u32(1..12) {
+            for _ in 0..self.random.u32(1..30) {
                 let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
                 let blob = self.shared.blob(slot);
                 let kind = self.question(repository, blob);
@@ -326,19 +327,26 @@ impl Worker {
         }
     }
 
+    /// Mostly there is what is asked for, and in memory: what is deleted is soon put again, and then
+    /// left alone for a while.
     async fn changes(mut self) {
         while !self.shared.is_over() {
             let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
             let blob = self.shared.blob(slot);
-            match self.random.u32(..100) {
-                0..30 => self.link(repository, blob).await,
-                30..50 => self.put_blob(blob).await,
-                50..60 => self.mount(repository, blob).await,
-                60..80 => self.unlink(repository, blob).await,
-                80..90 => self.delete_blob(blob).await,
-                _ => self.delete_many(repository).await,
+            let is_blob = self.random.u32(..3) == 0;
+            match self.random.u32(..10) {
+                0 => self.delete_many(repository).await,
+                1 => {}
+                _ if is_blob => self.delete_blob(blob).await,
+                _ => self.unlink(repository, blob).await,
             }
-            sleep(Duration::from_millis(self.random.u64(1..150))).await;
+            sleep(Duration::from_millis(self.random.u64(..20))).await;
+            match self.random.u32(..8) {
+                _ if is_blob => self.put_blob(blob).await,
+                0 => self.mount(repository, blob).await,
+                _ => self.link(repository, blob).await,
+            }
+            sleep(Duration::from_millis(self.random.u64(50..400))).await;
         }
     }
 
@@ -364,26 +372,20 @@ impl Worker {
             .changed(self.node, fact, present, begin, ended, what)
             .await;
         if let Ended::Done = ended {
-            self.look(fact).await;
+            self.look(fact);
         }
     }
 
-    /// Asks all nodes for what has just been changed.
-    async fn look(&mut self, fact: Fact) {
-        let any = self.random.u32(..REPOSITORIES);
+    /// Asks all nodes for what has just been changed, and does not wait for their answers.
+    fn look(&mut self, fact: Fact) {
         let (repository, blob) = match fact {
-            Fact::Blob(blob) => (any, blob),
+            Fact::Blob(blob) => (self.random.u32(..REPOSITORIES), blob),
             Fact::Link(repository, blob) => (repository, blob),
         };
-        for _ in 0..3 {
-            let nodes = 0..self.shared.nodes.len();
-            let asked = nodes.map(|node| {
-                let kind = self.question(repository, blob);
-                let shared = Arc::clone(&self.shared);
-                async move { shared.ask(node, kind, repository, blob).await }
-            });
-            let asked: Vec<_> = asked.collect();
-            join_all(asked).await;
+        for node in 0..self.shared.nodes.len() {
+            let kind = self.question(repository, blob);
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move { shared.ask(node, kind, repository, blob).await });
         }
     }
 
@@ -440,7 +442,7 @@ impl Worker {
             .changed(self.node, fact, true, begin, ended, "mount")
             .await;
         if let Ended::Done = ended {
-            self.look(fact).await;
+            self.look(fact);
         }
     }
 
@@ -469,7 +471,7 @@ impl Worker {
     async fn delete_many(&mut self, repository: u32) {
         let shared = Arc::clone(&self.shared);
         let blobs: Vec<_> = (0..SLOTS)
-            .filter(|_| self.random.bool())
+            .filter(|_| self.random.u32(..4) == 0)
             .map(|slot| shared.blob(slot))
             .collect();
         let facts: Vec<_> = blobs
@@ -488,7 +490,7 @@ impl Worker {
         });
         join_all(results).await;
         if let Some(fact) = facts.first() {
-            self.look(*fact).await;
+            self.look(*fact);
         }
     }
 }
