@@ -11,11 +11,11 @@ mod support;
 use injector::Injector;
 use std::env;
 use std::time::{Duration, Instant};
-use support::history::check::{Verdict, check};
+use support::history::check::Verdict;
 use support::history::cluster::Cluster;
 use support::history::flaky::Flaky;
-use support::history::record::{History, Outcome, Records};
-use support::history::report::report;
+use support::history::record::History;
+use support::history::report::judge;
 use support::history::traffic::Traffic;
 use support::redis::Redis;
 
@@ -76,35 +76,5 @@ async fn round(seed: u64) -> Verdict {
     // Whatever has happened, all goes on as before.
     traffic.wait_until_well().await;
     traffic.stop().await;
-    verdict(seed, &history.take())
-}
-
-fn verdict(seed: u64, records: &Records) -> Verdict {
-    let verdict = check(records);
-    let count = |outcome| {
-        let changes = records.changes.iter();
-        changes.filter(|change| change.outcome == outcome).count()
-    };
-    println!(
-        "seed {seed}: {} reads, {} decided, {} from memory, {} from Redis; \
-         {} changes done, {} refused, {} unknown; {} faults",
-        records.reads.len(),
-        verdict.decided,
-        verdict.from_memory,
-        verdict.from_redis,
-        count(Outcome::Done),
-        count(Outcome::Refused),
-        count(Outcome::Unknown),
-        records.faults.len(),
-    );
-    let failures = records.failures.join("\n");
-    assert!(failures.is_empty(), "seed {seed}:\n{failures}");
-    if let Some(wrong) = verdict.wrong.first() {
-        panic!(
-            "seed {seed}: {} wrong reads; the first:\n{}",
-            verdict.wrong.len(),
-            report(records, wrong)
-        );
-    }
-    verdict
+    judge(&format!("seed {seed}"), &history.take())
 }

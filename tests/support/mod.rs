@@ -10,6 +10,7 @@
     reason = "a test's own futures stay on its thread"
 )]
 
+pub mod bucket;
 pub mod every_path;
 pub mod go_registry;
 pub mod guarded;

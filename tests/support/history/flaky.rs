@@ -61,6 +61,12 @@ impl Flaky {
         }
     }
 
+    /// Puts an object behind everybody's back, at once.
+    pub async fn put_now(&self, path: &Path, content: impl Into<PutPayload>) {
+        let put = self.inner.store.put(path, content.into()).await;
+        put.expect("memory takes all");
+    }
+
     /// Returns when no change of `path` that has failed can still happen.
     pub async fn settled(&self, path: &Path) {
         while self.inner.late.lock().unwrap().contains_key(path) {

@@ -1,5 +1,6 @@
 //! What led to an answer that nothing explains.
 
+use super::check::{Verdict, check};
 use super::record::{Change, Fact, Outcome, Read, Records, Span};
 use std::fmt::Write;
 
@@ -7,8 +8,39 @@ use std::fmt::Write;
 const MARGIN: u64 = 300_000_000;
 const MOST_LINES: usize = 200;
 
+/// Checks a history, and says how much was in it.
+///
+/// # Panics
+/// If an answer is wrong, with what led to it; or if anything failed that must not.
+pub fn judge(name: &str, records: &Records) -> Verdict {
+    let verdict = check(records);
+    let count = |outcome| {
+        let changes = records.changes.iter();
+        changes.filter(|change| change.outcome == outcome).count()
+    };
+    println!(
+        "{name}: {} reads, {} decided, {} from memory, {} from Redis; \
+         {} changes done, {} refused, {} unknown; {} faults",
+        records.reads.len(),
+        verdict.decided,
+        verdict.from_memory,
+        verdict.from_redis,
+        count(Outcome::Done),
+        count(Outcome::Refused),
+        count(Outcome::Unknown),
+        records.faults.len(),
+    );
+    let failures = records.failures.join("\n");
+    assert!(failures.is_empty(), "{name}:\n{failures}");
+    if let Some(first) = verdict.wrong.first() {
+        let (count, history) = (verdict.wrong.len(), report(records, first));
+        panic!("{name}: {count} wrong answers; the first:\n{history}");
+    }
+    verdict
+}
+
 /// All that was done to the facts of a read shortly before it and while it ran.
-pub fn report(records: &Records, wrong: &Read) -> String {
+fn report(records: &Records, wrong: &Read) -> String {
     let is_near = |span: Span| span.end >= earliest(records, wrong) && span.begin <= wrong.span.end;
     let mut lines = Vec::new();
     for change in &records.changes {
