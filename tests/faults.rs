@@ -3,6 +3,7 @@
 
 mod support;
 
+use futures::future::join_all;
 use layercache::layout::{Distribution, Layout};
 use layercache::{
     CacheStatus, CachedStore, Digest, Freshness, Repository, RepositoryName, StoreBackend,
@@ -14,7 +15,7 @@ use support::history::cluster::{Cluster, TRUST};
 use support::history::flaky::Flaky;
 use support::history::record::{History, Outcome};
 use support::history::report::judge;
-use support::history::traffic::Traffic;
+use support::history::traffic::{Load, Traffic};
 use support::image::sha256;
 use support::proxy::Line;
 use support::redis::Redis;
@@ -282,6 +283,37 @@ async fn a_node_that_hears_nothing_has_lost_its_trust_before_a_delete_returns() 
     }
 }
 
+/// Whatever the last thing was that got through: a connection that was being made is given up, and
+/// made anew.
+#[tokio::test]
+async fn a_network_that_fails_amid_a_connection_is_noticed() {
+    let cluster = Cluster::start(12, Flaky::new(1, 0), Redis::start().await).await;
+    until_settled(&cluster).await;
+    let late = Line::Delay(Duration::from_millis(5), Duration::from_millis(6));
+    let nodes = cluster.nodes.iter().zip(&cluster.proxies).zip(1..);
+    let recoveries = nodes.map(async |((node, proxy), i)| {
+        proxy.set(Line::Flow, late);
+        proxy.reset();
+        sleep(Duration::from_millis(2)).await;
+        let connects = tokio::spawn({
+            let node = node.clone();
+            async move { contains(&node, &digest(1)).await }
+        });
+        sleep(Duration::from_millis(4) * i).await;
+        proxy.set(Line::Flow, Line::Swallow);
+        connects.await.unwrap();
+        proxy.heal();
+        let recovers = async {
+            while layers(node).unlink(&digest(i)).await.is_err() {
+                sleep(TRUST / 10).await;
+            }
+        };
+        let recovered = timeout(PATIENCE / 2, recovers).await;
+        recovered.unwrap_or_else(|_| panic!("node {i} has not recovered"));
+    });
+    join_all(recoveries).await;
+}
+
 /// A small Redis with a policy for caches throws leases and fences away like anything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn evicted_leases_and_fences_let_nothing_stale_through() {
@@ -291,7 +323,12 @@ async fn evicted_leases_and_fences_let_nothing_stale_through() {
     let store = Flaky::new(1, 200);
     let cluster = Cluster::start(3, store.clone(), redis).await;
     let history = History::default();
-    let traffic = Traffic::start(&cluster, &history, 1);
+    let load = Load {
+        blobs: 3,
+        readers: 4,
+        changers: 2,
+    };
+    let traffic = Traffic::start(&cluster, &history, 1, load);
     let end = Instant::now() + TIME;
     let floods: Vec<_> = (0..6u32)
         .map(|flood| tokio::spawn(fill(cluster.nodes[flood as usize % 3].clone(), flood, end)))

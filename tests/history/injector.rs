@@ -20,7 +20,7 @@ pub(crate) struct Injector {
 }
 
 /// How long nothing goes wrong.
-const CALM: Duration = Duration::from_millis(1200);
+const CALM: Duration = Duration::from_millis(2000);
 
 struct Random(fastrand::Rng);
 
@@ -53,8 +53,16 @@ impl Injector {
     pub(crate) async fn run(&mut self, cluster: &mut Cluster, end: Instant) {
         while Instant::now() < end {
             // Long enough that all trust their memory again.
-            sleep(CALM).await;
-            let storm = Instant::now() + self.server.millis(200, 2500);
+            let calm = Instant::now() + CALM;
+            while Instant::now() < calm {
+                // That a cache forgets is no fault.
+                evict(
+                    &cluster.redis,
+                    ["repository::*", "blobs::*"][self.server.below(2)],
+                );
+                self.server.sleep(50, 400).await;
+            }
+            let storm = Instant::now() + self.server.millis(200, 2000);
             self.storm(cluster, storm.min(end)).await;
         }
     }

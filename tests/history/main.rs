@@ -16,12 +16,12 @@ use support::history::cluster::Cluster;
 use support::history::flaky::Flaky;
 use support::history::record::History;
 use support::history::report::judge;
-use support::history::traffic::Traffic;
+use support::history::traffic::{Load, Traffic};
 use support::redis::Redis;
 
 const NODES: usize = 3;
 /// How long faults are injected by one seed.
-const ROUND: Duration = Duration::from_secs(15);
+const ROUND: Duration = Duration::from_secs(12);
 /// How many seeds run at a time: they mostly wait.
 const ABREAST: u64 = 2;
 /// One call to the store in so many fails.
@@ -70,11 +70,21 @@ async fn round(seed: u64) -> Verdict {
     let store = Flaky::new(seed, STORE_FAILS);
     let mut cluster = Cluster::start(NODES, store, Redis::start().await).await;
     let history = History::default();
-    let traffic = Traffic::start(&cluster, &history, seed);
+    let traffic = Traffic::start(&cluster, &history, seed, load(seed));
     let mut injector = Injector::new(&history, seed);
     injector.run(&mut cluster, Instant::now() + ROUND).await;
     // Whatever has happened, all goes on as before.
     traffic.wait_until_well().await;
     traffic.stop().await;
     judge(&format!("seed {seed}"), &history.take())
+}
+
+fn load(seed: u64) -> Load {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut one_of = |choices: [u8; 3]| choices[random.usize(..3)];
+    Load {
+        blobs: one_of([1, 3, 6]).into(),
+        readers: one_of([1, 2, 8]).into(),
+        changers: one_of([1, 2, 3]).into(),
+    }
 }

@@ -82,8 +82,8 @@ impl Flaky {
     async fn pause(&self) {
         let millis = self.random(|random| match random.u32(..1000) {
             0..700 => 0,
-            700..960 => random.u64(1..4),
-            960..996 => random.u64(5..40),
+            700..930 => random.u64(1..4),
+            930..990 => random.u64(5..40),
             _ => random.u64(100..800),
         });
         if millis > 0 {

@@ -12,6 +12,7 @@ use layercache::{
 };
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,11 +20,17 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 const REPOSITORIES: u32 = 2;
-/// How many blobs are in use at a time.
-const SLOTS: u32 = 6;
-/// Of each node: most of them wait for something while the network is bad.
-const READERS: usize = 8;
-const CHANGERS: usize = 3;
+
+/// How much is done at a time. Few who ask little leave a node that hears nothing unaware of it, and
+/// many who ask much overlap with all there is.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// How many blobs are in use.
+    pub blobs: u32,
+    /// Of each node.
+    pub readers: usize,
+    pub changers: usize,
+}
 
 /// What the workers share.
 #[derive(Debug)]
@@ -32,8 +39,8 @@ struct Shared {
     store: Flaky,
     history: History,
     layout: Distribution,
-    /// How often the blob of each slot was given up for a new one.
-    retired: [AtomicU32; SLOTS as usize],
+    /// For each blob in use, how often it was given up for a new one.
+    retired: Vec<AtomicU32>,
     is_over: AtomicBool,
 }
 
@@ -52,13 +59,13 @@ struct Worker {
 }
 
 impl Traffic {
-    pub fn start(cluster: &Cluster, history: &History, seed: u64) -> Self {
+    pub fn start(cluster: &Cluster, history: &History, seed: u64, load: Load) -> Self {
         let shared = Arc::new(Shared {
             nodes: cluster.nodes.clone(),
             store: cluster.store.clone(),
             history: history.clone(),
             layout: Distribution::default(),
-            retired: Default::default(),
+            retired: (0..load.blobs).map(|_| AtomicU32::new(0)).collect(),
             is_over: AtomicBool::new(false),
         });
         let mut seeds = fastrand::Rng::with_seed(seed);
@@ -69,8 +76,8 @@ impl Traffic {
         };
         let mut workers = Vec::new();
         for node in 0..cluster.nodes.len() {
-            workers.extend((0..READERS).map(|_| tokio::spawn(worker(node).reads())));
-            workers.extend((0..CHANGERS).map(|_| tokio::spawn(worker(node).changes())));
+            workers.extend((0..load.readers).map(|_| tokio::spawn(worker(node).reads())));
+            workers.extend((0..load.changers).map(|_| tokio::spawn(worker(node).changes())));
         }
         Self { shared, workers }
     }
@@ -107,15 +114,19 @@ impl Shared {
         self.is_over.load(Ordering::SeqCst)
     }
 
+    fn slots(&self) -> u32 {
+        self.retired.len() as u32
+    }
+
     /// The blob that a slot has now.
     fn blob(&self, slot: u32) -> u32 {
-        slot + SLOTS * self.retired[slot as usize].load(Ordering::SeqCst)
+        slot + self.slots() * self.retired[slot as usize].load(Ordering::SeqCst)
     }
 
     /// What may yet happen to a fact would explain too much: another blob takes its slot.
     fn retire(&self, fact: Fact) {
         let (Fact::Blob(blob) | Fact::Link(_, blob)) = fact;
-        let (slot, times) = ((blob % SLOTS) as usize, blob / SLOTS);
+        let (slot, times) = ((blob % self.slots()) as usize, blob / self.slots());
         let order = Ordering::SeqCst;
         let _ = self.retired[slot].compare_exchange(times, times + 1, order, order);
     }
@@ -181,7 +192,7 @@ impl Shared {
                 self.read(node, &[fact], answer, begin, "get_opts");
             }
             Ask::StatMany => {
-                let blobs: Vec<_> = (0..SLOTS).map(|slot| self.blob(slot)).collect();
+                let blobs: Vec<_> = (0..self.slots()).map(|slot| self.blob(slot)).collect();
                 let digests: Vec<_> = blobs.iter().map(|blob| digest(*blob)).collect();
                 match of.stat_many(&digests, Freshness::Cached).await {
                     Ok(answers) => {
@@ -290,7 +301,16 @@ impl From<object_store::Result<()>> for Ended {
 
 impl Worker {
     fn slot(&mut self) -> u32 {
-        self.random.u32(..SLOTS)
+        self.random.u32(..self.shared.slots())
+    }
+
+    /// Mostly between the first two, sometimes between the other two.
+    async fn sleep(&mut self, mostly: Range<u64>, sometimes: Range<u64>) {
+        let millis = match self.random.u32(..3) {
+            0 => self.random.u64(sometimes),
+            _ => self.random.u64(mostly),
+        };
+        sleep(Duration::from_millis(millis)).await;
     }
 
     fn question(&mut self, repository: u32, blob: u32) -> Ask {
@@ -312,6 +332,9 @@ impl Worker {
 
     async fn reads(mut self) {
         while !self.shared.is_over() {
+            if self.random.u32(..200) == 0 {
+                self.shared.nodes[self.node].flush_memory();
+            }
             for _ in 0..self.random.u32(1..30) {
                 let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
                 let blob = self.shared.blob(slot);
@@ -340,13 +363,13 @@ impl Worker {
                 _ if is_blob => self.delete_blob(blob).await,
                 _ => self.unlink(repository, blob).await,
             }
-            sleep(Duration::from_millis(self.random.u64(..20))).await;
+            self.sleep(0..20, 50..500).await;
             match self.random.u32(..8) {
                 _ if is_blob => self.put_blob(blob).await,
                 0 => self.mount(repository, blob).await,
                 _ => self.link(repository, blob).await,
             }
-            sleep(Duration::from_millis(self.random.u64(50..400))).await;
+            self.sleep(50..400, 0..20).await;
         }
     }
 
@@ -470,7 +493,7 @@ impl Worker {
     /// Deletes some blobs and links in one batch.
     async fn delete_many(&mut self, repository: u32) {
         let shared = Arc::clone(&self.shared);
-        let blobs: Vec<_> = (0..SLOTS)
+        let blobs: Vec<_> = (0..shared.slots())
             .filter(|_| self.random.u32(..4) == 0)
             .map(|slot| shared.blob(slot))
             .collect();
