@@ -86,5 +86,6 @@ fn load(seed: u64) -> Load {
         blobs: one_of([1, 3, 6]).into(),
         readers: one_of([1, 2, 8]).into(),
         changers: one_of([1, 2, 3]).into(),
+        first_changers: one_of([0, 1, 2]).into(),
     }
 }

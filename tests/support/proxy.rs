@@ -67,11 +67,6 @@ impl Proxy {
         });
     }
 
-    /// Holds both directions.
-    pub fn freeze(&self) {
-        self.set(Line::Hold, Line::Hold);
-    }
-
     /// Ends all connections.
     pub fn reset(&self) {
         self.faults.send_modify(|faults| faults.resets += 1);

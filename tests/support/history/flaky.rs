@@ -78,7 +78,7 @@ impl Flaky {
         draw(&mut self.inner.random.lock().unwrap())
     }
 
-    /// Mostly short, sometimes longer than the memory of anybody.
+    /// Mostly short, sometimes longer than any trust.
     async fn pause(&self) {
         let millis = self.random(|random| match random.u32(..1000) {
             0..700 => 0,
@@ -111,6 +111,13 @@ impl Flaky {
         path: &Path,
         change: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        // What is under way for longer meets more.
+        if self.random(|random| random.u32(..4) == 0) {
+            sleep(Duration::from_millis(
+                self.random(|random| random.u64(5..80)),
+            ))
+            .await;
+        }
         self.pause().await;
         let result = match self.fate() {
             Fate::Works => change.await,

@@ -29,7 +29,10 @@ pub struct Load {
     pub blobs: u32,
     /// Of each node.
     pub readers: usize,
+    /// Of each node but the first.
     pub changers: usize,
+    /// Of the first node: with none it may go without Redis for long and not notice.
+    pub first_changers: usize,
 }
 
 /// What the workers share.
@@ -77,7 +80,11 @@ impl Traffic {
         let mut workers = Vec::new();
         for node in 0..cluster.nodes.len() {
             workers.extend((0..load.readers).map(|_| tokio::spawn(worker(node).reads())));
-            workers.extend((0..load.changers).map(|_| tokio::spawn(worker(node).changes())));
+            let changers = match node {
+                0 => load.first_changers,
+                _ => load.changers,
+            };
+            workers.extend((0..changers).map(|_| tokio::spawn(worker(node).changes())));
         }
         Self { shared, workers }
     }
@@ -306,8 +313,8 @@ impl Worker {
 
     /// Mostly between the first two, sometimes between the other two.
     async fn sleep(&mut self, mostly: Range<u64>, sometimes: Range<u64>) {
-        let millis = match self.random.u32(..3) {
-            0 => self.random.u64(sometimes),
+        let millis = match self.random.u32(..5) {
+            0 | 1 => self.random.u64(sometimes),
             _ => self.random.u64(mostly),
         };
         sleep(Duration::from_millis(millis)).await;
@@ -363,7 +370,7 @@ impl Worker {
                 _ if is_blob => self.delete_blob(blob).await,
                 _ => self.unlink(repository, blob).await,
             }
-            self.sleep(0..20, 50..500).await;
+            self.sleep(0..20, 50..600).await;
             match self.random.u32(..8) {
                 _ if is_blob => self.put_blob(blob).await,
                 0 => self.mount(repository, blob).await,
