@@ -327,7 +327,7 @@ async fn evicted_leases_and_fences_let_nothing_stale_through() {
         blobs: 3,
         readers: 4,
         changers: 2,
-        first_changers: 2,
+        has_quiet: false,
     };
     let traffic = Traffic::start(&cluster, &history, 1, load);
     let end = Instant::now() + TIME;

@@ -1,17 +1,13 @@
 //! Readers and changers: random operations on a few keys, on all nodes, all of them recorded.
 
+use super::ask::{Ask, Ended, Shared, digest, name};
 use super::cluster::Cluster;
-use super::flaky::{Flaky, INJECTED};
-use super::record::{Change, Fact, History, Outcome, Read, Span, now};
+use super::record::{Fact, History, now};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
-use layercache::layout::{Distribution, Layout};
-use layercache::{
-    Answer, CacheStatus, CachedStore, Digest, Error, Freshness, LayerMeta, Link, Repository,
-    RepositoryName, StoreBackend,
-};
-use object_store::path::Path;
-use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use layercache::layout::Distribution;
+use layercache::{CacheStatus, Freshness, LayerMeta};
+use object_store::{ObjectStore, ObjectStoreExt};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -21,30 +17,18 @@ use tokio::time::{sleep, timeout};
 
 const REPOSITORIES: u32 = 2;
 
-/// How much is done at a time. Few who ask little leave a node that hears nothing unaware of it, and
-/// many who ask much overlap with all there is.
+/// How much is done at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// How many blobs are in use.
     pub blobs: u32,
     /// Of each node.
     pub readers: usize,
-    /// Of each node but the first.
+    /// Of each node that is not quiet.
     pub changers: usize,
-    /// Of the first node: with none it may go without Redis for long and not notice.
-    pub first_changers: usize,
-}
-
-/// What the workers share.
-#[derive(Debug)]
-struct Shared {
-    nodes: Vec<CachedStore<Flaky>>,
-    store: Flaky,
-    history: History,
-    layout: Distribution,
-    /// For each blob in use, how often it was given up for a new one.
-    retired: Vec<AtomicU32>,
-    is_over: AtomicBool,
+    /// Whether the first node changes nothing and is asked only what it may have in memory: it can
+    /// be without Redis for long and not notice.
+    pub has_quiet: bool,
 }
 
 /// Operations on all nodes of a cluster, until they are told to stop.
@@ -69,6 +53,7 @@ impl Traffic {
             history: history.clone(),
             layout: Distribution::default(),
             retired: (0..load.blobs).map(|_| AtomicU32::new(0)).collect(),
+            has_quiet: load.has_quiet,
             is_over: AtomicBool::new(false),
         });
         let mut seeds = fastrand::Rng::with_seed(seed);
@@ -81,7 +66,7 @@ impl Traffic {
         for node in 0..cluster.nodes.len() {
             workers.extend((0..load.readers).map(|_| tokio::spawn(worker(node).reads())));
             let changers = match node {
-                0 => load.first_changers,
+                0 if load.has_quiet => 0,
                 _ => load.changers,
             };
             workers.extend((0..changers).map(|_| tokio::spawn(worker(node).changes())));
@@ -116,196 +101,6 @@ impl Traffic {
     }
 }
 
-impl Shared {
-    fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::SeqCst)
-    }
-
-    fn slots(&self) -> u32 {
-        self.retired.len() as u32
-    }
-
-    /// The blob that a slot has now.
-    fn blob(&self, slot: u32) -> u32 {
-        slot + self.slots() * self.retired[slot as usize].load(Ordering::SeqCst)
-    }
-
-    /// What may yet happen to a fact would explain too much: another blob takes its slot.
-    fn retire(&self, fact: Fact) {
-        let (Fact::Blob(blob) | Fact::Link(_, blob)) = fact;
-        let (slot, times) = ((blob % self.slots()) as usize, blob / self.slots());
-        let order = Ordering::SeqCst;
-        let _ = self.retired[slot].compare_exchange(times, times + 1, order, order);
-    }
-
-    fn path(&self, fact: Fact) -> Path {
-        match fact {
-            Fact::Blob(blob) => self.layout.blob_path(&digest(blob)).unwrap(),
-            Fact::Link(repository, blob) => {
-                let link = Link::layer(name(repository), digest(blob));
-                self.layout.link_path(&link).unwrap()
-            }
-        }
-    }
-
-    fn repository(&self, node: usize, number: u32) -> Repository<StoreBackend<Flaky>> {
-        self.nodes[node].registry().repository(name(number))
-    }
-
-    fn read(&self, node: usize, facts: &[Fact], answer: Said, begin: u64, what: &'static str) {
-        let (present, status) = match answer {
-            Ok(answer) => answer,
-            Err(error) if error.contains(INJECTED) => return,
-            Err(error) => return self.history.failure(format!("{what} at {node}: {error}")),
-        };
-        self.history.read(Read {
-            facts: [facts.first().copied(), facts.get(1).copied()],
-            present,
-            span: Span::since(begin),
-            status,
-            node,
-            what,
-        });
-    }
-
-    /// `stat`, `contains` and the like, on any node.
-    async fn ask(&self, node: usize, kind: Ask, repository: u32, blob: u32) {
-        let (link, meta) = (Fact::Link(repository, blob), Fact::Blob(blob));
-        let (of, asked) = (self.repository(node, repository), digest(blob));
-        let blobs = self.nodes[node].registry().blobs();
-        let begin = now();
-        match kind {
-            Ask::Stat(freshness) => {
-                let answer = said(of.stat(&asked, freshness).await, |meta| meta.is_some());
-                self.read(node, &[link, meta], answer, begin, "stat");
-            }
-            Ask::Contains => {
-                let answer = of.contains(&asked, Freshness::Cached).await;
-                self.read(node, &[link], said(answer, |is| *is), begin, "contains");
-            }
-            Ask::BlobStat => {
-                let answer = blobs.stat(&asked, Freshness::Cached).await;
-                let answer = said(answer, |meta| meta.is_some());
-                self.read(node, &[meta], answer, begin, "blobs.stat");
-            }
-            Ask::Get { fact, head } => {
-                let options = GetOptions::new().with_head(head);
-                let result = self.nodes[node].get_opts(&self.path(fact), options).await;
-                let answer = match result {
-                    Ok(result) => Ok((true, *result.extensions.get().unwrap())),
-                    Err(object_store::Error::NotFound { .. }) => Ok((false, CacheStatus::Miss)),
-                    Err(error) => Err(error.to_string()),
-                };
-                self.read(node, &[fact], answer, begin, "get_opts");
-            }
-            Ask::StatMany => {
-                let blobs: Vec<_> = (0..self.slots()).map(|slot| self.blob(slot)).collect();
-                let digests: Vec<_> = blobs.iter().map(|blob| digest(*blob)).collect();
-                match of.stat_many(&digests, Freshness::Cached).await {
-                    Ok(answers) => {
-                        for (blob, answer) in blobs.into_iter().zip(answers) {
-                            let facts = [Fact::Link(repository, blob), Fact::Blob(blob)];
-                            let answer = said(Ok(answer), |meta| meta.is_some());
-                            self.read(node, &facts, answer, begin, "stat_many");
-                        }
-                    }
-                    Err(error) => self.read(node, &[], Err(error.to_string()), begin, "stat_many"),
-                }
-            }
-        }
-    }
-
-    async fn changed(
-        &self,
-        node: usize,
-        fact: Fact,
-        present: bool,
-        begin: u64,
-        ended: Ended,
-        what: &'static str,
-    ) {
-        let (outcome, span) = match ended {
-            Ended::Done => (Outcome::Done, Span::since(begin)),
-            Ended::Refused => (Outcome::Refused, Span::since(begin)),
-            Ended::Failed => {
-                self.store.settled(&self.path(fact)).await;
-                (Outcome::Unknown, Span::since(begin))
-            }
-            Ended::Dropped => {
-                self.retire(fact);
-                (Outcome::Unknown, Span::open(begin))
-            }
-        };
-        self.history.change(Change {
-            fact,
-            present,
-            span,
-            outcome,
-            node,
-            what,
-        });
-    }
-}
-
-/// What was answered, and by whom; or the text of an error.
-type Said = Result<(bool, CacheStatus), String>;
-
-fn said<T>(answer: Result<Answer<T>, Error>, present: impl Fn(&T) -> bool) -> Said {
-    match answer {
-        Ok(answer) => Ok((present(&answer.value), answer.status)),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Ask {
-    Stat(Freshness),
-    Contains,
-    BlobStat,
-    Get {
-        fact: Fact,
-        head: bool,
-    },
-    /// Of all blobs in use.
-    StatMany,
-}
-
-/// How the caller of a change saw it end.
-#[derive(Debug, Clone, Copy)]
-enum Ended {
-    Done,
-    Refused,
-    /// What the store will do with it is known when it has settled.
-    Failed,
-    /// The caller went away.
-    Dropped,
-}
-
-impl From<Result<(), Error>> for Ended {
-    fn from(result: Result<(), Error>) -> Self {
-        match result {
-            Ok(()) => Self::Done,
-            Err(Error::ChangeRefused { .. }) => Self::Refused,
-            Err(Error::Backend { .. } | Error::ChangeUnconfirmed { .. }) => Self::Failed,
-            Err(error) => panic!("a change ended with {error}"),
-        }
-    }
-}
-
-impl From<object_store::Result<()>> for Ended {
-    fn from(result: object_store::Result<()>) -> Self {
-        match result {
-            Ok(()) => Self::Done,
-            Err(object_store::Error::Generic { source, .. })
-                if matches!(source.downcast_ref(), Some(Error::ChangeRefused { .. })) =>
-            {
-                Self::Refused
-            }
-            Err(_) => Self::Failed,
-        }
-    }
-}
-
 impl Worker {
     fn slot(&mut self) -> u32 {
         self.random.u32(..self.shared.slots())
@@ -320,10 +115,14 @@ impl Worker {
         sleep(Duration::from_millis(millis)).await;
     }
 
-    fn question(&mut self, repository: u32, blob: u32) -> Ask {
+    fn question(&mut self, node: usize, repository: u32, blob: u32) -> Ask {
         let link = Fact::Link(repository, blob);
         let get = |fact, head| Ask::Get { fact, head };
-        match self.random.u32(..1000) {
+        let any = match node {
+            0 if self.shared.has_quiet => 0..560,
+            _ => 0..1000,
+        };
+        match self.random.u32(any) {
             0..560 => Ask::Stat(Freshness::Cached),
             560..565 => Ask::Stat(Freshness::Verified),
             565..750 => Ask::Contains,
@@ -345,7 +144,7 @@ impl Worker {
             for _ in 0..self.random.u32(1..30) {
                 let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
                 let blob = self.shared.blob(slot);
-                let kind = self.question(repository, blob);
+                let kind = self.question(self.node, repository, blob);
                 let asked = self.shared.ask(self.node, kind, repository, blob);
                 // A few go away before they are answered.
                 match self.random.u32(..100) {
@@ -413,7 +212,7 @@ impl Worker {
             Fact::Link(repository, blob) => (repository, blob),
         };
         for node in 0..self.shared.nodes.len() {
-            let kind = self.question(repository, blob);
+            let kind = self.question(node, repository, blob);
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move { shared.ask(node, kind, repository, blob).await });
         }
@@ -523,14 +322,4 @@ impl Worker {
             self.look(*fact);
         }
     }
-}
-
-fn name(repository: u32) -> RepositoryName {
-    format!("library/number-{repository}").parse().unwrap()
-}
-
-fn digest(blob: u32) -> Digest {
-    let mut hash = [7; 32];
-    hash[..4].copy_from_slice(&blob.to_be_bytes());
-    Digest::Sha256(hash)
 }
