@@ -11,6 +11,9 @@ use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+/// How many repositories link each blob.
+pub(super) const REPOSITORIES: u32 = 2;
+
 /// What the workers share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -39,12 +42,36 @@ impl Shared {
         slot + self.slots() * self.retired[slot as usize].load(Ordering::SeqCst)
     }
 
+    /// Puts a blob that nobody has asked for yet, and all its links, behind the cache's back.
+    pub(super) async fn put_new(&self, blob: u32) {
+        let links = (0..REPOSITORIES).map(|repository| Fact::Link(repository, blob));
+        for fact in links.chain([Fact::Blob(blob)]) {
+            let content = match fact {
+                Fact::Blob(_) => "content".to_owned(),
+                Fact::Link(..) => digest(blob).to_string(),
+            };
+            let begin = now();
+            self.store.put_now(&self.path(fact), content).await;
+            self.history.change(Change {
+                fact,
+                present: true,
+                span: Span::since(begin),
+                outcome: Outcome::Done,
+                node: 0,
+                what: "nobody",
+            });
+        }
+    }
+
     /// What may yet happen to a fact would explain too much: another blob takes its slot.
-    pub(super) fn retire(&self, fact: Fact) {
+    pub(super) async fn retire(&self, fact: Fact) {
         let (Fact::Blob(blob) | Fact::Link(_, blob)) = fact;
         let (slot, times) = ((blob % self.slots()) as usize, blob / self.slots());
-        let order = Ordering::SeqCst;
-        let _ = self.retired[slot].compare_exchange(times, times + 1, order, order);
+        if self.retired[slot].load(Ordering::SeqCst) == times {
+            self.put_new(blob + self.slots()).await;
+            let order = Ordering::SeqCst;
+            let _ = self.retired[slot].compare_exchange(times, times + 1, order, order);
+        }
     }
 
     pub(super) fn path(&self, fact: Fact) -> Path {
@@ -148,7 +175,7 @@ impl Shared {
                 (Outcome::Unknown, Span::since(begin))
             }
             Ended::Dropped => {
-                self.retire(fact);
+                self.retire(fact).await;
                 (Outcome::Unknown, Span::open(begin))
             }
         };

@@ -1,6 +1,6 @@
 //! Readers and changers: random operations on a few keys, on all nodes, all of them recorded.
 
-use super::ask::{Ask, Ended, Shared, digest, name};
+use super::ask::{Ask, Ended, REPOSITORIES, Shared, digest, name};
 use super::cluster::Cluster;
 use super::record::{Fact, History, now};
 use futures::future::join_all;
@@ -14,8 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-
-const REPOSITORIES: u32 = 2;
 
 /// How much is done at a time.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +44,8 @@ struct Worker {
 }
 
 impl Traffic {
-    pub fn start(cluster: &Cluster, history: &History, seed: u64, load: Load) -> Self {
+    /// Begins with all there can be.
+    pub async fn start(cluster: &Cluster, history: &History, seed: u64, load: Load) -> Self {
         let shared = Arc::new(Shared {
             nodes: cluster.nodes.clone(),
             store: cluster.store.clone(),
@@ -56,6 +55,9 @@ impl Traffic {
             has_quiet: load.has_quiet,
             is_over: AtomicBool::new(false),
         });
+        for blob in 0..load.blobs {
+            shared.put_new(blob).await;
+        }
         let mut seeds = fastrand::Rng::with_seed(seed);
         let mut worker = |node| Worker {
             shared: Arc::clone(&shared),
