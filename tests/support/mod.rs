@@ -10,12 +10,15 @@
     reason = "a test's own futures stay on its thread"
 )]
 
+pub mod bucket;
 pub mod every_path;
 pub mod go_registry;
 pub mod guarded;
+pub mod history;
 pub mod http;
 pub mod image;
 pub mod minio;
+pub mod proxy;
 pub mod recording;
 pub mod redis;
 pub mod registry;
