@@ -16,6 +16,7 @@ pub mod guarded;
 pub mod http;
 pub mod image;
 pub mod minio;
+pub mod nodes;
 pub mod recording;
 pub mod redis;
 pub mod registry;
