@@ -71,6 +71,7 @@ pub use cache::{LayerInfoCache, MemoryCache, MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use cache::{RedisCache, RedisConfig};
+pub use coherence::change::ChangePolicy;
 pub use digest::{Digest, DigestError};
 pub use error::{BoxError, Error};
 pub use link::{Link, LinkKind};

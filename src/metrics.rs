@@ -79,6 +79,10 @@ pub(crate) struct Work {
     pub(crate) changes_done: Counter,
     pub(crate) changes_refused: Counter,
     pub(crate) changes_unconfirmed: Counter,
+    /// Made without Redis, which has still to be told.
+    pub(crate) changes_owed: Counter,
+    /// Those whose call to the backend may still happen.
+    pub(crate) changes_open: Counter,
     /// Times that keys were taken away because the backend denied what they say.
     pub(crate) heals: Counter,
     pub(crate) boarded: Counter,
@@ -96,6 +100,8 @@ impl Work {
             changes_done: changes("done"),
             changes_refused: changes("refused"),
             changes_unconfirmed: changes("unconfirmed"),
+            changes_owed: changes("owed"),
+            changes_open: changes("open"),
             heals: counter!("layercache_heals_total"),
             boarded: counter!("layercache_boarded_total"),
         }

@@ -1,5 +1,6 @@
 //! The tier that nodes share: what the tiered cache asks of Redis.
 
+use crate::coherence::lease::{Ended, Grant, Token};
 use crate::link::Key;
 use crate::metrics::Asked;
 use crate::{Digest, Error, LayerMeta, Link};
@@ -11,6 +12,9 @@ use std::time::Duration;
 /// trip for all that it is asked.
 #[async_trait]
 pub(crate) trait SharedTier: Debug + Send + Sync {
+    /// Which connection is up. What went through another may have been lost with it.
+    fn session(&self) -> u64;
+
     /// What is known of these questions.
     async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error>;
 
@@ -41,9 +45,11 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         ttl: Duration,
     ) -> Result<Ended, Error>;
 
-    /// Takes entries and leases away, without a fence, and tells the other nodes without waiting
-    /// for them.
+    /// Takes entries and leases away, without a fence.
     async fn withdraw(&self, keys: &[Key]) -> Result<(), Error>;
+
+    /// Tells all other nodes to forget these keys, and waits for nobody.
+    async fn mention(&self, keys: &[Key]) -> Result<(), Error>;
 
     /// Tells all other nodes to forget these keys, and returns when none of them can answer from
     /// before: they have said so, or have lost their trust.
@@ -52,34 +58,9 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// Takes all leases away, then all entries, and tells all other nodes to forget everything;
     /// returns when none of them can answer from before.
     async fn purge(&self) -> Result<(), Error>;
-}
 
-/// A random name of one try: the one who holds a lease, or has put up a fence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Token(u64);
-
-impl Token {
-    /// A fresh one. Two are the same once in 2⁶⁴.
-    pub(crate) fn random() -> Self {
-        Self(fastrand::u64(..))
-    }
-
-    pub(crate) const fn number(self) -> u64 {
-        self.0
-    }
-}
-
-/// What one who asked for a lease is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Grant {
-    /// Somebody has filled it meanwhile.
-    Hit,
-    /// It may be filled.
-    Granted,
-    /// Somebody else is about to fill it.
-    Wait,
-    /// It is being changed.
-    Blocked,
+    /// Leaves the other nodes for good: they wait for this one no more. Nothing can be asked after.
+    async fn leave(&self);
 }
 
 /// Which facts may be filled in the shared tier.
@@ -87,16 +68,6 @@ pub(crate) enum Grant {
 pub(crate) struct Leases {
     pub(crate) member: Option<Token>,
     pub(crate) meta: Option<Token>,
-}
-
-/// How a change has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// Whether all its fences still stood. If not, somebody may have been granted a lease, and have
-    /// read what was before.
-    pub(crate) stood: bool,
-    /// Whether what it wrote was filled.
-    pub(crate) filled: bool,
 }
 
 /// What is asked, as one: a question has one load at a time.
@@ -158,42 +129,39 @@ impl Question {
 impl Question {
     /// The keys of the facts that neither are in `found` nor have a lease.
     pub(crate) fn missing(&self, found: &Found, leases: Leases) -> Vec<Key> {
-        let is_missing = |key: &Key| match key {
-            Key::Link(_) => found.member.is_none() && leases.member.is_none(),
-            Key::Meta(_) => found.meta.is_none() && leases.meta.is_none(),
-        };
+        let is_missing = |key: &Key| !found.has(key) && leases.of_key(key).is_none();
         self.keys().into_iter().filter(is_missing).collect()
     }
 }
 
 impl Leases {
-    pub(crate) fn set(&mut self, key: &Key, token: Token) {
+    /// Notes which of these keys were granted.
+    pub(crate) fn take(&mut self, keys: &[Key], grants: &[Grant], token: Token) {
+        let granted = keys.iter().zip(grants);
+        for (key, _) in granted.filter(|(_, grant)| **grant == Grant::Granted) {
+            match key {
+                Key::Link(_) => self.member = Some(token),
+                Key::Meta(_) => self.meta = Some(token),
+            }
+        }
+    }
+
+    pub(crate) const fn of_key(self, key: &Key) -> Option<Token> {
         match key {
-            Key::Link(_) => self.member = Some(token),
-            Key::Meta(_) => self.meta = Some(token),
+            Key::Link(_) => self.member,
+            Key::Meta(_) => self.meta,
         }
-    }
-
-    /// Those for what is not in `found`.
-    pub(crate) fn without(self, found: &Found) -> Self {
-        Self {
-            member: self.member.filter(|_| found.member.is_none()),
-            meta: self.meta.filter(|_| found.meta.is_none()),
-        }
-    }
-
-    /// The keys of `question` that there are leases for, and their token.
-    pub(crate) fn of(self, question: &Question) -> (Vec<Key>, Option<Token>) {
-        let has_lease = |key: &Key| match key {
-            Key::Link(_) => self.member.is_some(),
-            Key::Meta(_) => self.meta.is_some(),
-        };
-        let keys = question.keys().into_iter().filter(has_lease).collect();
-        (keys, self.member.or(self.meta))
     }
 }
 
 impl Found {
+    pub(crate) const fn has(&self, key: &Key) -> bool {
+        match key {
+            Key::Link(_) => self.member.is_some(),
+            Key::Meta(_) => self.meta.is_some(),
+        }
+    }
+
     /// Whether nothing that `question` asks for is missing. Where repositories share no content,
     /// the object that is the membership is the blob.
     pub(crate) fn answers(&self, question: &Question, shares_blobs: bool) -> bool {

@@ -37,12 +37,45 @@ pub(crate) enum Step<K: Eq + Hash, V> {
 }
 
 /// When a caller asked: it boards only loads that leave later.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket {
     /// The load that was under way when the caller asked.
     left: Option<u64>,
     /// Whether that one is still to be waited for.
     patient: bool,
+}
+
+/// Where a caller stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Stand {
+    /// The latest load left before the question: it is waited for, once.
+    Late,
+    /// The latest load left after the question.
+    InTime,
+    /// The next load is the caller's to start.
+    First,
+}
+
+impl Ticket {
+    /// For one who asks while `latest` is under way.
+    pub(crate) const fn new(latest: Option<u64>) -> Self {
+        Self {
+            left: latest,
+            patient: true,
+        }
+    }
+
+    /// Where its holder stands while `latest` is under way.
+    pub(crate) fn stand(&mut self, latest: Option<u64>) -> Stand {
+        match latest {
+            Some(latest) if self.left.is_none_or(|left| latest > left) => Stand::InTime,
+            Some(_) if self.patient => {
+                self.patient = false;
+                Stand::Late
+            }
+            _ => Stand::First,
+        }
+    }
 }
 
 /// Sees a running load's end.
@@ -72,25 +105,18 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
 
     /// Remembers which load is under way now.
     pub(crate) fn ask(&self, key: &K) -> Ticket {
-        Ticket {
-            left: self.board().get(key).map(|flight| flight.number),
-            patient: true,
-        }
+        Ticket::new(self.board().get(key).map(|flight| flight.number))
     }
 
     /// What the caller does next. It waits for the running load at most once: the step after a
     /// [`Step::Wait`] is another one.
     pub(crate) fn step(self: &Arc<Self>, key: &K, ticket: &mut Ticket) -> Step<K, V> {
         let mut board = self.board();
-        if let Some(flight) = board.get(key) {
-            let has_left = ticket.left.is_some_and(|left| flight.number <= left);
-            if !has_left {
-                return Step::Board(Boarded(flight.answer.clone()));
-            }
-            if ticket.patient {
-                ticket.patient = false;
-                return Step::Wait(Ended(flight.answer.clone()));
-            }
+        let latest = board.get(key);
+        match (ticket.stand(latest.map(|flight| flight.number)), latest) {
+            (Stand::InTime, Some(flight)) => return Step::Board(Boarded(flight.answer.clone())),
+            (Stand::Late, Some(flight)) => return Step::Wait(Ended(flight.answer.clone())),
+            _ => {}
         }
         let (sender, receiver) = watch::channel(None);
         let number = self.departures.fetch_add(1, Ordering::Relaxed);

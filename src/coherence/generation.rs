@@ -58,13 +58,13 @@ impl Generations {
         Stamp(global.wrapping_add(self.stripes[stripe].load(Ordering::Acquire)))
     }
 
-    /// The key's stamp now. A value with another one is dead.
-    pub(crate) fn stamp(&self, key: &impl WireName) -> Stamp {
+    /// The key's stamp now.
+    pub(super) fn stamp(&self, key: &impl WireName) -> Stamp {
         self.stamp_of(Self::stripe(key))
     }
 
     /// The right to fill what is read from here on, unless the key is being changed.
-    pub(crate) fn right(&self, key: &impl WireName) -> Option<Right> {
+    pub(super) fn right(&self, key: &impl WireName) -> Option<Right> {
         let stamp = self.stamp(key);
         (stamp.0 & (GENERATION - 1) == 0).then_some(Right(stamp))
     }

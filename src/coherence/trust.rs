@@ -26,16 +26,15 @@ impl Trust {
         }
     }
 
-    /// Of a node that has not heard of itself yet.
-    pub(crate) fn none() -> Self {
+    /// Of a node that has not heard of itself yet, whose life begins at `base`.
+    pub(crate) const fn none(base: Instant) -> Self {
         Self {
-            base: Instant::now(),
+            base,
             until: AtomicU64::new(0),
         }
     }
 
-    /// Whether memory may answer. To be asked before a stamp is read: trust that lapses and comes
-    /// back does so with new stamps.
+    /// Whether memory may answer.
     pub(crate) fn holds(&self, now: Instant) -> bool {
         let until = self.until.load(Ordering::Acquire);
         until == u64::MAX || self.since_base(now) < until
@@ -71,7 +70,7 @@ mod tests {
 
     #[test]
     fn trust_counts_from_when_the_heartbeat_was_sent() {
-        let trust = Trust::none();
+        let trust = Trust::none(Instant::now());
         let sent = Instant::now();
         assert!(!trust.holds(sent));
         trust.heard(sent, TERM);
@@ -81,7 +80,7 @@ mod tests {
 
     #[test]
     fn an_older_heartbeat_shortens_nothing_and_a_loss_ends_all() {
-        let trust = Trust::none();
+        let trust = Trust::none(Instant::now());
         let sent = Instant::now() + Duration::from_secs(1);
         trust.heard(sent, TERM);
         trust.heard(sent - Duration::from_secs(1), TERM);

@@ -80,4 +80,13 @@ pub trait WritableBackend: Backend {
 
     /// Deletes the content of a blob.
     async fn delete_blob(&self, digest: &Digest) -> Result<(), BoxError>;
+
+    /// Whether an error of one of these says for certain that nothing was changed, and will not be:
+    /// a request that was refused, but not one that timed out. Of a change that may still happen
+    /// nothing is cached for [`RedisConfig::fence`](crate::RedisConfig). The default is certain of
+    /// nothing.
+    fn has_changed_nothing(&self, error: &BoxError) -> bool {
+        let _ = error;
+        false
+    }
 }

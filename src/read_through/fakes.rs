@@ -1,9 +1,9 @@
 //! A backend and a shared tier that tests can stop, fail and count.
 
 use super::{Backend, LinkState, WritableBackend};
-use crate::cache::shared::{
-    Ended, Facts, Found, Grant, Leases, Member, Question, SharedTier, Token,
-};
+use crate::cache::shared::{Facts, Found, Leases, Member, Question, SharedTier};
+use crate::coherence::lease::{Ended, Grant, Token};
+use crate::coherence::slot::Slot;
 use crate::error::BoxError;
 use crate::link::Key;
 use crate::{Digest, Error, LayerMeta, Link};
@@ -152,10 +152,7 @@ impl WritableBackend for Arc<FakeBackend> {
 /// A shared tier in memory.
 #[derive(Debug, Default)]
 pub(super) struct FakeShared {
-    links: Mutex<HashSet<Link>>,
-    metas: Mutex<HashMap<Digest, LayerMeta>>,
-    leases: Mutex<HashMap<Key, Token>>,
-    fences: Mutex<HashSet<(Key, Token)>>,
+    slots: Mutex<HashMap<Key, Slot<Option<LayerMeta>>>>,
     pub(super) fill: Barrier,
     pub(super) looked_up: Barrier,
     pub(super) look_ups: AtomicUsize,
@@ -174,37 +171,47 @@ impl FakeShared {
         }
     }
 
+    fn slot<T>(&self, key: &Key, act: impl FnOnce(&mut Slot<Option<LayerMeta>>) -> T) -> T {
+        act(self.slots.lock().unwrap().entry(key.clone()).or_default())
+    }
+
+    fn entry(&self, key: &Key) -> Option<Option<LayerMeta>> {
+        self.slot(key, |slot| slot.entry.clone())
+    }
+
     pub(super) fn has(&self, link: &Link) -> (bool, bool) {
-        let member = self.links.lock().unwrap().contains(link);
-        (
-            member,
-            self.metas.lock().unwrap().contains_key(&link.digest),
-        )
+        let has = |key| self.entry(&key).is_some();
+        (has(Key::Link(link.clone())), has(Key::Meta(link.digest)))
     }
 
     pub(super) fn add(&self, facts: Facts) {
         if let Some((link, _)) = facts.member {
-            self.links.lock().unwrap().insert(link);
+            self.slot(&Key::Link(link), |slot| slot.entry = Some(None));
         }
         if let Some((digest, meta)) = facts.meta {
-            self.metas.lock().unwrap().insert(digest, meta);
+            self.slot(&Key::Meta(digest), |slot| slot.entry = Some(Some(meta)));
         }
     }
 }
 
 #[async_trait]
 impl SharedTier for FakeShared {
+    fn session(&self) -> u64 {
+        1
+    }
+
     async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);
         self.fail("look-up")?;
         let find = |question: &Question| Found {
             member: question
                 .link()
-                .filter(|link| self.links.lock().unwrap().contains(link))
+                .and_then(|link| self.entry(&Key::Link(link.clone())))
                 .map(|_| Member::default()),
             meta: question
                 .meta()
-                .and_then(|digest| self.metas.lock().unwrap().get(digest).cloned()),
+                .and_then(|digest| self.entry(&Key::Meta(*digest)))
+                .flatten(),
         };
         let found = questions.iter().map(find).collect();
         self.looked_up.pass().await;
@@ -213,40 +220,29 @@ impl SharedTier for FakeShared {
 
     async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
         self.fail("grant")?;
-        let grant = |key: &Key| {
-            if !steal && self.holds(key) {
-                return Grant::Hit;
-            }
-            if self.is_fenced(key) {
-                return Grant::Blocked;
-            }
-            let mut leases = self.leases.lock().unwrap();
-            if !steal && leases.contains_key(key) {
-                return Grant::Wait;
-            }
-            leases.insert(key.clone(), token);
-            Grant::Granted
-        };
+        let grant = |key: &Key| self.slot(key, |slot| slot.grant(token, steal));
         Ok(keys.iter().map(grant).collect())
     }
 
     async fn fill(&self, facts: Facts, held: Leases, _ttl: Duration) -> Result<Facts, Error> {
         self.fill.pass().await;
         self.fail("fill")?;
-        let member = facts
-            .member
-            .filter(|(link, _)| self.spend(&Key::Link(link.clone()), held.member));
-        let meta = facts
-            .meta
-            .filter(|(digest, _)| self.spend(&Key::Meta(*digest), held.meta));
-        let accepted = Facts { member, meta };
-        self.add(accepted.clone());
-        Ok(accepted)
+        let fill = |key: Key, lease: Option<Token>, value: Option<LayerMeta>| {
+            lease.is_some_and(|token| self.slot(&key, |slot| slot.fill(token, value)))
+        };
+        Ok(Facts {
+            member: facts
+                .member
+                .filter(|(link, _)| fill(Key::Link(link.clone()), held.member, None)),
+            meta: facts
+                .meta
+                .filter(|(digest, meta)| fill(Key::Meta(*digest), held.meta, Some(meta.clone()))),
+        })
     }
 
     async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
         for key in keys {
-            self.spend(key, Some(token));
+            self.slot(key, |slot| slot.release(token));
         }
         Ok(())
     }
@@ -254,16 +250,15 @@ impl SharedTier for FakeShared {
     async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error> {
         self.fail("begin")?;
         for key in keys {
-            self.remove(key);
-            self.fences.lock().unwrap().insert((key.clone(), token));
-            if take_lease {
-                self.leases.lock().unwrap().insert(key.clone(), token);
-            }
+            self.slot(key, |slot| slot.begin(token, take_lease));
         }
         Ok(())
     }
 
-    async fn renew(&self, _keys: &[Key], _token: Token) -> Result<(), Error> {
+    async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        for key in keys {
+            self.slot(key, |slot| slot.renew(token));
+        }
         Ok(())
     }
 
@@ -280,60 +275,36 @@ impl SharedTier for FakeShared {
             filled: false,
         };
         for key in keys {
-            ended.stood &= self.fences.lock().unwrap().remove(&(key.clone(), token));
-            let own = self.spend(key, Some(token));
-            self.remove(key);
-            if let (Some(link), true, false) = (written, own && ended.stood, self.is_fenced(key)) {
-                self.links.lock().unwrap().insert(link.clone());
-                ended.filled = true;
-            }
+            let is_written = matches!(key, Key::Link(link) if Some(link) == written);
+            let one = self.slot(key, |slot| slot.end(token, is_written.then_some(None)));
+            ended.stood &= one.stood;
+            ended.filled |= one.filled;
         }
         Ok(ended)
     }
 
     async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
-        self.fail("withdraw")?;
-        keys.iter().for_each(|key| self.remove(key));
+        let token = Token::random();
+        self.begin(keys, token, false).await?;
+        self.end(keys, token, None, Duration::ZERO).await?;
         Ok(())
+    }
+
+    async fn mention(&self, _keys: &[Key]) -> Result<(), Error> {
+        self.fail("mention")
     }
 
     async fn announce(&self, _keys: &[Key]) -> Result<(), Error> {
-        Ok(())
+        self.fail("announce")
     }
 
     async fn purge(&self) -> Result<(), Error> {
-        unimplemented!("no test purges")
-    }
-}
-
-impl FakeShared {
-    fn holds(&self, key: &Key) -> bool {
-        match key {
-            Key::Link(link) => self.links.lock().unwrap().contains(link),
-            Key::Meta(digest) => self.metas.lock().unwrap().contains_key(digest),
-        }
+        self.fail("purge")?;
+        self.slots.lock().unwrap().clear();
+        Ok(())
     }
 
-    fn is_fenced(&self, key: &Key) -> bool {
-        let fences = self.fences.lock().unwrap();
-        fences.iter().any(|(fenced, _)| fenced == key)
-    }
-
-    /// Takes a lease away if it is this one.
-    fn spend(&self, key: &Key, token: Option<Token>) -> bool {
-        let mut leases = self.leases.lock().unwrap();
-        let own = token.is_some() && leases.get(key).copied() == token;
-        if own {
-            leases.remove(key);
-        }
-        own
-    }
-
-    fn remove(&self, key: &Key) {
-        self.leases.lock().unwrap().remove(key);
-        match key {
-            Key::Link(link) => drop(self.links.lock().unwrap().remove(link)),
-            Key::Meta(digest) => drop(self.metas.lock().unwrap().remove(digest)),
-        }
+    async fn leave(&self) {
+        self.fails.store(true, Ordering::SeqCst);
     }
 }

@@ -1,12 +1,15 @@
 //! A load: Redis, then the backend, then the fill.
 
 use super::{Backend, LinkState, ReadThrough, Reply, Stat};
-use crate::cache::memory::Rights;
+use crate::cache::memory::{Rights, jittered};
 use crate::cache::shared::{Found, Leases, Member, Question};
 use crate::coherence::flight::Departure;
+use crate::coherence::lease::Token;
+use crate::coherence::load::{Load, Said, Settlement, Step};
 use crate::error::BoxError;
 use crate::{Answer, CacheStatus, Error, Freshness, LayerMeta};
 use std::sync::Arc;
+use tokio::time::sleep;
 
 /// What a load has found out.
 #[derive(Debug, Clone)]
@@ -49,48 +52,59 @@ impl Loaded {
 }
 
 impl<B: Backend> ReadThrough<B> {
-    /// Runs a load to its end. Those who boarded have their answer before the tiers are filled;
-    /// those who came later wait until they are.
+    /// Runs a load to its end, as [`coherence::load`](crate::coherence::load) has its steps. Those
+    /// who boarded have their answer before the tiers are filled; those who came later wait until
+    /// they are.
     pub(super) async fn load(
         self,
         question: Question,
         freshness: Freshness,
         departure: Departure<(Question, Freshness), Reply>,
     ) {
+        let cache = self.cache();
         // The rights come before anything is read.
-        let rights = self.cache().rights(&question);
-        let mut found = Found::default();
-        if freshness == Freshness::Cached {
-            found = self.cache().recall_again(&question);
-            let shared = self
-                .cache()
-                .look_up(std::slice::from_ref(&question), &[rights])
-                .await;
-            found = found.or(shared.into_iter().next().unwrap_or_default());
-        }
-        // And the leases before the backend is. Where nothing is missing none is asked for.
+        let rights = cache.rights(&question);
         let verified = freshness == Freshness::Verified;
-        let (found, leases) = self.cache().lease(&question, found, rights, verified).await;
-        if !verified && self.is_answer(&question, &found) {
-            let status = CacheStatus::Redis;
-            return departure.answer(Ok(Loaded {
-                status,
-                ..found.into()
-            }));
+        let (mut load, token) = (Load::new(verified), Token::random());
+        let (mut found, mut leases) = (Found::default(), Leases::default());
+        let mut step = load.begin();
+        loop {
+            step = match step {
+                Step::LookUp => {
+                    let questions = std::slice::from_ref(&question);
+                    let now = cache.look_up(questions, &[rights]).await.pop();
+                    found = found.or(now.unwrap_or_default());
+                    load.looked_up(self.is_answer(&question, &found))
+                }
+                Step::Grant { steal } => {
+                    let keys = question.missing(&found, leases);
+                    let grants = cache.grant(&keys, token, steal).await;
+                    leases.take(&keys, &grants, token);
+                    load.granted(&grants)
+                }
+                Step::Pause(pause) => {
+                    sleep(jittered(pause)).await;
+                    Step::LookUp
+                }
+                Step::Answer => {
+                    let status = CacheStatus::Redis;
+                    return departure.answer(Ok(Loaded {
+                        status,
+                        ..found.into()
+                    }));
+                }
+                Step::Ask => break,
+            };
         }
-        match self.ask_backend(&question, found).await {
-            Ok(loaded) => {
-                departure.answer(Ok(loaded.clone()));
-                self.settle(question, loaded, (rights, leases), verified)
-                    .await;
-            }
-            Err(error) => {
-                let asked = Found::default().asked(&question);
-                self.inner.lookups.count_error(asked);
-                departure.answer(Err(Arc::new(error)));
-                self.cache().release(&question, leases).await;
-            }
-        }
+        let loaded = self.ask_backend(&question, found).await;
+        let loaded = loaded.map_err(Arc::new);
+        departure.answer(loaded.clone());
+        let loaded = loaded.inspect_err(|_| {
+            let asked = Found::default().asked(&question);
+            self.inner.lookups.count_error(asked);
+        });
+        let found = loaded.ok().map(Loaded::found);
+        self.settle(&question, &load, found, (rights, leases)).await;
     }
 
     /// Asks the backend for what is missing.
@@ -125,26 +139,36 @@ impl<B: Backend> ReadThrough<B> {
         Ok(loaded)
     }
 
-    /// Fills the tiers with what was found, and takes away what was denied.
+    /// Fills the tiers with what was found, and takes away what was denied. Nothing is known of what
+    /// the backend failed to say.
     async fn settle(
         &self,
-        question: Question,
-        loaded: Loaded,
+        question: &Question,
+        load: &Load,
+        found: Option<Found>,
         (rights, leases): (Rights, Leases),
-        verified: bool,
     ) {
-        let found = loaded.found();
-        let unfilled = question.missing(&found, Leases::default());
-        if !unfilled.is_empty() {
-            if verified {
-                self.cache().heal(&unfilled).await;
-            } else {
-                self.cache()
-                    .release(&question, leases.without(&found))
-                    .await;
+        let (mut denied, mut unused) = (Vec::new(), Vec::new());
+        for key in question.keys() {
+            let said = match &found {
+                None => Said::Nothing,
+                Some(found) if found.has(&key) => Said::Yes,
+                Some(_) => Said::No,
+            };
+            match load.settle(said) {
+                Settlement::Fill => {}
+                Settlement::Release => unused.push(key),
+                Settlement::Heal => denied.push(key),
             }
         }
-        self.cache().fill(found.of(&question), rights, leases).await;
+        let cache = self.cache();
+        if !denied.is_empty() {
+            cache.heal(&denied).await;
+        }
+        cache.release(&unused, leases).await;
+        cache
+            .fill(found.unwrap_or_default().of(question), rights, leases)
+            .await;
     }
 }
 

@@ -274,7 +274,7 @@ impl<B: Backend> ReadThrough<B> {
     /// to Redis.
     pub(crate) async fn permit(&self, question: &Question) -> Permit {
         let rights = self.cache().rights(question);
-        let leases = self.cache().try_lease(question).await;
+        let leases = self.cache().try_lease(question, false).await;
         Permit { rights, leases }
     }
 
@@ -294,7 +294,7 @@ impl<B: Backend> ReadThrough<B> {
     /// Gives back a permit for what was not there to fill, in a task of its own.
     pub(crate) fn release(&self, question: Question, permit: Permit) {
         let core = self.clone();
-        tokio::spawn(async move { core.cache().release(&question, permit.leases).await });
+        tokio::spawn(async move { core.cache().release(&question.keys(), permit.leases).await });
     }
 
     /// Takes keys away everywhere because the backend has just denied what they say.

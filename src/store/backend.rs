@@ -1,6 +1,8 @@
 //! An `object_store` as a [`Backend`].
 
+use super::error::failed;
 use super::meta::describe;
+use crate::coherence::change::Outcome;
 use crate::error::BoxError;
 use crate::layout::{Layout, Meaning};
 use crate::read_through::{Backend, LinkState, Stat, WritableBackend};
@@ -139,6 +141,14 @@ impl<S: ObjectStore> WritableBackend for StoreBackend<S> {
 
     async fn delete_blob(&self, digest: &Digest) -> Result<(), BoxError> {
         delete(&self.store, self.blob_path(digest)?).await
+    }
+
+    fn has_changed_nothing(&self, error: &BoxError) -> bool {
+        match error.downcast_ref::<object_store::Error>() {
+            Some(error) => failed(error) == Outcome::Nothing,
+            // Refused before the store was asked.
+            None => matches!(error.downcast_ref(), Some(Error::NoPath { .. })),
+        }
     }
 }
 

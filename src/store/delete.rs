@@ -1,7 +1,8 @@
 //! Deletes, in batches: each batch is one change.
 
-use super::error::to_store;
+use super::error::{failed, to_store};
 use super::{CachedStore, keys};
+use crate::coherence::change::Outcome;
 use futures::StreamExt;
 use futures::future::join;
 use futures::stream::{self, BoxStream};
@@ -60,6 +61,11 @@ impl<S: ObjectStore> CachedStore<S> {
         let keys: Vec<_> = meanings.flat_map(keys).collect();
         let count = paths.len();
         let call = delete(Arc::clone(self.inner()), paths);
+        let call = async move {
+            let results = call.await;
+            let outcome = outcome(&results);
+            (results, outcome)
+        };
         match self.core.change(keys, call).await {
             Ok(results) => results,
             Err(error) => (0..count).map(|_| Err(to_store(error.again()))).collect(),
@@ -78,6 +84,18 @@ async fn delete<S: ObjectStore>(store: Arc<S>, paths: Vec<Path>) -> Vec<Result<P
     let missing = paths.get(results.len()..).unwrap_or_default();
     results.extend(missing.iter().map(|path| Err(unknown(path))));
     results
+}
+
+/// What a batch has done: it is over when all of it is.
+fn outcome(results: &[Result<Path>]) -> Outcome {
+    let failures = || results.iter().filter_map(|result| result.as_ref().err());
+    if failures().any(|error| failed(error) == Outcome::Unknown) {
+        Outcome::Unknown
+    } else if failures().count() == results.len() {
+        Outcome::Nothing
+    } else {
+        Outcome::Over
+    }
 }
 
 fn unknown(path: &Path) -> object_store::Error {

@@ -1,6 +1,7 @@
 //! Errors on their way back to a caller who speaks `object_store`.
 
 use crate::Error;
+use crate::coherence::change::Outcome;
 use object_store::path::Path;
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,6 +16,25 @@ pub(super) fn to_store(error: Error) -> object_store::Error {
             None => generic(Error::Backend { source }),
         },
         other => generic(other),
+    }
+}
+
+/// What a call has done that failed with `error`: nothing where the store has refused it, but one
+/// that timed out may still happen.
+pub(super) const fn failed(error: &object_store::Error) -> Outcome {
+    use object_store::Error as E;
+    match error {
+        E::NotFound { .. }
+        | E::InvalidPath { .. }
+        | E::NotSupported { .. }
+        | E::AlreadyExists { .. }
+        | E::Precondition { .. }
+        | E::NotModified { .. }
+        | E::NotImplemented { .. }
+        | E::PermissionDenied { .. }
+        | E::Unauthenticated { .. }
+        | E::UnknownConfigurationKey { .. } => Outcome::Nothing,
+        _ => Outcome::Unknown,
     }
 }
 

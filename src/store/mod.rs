@@ -135,6 +135,11 @@ impl<S: ObjectStore> CachedStore<S> {
         self.core.cache().purge().await
     }
 
+    /// Leaves the other nodes that share Redis, before this one stops; see [`TieredCache::leave`].
+    pub async fn leave(&self) {
+        self.core.cache().leave().await;
+    }
+
     fn inner(&self) -> &Arc<S> {
         self.core.backend().store()
     }

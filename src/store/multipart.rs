@@ -1,9 +1,10 @@
 //! Multipart uploads: the parts pass through, the completion is a change.
 
 use super::{CachedStore, StoreBackend, keys};
+use crate::coherence::change::Outcome;
 use crate::link::Key;
 use crate::read_through::ReadThrough;
-use crate::store::error::to_store;
+use crate::store::error::{failed, to_store};
 use async_trait::async_trait;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::multipart::{MultipartStore, PartId};
@@ -64,7 +65,11 @@ impl<S: ObjectStore> MultipartUpload for WatchedUpload<S> {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let mut upload = self.upload.take().ok_or_else(gone)?;
-        let call = async move { (upload.complete().await, upload) };
+        let call = async move {
+            let result = upload.complete().await;
+            let outcome = result.as_ref().map_or_else(failed, |_| Outcome::Over);
+            ((result, upload), outcome)
+        };
         let change = self.core.change(self.keys.clone(), call).await;
         let (result, upload) = change.map_err(to_store)?;
         self.upload = Some(upload);

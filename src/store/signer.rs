@@ -1,6 +1,7 @@
 //! Signed addresses: one that lets its holder write keeps the cache away until it expires.
 
 use super::{CachedStore, keys};
+use crate::coherence::change::Outcome;
 use crate::store::error::to_store;
 use async_trait::async_trait;
 use object_store::path::Path;
@@ -76,6 +77,7 @@ impl<S: ObjectStore> CachedStore<S> {
                 // The address expires so long after it was signed.
                 let _ = is_signed.await;
                 tokio::time::sleep(expires_in + SKEW).await;
+                ((), Outcome::Over)
             };
             core.change(keys, expiry).await
         });

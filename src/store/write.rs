@@ -1,8 +1,9 @@
 //! Writes: each goes to the store between the two ends of a change.
 
-use super::error::to_store;
+use super::error::{failed, to_store};
 use super::{CachedStore, keys};
 use crate::Link;
+use crate::coherence::change::Outcome;
 use crate::layout::Meaning;
 use crate::link::Key;
 use object_store::path::Path;
@@ -28,8 +29,11 @@ impl<S: ObjectStore> CachedStore<S> {
             Meaning::Link(link) if holds_digest(&payload, &link) => {
                 let call = async move {
                     let result = store.put_opts(&path, payload, options).await;
-                    let linked = result.is_ok();
-                    (result, linked)
+                    let outcome = match result {
+                        Ok(_) => Outcome::Written,
+                        Err(ref error) => failed(error),
+                    };
+                    (result, outcome)
                 };
                 self.core.change_link(link, call).await.map_err(to_store)?
             }
@@ -83,6 +87,11 @@ impl<S: ObjectStore> CachedStore<S> {
         keys: Vec<Key>,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        let call = async move {
+            let result = call.await;
+            let outcome = result.as_ref().map_or_else(failed, |_| Outcome::Over);
+            (result, outcome)
+        };
         self.core.change(keys, call).await.map_err(to_store)?
     }
 }

@@ -93,14 +93,15 @@ impl Entry {
 mod tests {
     use super::*;
     use crate::Digest;
-    use crate::coherence::generation::Generations;
+    use crate::coherence::Coherence;
     use std::time::Duration;
 
     #[test]
     fn a_blob_in_many_repositories_is_bounded_and_drops_the_oldest() {
         let now = Instant::now();
         let digest = Digest::Sha256([1; 32]);
-        let stamp = Generations::new().stamp(&digest);
+        let coherence = Coherence::alone();
+        let stamp = coherence.trusted(now).unwrap().stamp(&digest);
         let link = |i: u64| Link::layer(format!("r{i}").parse().unwrap(), digest);
         let mut entry = Entry::default();
         let count = MOST_MEMBERS as u64 + 10;

@@ -51,7 +51,7 @@ impl MemoryConfig {
 }
 
 /// `ttl`, less up to a tenth at random: never longer than promised.
-pub(super) fn jittered(ttl: Duration) -> Duration {
+pub(crate) fn jittered(ttl: Duration) -> Duration {
     ttl.mul_f64(1.0 - 0.1 * fastrand::f64())
 }
 
@@ -87,6 +87,10 @@ impl Memory {
         &self.coherence.generations
     }
 
+    pub(crate) const fn coherence(&self) -> &Arc<Coherence> {
+        &self.coherence
+    }
+
     /// What memory knows. One look-up, one reading of the clock, no allocation.
     pub(crate) fn look_up(&self, question: &Question) -> Found {
         match question {
@@ -105,37 +109,30 @@ impl Memory {
             return found;
         };
         let now = Instant::now();
-        // Trust is seen before a stamp is read: it comes back with new ones.
-        if !self.coherence.trust.holds(now) {
+        let Some(trusted) = self.coherence.trusted(now) else {
             return found;
-        }
+        };
         if let Some(link) = link
             && let Some(slot) = entry.member(link)
         {
-            let stamp = self.generations().stamp(link);
-            found.member = slot.live(stamp, now).cloned();
+            found.member = slot.live(trusted.stamp(link), now).cloned();
         }
         if meta.is_some()
             && let Some(slot) = entry.meta()
         {
-            let stamp = self.generations().stamp(digest);
-            found.meta = slot.live(stamp, now).cloned();
+            found.meta = slot.live(trusted.stamp(digest), now).cloned();
         }
         found
     }
 
     /// The rights to fill what a load for `question` is about to read.
     pub(crate) fn rights(&self, question: &Question) -> Rights {
-        if !self.coherence.trust.holds(Instant::now()) {
+        let Some(trusted) = self.coherence.trusted(Instant::now()) else {
             return Rights::default();
-        }
+        };
         Rights {
-            member: question
-                .link()
-                .and_then(|link| self.generations().right(link)),
-            meta: question
-                .meta()
-                .and_then(|digest| self.generations().right(digest)),
+            member: question.link().and_then(|link| trusted.right(link)),
+            meta: question.meta().and_then(|digest| trusted.right(digest)),
         }
     }
 

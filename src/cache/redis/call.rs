@@ -4,7 +4,7 @@ use super::RedisCache;
 use super::connection::failed;
 use super::scripts::Source;
 use crate::Error;
-use crate::cache::shared::Token;
+use crate::coherence::lease::Token;
 use crate::link::Key;
 use ::redis::{Pipeline, RedisResult, Value};
 use std::time::Duration;

@@ -1,24 +1,13 @@
-//! The channel between nodes: who hears of a change, and who has said so.
-//!
-//! A node subscribes the shared channel and one of its own on the connection that it also asks
-//! through, the shared one first. What arrives is applied there, in order: a heartbeat that came
-//! back proves that every message before it has been applied.
+//! A node's end of the channel: what arrives is applied, what is awaited is waited for.
 
-use super::wire::Message;
 use crate::coherence::Coherence;
+use crate::coherence::message::Message;
+use crate::coherence::peers::{Awaited, Heard, Peers, Roll, Term};
 use ::redis::{PushInfo, PushKind, Value};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
-
-/// How long a heartbeat is good for.
-pub(super) const TERM: Duration = Duration::from_secs(2);
-
-/// How much longer than [`TERM`] is waited for one who does not answer: clocks differ in speed, and
-/// Redis tells time in milliseconds.
-const MARGIN: Duration = Duration::from_millis(100);
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How many acknowledgements may wait to be sent. One that has no room is not sent: its sender waits
 /// until our trust has lapsed.
@@ -30,38 +19,10 @@ pub(super) struct Channel {
     pub(super) node: u64,
     prefix: String,
     coherence: Arc<Coherence>,
-    base: Instant,
-    state: Mutex<State>,
-    acks: mpsc::Sender<(u64, u64)>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    session: Option<Session>,
+    peers: Mutex<Peers>,
     /// Who has acknowledged the messages that are waited for.
-    waiting: HashMap<u64, mpsc::UnboundedSender<u64>>,
-}
-
-/// One connection's time.
-#[derive(Debug, Clone, Copy)]
-struct Session {
-    number: u64,
-    began: Instant,
-    /// Which set of nodes it is, and since when that is known.
-    born: Option<(u64, Instant)>,
-    /// When a heartbeat was noted last, by our clock and by Redis's.
-    noted: Option<(Instant, u64)>,
-}
-
-/// What the script that publishes a message says of the other nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Roll {
-    /// Which set of nodes it is.
-    pub(super) born: u64,
-    /// Redis's time, in milliseconds.
-    pub(super) time: u64,
-    /// Who was seen within twice [`TERM`].
-    pub(super) nodes: HashSet<u64>,
+    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<u64>>>,
+    acks: mpsc::Sender<(u64, u64)>,
 }
 
 /// Waits for the acknowledgements of one message.
@@ -77,22 +38,32 @@ impl Channel {
     pub(super) fn new(
         prefix: &str,
         coherence: Arc<Coherence>,
+        term: Term,
     ) -> (Arc<Self>, mpsc::Receiver<(u64, u64)>) {
         let (acks, owed) = mpsc::channel(MOST_ACKS);
+        let node = fastrand::u64(..);
         let channel = Self {
-            node: fastrand::u64(..),
+            node,
             prefix: prefix.to_owned(),
             coherence,
-            base: Instant::now(),
-            state: Mutex::default(),
+            peers: Mutex::new(Peers::new(node, term, Instant::now())),
+            waiting: Mutex::default(),
             acks,
         };
         (Arc::new(channel), owed)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two of its changes, whoever panicked.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    // Both are whole between any two of their changes, whoever panicked.
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<u64>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn term(&self) -> Term {
+        self.peers().term()
     }
 
     /// The channel that all nodes hear.
@@ -110,105 +81,76 @@ impl Channel {
         format!("{}layercache::{{nodes}}", self.prefix)
     }
 
-    /// Both channels are subscribed on a new connection: what was missed meanwhile is forgotten.
-    pub(super) fn begin(&self, number: u64) {
-        self.coherence.trust.lose();
-        self.coherence.generations.flush();
-        self.state().session = Some(Session {
-            number,
-            began: Instant::now(),
-            born: None,
-            noted: None,
-        });
+    /// What the node is called in the set: its number, and how long it trusts.
+    pub(super) fn member(&self) -> String {
+        format!("{}:{}", self.node, self.term().trust.as_millis())
+    }
+
+    /// Both channels are subscribed on a new connection.
+    pub(super) fn connected(&self, session: u64) {
+        let mut peers = self.peers();
+        self.coherence.connected();
+        peers.connect(session, Instant::now());
     }
 
     /// A connection is lost, and trust with it.
-    pub(super) fn lose(&self, number: u64) {
-        let mut state = self.state();
-        if state
-            .session
-            .is_some_and(|session| session.number == number)
-        {
-            state.session = None;
-            self.coherence.trust.lose();
+    pub(super) fn disconnected(&self, session: u64) {
+        let mut peers = self.peers();
+        if peers.disconnect(session) {
+            self.coherence.disconnected();
         }
     }
 
     /// The heartbeat to send now.
     pub(super) fn heartbeat(&self, session: u64) -> Message {
-        let sent = Instant::now().saturating_duration_since(self.base);
-        Message::Heartbeat {
-            session,
-            sent: u64::try_from(sent.as_nanos()).unwrap_or(0),
-        }
+        self.peers().heartbeat(session, Instant::now())
     }
 
     /// A heartbeat was noted in this set of nodes, at this time of Redis's.
-    pub(super) fn noted(&self, number: u64, born: u64, time: u64) {
-        let now = Instant::now();
-        let mut state = self.state();
-        if let Some(session) = &mut state.session
-            && session.number == number
-        {
-            session.noted = Some((now, time));
-            if session.born.is_none_or(|(known, _)| known != born) {
-                session.born = Some((born, now));
-            }
-        }
+    pub(super) fn noted(&self, session: u64, born: u64, time: u64) {
+        self.peers().noted(session, (born, time), Instant::now());
     }
 
     /// Applies what arrived on a connection. Called in order, by the task that reads it; never
-    /// blocks.
-    pub(super) fn push(&self, session: u64, push: &PushInfo) {
+    /// blocks for long. Says whether the connection can no longer be the node's.
+    pub(super) fn push(&self, session: u64, push: &PushInfo) -> bool {
         match push.kind {
-            PushKind::Message => match push.data.as_slice() {
-                [_, Value::BulkString(bytes)] => self.hear(session, bytes),
-                _ => self.coherence.generations.flush(),
-            },
-            PushKind::Disconnection | PushKind::Unsubscribe => self.lose(session),
-            _ => {}
+            PushKind::Message => {
+                let message = match push.data.as_slice() {
+                    [_, Value::BulkString(bytes)] => Message::read(bytes),
+                    _ => None,
+                };
+                self.hear(session, message);
+                false
+            }
+            // Nobody here unsubscribes: somebody else has made the server do so.
+            PushKind::Disconnection | PushKind::Unsubscribe | PushKind::SUnsubscribe => {
+                self.disconnected(session);
+                true
+            }
+            _ => false,
         }
     }
 
-    fn hear(&self, session: u64, bytes: &[u8]) {
-        match Message::read(bytes) {
-            Some(Message::Invalidate { from, id, names }) => {
-                for name in names {
-                    self.coherence.generations.bump_named(name);
-                }
-                self.owe(from, id);
-            }
-            Some(Message::Flush { from, id }) => {
-                self.coherence.generations.flush();
-                self.owe(from, id);
-            }
-            Some(Message::Acknowledge { from, id }) => {
-                if let Some(waiting) = self.state().waiting.get(&id) {
-                    let _ = waiting.send(from);
-                }
-            }
-            Some(Message::Heartbeat { session: of, sent }) => {
-                let current = self.state().session.map(|session| session.number);
-                if of == session && current == Some(session) {
-                    let sent = self.base + Duration::from_nanos(sent);
-                    self.coherence.trust.heard(sent, TERM);
-                }
-            }
-            // Of a later version, or damaged: it may have been any of these.
-            None => self.coherence.generations.flush(),
+    fn hear(&self, session: u64, message: Option<Message>) {
+        let peers = self.peers();
+        let heard = peers.hear(session, message);
+        let owed = self.coherence.apply(&heard, peers.term().trust);
+        drop(peers);
+        if let Some(owed) = owed {
+            let _ = self.acks.try_send(owed);
         }
-    }
-
-    fn owe(&self, to: u64, id: u64) {
-        if to != self.node {
-            let _ = self.acks.try_send((to, id));
+        if let Heard::Acknowledged { from, id } = heard
+            && let Some(waiting) = self.waiting().get(&id)
+        {
+            let _ = waiting.send(from);
         }
     }
 
     /// Waits for the acknowledgements of the message `id`, which is not yet sent.
     pub(super) fn wait_for(self: &Arc<Self>, id: u64) -> Waiting {
         let (sender, heard) = mpsc::unbounded_channel();
-        self.state().waiting.insert(id, sender);
+        self.waiting().insert(id, sender);
         Waiting {
             channel: Arc::clone(self),
             id,
@@ -216,55 +158,29 @@ impl Channel {
         }
     }
 
-    /// Whether the roll says who may trust its memory. It does not while we have not known the set
-    /// of nodes for long enough to have heard of all of them, or if Redis's clock was set.
-    fn is_known(&self, roll: &Roll, now: Instant) -> bool {
-        let Some(session) = self.state().session else {
-            return false;
-        };
-        let (Some((born, since)), Some((noted, time))) = (session.born, session.noted) else {
-            return false;
-        };
-        let long_enough = |since: Instant| now.saturating_duration_since(since) > TERM + MARGIN;
-        let ours = u64::try_from(now.saturating_duration_since(noted).as_millis());
-        let theirs = roll.time.checked_sub(time);
-        let clock_is_steady = match (ours, theirs) {
-            // The roll goes back twice the term, so a smaller step hides nobody.
-            (Ok(ours), Some(theirs)) => ours.abs_diff(theirs) < TERM.as_millis() as u64 / 2,
-            _ => false,
-        };
-        born == roll.born
-            && long_enough(since)
-            && long_enough(session.began)
-            && clock_is_steady
-            && roll.nodes.contains(&self.node)
+    fn awaited(&self, roll: &Roll, published: Instant) -> Awaited {
+        self.peers().awaited(roll, published)
     }
 }
 
 impl Waiting {
     /// Returns when all who may trust their memory have said that they forgot, or when nobody can
     /// trust any more what it knew at `published`.
-    pub(super) async fn over(mut self, mut roll: Roll, published: Instant) {
-        let end = published + TERM + MARGIN;
-        if self.channel.is_known(&roll, published) {
-            roll.nodes.remove(&self.channel.node);
-            while !roll.nodes.is_empty() {
-                match timeout_at(end, self.heard.recv()).await {
-                    Ok(Some(node)) => drop(roll.nodes.remove(&node)),
-                    _ => break,
-                }
-            }
-            if roll.nodes.is_empty() {
-                return;
+    pub(super) async fn over(mut self, roll: &Roll, published: Instant) {
+        let mut awaited = self.channel.awaited(roll, published);
+        while !awaited.is_over(Instant::now()) {
+            match timeout_at(awaited.end(), self.heard.recv()).await {
+                Ok(Some(node)) => awaited.acknowledged(node),
+                // Its sender lives as long as this.
+                Ok(None) | Err(_) => sleep_until(awaited.end()).await,
             }
         }
-        tokio::time::sleep_until(end).await;
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.channel.state().waiting.remove(&self.id);
+        self.channel.waiting().remove(&self.id);
     }
 }
 
@@ -272,23 +188,38 @@ impl Drop for Waiting {
 mod tests {
     use super::*;
 
+    use crate::coherence::peers::Seen;
+    use std::time::Duration;
+
     const BORN: u64 = 5;
+    const TRUST: Duration = Duration::from_secs(2);
+    const MARGIN: Duration = Duration::from_millis(100);
+    const TERM: Term = Term {
+        trust: TRUST,
+        margin: MARGIN,
+    };
 
     /// A channel that has been connected for long enough, and what it owes.
     async fn settled() -> (Arc<Channel>, mpsc::Receiver<(u64, u64)>) {
         let coherence = Arc::new(Coherence::among_others());
-        let (channel, owed) = Channel::new("", coherence);
-        channel.begin(1);
+        let (channel, owed) = Channel::new("", coherence, TERM);
+        channel.connected(1);
         channel.noted(1, BORN, 0);
-        let long = TERM + MARGIN * 2;
+        let long = TRUST + MARGIN * 2;
         tokio::time::advance(long).await;
         channel.noted(1, BORN, long.as_millis() as u64);
         (channel, owed)
     }
 
     fn roll(channel: &Channel, others: &[u64]) -> Roll {
-        let nodes = others.iter().copied().chain([channel.node]).collect();
-        let time = (TERM + MARGIN * 2).as_millis() as u64;
+        let time = (TRUST + MARGIN * 2).as_millis() as u64;
+        let seen = |node| Seen {
+            node,
+            trust: TRUST,
+            time,
+        };
+        let nodes = others.iter().copied().chain([channel.node]);
+        let nodes = nodes.map(seen).collect();
         Roll {
             born: BORN,
             time,
@@ -298,7 +229,7 @@ mod tests {
 
     async fn time_of(waiting: Waiting, roll: Roll) -> Duration {
         let start = Instant::now();
-        waiting.over(roll, start).await;
+        waiting.over(&roll, start).await;
         start.elapsed()
     }
 
@@ -324,7 +255,7 @@ mod tests {
             channel.push(1, &message(&Message::Acknowledge { from, id }));
         }
         let time = time_of(waiting, roll(&channel, &[20, 30])).await;
-        assert_eq!(time, TERM + MARGIN, "30 has acknowledged another message");
+        assert_eq!(time, TRUST + MARGIN, "30 has acknowledged another message");
         let waiting = channel.wait_for(8);
         for from in [20, 30] {
             channel.push(1, &message(&Message::Acknowledge { from, id: 8 }));
@@ -334,6 +265,24 @@ mod tests {
             ..roll(&channel, &[20, 30])
         };
         assert_eq!(time_of(waiting, steady).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_trusts_longer_is_waited_for_longer() {
+        let (channel, _owed) = settled().await;
+        let mut roll = roll(&channel, &[20]);
+        roll.nodes[0].trust = TRUST * 3;
+        let time = time_of(channel.wait_for(7), roll).await;
+        assert_eq!(time, TRUST * 3 + MARGIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_was_not_seen_for_long_is_not_waited_for() {
+        let (channel, _owed) = settled().await;
+        let mut roll = roll(&channel, &[20]);
+        roll.nodes[0].time = 0;
+        roll.nodes[0].trust = TRUST / 4;
+        assert_eq!(time_of(channel.wait_for(7), roll).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
@@ -354,24 +303,23 @@ mod tests {
                 ..whole.clone()
             },
             Roll {
-                nodes: HashSet::new(),
+                nodes: Vec::new(),
                 ..whole.clone()
             },
         ] {
-            let (channel, _owed) = settled().await;
-            let own = bent.nodes.is_empty();
-            let nodes = if own {
-                HashSet::new()
-            } else {
-                HashSet::from([channel.node])
-            };
+            let (settled, _owed) = settled().await;
+            let nodes = bent.nodes.iter().map(|seen| Seen {
+                node: settled.node,
+                ..*seen
+            });
+            let nodes = nodes.collect();
             let bent = Roll { nodes, ..bent };
-            assert_eq!(time_of(channel.wait_for(7), bent).await, TERM + MARGIN);
+            assert_eq!(time_of(settled.wait_for(7), bent).await, TRUST + MARGIN);
         }
-        channel.begin(2);
+        channel.connected(2);
         channel.noted(2, BORN, whole.time);
         let time = time_of(channel.wait_for(7), whole).await;
-        assert_eq!(time, TERM + MARGIN, "it has just connected");
+        assert_eq!(time, TRUST + MARGIN, "it has just connected");
     }
 
     #[tokio::test(start_paused = true)]
@@ -390,9 +338,9 @@ mod tests {
             (message(&Message::Flush { from, id }), true),
             (unknown, false),
         ] {
-            let before = generations.stamp(&key);
+            let fence = generations.begin(&key);
             channel.push(1, &push);
-            assert_ne!(generations.stamp(&key), before, "{push:?}");
+            assert_eq!(generations.end(fence), None, "{push:?} disturbs nothing");
             assert_eq!(owed.try_recv().ok(), owes.then_some((from, id)));
         }
     }
@@ -404,16 +352,16 @@ mod tests {
         let old = channel.heartbeat(1);
         channel.push(1, &message(&old));
         assert!(trusts());
-        channel.lose(1);
+        channel.disconnected(1);
         assert!(!trusts());
         channel.push(1, &message(&old));
         assert!(!trusts(), "of a connection that is lost");
-        channel.begin(2);
+        channel.connected(2);
         channel.push(2, &message(&old));
         assert!(!trusts(), "of a connection before this one");
         channel.push(2, &message(&channel.heartbeat(2)));
         assert!(trusts());
-        tokio::time::advance(TERM).await;
+        tokio::time::advance(TRUST).await;
         assert!(!trusts());
     }
 }

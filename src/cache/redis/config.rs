@@ -1,5 +1,7 @@
 //! How to reach Redis, and what to keep there.
 
+use crate::Error;
+use crate::coherence::change::ChangePolicy;
 use std::fmt;
 use std::time::Duration;
 
@@ -29,6 +31,28 @@ pub struct RedisConfig {
     /// Whether a blob's path is stored where the layout can derive it: without it a hash takes
     /// about half the memory, but nobody else can read the path there. Default: `true`.
     pub store_path: bool,
+    /// How long a node answers from memory after it has last heard that the channel between nodes
+    /// works; so long at most a change waits for a node that says nothing. Four heartbeats are sent
+    /// in it. All nodes should have the same; where they have not, the longest is waited for. At
+    /// least 20 ms. Default: 2 s.
+    pub trust: Duration,
+    /// How long one who reads from the backend has to fill Redis with it, and how long others leave
+    /// a key to one who died: longer than a read takes. Default: 10 s.
+    pub lease: Duration,
+    /// How long nothing is cached of what a change that nobody ends was about: longer than a call to
+    /// the backend may take effect after it was given up. While a change is under way its fence is
+    /// renewed. Default: 30 s.
+    pub fence: Duration,
+    /// What to do with a change while Redis cannot be told of it. Default: refuse it.
+    pub change_policy: ChangePolicy,
+}
+
+/// Why a time is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{given:?} is too short, the least is {least:?}")]
+struct TooShort {
+    given: Duration,
+    least: Duration,
 }
 
 impl RedisConfig {
@@ -40,7 +64,28 @@ impl RedisConfig {
             ttl: Duration::from_secs(24 * 60 * 60),
             timeout: Duration::from_millis(50),
             store_path: true,
+            trust: Duration::from_secs(2),
+            lease: Duration::from_secs(10),
+            fence: Duration::from_secs(30),
+            change_policy: ChangePolicy::Strict,
         }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let millis = Duration::from_millis;
+        for (setting, given, least) in [
+            ("redis ttl", self.ttl, millis(1)),
+            ("redis timeout", self.timeout, millis(1)),
+            ("redis trust", self.trust, millis(20)),
+            ("redis lease", self.lease, millis(1)),
+            ("redis fence", self.fence, millis(1)),
+        ] {
+            if given < least {
+                let source = Box::new(TooShort { given, least });
+                return Err(Error::Setting { setting, source });
+            }
+        }
+        Ok(())
     }
 
     /// Sets [`prefix`](Self::prefix).
@@ -70,6 +115,34 @@ impl RedisConfig {
         self.store_path = store_path;
         self
     }
+
+    /// Sets [`trust`](Self::trust).
+    #[must_use]
+    pub const fn with_trust(mut self, trust: Duration) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Sets [`lease`](Self::lease).
+    #[must_use]
+    pub const fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets [`fence`](Self::fence).
+    #[must_use]
+    pub const fn with_fence(mut self, fence: Duration) -> Self {
+        self.fence = fence;
+        self
+    }
+
+    /// Sets [`change_policy`](Self::change_policy).
+    #[must_use]
+    pub const fn with_change_policy(mut self, policy: ChangePolicy) -> Self {
+        self.change_policy = policy;
+        self
+    }
 }
 
 impl fmt::Debug for RedisConfig {
@@ -79,6 +152,10 @@ impl fmt::Debug for RedisConfig {
             .field("ttl", &self.ttl)
             .field("timeout", &self.timeout)
             .field("store_path", &self.store_path)
+            .field("trust", &self.trust)
+            .field("lease", &self.lease)
+            .field("fence", &self.fence)
+            .field("change_policy", &self.change_policy)
             .finish_non_exhaustive()
     }
 }

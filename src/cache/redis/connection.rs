@@ -1,6 +1,7 @@
 //! One multiplexed connection, and what is done when it is lost.
 
 use super::config::RedisConfig;
+use super::purge::Identity;
 use super::session::Node;
 use crate::Error;
 use ::redis::aio::MultiplexedConnection;
@@ -49,6 +50,8 @@ enum State {
         number: u64,
         silent: u32,
     },
+    /// Not to be connected again.
+    Closed,
 }
 
 /// How long connecting may take; nobody waits that long for it.
@@ -141,6 +144,24 @@ impl Connection {
         matches!(&*self.line.state(), State::Up { number, .. } if *number == session)
     }
 
+    /// Which connection is up; 0 if none is.
+    pub(super) fn session(&self) -> u64 {
+        match &*self.line.state() {
+            State::Up { number, .. } => *number,
+            _ => 0,
+        }
+    }
+
+    /// Makes the connection anew, if this one is still up.
+    pub(super) fn give_up(&self, session: u64) {
+        self.line.give_up(session);
+    }
+
+    /// Connects no more.
+    pub(super) fn close(&self) {
+        *self.line.state() = State::Closed;
+    }
+
     /// The connection itself, for what takes longer than the deadline.
     pub(super) async fn get(
         &self,
@@ -167,13 +188,18 @@ impl Connection {
                 return Err(failed(operation, Unanswered::Unreachable));
             };
             asked = Some(number);
-            let replies = pipeline.ignore_errors().query_async(&mut connection).await;
+            let replies: RedisResult<Vec<RedisResult<Value>>> =
+                pipeline.ignore_errors().query_async(&mut connection).await;
             replies.map_err(|error| self.line.lost(number, operation, error))
         });
         match answer.await {
             Ok(answer) => {
-                if let (Ok(_), Some(number)) = (&answer, asked) {
+                if let (Ok(replies), Some(number)) = (&answer, asked) {
                     self.line.answered(number);
+                    if let Some(code) = replies.iter().find_map(demoted) {
+                        tracing::warn!(code, "Redis is no primary that can be written to");
+                        self.line.give_up(number);
+                    }
                 }
                 answer
             }
@@ -185,6 +211,20 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether a reply says that this server should not be asked now, for reads neither: what it has may
+/// be older than what its primary has, or than what it once had itself.
+fn demoted(reply: &RedisResult<Value>) -> Option<&str> {
+    let code = reply.as_ref().err()?.code()?;
+    let codes = [
+        "READONLY",
+        "LOADING",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "NOREPLICAS",
+    ];
+    codes.contains(&code).then_some(code)
 }
 
 impl Line {
@@ -219,7 +259,7 @@ impl Line {
                 hopeful: true,
                 done,
             } => Step::Wait(done.clone()),
-            State::Connecting { hopeful: false, .. } => Step::GiveUp,
+            State::Connecting { hopeful: false, .. } | State::Closed => Step::GiveUp,
             State::Down { retry_at, .. } if Instant::now() < *retry_at => Step::GiveUp,
             State::Down { hopeful, .. } => {
                 let hopeful = *hopeful;
@@ -243,11 +283,15 @@ impl Line {
         let number = fastrand::u64(..);
         let connected = timeout(CONNECT + GREETING, self.open(number)).await;
         let mut state = self.state();
+        if matches!(*state, State::Closed) {
+            self.leave(number);
+            return;
+        }
         *state = match connected {
-            Ok(Ok(connection)) => {
+            Ok(Ok((connection, server))) => {
                 tracing::info!("connected to Redis");
-                if let Some(node) = &self.node {
-                    node.live(&self, number);
+                if let (Some(node), Some(server)) = (&self.node, server) {
+                    node.live(&self, number, server);
                 }
                 State::Up {
                     connection,
@@ -269,14 +313,21 @@ impl Line {
         };
     }
 
-    async fn open(&self, number: u64) -> RedisResult<MultiplexedConnection> {
+    async fn open(
+        self: &Arc<Self>,
+        number: u64,
+    ) -> RedisResult<(MultiplexedConnection, Option<Identity>)> {
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(None);
         if let Some(node) = &self.node {
-            let channel = Arc::clone(&node.channel);
+            let (channel, line) = (Arc::clone(&node.channel), Arc::downgrade(self));
             config = config.set_push_sender(move |push: PushInfo| {
-                channel.push(number, &push);
+                if channel.push(number, &push)
+                    && let Some(line) = line.upgrade()
+                {
+                    line.give_up(number);
+                }
                 Ok::<_, Infallible>(())
             });
         }
@@ -284,16 +335,17 @@ impl Line {
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let timed_out = |_| RedisError::from((ErrorKind::Io, "no answer while connecting"));
         let mut connection = timeout(CONNECT, connecting).await.map_err(timed_out)??;
-        if let Some(node) = &self.node {
-            node.greet(&mut connection, number).await?;
-        }
-        Ok(connection)
+        let server = match &self.node {
+            Some(node) => Some(node.greet(&mut connection, number).await?),
+            None => None,
+        };
+        Ok((connection, server))
     }
 
     /// A connection is the node's no more.
     fn leave(&self, number: u64) {
         if let Some(node) = &self.node {
-            node.channel.lose(number);
+            node.channel.disconnected(number);
         }
     }
 
@@ -322,20 +374,26 @@ impl Line {
         }
     }
 
-    fn lost(&self, asked: u64, operation: &'static str, error: RedisError) -> Error {
-        let mut state = self.state();
-        if error.is_unrecoverable_error()
-            && let State::Up { number, .. } = &*state
-            && *number == asked
-        {
-            tracing::warn!(%error, "the connection to Redis was lost");
-            self.leave(asked);
-            *state = State::Down {
-                retry_at: Instant::now(),
-                hopeful: true,
-            };
+    fn lost(self: &Arc<Self>, asked: u64, operation: &'static str, error: RedisError) -> Error {
+        if error.is_unrecoverable_error() {
+            self.give_up(asked);
         }
         failed(operation, error)
+    }
+
+    /// Makes the connection anew when somebody needs it, if this one is still up; a node of others
+    /// needs it at once.
+    fn give_up(self: &Arc<Self>, session: u64) {
+        let mut state = self.state();
+        if !matches!(&*state, State::Up { number, .. } if *number == session) {
+            return;
+        }
+        tracing::warn!("the connection to Redis was lost");
+        self.leave(session);
+        *state = State::Down {
+            retry_at: Instant::now(),
+            hopeful: true,
+        };
     }
 }
 

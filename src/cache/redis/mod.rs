@@ -9,14 +9,15 @@ mod keys;
 mod purge;
 mod scripts;
 mod session;
-mod wire;
 
 pub use config::RedisConfig;
 
 use super::LayerInfoCache;
 use super::memory::jittered;
-use super::shared::{Ended, Facts, Found, Grant, Leases, Member, Question, SharedTier, Token};
+use super::shared::{Facts, Found, Leases, Member, Question, SharedTier};
+use super::tiered::SharedSettings;
 use crate::coherence::Coherence;
+use crate::coherence::lease::{Ended, Grant, Token};
 use crate::layout::Layout;
 use crate::link::{Key, WireName};
 use crate::{Digest, Error, LayerMeta, Link};
@@ -67,7 +68,9 @@ pub struct RedisCache {
     connection: Connection,
     keys: Keys,
     scripts: Scripts,
-    ttl: Duration,
+    settings: SharedSettings,
+    lease: Duration,
+    trust: Duration,
     /// With a layout, a path is stored only if `store_path`, and believed only if the layout says
     /// the same.
     layout: Option<Arc<dyn Layout>>,
@@ -80,13 +83,20 @@ impl RedisCache {
     /// A cache in the Redis that `config` names. Does not connect yet.
     ///
     /// # Errors
-    /// An address that cannot be one is refused.
+    /// An address that cannot be one is refused, and so are times that cannot work.
     pub fn new(config: RedisConfig) -> Result<Self, Error> {
+        config.check()?;
         Ok(Self {
             connection: Connection::new(&config)?,
             keys: Keys::new(config.prefix),
             scripts: Scripts::new(),
-            ttl: config.ttl,
+            settings: SharedSettings {
+                ttl: config.ttl,
+                fence: config.fence,
+                policy: config.change_policy,
+            },
+            lease: config.lease,
+            trust: config.trust,
             layout: None,
             store_path: config.store_path,
             node: None,
@@ -100,14 +110,14 @@ impl RedisCache {
 
     /// The same, as a node among others that share this Redis.
     pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
-        let node = Arc::new(Node::new(self.keys.prefix(), coherence));
+        let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust));
         self.connection = self.connection.join(Arc::clone(&node));
         self.node = Some(node);
         self
     }
 
-    pub(crate) const fn ttl(&self) -> Duration {
-        self.ttl
+    pub(crate) const fn settings(&self) -> SharedSettings {
+        self.settings
     }
 
     /// Where a blob is, as the layout says it.
@@ -238,14 +248,12 @@ impl RedisCache {
     }
 }
 
-/// How long the holder of a lease has to fill. A load that takes longer fills nothing.
-const LEASE: Duration = Duration::from_secs(10);
-
-/// How long a fence stands after its last renewal: what a node that dies leaves behind.
-const FENCE: Duration = Duration::from_secs(30);
-
 #[async_trait]
 impl SharedTier for RedisCache {
+    fn session(&self) -> u64 {
+        self.connection.session()
+    }
+
     async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error> {
         let mut pipeline = Pipeline::new();
         for question in questions {
@@ -262,7 +270,7 @@ impl SharedTier for RedisCache {
     async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
         let calls = keys.iter().map(|key| {
             let call = self.call(key, token);
-            call.arg(millis(LEASE)).arg(u8::from(steal))
+            call.arg(millis(self.lease)).arg(u8::from(steal))
         });
         let replies = self.run_all("grant", &self.scripts.grant, calls).await?;
         let grant = |reply| match reply {
@@ -312,7 +320,8 @@ impl SharedTier for RedisCache {
     async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error> {
         let calls = keys.iter().map(|key| {
             let call = self.call(key, token);
-            call.arg(millis(FENCE)).arg(u8::from(take_lease))
+            call.arg(millis(self.settings.fence))
+                .arg(u8::from(take_lease))
         });
         self.run_all("begin", &self.scripts.begin, calls).await?;
         Ok(())
@@ -321,7 +330,7 @@ impl SharedTier for RedisCache {
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
         let calls = keys
             .iter()
-            .map(|key| self.call(key, token).arg(millis(FENCE)));
+            .map(|key| self.call(key, token).arg(millis(self.settings.fence)));
         self.run_all("renew", &self.scripts.renew, calls).await?;
         Ok(())
     }
@@ -350,7 +359,11 @@ impl SharedTier for RedisCache {
         // A change that begins and has nothing to do: what it takes away stays away.
         let token = Token::random();
         self.begin(keys, token, false).await?;
-        self.end(keys, token, None, self.ttl).await?;
+        self.end(keys, token, None, self.settings.ttl).await?;
+        Ok(())
+    }
+
+    async fn mention(&self, keys: &[Key]) -> Result<(), Error> {
         match (&self.node, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(()),
             (Some(node), names) => node.mention(&self.connection, Forget::Names(names)).await,
@@ -373,6 +386,13 @@ impl SharedTier for RedisCache {
             None => Ok(()),
         }
     }
+
+    async fn leave(&self) {
+        if let Some(node) = &self.node {
+            node.leave(&self.connection).await;
+        }
+        self.connection.close();
+    }
 }
 
 fn names(keys: &[Key]) -> Vec<u64> {
@@ -387,11 +407,13 @@ impl LayerInfoCache for RedisCache {
     }
 
     async fn add(&self, link: &Link) -> Result<(), Error> {
-        self.add_member(link, jittered(self.ttl)).await
+        self.add_member(link, jittered(self.settings.ttl)).await
     }
 
     async fn remove(&self, link: &Link) -> Result<(), Error> {
-        self.withdraw(&[Key::Link(link.clone())]).await
+        let keys = [Key::Link(link.clone())];
+        self.withdraw(&keys).await?;
+        self.mention(&keys).await
     }
 
     async fn meta(&self, digest: &Digest) -> Result<Option<LayerMeta>, Error> {
@@ -400,10 +422,13 @@ impl LayerInfoCache for RedisCache {
     }
 
     async fn set_meta(&self, digest: &Digest, meta: &LayerMeta) -> Result<(), Error> {
-        self.put_meta(digest, meta, jittered(self.ttl)).await
+        self.put_meta(digest, meta, jittered(self.settings.ttl))
+            .await
     }
 
     async fn remove_meta(&self, digest: &Digest) -> Result<(), Error> {
-        self.withdraw(&[Key::Meta(*digest)]).await
+        let keys = [Key::Meta(*digest)];
+        self.withdraw(&keys).await?;
+        self.mention(&keys).await
     }
 }

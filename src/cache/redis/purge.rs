@@ -1,37 +1,81 @@
 //! Taking away all that Redis has of ours.
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{RedisResult, cmd};
+use ::redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value, cmd};
 
 /// How many keys are looked at and taken away at once.
 const BATCH: usize = 1000;
 
+/// A full Redis refuses a `SET`, unless something was removed before it.
+const REPLACE: &str = "
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
+return redis.status_reply('OK')
+";
+
+/// Which server it is, and whose data it has: a restart changes the one, a failover the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity(String);
+
+/// Adds the commands that [`identify`] reads the replies of.
+pub(super) fn ask(pipeline: &mut Pipeline) {
+    pipeline.cmd("INFO").arg("server");
+    pipeline.cmd("INFO").arg("replication");
+}
+
+/// Reads the two last replies.
+pub(super) fn identify(replies: &[RedisResult<Value>]) -> Option<Identity> {
+    let [.., Ok(server), Ok(replication)] = replies else {
+        return None;
+    };
+    let (server, replication) = (info(server)?, info(replication)?);
+    let field = |text: &str, name: &str| {
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)).unwrap_or("");
+        value.trim().to_owned()
+    };
+    Some(Identity(format!(
+        "{} {}",
+        field(&server, "run_id:"),
+        field(&replication, "master_replid:")
+    )))
+}
+
+fn info(value: &Value) -> Option<String> {
+    String::from_redis_value(value.clone()).ok()
+}
+
 /// Purges what another server knew. After a failover, or a start from an old dump, what is there
-/// may be from before a delete; such a server has another `run_id` than the one that is kept beside
+/// may be from before a delete; such a server has another identity than the one that is kept beside
 /// the nodes. Where none is kept, nothing is from us: what a Go registry has cached may stay.
 pub(super) async fn if_another_server(
     connection: &mut MultiplexedConnection,
     prefix: &str,
     nodes: &str,
-) -> RedisResult<()> {
-    let info: String = cmd("INFO").arg("server").query_async(connection).await?;
-    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    let run_id = run_id.unwrap_or_default().trim();
+) -> RedisResult<Identity> {
+    let mut pipeline = Pipeline::new();
+    ask(&mut pipeline);
+    let replies: Vec<RedisResult<Value>> = pipeline.ignore_errors().query_async(connection).await?;
+    let nobody = || RedisError::from((ErrorKind::UnexpectedReturnType, "INFO says nothing"));
+    let server = identify(&replies).ok_or_else(nobody)?;
     let key = format!("{nodes}::server");
     let known: Option<String> = cmd("GET").arg(&key).query_async(connection).await?;
     match known {
-        Some(known) if known == run_id => return Ok(()),
+        Some(known) if known == server.0 => return Ok(server),
         Some(_) => {
             tracing::warn!("Redis is another server than before: what it has of ours is purged");
             everything(connection, prefix).await?;
         }
         None => {}
     }
-    cmd("SET")
+    let () = cmd("EVAL")
+        .arg(REPLACE)
+        .arg(1)
         .arg(&key)
-        .arg(run_id)
+        .arg(&server.0)
         .query_async(connection)
-        .await
+        .await?;
+    Ok(server)
 }
 
 /// Takes all leases away, then all entries: a fill that is on its way finds no lease.

@@ -1,37 +1,38 @@
 //! One connection's life as a node's end of the channel: its beginning, its heartbeats, the
 //! acknowledgements that it owes.
 
-use super::channel::{Channel, Roll, TERM};
+use super::channel::Channel;
 use super::connection::{Connection, Line, failed};
-use super::purge;
+use super::purge::{self, Identity};
 use super::scripts::Source;
-use super::wire::{MOST_NAMES, Message};
 use crate::Error;
 use crate::coherence::Coherence;
+use crate::coherence::message::{MOST_NAMES, Message};
+use crate::coherence::peers::{Roll, Seen, Term};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-/// How often a heartbeat is sent: three may be lost before trust is.
-const BEAT: Duration = Duration::from_millis(500);
+/// How many heartbeats are sent within the time of one: all but one may be lost.
+const BEATS: u32 = 4;
 
-/// How long a message is tried to be published before its change counts as unconfirmed.
-const ANNOUNCING: Duration = Duration::from_secs(6);
+/// For how many times its trust a node tries to publish a message before its change counts as
+/// unconfirmed.
+const PATIENCE: u32 = 3;
 
 /// The scripts of the channel. Their keys are of one slot.
 #[derive(Debug)]
 pub(super) struct Scripts {
     /// `nodes private-channel | node keep message born` → which set of nodes it is, and the time.
     heartbeat: Source,
-    /// `nodes shared-channel | window message…` → the same, and who was seen within the window.
+    /// `nodes shared-channel | message…` → the same, and who was seen when.
     announce: Source,
 }
 
-/// How long a node that is not seen stays in the set.
+/// How long a node that is not seen stays in the set, at least.
 const KEEP: Duration = Duration::from_secs(60);
 
 const HEARTBEAT: &str = "
@@ -50,11 +51,11 @@ return {born, now}
 
 /// The nodes are read after the message was published: one that appears later hears it.
 const ANNOUNCE: &str = "
-for i = 2, #ARGV do redis.call('PUBLISH', KEYS[2], ARGV[i]) end
+for i = 1, #ARGV do redis.call('PUBLISH', KEYS[2], ARGV[i]) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local born = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
-return {born or '', now, redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[1], '(+inf')}
+return {born or '', now, redis.call('ZRANGEBYSCORE', KEYS[1], 0, '(+inf', 'WITHSCORES')}
 ";
 
 impl Scripts {
@@ -77,8 +78,9 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(prefix: &str, coherence: Arc<Coherence>) -> Self {
-        let (channel, owed) = Channel::new(prefix, coherence);
+    pub(super) fn new(prefix: &str, coherence: Arc<Coherence>, trust: Duration) -> Self {
+        let margin = trust / 20;
+        let (channel, owed) = Channel::new(prefix, coherence, Term { trust, margin });
         Self {
             channel,
             prefix: prefix.to_owned(),
@@ -88,8 +90,8 @@ impl Node {
     }
 
     /// Lets the node live on a connection that has just been made its own.
-    pub(super) fn live(self: &Arc<Self>, line: &Arc<Line>, session: u64) {
-        tokio::spawn(Arc::clone(self).beat(Arc::downgrade(line), session));
+    pub(super) fn live(self: &Arc<Self>, line: &Arc<Line>, session: u64, server: Identity) {
+        tokio::spawn(Arc::clone(self).beat(Arc::downgrade(line), session, server));
         let owed = self
             .owed
             .lock()
@@ -106,20 +108,21 @@ impl Node {
         &self,
         connection: &mut MultiplexedConnection,
         session: u64,
-    ) -> RedisResult<()> {
+    ) -> RedisResult<Identity> {
         let channel = &self.channel;
         // The shared one first: a heartbeat proves that both are heard.
         let names = [channel.shared_name(), channel.private_name(channel.node)];
         connection.subscribe(&names).await?;
-        channel.begin(session);
-        purge::if_another_server(connection, &self.prefix, &channel.nodes_key()).await?;
+        channel.connected(session);
         // A server that may not be written to gives no trust.
         let _: Vec<Value> = self.write().query_async(connection).await?;
+        let nodes = channel.nodes_key();
+        let server = purge::if_another_server(connection, &self.prefix, &nodes).await?;
         let mut pipeline = self.heartbeat(session, Command::Text);
         let replies: Vec<RedisResult<Value>> =
             pipeline.ignore_errors().query_async(connection).await?;
         self.noted(session, &replies);
-        Ok(())
+        Ok(server)
     }
 
     /// A write that changes nothing, which a server refuses that has too few replicas. Redis 6.2
@@ -139,8 +142,8 @@ impl Node {
             .arg(2)
             .arg(channel.nodes_key())
             .arg(channel.private_name(channel.node))
-            .arg(channel.node)
-            .arg(KEEP.as_millis() as u64)
+            .arg(channel.member())
+            .arg(KEEP.max(channel.term().trust * BEATS).as_millis() as u64)
             .arg(channel.heartbeat(session).write())
             .arg(fastrand::u64(..));
         pipeline
@@ -157,10 +160,15 @@ impl Node {
         false
     }
 
+    /// How long from one heartbeat to the next.
+    fn pause(&self) -> Duration {
+        self.channel.term().trust / BEATS
+    }
+
     /// Sends heartbeats for as long as the connection is the node's.
-    async fn beat(self: Arc<Self>, line: Weak<Line>, session: u64) {
+    async fn beat(self: Arc<Self>, line: Weak<Line>, session: u64, server: Identity) {
         loop {
-            sleep(BEAT).await;
+            sleep(self.pause()).await;
             let Some(line) = line.upgrade() else {
                 return;
             };
@@ -168,9 +176,19 @@ impl Node {
             if !connection.is(session) {
                 return;
             }
-            match connection.run("heartbeat", &mut self.write()).await {
-                Ok(replies) if replies.iter().all(Result::is_ok) => {}
-                _ => continue,
+            let mut questions = self.write();
+            purge::ask(&mut questions);
+            match connection.run("heartbeat", &mut questions).await {
+                Ok(replies) => match purge::identify(&replies) {
+                    Some(now) if now != server => {
+                        tracing::warn!("behind the connection to Redis is another server now");
+                        connection.give_up(session);
+                        return;
+                    }
+                    Some(_) if replies.iter().all(Result::is_ok) => {}
+                    _ => continue,
+                },
+                Err(_) => continue,
             }
             // The text for a server that has lost its scripts.
             for command in [Command::Hash, Command::Text] {
@@ -181,6 +199,17 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Drops trust, then leaves the set of nodes.
+    pub(super) async fn leave(&self, connection: &Connection) {
+        let channel = &self.channel;
+        channel.disconnected(connection.session());
+        let mut pipeline = Pipeline::new();
+        let nodes = channel.nodes_key();
+        pipeline.cmd("ZREM").arg(nodes).arg(channel.member());
+        // Where it cannot be told, it is waited for as one that has died.
+        let _ = connection.run("leave", &mut pipeline).await;
     }
 
     /// Sends the acknowledgements that are owed, for as long as there is a node.
@@ -212,15 +241,15 @@ impl Node {
         let id = fastrand::u64(..);
         let waiting = self.channel.wait_for(id);
         let messages = self.messages(what, id);
-        let give_up = Instant::now() + ANNOUNCING;
+        let give_up = Instant::now() + self.channel.term().trust * PATIENCE;
         let (roll, published) = loop {
             match self.publish(connection, &messages).await {
                 Ok(roll) => break (roll, Instant::now()),
                 Err(error) if Instant::now() > give_up => return Err(error),
-                Err(_) => sleep(BEAT / 10).await,
+                Err(_) => sleep(self.pause() / 10).await,
             }
         };
-        waiting.over(roll, published).await;
+        waiting.over(&roll, published).await;
         Ok(())
     }
 
@@ -264,7 +293,6 @@ impl Node {
                 .arg(2)
                 .arg(self.channel.nodes_key())
                 .arg(self.channel.shared_name())
-                .arg(TERM.as_millis() as u64 * 2)
                 .arg(messages);
             match connection.run("announce", &mut pipeline).await?.pop() {
                 Some(Ok(reply)) => {
@@ -313,17 +341,33 @@ fn read_roll(reply: &Value) -> Option<Roll> {
     let [born, Value::Int(time), Value::Array(nodes)] = reply.as_slice() else {
         return None;
     };
+    let (pairs, _) = nodes.as_chunks::<2>();
+    let nodes: Option<Vec<_>> = pairs.iter().map(seen).collect();
     Some(Roll {
-        // Without a set of nodes nobody is known: no set that we know is called so.
-        born: number(born).unwrap_or(0),
+        // Where it is not known who is there, it is no set that we know.
+        born: number(born).filter(|_| nodes.is_some()).unwrap_or(0),
         time: u64::try_from(*time).ok()?,
-        nodes: nodes.iter().map(number).collect::<Option<HashSet<_>>>()?,
+        nodes: nodes.unwrap_or_default(),
+    })
+}
+
+/// A member of the set of nodes, and when it was seen.
+fn seen([member, time]: &[Value; 2]) -> Option<Seen> {
+    let (node, trust) = text(member)?.split_once(':')?;
+    Some(Seen {
+        node: node.parse().ok()?,
+        trust: Duration::from_millis(trust.parse().ok()?),
+        time: number(time)?,
     })
 }
 
 fn number(value: &Value) -> Option<u64> {
+    text(value)?.parse().ok()
+}
+
+fn text(value: &Value) -> Option<&str> {
     match value {
-        Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        Value::BulkString(text) => std::str::from_utf8(text).ok(),
         _ => None,
     }
 }

@@ -1,98 +1,183 @@
-//! Changes of the tiers: what is cached is taken away before the backend is touched, and kept away
-//! until it is known to be over.
+//! Changes of the tiers, step by step as [`coherence::change`](crate::coherence::change) has them.
 
 use super::TieredCache;
 use crate::cache::memory::{Rights, jittered};
-use crate::cache::shared::{Facts, Member, Token};
-use crate::coherence::generation::Fence;
+use crate::cache::shared::{Facts, Member, SharedTier};
+use crate::coherence::Coherence;
+use crate::coherence::change::{Change, ChangePolicy, Outcome, Step, Verdict};
+use crate::coherence::generation::{Fence, Right};
+use crate::coherence::lease::{Ended, Token};
 use crate::link::Key;
 use crate::{Error, Link};
+use futures::future::join;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// A change that is under way.
+/// The fences of a change in this node's memory. They end, at the latest, when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Change {
-    keys: Vec<Key>,
+struct Fences {
+    coherence: Arc<Coherence>,
     fences: Vec<Fence>,
-    token: Token,
 }
 
-/// How often the fences of a change are renewed: a third of the time that they stand.
-const RENEWAL: Duration = Duration::from_secs(10);
+impl Fences {
+    fn begin(coherence: &Arc<Coherence>, keys: &[Key]) -> Self {
+        let generations = &coherence.generations;
+        Self {
+            coherence: Arc::clone(coherence),
+            fences: keys.iter().map(|key| generations.begin(key)).collect(),
+        }
+    }
+
+    /// Ends them; the rights to fill what the change has written, key by key.
+    fn end(mut self) -> Vec<Option<Right>> {
+        self.take()
+    }
+
+    fn take(&mut self) -> Vec<Option<Right>> {
+        let generations = &self.coherence.generations;
+        let fences = self.fences.drain(..);
+        fences.map(|fence| generations.end(fence)).collect()
+    }
+}
+
+impl Drop for Fences {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
 
 impl TieredCache {
-    /// Begins a change: nothing of these keys is answered from memory or filled until it ends, and
-    /// when this returns Redis has nothing of them either. Where that fails the change is over. A
-    /// change that is to fill the one link it writes takes the lease for it.
-    pub(crate) async fn begin(&self, keys: Vec<Key>, take_lease: bool) -> Result<Change, Error> {
-        let generations = self.memory.generations();
-        let change = Change {
-            fences: keys.iter().map(|key| generations.begin(key)).collect(),
-            keys,
-            token: Token::random(),
-        };
+    /// Brackets `call`, a change of `keys` in the backend: nothing of them is answered from a tier or
+    /// filled from before the call until it is over, and when this returns no other node can answer
+    /// what was before. A call that writes the one `link` and says so fills it.
+    ///
+    /// Not to be cancelled: `call` would be left half way with its fences standing.
+    ///
+    /// # Errors
+    /// [`Error::ChangeRefused`] if Redis could not be told before; `call` was not run then.
+    /// [`Error::ChangeUnconfirmed`] if it was run, and Redis could not be told of that.
+    pub(crate) async fn change<T>(
+        &self,
+        keys: Vec<Key>,
+        link: Option<&Link>,
+        call: impl Future<Output = (T, Outcome)>,
+    ) -> Result<T, Error> {
+        let fences = Fences::begin(self.memory.coherence(), &keys);
         let Some(shared) = &self.shared else {
-            return Ok(change);
+            let (result, outcome) = call.await;
+            match outcome {
+                Outcome::Unknown => self.let_lapse(fences),
+                outcome => self.remember_written(link, outcome == Outcome::Written, fences),
+            }
+            self.work.changes_done.increment(1);
+            return Ok(result);
         };
-        match shared
-            .tier
-            .begin(&change.keys, change.token, take_lease)
-            .await
-        {
-            Ok(()) => Ok(change),
-            Err(source) => {
-                for fence in change.fences {
-                    generations.end(fence);
+
+        let tier = shared.tier.as_ref();
+        let mut call = pin!(call);
+        let mut change = Change::new(shared.settings.policy);
+        let (mut token, mut result) = (Token::random(), None);
+        let (mut was, mut filled, mut failure) = (Outcome::Unknown, false, None);
+        let mut step = change.first();
+        let verdict = loop {
+            step = match step {
+                Step::Begin => {
+                    token = Token::random();
+                    // Read before: what goes through a later connection is another one's.
+                    let session = tier.session();
+                    let begun = tier.begin(&keys, token, link.is_some()).await;
+                    change.begun(note(begun, &mut failure).map(|()| session))
                 }
+                Step::Call { fenced } => {
+                    let told = async {
+                        fenced && note(tier.announce(&keys).await, &mut failure).is_some()
+                    };
+                    let both = join(call.as_mut(), told);
+                    let ((value, outcome), told) = tokio::select! {
+                        both = both => both,
+                        never = keep(tier, &keys, token, shared.settings.fence, fenced) => match never {},
+                    };
+                    (result, was) = (Some(value), outcome);
+                    if fenced && outcome == Outcome::Unknown {
+                        // From here on the fence is to stand for its whole time.
+                        let _ = tier.renew(&keys, token).await;
+                    }
+                    change.called(outcome, told)
+                }
+                Step::End => {
+                    let written = link.filter(|_| was == Outcome::Written);
+                    let ttl = jittered(shared.settings.ttl);
+                    let ended = tier.end(&keys, token, written, ttl).await;
+                    let ended = note(ended, &mut failure);
+                    filled = ended.is_some_and(|ended: Ended| ended.filled);
+                    change.ended(ended.map(|ended| (ended, tier.session())))
+                }
+                Step::Tell => {
+                    let told = note(tier.announce(&keys).await, &mut failure);
+                    change.told_again(told.is_some())
+                }
+                Step::Over(verdict) => break verdict,
+            };
+        };
+
+        match verdict {
+            Verdict::Open => self.let_lapse(fences),
+            Verdict::Refused | Verdict::Done | Verdict::Owed => {
+                self.remember_written(link, filled && verdict == Verdict::Done, fences);
+            }
+        }
+        if verdict == Verdict::Owed {
+            shared.debts.owe(keys);
+        }
+        self.report(verdict, was, shared.settings.policy, result, failure)
+    }
+
+    /// What the caller is told.
+    fn report<T>(
+        &self,
+        verdict: Verdict,
+        was: Outcome,
+        policy: ChangePolicy,
+        result: Option<T>,
+        failure: Option<Error>,
+    ) -> Result<T, Error> {
+        let source = Arc::new(failure.unwrap_or(Error::LoadLost));
+        match (verdict, result) {
+            (Verdict::Refused, _) | (_, None) => {
                 self.work.changes_refused.increment(1);
-                let source = Arc::new(source);
                 Err(Error::ChangeRefused { source })
             }
-        }
-    }
-
-    /// Returns when no other node can answer what was before the change began.
-    ///
-    /// # Errors
-    /// If the others could not be told.
-    pub(crate) async fn announce(&self, change: &Change) -> Result<(), Error> {
-        match &self.shared {
-            Some(shared) => shared.tier.announce(&change.keys).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Keeps a change's fences standing, for as long as this is polled.
-    pub(crate) async fn keep(&self, change: &Change) -> Infallible {
-        let Some(shared) = &self.shared else {
-            return std::future::pending().await;
-        };
-        loop {
-            sleep(RENEWAL).await;
-            if let Err(error) = shared.tier.renew(&change.keys, change.token).await {
-                tracing::debug!(%error, "a fence was not renewed");
+            (Verdict::Owed, Some(_))
+                if policy == ChangePolicy::Strict
+                    && matches!(was, Outcome::Written | Outcome::Over) =>
+            {
+                self.work.changes_unconfirmed.increment(1);
+                tracing::warn!(error = %source, "a change is made, but not confirmed");
+                Err(Error::ChangeUnconfirmed { source })
+            }
+            (Verdict::Owed, Some(result)) => {
+                self.work.changes_owed.increment(1);
+                Ok(result)
+            }
+            (Verdict::Open, Some(result)) => {
+                self.work.changes_open.increment(1);
+                Ok(result)
+            }
+            (Verdict::Done, Some(result)) => {
+                self.work.changes_done.increment(1);
+                Ok(result)
             }
         }
     }
 
-    /// Ends a change whose backend call is over, and fills the link that it `written`, unless
-    /// somebody else has changed it meanwhile.
-    ///
-    /// # Errors
-    /// If Redis could not be told: the change is done and nothing is filled until its fence lapses,
-    /// but whether that stood all the while is not known.
-    pub(crate) async fn end(&self, change: Change, written: Option<&Link>) -> Result<(), Error> {
-        let ended = self.end_shared(&change, written).await;
-        let generations = self.memory.generations();
-        let ends = change
-            .fences
-            .into_iter()
-            .map(|fence| generations.end(fence));
-        let rights: Vec<_> = ends.collect();
-        if let (Ok(true), Some(link), [right]) = (&ended, written, &rights[..]) {
+    /// Ends the fences in memory and, if the shared tier was filled with the link, fills memory too.
+    fn remember_written(&self, link: Option<&Link>, filled: bool, fences: Fences) {
+        let rights = fences.end();
+        if let (Some(link), [right], true) = (link, &rights[..], filled) {
             let member = Some((link.clone(), Member::default()));
             let rights = Rights {
                 member: *right,
@@ -100,22 +185,16 @@ impl TieredCache {
             };
             self.memory.fill(&Facts { member, meta: None }, rights);
         }
-        ended.map(drop)
     }
 
-    /// Whether memory may be filled with what was written.
-    async fn end_shared(&self, change: &Change, written: Option<&Link>) -> Result<bool, Error> {
-        let Some(shared) = &self.shared else {
-            return Ok(true);
-        };
-        let (keys, token) = (&change.keys, change.token);
-        let ttl = jittered(shared.ttl);
-        let ended = shared.tier.end(keys, token, written, ttl).await?;
-        if !ended.stood {
-            // While the fence was gone somebody may have read and filled what was before.
-            shared.tier.announce(keys).await?;
-        }
-        Ok(ended.filled)
+    /// The call may still happen: nothing is cached for as long as Redis's own fence stands.
+    fn let_lapse(&self, fences: Fences) {
+        let settings = self.shared.as_ref().map(|shared| shared.settings);
+        let time = settings.map_or(FENCE, |settings| settings.fence);
+        tokio::spawn(async move {
+            sleep(time).await;
+            fences.end();
+        });
     }
 
     /// Takes keys away everywhere, because the backend denied what they say.
@@ -125,8 +204,40 @@ impl TieredCache {
             self.memory.generations().bump(key);
         }
         let Some(shared) = &self.shared else { return };
-        if let Err(error) = shared.tier.withdraw(keys).await {
+        let healed = async {
+            shared.tier.withdraw(keys).await?;
+            shared.tier.mention(keys).await
+        };
+        if let Err(error) = healed.await {
             tracing::debug!(%error, "what the backend denied may still be cached");
+            shared.debts.owe(keys.iter().cloned());
+        }
+    }
+}
+
+/// How long a node that is alone caches nothing of what may still be changed.
+const FENCE: Duration = Duration::from_secs(30);
+
+/// Keeps the last failure.
+fn note<T>(result: Result<T, Error>, failure: &mut Option<Error>) -> Option<T> {
+    result.map_err(|error| *failure = Some(error)).ok()
+}
+
+/// Keeps a change's fences standing, for as long as this is polled.
+async fn keep(
+    tier: &dyn SharedTier,
+    keys: &[Key],
+    token: Token,
+    fence: Duration,
+    fenced: bool,
+) -> Infallible {
+    if !fenced {
+        return std::future::pending().await;
+    }
+    loop {
+        sleep(fence / 3).await;
+        if let Err(error) = tier.renew(keys, token).await {
+            tracing::debug!(%error, "a fence was not renewed");
         }
     }
 }

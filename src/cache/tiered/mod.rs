@@ -1,22 +1,27 @@
 //! The tiers as one cache: memory, then Redis.
 
 mod change;
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis is the only shared tier")
+)]
+mod debts;
 
 use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
 #[cfg(feature = "redis")]
 use super::redis::RedisCache;
-use super::shared::{
-    Facts, Found, Grant, Leases, Member, Question, SharedTier, Token, is_plausible,
-};
+use super::shared::{Facts, Found, Leases, Member, Question, SharedTier, is_plausible};
 use crate::coherence::Coherence;
+use crate::coherence::change::{ChangePolicy, Outcome};
+use crate::coherence::lease::{Grant, Token};
 use crate::link::Key;
 use crate::metrics::{Lookups, Work};
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
+use debts::Debts;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
 
 /// A [`LayerInfoCache`] of one or two tiers: memory, and behind it, if there is one, Redis.
 ///
@@ -42,20 +47,19 @@ pub struct TieredCache {
 #[derive(Debug)]
 struct Shared {
     tier: Arc<dyn SharedTier>,
-    ttl: Duration,
+    debts: Arc<Debts>,
+    settings: SharedSettings,
     lookups: Lookups,
 }
 
-/// How long one who waits for somebody else's fill pauses before it looks again; after the last it
-/// asks the backend, without the right to fill.
-const PAUSES: [Duration; 6] = [
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(20),
-    Duration::from_millis(40),
-    Duration::from_millis(80),
-    Duration::from_millis(160),
-];
+/// How the tiers treat the shared one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedSettings {
+    pub(crate) ttl: Duration,
+    /// How long a fence stands after its last renewal.
+    pub(crate) fence: Duration,
+    pub(crate) policy: ChangePolicy,
+}
 
 impl TieredCache {
     /// A cache in memory alone.
@@ -76,24 +80,26 @@ impl TieredCache {
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn with_redis(memory: MemoryConfig, redis: RedisCache) -> Self {
-        let ttl = redis.ttl();
+        let settings = redis.settings();
         let coherence = Arc::new(Coherence::among_others());
         let redis = redis.join(Arc::clone(&coherence));
-        Self::with_shared(memory, Arc::new(redis), ttl, coherence)
+        Self::with_shared(memory, Arc::new(redis), settings, coherence)
     }
 
     #[cfg(any(test, feature = "redis"))]
     pub(crate) fn with_shared(
         mut memory: MemoryConfig,
         tier: Arc<dyn SharedTier>,
-        ttl: Duration,
+        mut settings: SharedSettings,
         coherence: Arc<Coherence>,
     ) -> Self {
-        memory.ttl = memory.ttl.min(ttl / 2);
+        memory.ttl = memory.ttl.min(settings.ttl / 2);
+        settings.ttl -= memory.ttl;
         Self {
             shared: Some(Shared {
+                debts: Debts::new(Arc::clone(&tier)),
                 tier,
-                ttl: ttl - memory.ttl,
+                settings,
                 lookups: Lookups::new("redis"),
             }),
             ..Self::over(memory, coherence)
@@ -106,6 +112,14 @@ impl TieredCache {
 
     pub(crate) const fn has_shared(&self) -> bool {
         self.shared.is_some()
+    }
+
+    /// The shared tier, unless it may hold what this node has changed.
+    fn ask_shared(&self) -> Result<Option<&Shared>, Error> {
+        match &self.shared {
+            Some(shared) => shared.debts.is_clear().map(|()| Some(shared)),
+            None => Ok(None),
+        }
     }
 
     /// What memory knows; counted.
@@ -142,7 +156,7 @@ impl TieredCache {
         questions: &[Question],
         rights: &[Rights],
     ) -> Result<Vec<Found>, Error> {
-        let Some(shared) = &self.shared else {
+        let Some(shared) = self.ask_shared()? else {
             return Ok(vec![Found::default(); questions.len()]);
         };
         let answers = shared.tier.look_up(questions).await.inspect_err(|_| {
@@ -157,64 +171,22 @@ impl TieredCache {
         Ok(answers)
     }
 
-    /// Asks for the leases to fill what is missing in `found`. Where somebody else is about to fill
-    /// it, waits a little for that; returns what is known by then.
-    pub(crate) async fn lease(
-        &self,
-        question: &Question,
-        mut found: Found,
-        rights: Rights,
-        mut steal: bool,
-    ) -> (Found, Leases) {
-        let mut leases = Leases::default();
-        let Some(shared) = &self.shared else {
-            return (found, leases);
-        };
-        let token = Token::random();
-        let mut pauses = PAUSES.iter();
-        loop {
-            let keys = question.missing(&found, leases);
-            if keys.is_empty() {
-                return (found, leases);
+    /// Asks for the leases to fill these keys. Where Redis cannot be asked nothing is said.
+    pub(crate) async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Vec<Grant> {
+        match self.ask_shared() {
+            Ok(Some(shared)) if !keys.is_empty() => {
+                let grants = shared.tier.grant(keys, token, steal).await;
+                grants.unwrap_or_default()
             }
-            let Ok(grants) = shared.tier.grant(&keys, token, steal).await else {
-                return (found, leases);
-            };
-            for (key, grant) in keys.iter().zip(&grants) {
-                if *grant == Grant::Granted {
-                    leases.set(key, token);
-                }
-            }
-            if grants.contains(&Grant::Wait) {
-                let Some(pause) = pauses.next() else {
-                    return (found, leases);
-                };
-                sleep(jittered(*pause)).await;
-            } else if !grants.contains(&Grant::Hit) {
-                return (found, leases);
-            } else {
-                // What is there and is still not understood has to be replaced.
-                steal = true;
-            }
-            let questions = std::slice::from_ref(question);
-            let now = self.look_up(questions, &[rights]).await.pop();
-            found = found.or(now.unwrap_or_default());
+            _ => Vec::new(),
         }
     }
 
     /// Asks once for the leases to fill all of `question`, for one who reads from the backend anyway.
-    pub(crate) async fn try_lease(&self, question: &Question) -> Leases {
-        let mut leases = Leases::default();
-        let Some(shared) = &self.shared else {
-            return leases;
-        };
+    pub(crate) async fn try_lease(&self, question: &Question, steal: bool) -> Leases {
         let (keys, token) = (question.keys(), Token::random());
-        let grants = shared.tier.grant(&keys, token, false).await;
-        for (key, grant) in keys.iter().zip(grants.unwrap_or_default()) {
-            if grant == Grant::Granted {
-                leases.set(key, token);
-            }
-        }
+        let mut leases = Leases::default();
+        leases.take(&keys, &self.grant(&keys, token, steal).await, token);
         leases
     }
 
@@ -234,7 +206,7 @@ impl TieredCache {
         let facts = plausible(facts);
         let facts = match &self.shared {
             Some(shared) => {
-                let ttl = jittered(shared.ttl);
+                let ttl = jittered(shared.settings.ttl);
                 shared.tier.fill(facts, leases, ttl).await?
             }
             None => self.still_allowed(facts, rights),
@@ -249,10 +221,12 @@ impl TieredCache {
     }
 
     /// Gives back the leases for what was not there to fill.
-    pub(crate) async fn release(&self, question: &Question, leases: Leases) {
+    pub(crate) async fn release(&self, keys: &[Key], leases: Leases) {
         let Some(shared) = &self.shared else { return };
-        let (keys, token) = leases.of(question);
-        if let Some(token) = token {
+        let mut held = keys.iter().filter(|key| leases.of_key(key).is_some());
+        // All leases of a load have one token.
+        if let Some(token) = held.clone().find_map(|key| leases.of_key(key)) {
+            let keys: Vec<_> = held.by_ref().cloned().collect();
             // One that stays lapses by itself.
             let _ = shared.tier.release(&keys, token).await;
         }
@@ -290,6 +264,16 @@ impl TieredCache {
         purged
     }
 
+    /// Leaves the other nodes that share Redis, before this one stops: from here on they do not wait
+    /// for it. What is asked later is asked of the backend alone; changes are refused, or with
+    /// [`ChangePolicy::BestEffort`] made without telling the others. A node that ends without this
+    /// costs each change of the others [`RedisConfig::trust`](crate::RedisConfig), until that is over.
+    pub async fn leave(&self) {
+        if let Some(shared) = &self.shared {
+            shared.tier.leave().await;
+        }
+    }
+
     /// Forgets everything that is in memory.
     pub fn flush_memory(&self) {
         self.memory.generations().flush();
@@ -307,15 +291,13 @@ impl TieredCache {
 
     async fn remember(&self, question: Question, facts: Facts) -> Result<(), Error> {
         let rights = self.rights(&question);
-        let (_, leases) = self.lease(&question, Found::default(), rights, true).await;
+        let leases = self.try_lease(&question, true).await;
         self.try_fill(facts, rights, leases).await
     }
 
     async fn forget(&self, key: Key) -> Result<(), Error> {
-        let change = self.begin(vec![key], false).await?;
-        let announced = self.announce(&change).await;
-        self.end(change, None).await?;
-        announced
+        self.change(vec![key], None, async { ((), Outcome::Over) })
+            .await
     }
 }
 

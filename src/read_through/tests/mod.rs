@@ -5,6 +5,8 @@ mod races;
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
 use crate::cache::shared::{Facts, Member};
+use crate::cache::tiered::SharedSettings;
+use crate::coherence::change::ChangePolicy;
 use crate::{MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +27,10 @@ fn link(seed: u8) -> Link {
 }
 
 fn world(with_shared: bool) -> World {
+    world_with(with_shared, ChangePolicy::Strict)
+}
+
+fn world_with(with_shared: bool, policy: ChangePolicy) -> World {
     let backend = Arc::new(FakeBackend::default());
     let shared = Arc::new(FakeShared::default());
     let memory = MemoryConfig::default();
@@ -32,7 +38,12 @@ fn world(with_shared: bool) -> World {
         true => {
             let tier = Arc::clone(&shared);
             let coherence = Arc::new(crate::coherence::Coherence::alone());
-            TieredCache::with_shared(memory, tier, Duration::from_secs(3600), coherence)
+            let settings = SharedSettings {
+                ttl: Duration::from_secs(3600),
+                fence: Duration::from_secs(30),
+                policy,
+            };
+            TieredCache::with_shared(memory, tier, settings, coherence)
         }
         false => TieredCache::in_memory(memory),
     };

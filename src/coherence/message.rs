@@ -8,7 +8,7 @@ const VERSION: u8 = 1;
 
 /// What a message says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Message {
+pub(crate) enum Message {
     /// Forget these keys, and say so.
     Invalidate { from: u64, id: u64, names: Vec<u64> },
     /// Forget everything, and say so.
@@ -20,10 +20,10 @@ pub(super) enum Message {
 }
 
 /// The most keys of a message.
-pub(super) const MOST_NAMES: usize = 1000;
+pub(crate) const MOST_NAMES: usize = 1000;
 
 impl Message {
-    pub(super) fn write(&self) -> Vec<u8> {
+    pub(crate) fn write(&self) -> Vec<u8> {
         let (kind, numbers, names): (u8, [u64; 2], &[u64]) = match self {
             Self::Invalidate { from, id, names } => (b'I', [*from, *id], names),
             Self::Flush { from, id } => (b'F', [*from, *id], &[]),
@@ -38,7 +38,7 @@ impl Message {
     }
 
     /// `None` if it cannot be understood.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<2>()?;
         let (numbers, odd) = rest.as_chunks::<8>();
         let numbers: Vec<_> = numbers

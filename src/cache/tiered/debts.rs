@@ -1,0 +1,84 @@
+//! What this node owes the shared tier, and the task that pays it.
+
+use crate::Error;
+use crate::cache::shared::SharedTier;
+use crate::coherence::journal::{Journal, Payment};
+use crate::link::Key;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long after an attempt to pay that failed comes the next.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Debts {
+    tier: Arc<dyn SharedTier>,
+    journal: Mutex<Journal<Key>>,
+}
+
+/// Why the shared tier is not asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} changes of this node have still to be told to it")]
+struct Indebted(usize);
+
+impl Debts {
+    pub(super) fn new(tier: Arc<dyn SharedTier>) -> Arc<Self> {
+        Arc::new(Self {
+            tier,
+            journal: Mutex::new(Journal::new()),
+        })
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal<Key>> {
+        // The journal is whole between any two of its changes, whoever panicked.
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing is owed; an error says that something is.
+    pub(super) fn is_clear(&self) -> Result<(), Error> {
+        let journal = self.journal();
+        match journal.is_clear() {
+            true => Ok(()),
+            false => Err(Error::Cache {
+                tier: "redis",
+                operation: "look-up",
+                source: Box::new(Indebted(journal.len())),
+            }),
+        }
+    }
+
+    /// Remembers what could not be taken away, and takes it away as soon as that can be done.
+    pub(super) fn owe(self: &Arc<Self>, keys: impl IntoIterator<Item = Key>) {
+        if self.journal().owe(keys) {
+            tracing::warn!("Redis is not asked until this node's changes have been told to it");
+            tokio::spawn(Arc::clone(self).pay());
+        }
+    }
+
+    async fn pay(self: Arc<Self>) {
+        loop {
+            let Some(payment) = self.journal().next() else {
+                tracing::info!("this node's changes have been told to Redis");
+                return;
+            };
+            let paid = match &payment {
+                Payment::Keys(keys) => self.take_away(keys).await,
+                Payment::Everything => self.tier.purge().await,
+            };
+            match paid {
+                Ok(()) => self.journal().paid(),
+                Err(error) => {
+                    tracing::debug!(%error, "owed still");
+                    self.journal().back(payment);
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn take_away(&self, keys: &[Key]) -> Result<(), Error> {
+        self.tier.withdraw(keys).await?;
+        self.tier.announce(keys).await
+    }
+}
