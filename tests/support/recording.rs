@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
@@ -23,6 +23,17 @@ pub struct Recording<S> {
     reads: Arc<AtomicUsize>,
     batches: Arc<AtomicUsize>,
     held: Arc<watch::Sender<bool>>,
+    changes: Arc<AtomicUsize>,
+    changes_held: Arc<watch::Sender<Option<Moment>>>,
+}
+
+/// When a change is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It has not happened yet.
+    Before,
+    /// It has happened, and does not return.
+    After,
 }
 
 impl<S> Clone for Recording<S> {
@@ -32,18 +43,31 @@ impl<S> Clone for Recording<S> {
             reads: Arc::clone(&self.reads),
             batches: Arc::clone(&self.batches),
             held: Arc::clone(&self.held),
+            changes: Arc::clone(&self.changes),
+            changes_held: Arc::clone(&self.changes_held),
         }
     }
 }
 
 impl<S: ObjectStore> Recording<S> {
     pub fn new(inner: S) -> Self {
+        Self::over(Arc::new(inner))
+    }
+
+    fn over(inner: Arc<S>) -> Self {
         Self {
-            inner: Arc::new(inner),
+            inner,
             reads: Arc::default(),
             batches: Arc::default(),
             held: Arc::new(watch::Sender::new(false)),
+            changes: Arc::default(),
+            changes_held: Arc::new(watch::Sender::new(None)),
         }
+    }
+
+    /// Another way to the same store, which counts and holds its own calls.
+    pub fn apart(&self) -> Self {
+        Self::over(Arc::clone(&self.inner))
     }
 
     /// How often `get_opts` has been called.
@@ -59,6 +83,23 @@ impl<S: ObjectStore> Recording<S> {
     /// From here on, reads have read and do not return; or those that are held return.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// How often `put_opts` and `delete_stream` have been called.
+    pub fn changes(&self) -> usize {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// From here on, puts and deletes are held at this moment; or those that are held return.
+    pub fn hold_changes(&self, moment: Option<Moment>) {
+        self.changes_held.send_replace(moment);
+    }
+
+    fn changed_when(&self, moment: Moment) -> impl Future<Output = ()> + Send + 'static {
+        let mut held = self.changes_held.subscribe();
+        async move {
+            let _ = held.wait_for(|held| *held != Some(moment)).await;
+        }
     }
 
     /// The wrapped store, to change it behind everyone's back.
@@ -77,7 +118,11 @@ impl<S: ObjectStore> fmt::Display for Recording<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: ObjectStore> ObjectStore for Recording<S> {
     async fn put_opts(&self, at: &Path, data: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(at, data, opts).await
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.changed_when(Moment::Before).await;
+        let result = self.inner.put_opts(at, data, opts).await;
+        self.changed_when(Moment::After).await;
+        result
     }
 
     async fn put_multipart_opts(
@@ -105,7 +150,19 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         self.batches.fetch_add(1, Ordering::SeqCst);
-        self.inner.delete_stream(locations).boxed()
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let (before, after) = (
+            self.changed_when(Moment::Before),
+            self.changed_when(Moment::After),
+        );
+        let inner = Arc::clone(&self.inner);
+        let deleted = async move {
+            before.await;
+            let results: Vec<_> = inner.delete_stream(locations).collect().await;
+            after.await;
+            stream::iter(results)
+        };
+        stream::once(deleted).flatten().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
