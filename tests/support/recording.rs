@@ -7,13 +7,14 @@ use futures::stream::{self, BoxStream};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result,
 };
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 /// Wraps a store and counts its calls, reads and deletes apart.
@@ -23,6 +24,7 @@ pub struct Recording<S> {
     reads: Arc<AtomicUsize>,
     batches: Arc<AtomicUsize>,
     held: Arc<watch::Sender<bool>>,
+    fails: Arc<AtomicBool>,
     changes: Arc<AtomicUsize>,
     changes_held: Arc<watch::Sender<Option<Moment>>>,
 }
@@ -43,6 +45,7 @@ impl<S> Clone for Recording<S> {
             reads: Arc::clone(&self.reads),
             batches: Arc::clone(&self.batches),
             held: Arc::clone(&self.held),
+            fails: Arc::clone(&self.fails),
             changes: Arc::clone(&self.changes),
             changes_held: Arc::clone(&self.changes_held),
         }
@@ -60,6 +63,7 @@ impl<S: ObjectStore> Recording<S> {
             reads: Arc::default(),
             batches: Arc::default(),
             held: Arc::new(watch::Sender::new(false)),
+            fails: Arc::default(),
             changes: Arc::default(),
             changes_held: Arc::new(watch::Sender::new(None)),
         }
@@ -83,6 +87,11 @@ impl<S: ObjectStore> Recording<S> {
     /// From here on, reads have read and do not return; or those that are held return.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// From here on, reads fail; or they succeed again.
+    pub fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
     }
 
     /// How often `put_opts` and `delete_stream` have been called.
@@ -138,6 +147,12 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         let result = self.inner.get_opts(at, options).await;
         let mut held = self.held.subscribe();
         let _ = held.wait_for(|held| !held).await;
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(Error::Generic {
+                store: "Recording",
+                source: "told to fail".into(),
+            });
+        }
         result
     }
 
