@@ -41,6 +41,7 @@ on_each_server! {
     a_fence_keeps_fills_away
     what_one_node_deletes_the_others_forget_before_it_returns
     a_node_that_says_nothing_is_waited_out
+    a_node_that_leaves_is_not_waited_for
     a_purge_reaches_redis_and_every_memory
     each_script_is_sent_once_more_where_the_server_has_lost_it
     a_server_that_has_lost_its_scripts_takes_no_trust
@@ -145,6 +146,19 @@ async fn a_node_that_says_nothing_is_waited_out(redis: Redis) {
     let start = Instant::now();
     layers(&deleter).unlink(&digest(1)).await.unwrap();
     assert!(start.elapsed() >= TRUST);
+}
+
+async fn a_node_that_leaves_is_not_waited_for(redis: Redis) {
+    let (_, [stays, leaves]) = nodes(&redis).await;
+    tokio::time::sleep(SETTLED).await;
+    all_know(&[leaves.clone(), stays.clone()]).await;
+    leaves.leave().await;
+    let start = Instant::now();
+    layers(&stays).unlink(&digest(1)).await.unwrap();
+    assert!(start.elapsed() < TRUST, "{:?}", start.elapsed());
+    for node in [&leaves, &stays] {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
 }
 
 async fn a_purge_reaches_redis_and_every_memory(redis: Redis) {

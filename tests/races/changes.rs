@@ -205,6 +205,7 @@ async fn race_33_what_was_deleted_during_an_outage_is_not_answered_after_it() {
     let is_told = async || stat(&reader, &digest(1)).await.0.is_none();
     while !is_told().await {
         nobody_knows([&deleter]).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(redis.cli(&["SCARD", SET]), "0");
     nobody_knows([&deleter, &reader]).await;

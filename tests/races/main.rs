@@ -50,6 +50,11 @@ fn short_lived(redis: &Redis) -> RedisConfig {
     config(redis).with_lease(time).with_fence(time)
 }
 
+/// What is not given back stays for as long as the test lasts.
+fn long_lived(redis: &Redis) -> RedisConfig {
+    config(redis).with_lease(Duration::from_secs(60))
+}
+
 async fn all_know<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
     for node in nodes {
         until_in_memory(node, &digest(1)).await;
@@ -70,7 +75,10 @@ async fn reading(way: &Bare, node: &Node) -> JoinHandle<Said> {
     way.hold(true);
     let node = node.clone();
     let answer = tokio::spawn(async move { stat(&node, &digest(1)).await });
-    eventually("the store is asked", || way.reads() == reads + 2).await;
+    eventually("no tier knows, and the store is asked", || {
+        way.reads() == reads + 2
+    })
+    .await;
     answer
 }
 
