@@ -1,8 +1,8 @@
 //! Changes that are cut off, overtaken by another, or cannot be told.
 
 use crate::support::nodes::{
-    Bare, Node, SET, beside, blob_path, config, digest, eventually, layers, name, node_with, put,
-    stat,
+    Bare, Node, PATIENCE, SET, TRUST, beside, blob_path, config, digest, eventually, layers, name,
+    node_with, put, stat,
 };
 use crate::support::recording::Moment;
 use crate::support::server::Signal;
@@ -10,6 +10,9 @@ use crate::{Mortal, READ, all_know, nobody_knows, nodes, short_lived, world};
 use futures::TryStreamExt;
 use layercache::{ChangePolicy, Error, Link};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -103,6 +106,34 @@ async fn race_09_a_node_that_dies_in_the_middle_of_a_delete_leaves_nothing_old()
     nobody_knows([&reader]).await;
     put(&other, &digest(1)).await;
     all_know([&reader]).await;
+}
+
+/// From the moment when the store is touched, the deleter may be dead: whoever has not been told by
+/// then will never be.
+#[tokio::test]
+async fn race_09_the_others_have_been_told_when_the_store_is_touched() {
+    let (redis, [way, other]) = world().await;
+    let reader = node_with(&other, config(&redis));
+    all_know([&reader]).await;
+    let (dying, config) = (Mortal::new(), config(&redis));
+    let touched = Arc::new(AtomicBool::new(false));
+    way.at_change({
+        let touched = Arc::clone(&touched);
+        move || {
+            touched.store(true, Ordering::SeqCst);
+            // Its only thread stands still for longer than the reader is asked.
+            thread::sleep(PATIENCE);
+        }
+    });
+    dying
+        .run(async move {
+            let layers = layers(&node_with(&way, config));
+            tokio::spawn(async move { layers.unlink(&digest(1)).await });
+        })
+        .await;
+    eventually("the store is touched", || touched.load(Ordering::SeqCst)).await;
+    tokio::time::sleep(TRUST).await;
+    assert_eq!(stat(&reader, &digest(1)).await, READ, "it was not told");
 }
 
 /// A delete has deleted, and has not ended when the same is pushed anew.

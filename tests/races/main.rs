@@ -82,8 +82,8 @@ async fn reading(way: &Bare, node: &Node) -> JoinHandle<Said> {
     answer
 }
 
-/// Where a node lives that is to die: what runs there ends as it is.
-struct Mortal(Runtime);
+/// Where a node lives that is to die: what runs there, on one thread, ends as it is.
+struct Mortal(Option<Runtime>);
 
 impl Mortal {
     fn new() -> Self {
@@ -91,11 +91,12 @@ impl Mortal {
             .worker_threads(1)
             .enable_all()
             .build();
-        Self(runtime.unwrap())
+        Self(Some(runtime.unwrap()))
     }
 
     async fn run<T: Send + 'static>(&self, life: impl Future<Output = T> + Send + 'static) -> T {
-        self.0.spawn(life).await.unwrap()
+        let runtime = self.0.as_ref().expect("alive");
+        runtime.spawn(life).await.unwrap()
     }
 
     /// It dies; Redis has seen the last of it when this returns.
@@ -107,7 +108,15 @@ impl Mortal {
                 .count()
         };
         let before = nodes();
-        self.0.shutdown_background();
+        drop(self);
         eventually("its connection ends", || nodes() < before).await;
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }

@@ -13,8 +13,8 @@ use object_store::{
 };
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// Wraps a store and counts its calls, reads and deletes apart.
@@ -27,6 +27,16 @@ pub struct Recording<S> {
     fails: Arc<AtomicBool>,
     changes: Arc<AtomicUsize>,
     changes_held: Arc<watch::Sender<Option<Moment>>>,
+    at_change: Arc<OnceLock<Hook>>,
+}
+
+/// What is done on the thread that changes something, before that.
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 /// When a change is held.
@@ -48,6 +58,7 @@ impl<S> Clone for Recording<S> {
             fails: Arc::clone(&self.fails),
             changes: Arc::clone(&self.changes),
             changes_held: Arc::clone(&self.changes_held),
+            at_change: Arc::clone(&self.at_change),
         }
     }
 }
@@ -66,6 +77,7 @@ impl<S: ObjectStore> Recording<S> {
             fails: Arc::default(),
             changes: Arc::default(),
             changes_held: Arc::new(watch::Sender::new(None)),
+            at_change: Arc::default(),
         }
     }
 
@@ -104,6 +116,19 @@ impl<S: ObjectStore> Recording<S> {
         self.changes_held.send_replace(moment);
     }
 
+    /// Does this whenever something is about to be changed, on the thread that does.
+    pub fn at_change(&self, act: impl Fn() + Send + Sync + 'static) {
+        let set = self.at_change.set(Hook(Box::new(act)));
+        set.expect("nothing is done yet");
+    }
+
+    fn count_change(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        if let Some(Hook(act)) = self.at_change.get() {
+            act();
+        }
+    }
+
     fn changed_when(&self, moment: Moment) -> impl Future<Output = ()> + Send + 'static {
         let mut held = self.changes_held.subscribe();
         async move {
@@ -127,7 +152,7 @@ impl<S: ObjectStore> fmt::Display for Recording<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: ObjectStore> ObjectStore for Recording<S> {
     async fn put_opts(&self, at: &Path, data: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.count_change();
         self.changed_when(Moment::Before).await;
         let result = self.inner.put_opts(at, data, opts).await;
         self.changed_when(Moment::After).await;
@@ -165,7 +190,7 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         self.batches.fetch_add(1, Ordering::SeqCst);
-        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.count_change();
         let (before, after) = (
             self.changed_when(Moment::Before),
             self.changed_when(Moment::After),
