@@ -2,81 +2,16 @@
 
 mod support;
 
-use layercache::layout::{Distribution, Layout};
-use layercache::{
-    CacheStatus, CachedStore, Digest, Freshness, Link, MemoryConfig, RedisConfig, Repository,
-    RepositoryName, StoreBackend,
-};
+use layercache::{CacheStatus, Link};
 use object_store::ObjectStoreExt;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::recording::Recording;
+use support::nodes::{
+    SET, SETTLED, TRUST, add_silent_node, bare, blob_path, digest, layers, name, node, put, stat,
+    until_in_memory,
+};
 use support::redis::Redis;
-
-type Bare = Recording<ThrottledStore<InMemory>>;
-type Node = CachedStore<Bare>;
-
-/// Longer than trust lasts: nodes that have been connected for so long know each other.
-const SETTLED: Duration = Duration::from_millis(2300);
-
-fn bare(latency: Duration) -> Bare {
-    let config = ThrottleConfig {
-        wait_get_per_call: latency,
-        ..Default::default()
-    };
-    Recording::new(ThrottledStore::new(InMemory::new(), config))
-}
-
-fn node(bare: &Bare, redis: &Redis) -> Node {
-    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
-    let memory = MemoryConfig::default();
-    let builder = CachedStore::builder(bare.clone()).memory(memory);
-    builder.redis(config).unwrap().build()
-}
-
-fn name() -> RepositoryName {
-    "library/alpine".parse().unwrap()
-}
-
-fn layers(node: &Node) -> Repository<StoreBackend<Bare>> {
-    node.registry().repository(name())
-}
-
-fn digest(i: u32) -> Digest {
-    let mut hash = [7; 32];
-    hash[..4].copy_from_slice(&i.to_be_bytes());
-    Digest::Sha256(hash)
-}
-
-fn blob_path(digest: &Digest) -> Path {
-    Distribution::default().blob_path(digest).unwrap()
-}
-
-async fn put(bare: &Bare, digest: &Digest) {
-    let store = CachedStore::new(bare.clone());
-    store
-        .put(&blob_path(digest), "content".into())
-        .await
-        .unwrap();
-    layers(&store).link(digest).await.unwrap();
-}
-
-async fn stat(node: &Node, digest: &Digest) -> (Option<u64>, CacheStatus) {
-    let answer = layers(node).stat(digest, Freshness::Cached).await.unwrap();
-    (answer.value.map(|meta| meta.length()), answer.status)
-}
-
-async fn until_in_memory(node: &Node, digest: &Digest) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while stat(node, digest).await != (Some(7), CacheStatus::Memory) {
-        assert!(Instant::now() < end, "never answered from memory");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
 
 #[tokio::test]
 async fn what_one_node_deletes_the_others_forget_before_it_returns() {
@@ -94,10 +29,7 @@ async fn what_one_node_deletes_the_others_forget_before_it_returns() {
             .unlink(&digest)
             .await
             .unwrap();
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "nobody has to be waited out"
-        );
+        assert!(start.elapsed() < TRUST, "nobody has to be waited out");
         for node in &nodes {
             assert_eq!(stat(node, &digest).await.0, None);
         }
@@ -212,8 +144,7 @@ async fn a_load_that_read_before_a_delete_elsewhere_fills_nothing() {
     bare.hold(false);
     assert_eq!(early.await.unwrap(), Some(7), "it asked before the delete");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let set = "repository::library/alpine::blobs";
-    assert_eq!(redis.cli(&["SCARD", set]), "0", "a late fill came through");
+    assert_eq!(redis.cli(&["SCARD", SET]), "0", "a late fill came through");
     for node in &nodes {
         assert_eq!(stat(node, &digest(1)).await.0, None);
     }
@@ -223,23 +154,15 @@ async fn a_load_that_read_before_a_delete_elsewhere_fills_nothing() {
 async fn a_delete_waits_for_a_node_that_says_nothing_until_it_has_lost_its_trust() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let deleter = node(&bare, &redis);
-    // A node that was seen a moment ago and will never say anything.
-    let seen = async || {
-        let time = redis.cli(&["TIME"]);
-        let mut time = time.lines();
-        let seconds: u64 = time.next().unwrap().parse().unwrap();
-        let millis = seconds * 1000 + time.next().unwrap().parse::<u64>().unwrap() / 1000;
-        redis.cli(&["ZADD", "layercache::{nodes}", &millis.to_string(), "12345"]);
-    };
     put(&bare, &digest(1)).await;
     until_in_memory(&deleter, &digest(1)).await;
     tokio::time::sleep(SETTLED).await;
-    seen().await;
+    add_silent_node(&redis);
     let start = Instant::now();
     layers(&deleter).unlink(&digest(1)).await.unwrap();
     let waited = start.elapsed();
-    assert!(waited >= Duration::from_secs(2), "{waited:?}");
-    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    assert!(waited >= TRUST, "{waited:?}");
+    assert!(waited < TRUST * 3, "{waited:?}");
 }
 
 #[tokio::test]
@@ -275,9 +198,8 @@ async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
     layers(&node).unlink(&digest(1)).await.unwrap();
     redis.kill();
     redis.restart_on_same_port().await;
-    let set = "repository::library/alpine::blobs";
     assert_eq!(
-        redis.cli(&["SCARD", set]),
+        redis.cli(&["SCARD", SET]),
         "1",
         "the dump has what was deleted"
     );
@@ -285,7 +207,7 @@ async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
         assert_eq!(stat(&node, &digest(1)).await.0, None);
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
-    assert_eq!(redis.cli(&["EXISTS", set]), "0");
+    assert_eq!(redis.cli(&["EXISTS", SET]), "0");
 }
 
 /// A full Redis refuses a script whose first write is a `SET`, and the positive would stay.

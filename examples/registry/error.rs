@@ -56,6 +56,8 @@ pub(crate) enum Error {
     NoSuchEndpoint,
     #[error("the operation is unsupported")]
     Unsupported { allow: &'static str },
+    #[error("not purged: {0}")]
+    NotPurged(#[source] layercache::Error),
     #[error(transparent)]
     Cache(#[from] layercache::Error),
     #[error(transparent)]
@@ -93,6 +95,7 @@ impl Error {
                 StatusCode::RANGE_NOT_SATISFIABLE
             }
             Self::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotPurged(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ if self.is_refusal() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Cache(_)
             | Self::Store(_)
@@ -119,6 +122,7 @@ impl Error {
             Self::ManifestBlobsUnknown(_) => "MANIFEST_BLOB_UNKNOWN",
             Self::ManifestTooBig | Self::SizeInvalid { .. } => "SIZE_INVALID",
             Self::QueryInvalid(_) | Self::Unsupported { .. } => "UNSUPPORTED",
+            Self::NotPurged(_) => "UNAVAILABLE",
             _ if self.is_refusal() => "UNAVAILABLE",
             Self::Cache(_)
             | Self::Store(_)
@@ -155,6 +159,7 @@ impl Error {
             }
             Self::Unsupported { allow } => Some((ALLOW, (*allow).to_owned())),
             Self::TooManyUploads => Some((RETRY_AFTER, "10".to_owned())),
+            Self::NotPurged(_) => Some((RETRY_AFTER, "1".to_owned())),
             _ if self.is_refusal() => Some((RETRY_AFTER, "1".to_owned())),
             _ => None,
         }
@@ -163,9 +168,12 @@ impl Error {
     fn body(&self) -> Value {
         let code = self.code();
         // What went wrong on this side is told to the log alone.
-        let message = match code {
-            "UNKNOWN" => "unknown error".to_owned(),
-            "UNAVAILABLE" => "the change was refused for now, try again".to_owned(),
+        let message = match (self, code) {
+            (_, "UNKNOWN") => "unknown error".to_owned(),
+            (Self::NotPurged(_), _) => {
+                "other nodes could not be told, only this one has forgotten; try again".to_owned()
+            }
+            (_, "UNAVAILABLE") => "the change was refused for now, try again".to_owned(),
             _ => self.to_string(),
         };
         let error = |detail| json!({ "code": code, "message": message, "detail": detail });

@@ -3,6 +3,7 @@
 //! It keeps docker/distribution's storage layout, so it serves what the Go registry has written and
 //! the other way round. It has no authentication: put it behind something that has.
 
+mod admin;
 mod app;
 mod blobs;
 mod error;
@@ -78,12 +79,11 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let sweeper = tokio::spawn(sweep(Arc::clone(&app)));
 
     let mut stopped = stopping.clone();
-    let server = axum::serve(listener, router::router(Arc::clone(&app))).with_graceful_shutdown(
-        async move {
+    let server = axum::serve(listener, router::router(Arc::clone(&app), options.admin))
+        .with_graceful_shutdown(async move {
             let _ = stopping.changed().await;
             tracing::info!("stopping");
-        },
-    );
+        });
     tokio::select! {
         result = server => result?,
         () = async { let _ = stopped.changed().await; sleep(GRACE).await } => {
@@ -104,6 +104,9 @@ fn announce(options: &Options, listener: &TcpListener) -> std::io::Result<()> {
     writeln!(out, "  storage: {}", options.storage)?;
     writeln!(out, "  cache:   {}", options.tiers())?;
     writeln!(out, "  metrics: http://{address}/metrics")?;
+    if options.admin {
+        writeln!(out, "  purge:   POST http://{address}/admin/purge")?;
+    }
     writeln!(out, "try:")?;
     writeln!(out, "  curl -i http://{address}/v2/")?;
     writeln!(

@@ -49,6 +49,10 @@ pub(crate) struct Options {
         value_name = "TEXT"
     )]
     redis_prefix: String,
+
+    /// Whether anybody may purge the cache: POST /admin/purge
+    #[arg(long, env = "LAYERCACHE_ADMIN")]
+    pub(crate) admin: bool,
 }
 
 impl Options {

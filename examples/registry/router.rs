@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::headers::API_VERSION;
 use crate::route::{Reference, Route};
-use crate::{blobs, manifests, referrers, tags, uploads};
+use crate::{admin, blobs, manifests, referrers, tags, uploads};
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request, State};
@@ -15,17 +15,19 @@ use axum::routing::{any, get};
 use serde::Deserialize;
 use std::sync::Arc;
 
-pub(crate) fn router(app: Arc<App>) -> Router {
+/// All endpoints, those of an operator too if `is_admin`.
+pub(crate) fn router(app: Arc<App>, is_admin: bool) -> Router {
     let api = Router::new()
         .route("/v2", any(base))
         .route("/v2/", any(base))
         .route("/v2/{*rest}", any(dispatch))
         .fallback(|| async { Error::NoSuchEndpoint })
         .layer(map_response(with_api_version));
-    Router::new()
-        .route("/metrics", get(metrics))
-        .merge(api)
-        .with_state(app)
+    let mut router = Router::new().route("/metrics", get(metrics));
+    if is_admin {
+        router = router.route("/admin/purge", any(admin::purge));
+    }
+    router.merge(api).with_state(app)
 }
 
 /// Everything that a query may hold; an endpoint takes what it knows and ignores the rest.

@@ -18,6 +18,7 @@ pub mod history;
 pub mod http;
 pub mod image;
 pub mod minio;
+pub mod nodes;
 pub mod proxy;
 pub mod recording;
 pub mod redis;

@@ -3,17 +3,18 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result,
 };
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// Wraps a store and counts its calls, reads and deletes apart.
@@ -23,6 +24,28 @@ pub struct Recording<S> {
     reads: Arc<AtomicUsize>,
     batches: Arc<AtomicUsize>,
     held: Arc<watch::Sender<bool>>,
+    fails: Arc<AtomicBool>,
+    changes: Arc<AtomicUsize>,
+    changes_held: Arc<watch::Sender<Option<Moment>>>,
+    at_change: Arc<OnceLock<Hook>>,
+}
+
+/// What is done on the thread that changes something, before that.
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// When a change is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It has not happened yet.
+    Before,
+    /// It has happened, and does not return.
+    After,
 }
 
 impl<S> Clone for Recording<S> {
@@ -32,18 +55,35 @@ impl<S> Clone for Recording<S> {
             reads: Arc::clone(&self.reads),
             batches: Arc::clone(&self.batches),
             held: Arc::clone(&self.held),
+            fails: Arc::clone(&self.fails),
+            changes: Arc::clone(&self.changes),
+            changes_held: Arc::clone(&self.changes_held),
+            at_change: Arc::clone(&self.at_change),
         }
     }
 }
 
 impl<S: ObjectStore> Recording<S> {
     pub fn new(inner: S) -> Self {
+        Self::over(Arc::new(inner))
+    }
+
+    fn over(inner: Arc<S>) -> Self {
         Self {
-            inner: Arc::new(inner),
+            inner,
             reads: Arc::default(),
             batches: Arc::default(),
             held: Arc::new(watch::Sender::new(false)),
+            fails: Arc::default(),
+            changes: Arc::default(),
+            changes_held: Arc::new(watch::Sender::new(None)),
+            at_change: Arc::default(),
         }
+    }
+
+    /// Another way to the same store, which counts and holds its own calls.
+    pub fn apart(&self) -> Self {
+        Self::over(Arc::clone(&self.inner))
     }
 
     /// How often `get_opts` has been called.
@@ -59,6 +99,41 @@ impl<S: ObjectStore> Recording<S> {
     /// From here on, reads have read and do not return; or those that are held return.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
+    }
+
+    /// From here on, reads fail; or they succeed again.
+    pub fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// How often `put_opts` and `delete_stream` have been called.
+    pub fn changes(&self) -> usize {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// From here on, puts and deletes are held at this moment; or those that are held return.
+    pub fn hold_changes(&self, moment: Option<Moment>) {
+        self.changes_held.send_replace(moment);
+    }
+
+    /// Does this whenever something is about to be changed, on the thread that does.
+    pub fn at_change(&self, act: impl Fn() + Send + Sync + 'static) {
+        let set = self.at_change.set(Hook(Box::new(act)));
+        set.expect("nothing is done yet");
+    }
+
+    fn count_change(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        if let Some(Hook(act)) = self.at_change.get() {
+            act();
+        }
+    }
+
+    fn changed_when(&self, moment: Moment) -> impl Future<Output = ()> + Send + 'static {
+        let mut held = self.changes_held.subscribe();
+        async move {
+            let _ = held.wait_for(|held| *held != Some(moment)).await;
+        }
     }
 
     /// The wrapped store, to change it behind everyone's back.
@@ -77,7 +152,11 @@ impl<S: ObjectStore> fmt::Display for Recording<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: ObjectStore> ObjectStore for Recording<S> {
     async fn put_opts(&self, at: &Path, data: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(at, data, opts).await
+        self.count_change();
+        self.changed_when(Moment::Before).await;
+        let result = self.inner.put_opts(at, data, opts).await;
+        self.changed_when(Moment::After).await;
+        result
     }
 
     async fn put_multipart_opts(
@@ -93,6 +172,12 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         let result = self.inner.get_opts(at, options).await;
         let mut held = self.held.subscribe();
         let _ = held.wait_for(|held| !held).await;
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(Error::Generic {
+                store: "Recording",
+                source: "told to fail".into(),
+            });
+        }
         result
     }
 
@@ -105,7 +190,19 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         self.batches.fetch_add(1, Ordering::SeqCst);
-        self.inner.delete_stream(locations).boxed()
+        self.count_change();
+        let (before, after) = (
+            self.changed_when(Moment::Before),
+            self.changed_when(Moment::After),
+        );
+        let inner = Arc::clone(&self.inner);
+        let deleted = async move {
+            before.await;
+            let results: Vec<_> = inner.delete_stream(locations).collect().await;
+            after.await;
+            stream::iter(results)
+        };
+        stream::once(deleted).flatten().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -7,6 +7,36 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
+/// The servers that all has to work with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The oldest one.
+    Redis6_2,
+    /// Debian's.
+    Redis,
+    /// Version 9.
+    Valkey,
+}
+
+impl Version {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Redis6_2 => "redis-6.2",
+            Self::Redis => "redis-server",
+            Self::Valkey => "valkey",
+        }
+    }
+
+    /// What such a server says of itself.
+    const fn line(self) -> &'static str {
+        match self {
+            Self::Redis6_2 => "redis_version:6.2.",
+            Self::Redis => "redis_version:",
+            Self::Valkey => "server_name:valkey",
+        }
+    }
+}
+
 /// A `redis-server` on a free port, without persistence, in a folder that goes with it.
 #[derive(Debug)]
 pub struct Redis {
@@ -23,18 +53,29 @@ impl Redis {
 
     /// With arguments more, such as `&["--requirepass", "x"]`.
     pub async fn start_with(args: &[&str]) -> Self {
-        Self::start_in(folder(), args).await
+        Self::start_in(folder(), Version::Redis, args).await
+    }
+
+    /// A server of this version.
+    ///
+    /// # Panics
+    /// If it is another one.
+    pub async fn start_of(version: Version) -> Self {
+        let redis = Self::start_in(folder(), version, &[]).await;
+        let info = redis.cli(&["INFO", "server"]);
+        assert!(info.contains(version.line()), "not {version:?}: {info}");
+        redis
     }
 
     /// With what a dump holds.
     pub async fn start_from(dump: &Path) -> Self {
         let folder = folder();
         fs::copy(dump, folder.path().join("dump.rdb")).expect("a dump");
-        Self::start_in(folder, &[]).await
+        Self::start_in(folder, Version::Redis, &[]).await
     }
 
-    async fn start_in(folder: TempDir, args: &[&str]) -> Self {
-        let program = require("redis-server");
+    async fn start_in(folder: TempDir, version: Version, args: &[&str]) -> Self {
+        let program = require(version.program());
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
         let command = |port| command(&program, port, folder.path(), &args);
         let server = Server::start(command, ready).await;

@@ -27,13 +27,14 @@ pub fn require(program: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{program} is missing; to install it: {}", remedy(program)))
 }
 
-/// `LAYERCACHE_MINIO` names MinIO's binary; any other program can be named in the same way.
+/// `LAYERCACHE_MINIO` names MinIO's binary, `LAYERCACHE_REDIS_6_2` that of `redis-6.2`; any other
+/// program can be named in the same way.
 fn given(program: &str) -> Option<PathBuf> {
-    let name = program.to_uppercase().replace('-', "_");
+    let name = program.to_uppercase().replace(['-', '.'], "_");
     env::var_os(format!("LAYERCACHE_{name}")).map(PathBuf::from)
 }
 
-/// Where `tests/run.sh` puts what it builds.
+/// Where `tests/run.sh` puts what it builds or unpacks.
 fn built(program: &str) -> Option<PathBuf> {
     let home = env::var_os("HOME")?;
     let folder = PathBuf::from(home).join(".cache/layercache/bin");

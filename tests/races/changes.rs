@@ -1,0 +1,262 @@
+//! Changes that are cut off, overtaken by another, or cannot be told.
+
+use crate::support::nodes::{
+    Bare, Node, PATIENCE, SET, TRUST, beside, blob_path, config, digest, eventually, layers, name,
+    node_with, put, stat,
+};
+use crate::support::recording::Moment;
+use crate::support::server::Signal;
+use crate::{Mortal, READ, all_know, nobody_knows, nodes, short_lived, world};
+use futures::TryStreamExt;
+use layercache::{ChangePolicy, Error, Link};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// A delete that has begun and that the store has not carried out, until `way.hold_changes(None)`.
+async fn deleting(way: &Bare, node: &Node) -> JoinHandle<Result<(), Error>> {
+    let changes = way.changes();
+    way.hold_changes(Some(Moment::Before));
+    let layers = layers(node);
+    let delete = tokio::spawn(async move { layers.unlink(&digest(1)).await });
+    eventually("the store is told", || way.changes() > changes).await;
+    delete
+}
+
+/// Every way to change something, while Redis cannot be told.
+#[tokio::test]
+async fn race_08_a_change_that_redis_cannot_be_told_of_is_refused_with_nothing_changed() {
+    let (mut redis, [way], [node]) = nodes().await;
+    all_know([&node]).await;
+    let (blob, other) = (blob_path(&digest(1)), Path::from("elsewhere"));
+    way.put(&other, "other".into()).await.unwrap();
+    let stored = async || {
+        let objects: Vec<_> = way.list(None).try_collect().await.unwrap();
+        let content = way.get(&blob).await.unwrap().bytes().await.unwrap();
+        (objects, content)
+    };
+    let before = stored().await;
+    redis.kill();
+
+    let store_errors = [
+        node.put(&blob, "another".into()).await.map(drop),
+        async {
+            let mut upload = node.put_multipart(&blob).await?;
+            upload.put_part("another".into()).await?;
+            upload.complete().await.map(drop)
+        }
+        .await,
+        node.copy(&other, &blob).await,
+        node.rename(&blob, &Path::from("moved")).await,
+        node.rename(&other, &blob).await,
+        node.delete(&blob).await,
+    ];
+    for (way, result) in store_errors.into_iter().enumerate() {
+        let text = result.expect_err("a change was made").to_string();
+        assert!(text.contains("nothing was changed"), "{way}: {text}");
+    }
+    let link = Link::layer(name(), digest(1));
+    let typed_errors = [
+        layers(&node).link(&digest(2)).await,
+        layers(&node).unlink(&link.digest).await,
+        node.registry().blobs().delete(&digest(1)).await,
+    ];
+    for result in typed_errors {
+        assert!(
+            matches!(result, Err(Error::ChangeRefused { .. })),
+            "{result:?}"
+        );
+    }
+    assert_eq!(stored().await, before);
+    assert_eq!(stat(&node, &digest(1)).await.0, READ.0);
+}
+
+/// The node dies after its change has begun; the store may yet carry it out.
+#[tokio::test]
+async fn race_09_a_node_that_dies_in_the_middle_of_a_delete_leaves_nothing_old() {
+    let (redis, [way, other]) = world().await;
+    let config = short_lived(&redis);
+    let reader = node_with(&other, config.clone());
+    all_know([&reader]).await;
+    let dying = Mortal::new();
+    dying
+        .run(async move {
+            let deleter = node_with(&way, config);
+            stat(&deleter, &digest(1)).await;
+            deleting(&way, &deleter).await;
+        })
+        .await;
+    dying.dies(&redis).await;
+
+    for _ in 0..5 {
+        assert_eq!(stat(&reader, &digest(1)).await, READ, "asked of the store");
+        assert_eq!(redis.cli(&["SCARD", SET]), "0");
+    }
+    layers(&layercache::CachedStore::new(other.clone()))
+        .unlink(&digest(1))
+        .await
+        .unwrap();
+    nobody_knows([&reader]).await;
+    let fence = beside("fence", &digest(1));
+    let has_lapsed = || redis.cli(&["EXISTS", &fence]) == "0";
+    eventually("the fence lapses", has_lapsed).await;
+    nobody_knows([&reader]).await;
+    put(&other, &digest(1)).await;
+    all_know([&reader]).await;
+}
+
+/// From the moment when the store is touched, the deleter may be dead: whoever has not been told by
+/// then will never be.
+#[tokio::test]
+async fn race_09_the_others_have_been_told_when_the_store_is_touched() {
+    let (redis, [way, other]) = world().await;
+    let reader = node_with(&other, config(&redis));
+    all_know([&reader]).await;
+    let (dying, config) = (Mortal::new(), config(&redis));
+    let touched = Arc::new(AtomicBool::new(false));
+    way.at_change({
+        let touched = Arc::clone(&touched);
+        move || {
+            touched.store(true, Ordering::SeqCst);
+            // Its only thread stands still for longer than the reader is asked.
+            thread::sleep(PATIENCE);
+        }
+    });
+    dying
+        .run(async move {
+            let layers = layers(&node_with(&way, config));
+            tokio::spawn(async move { layers.unlink(&digest(1)).await });
+        })
+        .await;
+    eventually("the store is touched", || touched.load(Ordering::SeqCst)).await;
+    tokio::time::sleep(TRUST).await;
+    assert_eq!(stat(&reader, &digest(1)).await, READ, "it was not told");
+}
+
+/// A delete has deleted, and has not ended when the same is pushed anew.
+#[tokio::test]
+async fn race_14_the_late_end_of_a_delete_denies_nobody_a_newer_push() {
+    let (_redis, [way, _], [deleter, pusher]) = nodes().await;
+    all_know([&deleter, &pusher]).await;
+    way.hold_changes(Some(Moment::After));
+    let delete = tokio::spawn({
+        let layers = layers(&deleter);
+        async move { layers.unlink(&digest(1)).await }
+    });
+    let is_deleted = async || stat(&pusher, &digest(1)).await.0.is_none();
+    while !is_deleted().await {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    layers(&pusher).link(&digest(1)).await.unwrap();
+    assert_eq!(stat(&deleter, &digest(1)).await.0, READ.0);
+    way.hold_changes(None);
+    delete.await.unwrap().unwrap();
+    for node in [&deleter, &pusher] {
+        assert_eq!(stat(node, &digest(1)).await.0, READ.0);
+    }
+    all_know([&deleter, &pusher]).await;
+}
+
+/// A push begins and ends while a delete is under way, and its end is not the delete's.
+#[tokio::test]
+async fn race_14_the_end_of_one_change_does_not_lift_the_fence_of_another() {
+    let (redis, [way, _], [deleter, pusher]) = nodes().await;
+    all_know([&deleter, &pusher]).await;
+    let delete = deleting(&way, &deleter).await;
+    layers(&pusher).link(&digest(1)).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(stat(&pusher, &digest(1)).await, READ, "and not filled");
+    }
+    assert_eq!(redis.cli(&["SCARD", SET]), "0");
+    way.hold_changes(None);
+    delete.await.unwrap().unwrap();
+    nobody_knows([&deleter, &pusher]).await;
+}
+
+/// While the fence is gone another node reads what is about to be deleted, and fills both tiers.
+#[tokio::test]
+async fn race_18_a_delete_whose_fence_was_evicted_tells_the_others_again() {
+    let (redis, [way, _], [deleter, reader]) = nodes().await;
+    let delete = deleting(&way, &deleter).await;
+    assert_eq!(redis.cli(&["DEL", &beside("fence", &digest(1))]), "1");
+    all_know([&reader]).await;
+    assert_eq!(redis.cli(&["SCARD", SET]), "1");
+    way.hold_changes(None);
+    delete.await.unwrap().unwrap();
+    nobody_knows([&reader, &deleter]).await;
+    assert_eq!(redis.cli(&["SCARD", SET]), "0");
+}
+
+/// A change is refused because Redis has not answered in time. Its first step is executed later.
+#[tokio::test]
+async fn race_25_a_step_that_is_executed_after_it_was_given_up_keeps_no_key_for_ever() {
+    let (redis, [way]) = world().await;
+    let config = short_lived(&redis).with_timeout(Duration::from_millis(200));
+    let node = node_with(&way, config);
+    // The server knows the script by now.
+    layers(&node).link(&digest(1)).await.unwrap();
+    all_know([&node]).await;
+    redis.signal(Signal::Stop);
+    let refused = layers(&node).unlink(&digest(1)).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::ChangeRefused { .. }),
+        "{refused:?}"
+    );
+    redis.signal(Signal::Cont);
+    let fence = beside("fence", &digest(1));
+    let is_executed = || redis.cli(&["EXISTS", &fence]) == "1";
+    eventually("the late step is executed", is_executed).await;
+    assert_eq!(
+        stat(&node, &digest(1)).await.0,
+        READ.0,
+        "nothing was changed"
+    );
+    all_know([&node]).await;
+    assert_eq!(redis.cli(&["EXISTS", &fence]), "0", "it has lapsed");
+    layers(&node).unlink(&digest(1)).await.unwrap();
+    nobody_knows([&node]).await;
+}
+
+/// What was deleted while Redis hung is still there when it goes on.
+#[tokio::test]
+async fn race_33_what_was_deleted_during_an_outage_is_not_answered_after_it() {
+    let (redis, [way, other]) = world().await;
+    let config = config(&redis).with_timeout(Duration::from_millis(200));
+    let best_effort = config.clone().with_change_policy(ChangePolicy::BestEffort);
+    let (deleter, reader) = (node_with(&way, best_effort), node_with(&other, config));
+    all_know([&deleter, &reader]).await;
+    redis.signal(Signal::Stop);
+    layers(&deleter).unlink(&digest(1)).await.unwrap();
+    nobody_knows([&deleter]).await;
+    redis.signal(Signal::Cont);
+    // The deleter knows what it owes; the other one is told as soon as that is paid.
+    let is_told = async || stat(&reader, &digest(1)).await.0.is_none();
+    while !is_told().await {
+        nobody_knows([&deleter]).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(redis.cli(&["SCARD", SET]), "0");
+    nobody_knows([&deleter, &reader]).await;
+    layers(&deleter).link(&digest(1)).await.unwrap();
+    all_know([&deleter, &reader]).await;
+}
+
+/// The client of a change goes away; what it has begun is ended all the same.
+#[tokio::test]
+async fn race_10_a_delete_whose_caller_went_away_is_ended() {
+    let (redis, [way, _], [deleter, reader]) = nodes().await;
+    all_know([&deleter, &reader]).await;
+    let delete = deleting(&way, &deleter).await;
+    delete.abort();
+    assert_eq!(stat(&deleter, &digest(1)).await, READ, "not deleted yet");
+    way.hold_changes(None);
+    let fence = beside("fence", &digest(1));
+    let is_ended = || redis.cli(&["EXISTS", &fence]) == "0";
+    eventually("the change ends", is_ended).await;
+    nobody_knows([&deleter, &reader]).await;
+    put(&way, &digest(1)).await;
+    all_know([&deleter, &reader]).await;
+}

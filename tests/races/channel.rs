@@ -1,0 +1,163 @@
+//! What nodes tell each other is lost, not understood, or not meant for them.
+
+use crate::support::nodes::{
+    LENGTH, SET, SETTLED, TRUST, bare, config, digest, eventually, layers, node, node_with, put,
+    stat, until, until_in_memory,
+};
+use crate::support::redis::Redis;
+use crate::{KNOWN, TOLD, all_know, nobody_knows, nodes, world};
+use layercache::CacheStatus;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+const SHARED: &str = "layercache::{nodes}::all";
+
+/// Publishes what cannot be understood, and returns when the node has forgotten everything.
+async fn is_not_understood(redis: &Redis, node: &crate::Node, message: &str) {
+    all_know([node]).await;
+    redis.cli(&["PUBLISH", SHARED, message]);
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let said = stat(node, &digest(1)).await;
+        if said == TOLD {
+            return;
+        }
+        assert_eq!(said, KNOWN);
+        assert!(Instant::now() < end, "{message:?} was ignored");
+        // Without a pause the node would not hear of itself either.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The channel still works: a delete elsewhere is acknowledged at once.
+async fn still_hears(nodes: &[crate::Node; 2]) {
+    all_know(nodes).await;
+    tokio::time::sleep(SETTLED).await;
+    all_know(nodes).await;
+    let start = Instant::now();
+    layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+    let time = start.elapsed();
+    assert!(time < TRUST, "the other one was waited out: {time:?}");
+    nobody_knows(nodes).await;
+}
+
+#[tokio::test]
+async fn race_05_what_a_node_does_not_understand_makes_it_forget_all_and_go_on() {
+    let (redis, _ways, nodes) = nodes::<2>().await;
+    for message in ["", "?", "\u{1}", "\u{1}I", "\u{1}Fshort", "OK\r\n+OK\r\n"] {
+        is_not_understood(&redis, &nodes[1], message).await;
+    }
+    let long = "\u{1}I".to_owned() + &"x".repeat(100_000);
+    is_not_understood(&redis, &nodes[1], &long).await;
+    still_hears(&nodes).await;
+}
+
+/// While nodes are updated one by one, the old ones hear what only the new ones understand.
+#[tokio::test]
+async fn race_38_what_a_later_version_says_makes_a_node_forget_all_and_go_on() {
+    let (redis, _ways, nodes) = nodes::<2>().await;
+    for message in [
+        "\u{2}Fsomebodyanything",
+        "\u{1}Zsomebodyanything",
+        "\u{1}Fsomebodyanythingandmore00",
+    ] {
+        is_not_understood(&redis, &nodes[1], message).await;
+    }
+    still_hears(&nodes).await;
+}
+
+/// The connections that are subscribed, by their ids.
+fn subscribers(redis: &Redis) -> BTreeSet<String> {
+    let list = redis.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+    let ids = list.lines().filter_map(|line| line.split(' ').next());
+    ids.filter_map(|id| id.strip_prefix("id="))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What is published while a node is not subscribed nobody tells it later.
+#[tokio::test]
+async fn race_06_what_a_node_has_missed_while_it_was_cut_off_it_does_not_answer() {
+    let (redis, ways, _) = nodes::<1>().await;
+    let deleter = node(&ways[0], &redis);
+    until_in_memory(&deleter, &digest(1)).await;
+    let before = subscribers(&redis);
+    let reader = node(&ways[0], &redis);
+    tokio::time::sleep(SETTLED).await;
+    let mut own = &subscribers(&redis) - &before;
+    for _ in 0..5 {
+        all_know([&reader, &deleter]).await;
+        assert_eq!(own.len(), 1, "one connection");
+        let id = own.pop_first().unwrap();
+        redis.cli(&["CLIENT", "KILL", "ID", &id]);
+        layers(&deleter).unlink(&digest(1)).await.unwrap();
+        for _ in 0..20 {
+            nobody_knows([&reader]).await;
+        }
+        layers(&deleter).link(&digest(1)).await.unwrap();
+        own = &subscribers(&redis) - &before;
+    }
+}
+
+/// The set of nodes is a new one: who may trust its memory and is not in it yet nobody knows.
+#[tokio::test]
+async fn race_39_after_flushall_a_delete_waits_for_everybody() {
+    // Long enough not to be over before the delete.
+    const TRUST: Duration = Duration::from_millis(1500);
+    let (redis, ways) = world::<2>().await;
+    let config = config(&redis).with_trust(TRUST);
+    let nodes = ways.map(|way| node_with(&way, config.clone()));
+    tokio::time::sleep(TRUST + TRUST / 4).await;
+    all_know(&nodes).await;
+    redis.cli(&["FLUSHALL"]);
+    let are_all_back = || redis.cli(&["ZCARD", "layercache::{nodes}"]) == "3";
+    eventually("both nodes and the name of the set", are_all_back).await;
+    let start = Instant::now();
+    layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+    assert!(start.elapsed() >= TRUST, "{:?}", start.elapsed());
+    nobody_knows(&nodes).await;
+}
+
+/// A channel knows no prefix and no database, so its name has to.
+#[tokio::test]
+async fn race_39_deployments_that_share_a_redis_neither_hear_nor_purge_each_other() {
+    let redis = Redis::start().await;
+    // Some look like patterns that match the others.
+    let prefixes = ["", "eu:", "e*:", "e[u]:", "e?:", "e\\u:", "*", "eu:eu:"];
+    let mut deployments = Vec::new();
+    for prefix in prefixes {
+        let bare = bare(Duration::ZERO);
+        put(&bare, &digest(1)).await;
+        let node = node_with(&bare, config(&redis).with_prefix(prefix));
+        until_in_memory(&node, &digest(1)).await;
+        deployments.push((prefix, node, bare));
+    }
+    let keys = |prefix: &str| {
+        let keys = [
+            format!("{prefix}{SET}"),
+            format!("{prefix}blobs::{}", digest(1)),
+        ];
+        redis.cli(&["EXISTS", &keys[0], &keys[1]])
+    };
+    tokio::time::sleep(SETTLED).await;
+    for (i, (prefix, node, _)) in deployments.iter().enumerate() {
+        let start = Instant::now();
+        node.purge().await.unwrap();
+        assert!(start.elapsed() < TRUST, "{prefix:?} has waited for others");
+        assert_eq!(keys(prefix), "0", "{prefix:?} is purged");
+        for (other, node, bare) in &deployments {
+            if other != prefix {
+                let reads = bare.reads();
+                let said = stat(node, &digest(1)).await;
+                assert_eq!(said, KNOWN, "{other:?} after {prefix:?}");
+                assert_eq!(bare.reads(), reads);
+                assert_eq!(keys(other), "2", "{other:?} after {prefix:?}");
+            }
+        }
+        layers(node).unlink(&digest(1)).await.unwrap();
+        let (_, next, _) = &deployments[(i + 1) % deployments.len()];
+        assert_eq!(stat(next, &digest(1)).await, KNOWN);
+        layers(node).link(&digest(1)).await.unwrap();
+        until(node, &digest(1), (Some(LENGTH), CacheStatus::Memory)).await;
+    }
+}

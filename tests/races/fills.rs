@@ -1,0 +1,206 @@
+//! Fills that arrive after what they say has changed.
+
+use crate::support::nodes::{
+    Bare, Node, SET, blob_path, digest, eventually, hash, layers, node_with, put, stat,
+    until_in_memory,
+};
+use crate::{
+    KNOWN, Mortal, READ, TOLD, all_know, long_lived, nobody_knows, nodes, reading, short_lived,
+    world,
+};
+use layercache::{CacheStatus, Freshness};
+use object_store::ObjectStoreExt;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// Memcached's leases, of which the one that was given is evicted.
+#[tokio::test]
+async fn race_02_a_fill_whose_lease_is_gone_is_refused() {
+    let (redis, [way], [node]) = nodes().await;
+    let early = reading(&way, &node).await;
+    let leases = redis.cli(&["KEYS", "lease::*"]);
+    let leases: Vec<_> = leases.lines().collect();
+    assert_eq!(leases.len(), 2, "of the membership and of the meta");
+    redis.cli(&[&["DEL"], &leases[..]].concat());
+    way.hold(false);
+    assert_eq!(early.await.unwrap(), READ);
+
+    let next = reading(&way, &node).await;
+    assert_eq!(redis.cli(&["EXISTS", SET, &hash(&digest(1))]), "0");
+    way.hold(false);
+    assert_eq!(next.await.unwrap(), READ);
+    all_know([&node]).await;
+}
+
+/// As [`reading`], of the blob alone.
+async fn describing(way: &Bare, node: &Node) -> JoinHandle<()> {
+    let reads = way.reads();
+    way.hold(true);
+    let blobs = node.registry().blobs();
+    let answer = tokio::spawn(async move {
+        let stat = blobs.stat(&digest(1), Freshness::Cached).await;
+        assert!(stat.unwrap().value.is_some());
+    });
+    eventually("no tier knows, and the store is asked", || {
+        way.reads() == reads + 1
+    })
+    .await;
+    answer
+}
+
+/// Grafana Mimir: a reader takes the right to fill, a whole change goes by, another reader takes the
+/// same right, and the first one fills.
+#[tokio::test]
+async fn mimir_add_then_set_a_right_that_another_one_holds_now_fills_nothing() {
+    let (redis, [way, other, _], [first, second, writer]) = nodes().await;
+    let hash = hash(&digest(1));
+    let lease = format!("lease::{{{hash}}}");
+    let early = describing(&way, &first).await;
+    let of_the_first = redis.cli(&["GET", &lease]);
+    let path = blob_path(&digest(1));
+    writer.put(&path, "content".into()).await.unwrap();
+    let late = describing(&other, &second).await;
+    let of_the_second = redis.cli(&["GET", &lease]);
+    assert!(!of_the_second.is_empty() && of_the_second != of_the_first);
+
+    way.hold(false);
+    early.await.unwrap();
+    let next = describing(&way, &first).await;
+    assert_eq!(redis.cli(&["EXISTS", &hash]), "0");
+    assert_eq!(redis.cli(&["GET", &lease]), of_the_second);
+    other.hold(false);
+    late.await.unwrap();
+    let is_filled = || redis.cli(&["EXISTS", &hash]) == "1";
+    eventually("the second one fills", is_filled).await;
+    way.hold(false);
+    next.await.unwrap();
+}
+
+/// Spice.ai: a write is gated on the clock of invalidations. Here another node's invalidation comes
+/// while a load is under way whose lease still stands.
+#[tokio::test]
+async fn spice_12673_an_invalidation_during_a_load_keeps_it_out_of_memory() {
+    let (redis, [way], [node]) = nodes().await;
+    put(&way, &digest(2)).await;
+    until_in_memory(&node, &digest(2)).await;
+    let early = reading(&way, &node).await;
+    redis.cli(&[
+        "PUBLISH",
+        "layercache::{nodes}::all",
+        "\u{1}Fsomebodyanything",
+    ]);
+    // The other blob, which is not being read, tells when that has been heard.
+    while stat(&node, &digest(2)).await == KNOWN {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    way.hold(false);
+    assert_eq!(early.await.unwrap(), READ);
+    assert_eq!(stat(&node, &digest(1)).await, TOLD);
+    assert_eq!(stat(&node, &digest(1)).await, KNOWN);
+}
+
+#[tokio::test]
+async fn race_13_an_absence_that_was_read_before_a_push_elsewhere_is_not_answered_after_it() {
+    let (_redis, [way, _], [reader, pusher]) = nodes().await;
+    layers(&pusher).unlink(&digest(1)).await.unwrap();
+    let early = reading(&way, &reader).await;
+    layers(&pusher).link(&digest(1)).await.unwrap();
+    let late = tokio::spawn({
+        let reader = reader.clone();
+        async move { stat(&reader, &digest(1)).await.0 }
+    });
+    tokio::task::yield_now().await;
+    way.hold(false);
+    assert_eq!(early.await.unwrap().0, None, "it asked before the push");
+    assert_eq!(late.await.unwrap(), READ.0);
+    assert_eq!(stat(&reader, &digest(1)).await.0, READ.0);
+    all_know([&reader, &pusher]).await;
+}
+
+#[tokio::test]
+async fn race_31_a_load_from_before_a_purge_fills_nothing() {
+    let (redis, [way, _], [reader, purger]) = nodes().await;
+    let early = reading(&way, &reader).await;
+    // Garbage collection, and the purge after it.
+    way.inner().delete(&blob_path(&digest(1))).await.unwrap();
+    purger.purge().await.unwrap();
+    way.hold(false);
+    assert_eq!(early.await.unwrap(), READ, "it asked before the purge");
+
+    let next = reading(&way, &reader).await;
+    assert_eq!(redis.cli(&["EXISTS", SET, &hash(&digest(1))]), "0");
+    way.hold(false);
+    assert_eq!(next.await.unwrap().0, None);
+    nobody_knows([&reader, &purger]).await;
+}
+
+#[tokio::test]
+async fn race_35_an_error_is_not_remembered_and_leaves_no_lease() {
+    let (redis, [way, other]) = world().await;
+    let [reader, other] = [&way, &other].map(|way| node_with(way, long_lived(&redis)));
+    way.fail(true);
+    for _ in 0..3 {
+        let failed = layers(&reader).stat(&digest(1), Freshness::Cached).await;
+        failed.unwrap_err();
+        let is_released = || redis.cli(&["KEYS", "lease::*"]).is_empty();
+        eventually("the lease is given back", is_released).await;
+    }
+    assert_eq!(stat(&other, &digest(1)).await, READ);
+    assert_eq!(stat(&reader, &digest(1)).await, TOLD, "without the store");
+    way.fail(false);
+    all_know([&reader, &other]).await;
+}
+
+#[tokio::test]
+async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
+    let (redis, [way, other]) = world().await;
+    let config = short_lived(&redis);
+    let dying = Mortal::new();
+    let its_config = config.clone();
+    dying
+        .run(async move {
+            let reader = node_with(&way, its_config);
+            reading(&way, &reader).await;
+        })
+        .await;
+    dying.dies(&redis).await;
+    assert_ne!(redis.cli(&["KEYS", "lease::*"]), "", "left behind");
+
+    let node = node_with(&other, config);
+    let start = Instant::now();
+    assert_eq!(stat(&node, &digest(1)).await, READ);
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+    assert_eq!(redis.cli(&["EXISTS", SET]), "0", "it had no right to fill");
+    all_know([&node]).await;
+}
+
+/// Whoever asks for what nobody has must not be able to fill Redis.
+#[tokio::test]
+async fn race_43_random_digests_leave_nothing_behind() {
+    const ASKED: u32 = 500;
+    let (redis, [way]) = world().await;
+    let node = node_with(&way, long_lived(&redis));
+    let ask = |i: u32| {
+        let node = node.clone();
+        tokio::spawn(async move { stat(&node, &digest(1000 + i)).await })
+    };
+    way.hold(true);
+    let asking: Vec<_> = (0..ASKED).map(ask).collect();
+    eventually("the store is asked", || way.reads() == 2 * ASKED as usize).await;
+    let leases = redis.cli(&["KEYS", "lease::*"]);
+    assert!(!leases.is_empty());
+    for lease in leases.lines().take(20) {
+        let left: i64 = redis.cli(&["PTTL", lease]).parse().unwrap();
+        assert!((1..=60_000).contains(&left), "{lease}: {left} ms");
+    }
+    way.hold(false);
+    for answer in asking {
+        assert_eq!(answer.await.unwrap(), (None, CacheStatus::Miss));
+    }
+    let are_gone = || redis.cli(&["KEYS", "lease::*"]).is_empty();
+    eventually("the leases are given back", are_gone).await;
+    let left = redis.cli(&["KEYS", "*"]);
+    let is_of_the_nodes = |key: &str| key.starts_with("layercache::{nodes}");
+    assert!(left.lines().all(is_of_the_nodes), "{left}");
+}

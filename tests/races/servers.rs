@@ -1,0 +1,131 @@
+//! The server is no primary any more, or another one than before.
+
+use crate::support::nodes::{SET, SETTLED, TRUST, digest, eventually, layers, node, put, stat};
+use crate::support::redis::Redis;
+use crate::{READ, all_know, nobody_knows, nodes};
+use layercache::{CachedStore, Error};
+use std::time::Instant;
+
+/// Makes a server a replica, as an operator or a Sentinel does.
+fn follow(replica: &Redis, primary: &Redis) {
+    let port = primary.port().to_string();
+    // It would wait for more replicas.
+    primary.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+    replica.cli(&["REPLICAOF", "127.0.0.1", &port]);
+}
+
+async fn follows(replica: &Redis) {
+    let is_up = || {
+        replica
+            .cli(&["INFO", "replication"])
+            .contains("master_link_status:up")
+    };
+    eventually("the replica has caught up", is_up).await;
+}
+
+/// What a Sentinel does to a server that it has made another's replica.
+fn cut_off_clients(redis: &Redis) {
+    for kind in ["normal", "pubsub"] {
+        redis.cli(&["CLIENT", "KILL", "TYPE", kind]);
+    }
+}
+
+fn members(redis: &Redis) -> String {
+    redis.cli(&["SCARD", SET])
+}
+
+/// A replica knows what its primary did some time ago, and takes no scripts that write.
+#[tokio::test]
+async fn race_23_a_node_that_was_given_a_replica_answers_nothing_from_it() {
+    let (primary, [way, other], [writer, _]) = nodes().await;
+    all_know([&writer]).await;
+    let replica = Redis::start().await;
+    follow(&replica, &primary);
+    follows(&replica).await;
+    assert_eq!(members(&replica), "1");
+
+    let node = node(&other, &replica);
+    for _ in 0..10 {
+        assert_eq!(stat(&node, &digest(1)).await, READ);
+    }
+    let changes = way.changes() + other.changes();
+    let refused = layers(&node).unlink(&digest(1)).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::ChangeRefused { .. }),
+        "{refused:?}"
+    );
+    assert_eq!(
+        way.changes() + other.changes(),
+        changes,
+        "nothing was changed"
+    );
+
+    // What is deleted elsewhere the node cannot be told of, and does not have to be.
+    layers(&writer).unlink(&digest(1)).await.unwrap();
+    nobody_knows([&node]).await;
+}
+
+/// The server under a connection that is up becomes a replica that has lost its primary: what it
+/// has stays as it was.
+#[tokio::test]
+async fn race_23_a_primary_that_was_demoted_is_not_asked_any_more() {
+    let (redis, [way, _], nodes) = nodes::<2>().await;
+    all_know(&nodes).await;
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    tokio::time::sleep(SETTLED).await;
+    // Somebody who is told by the new primary deletes.
+    let elsewhere = CachedStore::new(way.apart());
+    layers(&elsewhere).unlink(&digest(1)).await.unwrap();
+    nobody_knows(&nodes).await;
+    let refused = layers(&nodes[0]).link(&digest(1)).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::ChangeRefused { .. }),
+        "{refused:?}"
+    );
+    nobody_knows(&nodes).await;
+
+    // It is a primary again, with what it had.
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    let end = Instant::now() + SETTLED * 2;
+    while Instant::now() < end {
+        nobody_knows(&nodes).await;
+    }
+    assert_eq!(members(&redis), "0", "it was purged");
+    put(&way, &digest(1)).await;
+    all_know(&nodes).await;
+}
+
+/// A failover loses what the replica had not heard of. The old positive is back, under the address
+/// of the old primary.
+#[tokio::test]
+async fn race_20_after_a_failover_that_lost_a_delete_the_old_answer_is_purged() {
+    let (redis, [way, _], nodes) = nodes::<2>().await;
+    all_know(&nodes).await;
+    let replica = Redis::start().await;
+    follow(&replica, &redis);
+    follows(&replica).await;
+    replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+    assert_eq!(
+        (members(&redis), members(&replica)),
+        ("0".into(), "1".into())
+    );
+
+    follow(&redis, &replica);
+    cut_off_clients(&redis);
+    follows(&redis).await;
+    assert_eq!(members(&redis), "1", "what was deleted is back");
+    for _ in 0..20 {
+        nobody_knows(&nodes).await;
+    }
+    redis.cli(&["REPLICAOF", "NO", "ONE"]);
+    let is_purged = || members(&redis) == "0";
+    let end = Instant::now() + TRUST * 20;
+    while !is_purged() {
+        nobody_knows(&nodes).await;
+        assert!(Instant::now() < end, "never purged");
+    }
+    nobody_knows(&nodes).await;
+    put(&way, &digest(1)).await;
+    all_know(&nodes).await;
+}

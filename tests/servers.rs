@@ -1,0 +1,307 @@
+//! What depends on the server, on each server that is supported.
+
+mod support;
+
+use layercache::cache::check;
+use layercache::{CacheStatus, MemoryConfig, RedisCache, TieredCache};
+use object_store::ObjectStoreExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::nodes::{
+    Bare, LENGTH, Node, SET, SETTLED, TRUST, add_silent_node, bare, beside, blob_path, config,
+    digest, eventually, hash, layers, node, put, stat, until, until_in_memory,
+};
+use support::redis::{Redis, Version};
+
+/// A test of each behaviour on each server, which its name tells.
+macro_rules! on_each_server {
+    ($($behaviours:tt)*) => {
+        mod redis_6_2 { tests_on!(Redis6_2: $($behaviours)*); }
+        mod redis { tests_on!(Redis: $($behaviours)*); }
+        mod valkey { tests_on!(Valkey: $($behaviours)*); }
+    };
+}
+
+macro_rules! tests_on {
+    ($version:ident: $($behaviour:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $behaviour() {
+                let redis = super::Redis::start_of(super::Version::$version).await;
+                super::$behaviour(redis).await;
+            }
+        )*
+    };
+}
+
+on_each_server! {
+    the_caches_pass_the_check_suite
+    a_fill_needs_a_lease_and_a_delete_leaves_nothing
+    another_nodes_lease_keeps_a_fill_away_until_it_lapses
+    a_fence_keeps_fills_away
+    what_one_node_deletes_the_others_forget_before_it_returns
+    a_node_that_says_nothing_is_waited_out
+    a_node_that_leaves_is_not_waited_for
+    a_purge_reaches_redis_and_every_memory
+    each_script_is_sent_once_more_where_the_server_has_lost_it
+    a_server_that_has_lost_its_scripts_takes_no_trust
+    another_run_of_a_server_is_purged
+    a_full_server_takes_deletes_and_no_trust
+    values_of_another_type_make_way
+    a_server_with_too_few_replicas_takes_trust
+}
+
+const KNOWN: (Option<u64>, CacheStatus) = (Some(LENGTH), CacheStatus::Memory);
+const READ: (Option<u64>, CacheStatus) = (Some(LENGTH), CacheStatus::Miss);
+
+/// A store with a blob, and nodes in front of it.
+async fn nodes<const N: usize>(redis: &Redis) -> (Bare, [Node; N]) {
+    let bare = bare(Duration::ZERO);
+    put(&bare, &digest(1)).await;
+    let nodes = std::array::from_fn(|_| node(&bare, redis));
+    (bare, nodes)
+}
+
+async fn all_know(nodes: &[Node]) {
+    for node in nodes {
+        until_in_memory(node, &digest(1)).await;
+    }
+}
+
+async fn the_caches_pass_the_check_suite(redis: Redis) {
+    let cache = |prefix: &str| RedisCache::new(config(&redis).with_prefix(prefix)).unwrap();
+    check::all(Arc::new(cache("plain:"))).await;
+    let tiered = TieredCache::with_redis(MemoryConfig::default(), cache("tiered:"));
+    check::all(Arc::new(tiered)).await;
+}
+
+async fn a_fill_needs_a_lease_and_a_delete_leaves_nothing(redis: Redis) {
+    let (bare, [first, second]) = nodes(&redis).await;
+    assert_eq!(stat(&first, &digest(1)).await, READ);
+    all_know(std::slice::from_ref(&first)).await;
+    for key in [SET, &hash(&digest(1))] {
+        let left: i64 = redis.cli(&["PTTL", key]).parse().unwrap();
+        assert!(left > 0, "{key} never lapses");
+    }
+    assert_eq!(redis.cli(&["KEYS", "lease::*"]), "", "used, and given back");
+    let reads = bare.reads();
+    let told = (Some(LENGTH), CacheStatus::Redis);
+    assert_eq!(stat(&second, &digest(1)).await, told);
+    assert_eq!(bare.reads(), reads);
+
+    first.delete(&blob_path(&digest(1))).await.unwrap();
+    layers(&first).unlink(&digest(1)).await.unwrap();
+    let left = redis.cli(&["KEYS", "*"]);
+    let is_of_the_nodes = |key: &str| key.starts_with("layercache::{nodes}");
+    assert!(left.lines().all(is_of_the_nodes), "{left}");
+}
+
+async fn another_nodes_lease_keeps_a_fill_away_until_it_lapses(redis: Redis) {
+    let (_, [node]) = nodes(&redis).await;
+    let lease = beside("lease", &digest(1));
+    redis.cli(&["SET", &lease, "another's", "PX", "60000"]);
+    let start = Instant::now();
+    assert_eq!(stat(&node, &digest(1)).await, READ);
+    assert!(start.elapsed() < Duration::from_secs(3), "it waits briefly");
+    // Long enough for a fill that should not be.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(redis.cli(&["EXISTS", SET]), "0");
+    redis.cli(&["PEXPIRE", &lease, "1"]);
+    all_know(&[node]).await;
+}
+
+async fn a_fence_keeps_fills_away(redis: Redis) {
+    let (_, [node]) = nodes(&redis).await;
+    let fence = beside("fence", &digest(1));
+    redis.cli(&["SADD", &fence, "another's"]);
+    for _ in 0..5 {
+        assert_eq!(stat(&node, &digest(1)).await, READ);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(redis.cli(&["EXISTS", SET]), "0");
+    redis.cli(&["DEL", &fence]);
+    all_know(&[node]).await;
+}
+
+async fn what_one_node_deletes_the_others_forget_before_it_returns(redis: Redis) {
+    let (_, nodes) = nodes::<3>(&redis).await;
+    tokio::time::sleep(SETTLED).await;
+    for node in &nodes {
+        all_know(&nodes).await;
+        let start = Instant::now();
+        layers(node).unlink(&digest(1)).await.unwrap();
+        let time = start.elapsed();
+        assert!(time < TRUST, "waited out: {time:?}");
+        for node in &nodes {
+            assert_eq!(stat(node, &digest(1)).await.0, None);
+        }
+        layers(node).link(&digest(1)).await.unwrap();
+    }
+}
+
+async fn a_node_that_says_nothing_is_waited_out(redis: Redis) {
+    let (_, [deleter]) = nodes(&redis).await;
+    tokio::time::sleep(SETTLED).await;
+    add_silent_node(&redis);
+    let start = Instant::now();
+    layers(&deleter).unlink(&digest(1)).await.unwrap();
+    assert!(start.elapsed() >= TRUST);
+}
+
+async fn a_node_that_leaves_is_not_waited_for(redis: Redis) {
+    let (_, [stays, leaves]) = nodes(&redis).await;
+    tokio::time::sleep(SETTLED).await;
+    all_know(&[leaves.clone(), stays.clone()]).await;
+    leaves.leave().await;
+    let start = Instant::now();
+    layers(&stays).unlink(&digest(1)).await.unwrap();
+    assert!(start.elapsed() < TRUST, "{:?}", start.elapsed());
+    for node in [&leaves, &stays] {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+}
+
+async fn a_purge_reaches_redis_and_every_memory(redis: Redis) {
+    let (bare, nodes) = nodes::<2>(&redis).await;
+    all_know(&nodes).await;
+    bare.inner().delete(&blob_path(&digest(1))).await.unwrap();
+    nodes[0].purge().await.unwrap();
+    assert_eq!(redis.cli(&["KEYS", "blobs::*"]), "");
+    assert_eq!(redis.cli(&["KEYS", "repository::*"]), "");
+    for node in &nodes {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+}
+
+/// How often a command was called since the counts were reset.
+fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let prefix = format!("cmdstat_{command}:calls=");
+    let calls = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+    let calls = calls.and_then(|rest| rest.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+/// How many scripts were sent as text while this was done.
+async fn texts_sent(redis: &Redis, act: impl Future<Output = ()>) -> u64 {
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    act.await;
+    calls(redis, "eval")
+}
+
+async fn each_script_is_sent_once_more_where_the_server_has_lost_it(redis: Redis) {
+    let (_, [node]) = nodes(&redis).await;
+    let read = async || {
+        redis.cli(&["DEL", SET, &hash(&digest(1))]);
+        node.flush_memory();
+        all_know(std::slice::from_ref(&node)).await;
+    };
+    let unlink = async || layers(&node).unlink(&digest(1)).await.unwrap();
+    let link = async || layers(&node).link(&digest(1)).await.unwrap();
+    let lose = || redis.cli(&["SCRIPT", "FLUSH"]);
+    for _ in 0..2 {
+        read().await;
+        unlink().await;
+        link().await;
+    }
+    assert_eq!(texts_sent(&redis, read()).await, 0);
+    assert_eq!(texts_sent(&redis, unlink()).await, 0);
+    assert_eq!(texts_sent(&redis, link()).await, 0);
+
+    // A heartbeat may come in between and need one more.
+    lose();
+    let granted_and_filled = 4..=5;
+    assert!(granted_and_filled.contains(&texts_sent(&redis, read()).await));
+    let begun_told_and_ended = 3..=4;
+    lose();
+    assert!(begun_told_and_ended.contains(&texts_sent(&redis, unlink()).await));
+    lose();
+    assert!(begun_told_and_ended.contains(&texts_sent(&redis, link()).await));
+    all_know(std::slice::from_ref(&node)).await;
+}
+
+async fn a_server_that_has_lost_its_scripts_takes_no_trust(redis: Redis) {
+    let (_, [node]) = nodes(&redis).await;
+    all_know(std::slice::from_ref(&node)).await;
+    redis.cli(&["SCRIPT", "FLUSH"]);
+    tokio::time::sleep(SETTLED).await;
+    all_know(&[node]).await;
+}
+
+async fn another_run_of_a_server_is_purged(mut redis: Redis) {
+    let (_, [node]) = nodes(&redis).await;
+    all_know(std::slice::from_ref(&node)).await;
+    redis.cli(&["SAVE"]);
+    layers(&node).unlink(&digest(1)).await.unwrap();
+    redis.restart_on_same_port().await;
+    assert_eq!(redis.cli(&["SCARD", SET]), "1", "what was deleted is back");
+    let is_purged = || redis.cli(&["EXISTS", SET]) == "0";
+    assert_eq!(stat(&node, &digest(1)).await.0, None);
+    eventually("the purge", is_purged).await;
+    layers(&node).link(&digest(1)).await.unwrap();
+    all_know(&[node]).await;
+}
+
+async fn a_full_server_takes_deletes_and_no_trust(redis: Redis) {
+    let (_, nodes) = nodes::<2>(&redis).await;
+    all_know(&nodes).await;
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    tokio::time::sleep(SETTLED).await;
+    assert_eq!(stat(&nodes[1], &digest(1)).await, KNOWN);
+    layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+    for node in &nodes {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+    // Nothing can be filled, and everything is answered.
+    put_link(&nodes[0]).await;
+    for _ in 0..3 {
+        assert_eq!(stat(&nodes[1], &digest(1)).await.0, Some(LENGTH));
+    }
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    all_know(&nodes).await;
+}
+
+async fn put_link(node: &Node) {
+    layers(node).link(&digest(1)).await.unwrap();
+}
+
+async fn values_of_another_type_make_way(redis: Redis) {
+    let (_, [first, second]) = nodes(&redis).await;
+    let hash = hash(&digest(1));
+    for spoil in ["fill", "change"] {
+        redis.cli(&["DEL", SET, &hash]);
+        redis.cli(&["SET", SET, "x"]);
+        redis.cli(&["RPUSH", &hash, "x"]);
+        if spoil == "change" {
+            first.delete(&blob_path(&digest(1))).await.unwrap();
+            layers(&first).unlink(&digest(1)).await.unwrap();
+            assert_eq!(redis.cli(&["EXISTS", SET, &hash]), "0");
+            let path = blob_path(&digest(1));
+            first.put(&path, "content".into()).await.unwrap();
+            put_link(&first).await;
+        }
+        first.flush_memory();
+        all_know(std::slice::from_ref(&first)).await;
+        second.flush_memory();
+        until(&second, &digest(1), KNOWN).await;
+        assert_eq!(redis.cli(&["TYPE", SET]), "set");
+        assert_eq!(redis.cli(&["TYPE", &hash]), "hash");
+    }
+}
+
+/// The minority side of a split: what is changed on the other is not heard of. Redis 6.2 would run
+/// a script all the same.
+async fn a_server_with_too_few_replicas_takes_trust(redis: Redis) {
+    let (_, [node]) = nodes(&redis).await;
+    all_know(std::slice::from_ref(&node)).await;
+    redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    tokio::time::sleep(SETTLED).await;
+    for _ in 0..3 {
+        let (found, status) = stat(&node, &digest(1)).await;
+        assert_eq!(found, Some(LENGTH));
+        assert_ne!(status, CacheStatus::Memory);
+    }
+    redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    all_know(&[node]).await;
+}

@@ -1,0 +1,142 @@
+//! Nodes in this process that share a Redis and a store.
+
+use super::recording::Recording;
+use super::redis::Redis;
+use layercache::layout::{Distribution, Layout};
+use layercache::{
+    CacheStatus, CachedStore, Digest, Freshness, RedisConfig, Repository, RepositoryName,
+    StoreBackend,
+};
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use std::time::{Duration, Instant};
+
+pub type Bare = Recording<ThrottledStore<InMemory>>;
+pub type Node = CachedStore<Bare>;
+
+/// What a node answers: the length of a blob that is in the repository, and who said so.
+pub type Said = (Option<u64>, CacheStatus);
+
+/// How long the nodes trust their memory: less than they do by default, so that tests end soon.
+pub const TRUST: Duration = Duration::from_millis(600);
+
+/// Longer than trust lasts: nodes that have been connected for so long know each other.
+pub const SETTLED: Duration = Duration::from_millis(900);
+
+/// How long anything may take that is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The length of every blob here.
+pub const LENGTH: u64 = 7;
+
+/// The set of the repository's layers.
+pub const SET: &str = "repository::library/alpine::blobs";
+
+pub fn bare(latency: Duration) -> Bare {
+    let config = ThrottleConfig {
+        wait_get_per_call: latency,
+        ..Default::default()
+    };
+    Recording::new(ThrottledStore::new(InMemory::new(), config))
+}
+
+/// For a machine that is busy: the deadline is not what is tested.
+pub fn config(redis: &Redis) -> RedisConfig {
+    let config = RedisConfig::new(redis.url()).with_trust(TRUST);
+    config.with_timeout(Duration::from_secs(5))
+}
+
+pub fn node(bare: &Bare, redis: &Redis) -> Node {
+    node_with(bare, config(redis))
+}
+
+pub fn node_with(bare: &Bare, config: RedisConfig) -> Node {
+    let builder = CachedStore::builder(bare.clone());
+    builder.redis(config).unwrap().build()
+}
+
+pub fn name() -> RepositoryName {
+    "library/alpine".parse().unwrap()
+}
+
+pub fn layers(node: &Node) -> Repository<StoreBackend<Bare>> {
+    node.registry().repository(name())
+}
+
+pub fn digest(i: u32) -> Digest {
+    let mut hash = [7; 32];
+    hash[..4].copy_from_slice(&i.to_be_bytes());
+    Digest::Sha256(hash)
+}
+
+pub fn blob_path(digest: &Digest) -> Path {
+    Distribution::default().blob_path(digest).unwrap()
+}
+
+/// The hash of a blob.
+pub fn hash(digest: &Digest) -> String {
+    format!("blobs::{digest}")
+}
+
+/// The lease (or the `fence`) of a membership.
+pub fn beside(what: &str, digest: &Digest) -> String {
+    format!("{what}::{{{SET}}}::{digest}")
+}
+
+/// Puts a blob and its link into the store, without telling any node.
+pub async fn put(bare: &Bare, digest: &Digest) {
+    let store = CachedStore::new(bare.clone());
+    store
+        .put(&blob_path(digest), "content".into())
+        .await
+        .unwrap();
+    layers(&store).link(digest).await.unwrap();
+}
+
+pub async fn stat(node: &Node, digest: &Digest) -> Said {
+    let answer = layers(node).stat(digest, Freshness::Cached).await.unwrap();
+    (answer.value.map(|meta| meta.length()), answer.status)
+}
+
+/// Asks again and again until the answer is as it should be: fills do not delay answers.
+///
+/// # Panics
+/// If that takes too long.
+pub async fn until(node: &Node, digest: &Digest, expected: Said) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let said = stat(node, digest).await;
+        if said == expected {
+            return;
+        }
+        assert!(Instant::now() < end, "{said:?}, never {expected:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub async fn until_in_memory(node: &Node, digest: &Digest) {
+    until(node, digest, (Some(LENGTH), CacheStatus::Memory)).await;
+}
+
+/// Puts a node into the set of nodes that was seen just now and will never say anything.
+pub fn add_silent_node(redis: &Redis) {
+    let time = redis.cli(&["TIME"]);
+    let mut time = time.lines().map(|part| part.parse::<u64>().unwrap());
+    let millis = time.next().unwrap() * 1000 + time.next().unwrap() / 1000;
+    let node = format!("12345:{}", TRUST.as_millis());
+    redis.cli(&["ZADD", "layercache::{nodes}", &millis.to_string(), &node]);
+}
+
+/// Waits for what is done in the background.
+///
+/// # Panics
+/// If it takes too long.
+pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
