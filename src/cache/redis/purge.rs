@@ -47,7 +47,7 @@ fn info(value: &Value) -> Option<String> {
 
 /// Purges what another server knew. After a failover, or a start from an old dump, what is there
 /// may be from before a delete; such a server has another identity than the one that is kept beside
-/// the nodes. Where none is kept, nothing is from us: what a Go registry has cached may stay.
+/// the nodes. Where there is neither, nothing is from us: what a Go registry has cached may stay.
 pub(super) async fn if_another_server(
     connection: &mut MultiplexedConnection,
     prefix: &str,
@@ -60,13 +60,16 @@ pub(super) async fn if_another_server(
     let server = identify(&replies).ok_or_else(nobody)?;
     let key = format!("{nodes}::server");
     let known: Option<String> = cmd("GET").arg(&key).query_async(connection).await?;
+    // It may have been evicted, and there are nodes all the same: then it is not known whose data
+    // there is.
+    let has_nodes: bool = cmd("EXISTS").arg(nodes).query_async(connection).await?;
     match known {
         Some(known) if known == server.0 => return Ok(server),
-        Some(_) => {
+        None if !has_nodes => {}
+        _ => {
             tracing::warn!("Redis is another server than before: what it has of ours is purged");
             everything(connection, prefix).await?;
         }
-        None => {}
     }
     let () = cmd("EVAL")
         .arg(REPLACE)
