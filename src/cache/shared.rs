@@ -5,6 +5,7 @@ use crate::link::Key;
 use crate::metrics::Asked;
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -51,9 +52,9 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// Tells all other nodes to forget these keys, and waits for nobody.
     async fn mention(&self, keys: &[Key]) -> Result<(), Error>;
 
-    /// Tells all other nodes to forget these keys, and returns when none of them can answer from
-    /// before: they have said so, or have lost their trust.
-    async fn announce(&self, keys: &[Key]) -> Result<(), Error>;
+    /// Tells all other nodes to forget these keys. What it returns is over when none of them can
+    /// answer from before: they have said so, or have lost their trust.
+    async fn publish(&self, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error>;
 
     /// Takes all leases away, then all entries, and tells all other nodes to forget everything;
     /// returns when none of them can answer from before.

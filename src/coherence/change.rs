@@ -1,7 +1,8 @@
 //! A change: how it goes around the backend's own call.
 //!
-//! What is cached is taken away before the backend is touched, and kept away until the backend's
-//! call is known to be over. The other nodes are told beside the call, and waited for.
+//! What is cached is taken away, and the other nodes are told, before the backend is touched: whoever
+//! dies then leaves nothing behind that is old. It is kept away until the backend's call is known to
+//! be over; the other nodes are waited for beside the call.
 
 use super::lease::Ended;
 
@@ -19,13 +20,13 @@ pub enum ChangePolicy {
 }
 
 /// A change that is under way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Change {
     policy: ChangePolicy,
     tries: u8,
     /// The connection that `BEGIN` went through.
     session: Option<u64>,
-    told: bool,
+    refused: bool,
 }
 
 /// What a change does next.
@@ -34,11 +35,13 @@ pub(crate) enum Step {
     /// Take entry and lease away and put up the fence, with a fresh token: one that was tried
     /// before may be executed late, and would hide that its fence was gone in between.
     Begin,
-    /// Call the backend and, if there is a fence, tell the other nodes beside it.
+    /// Publish the keys: nobody answers what was before once all have acknowledged that.
+    Publish,
+    /// Call the backend and, if something was published, wait for the others beside it.
     Call { fenced: bool },
-    /// Take entry, lease and the fence away.
+    /// Take entry, lease and the fence away, after a call or because there will be none.
     End,
-    /// Tell the others once more: while the fence was gone somebody may have read what was before.
+    /// Publish once more, and wait: while the fence was gone somebody may have read what was before.
     Tell,
     /// It is over.
     Over(Verdict),
@@ -79,8 +82,13 @@ impl Change {
             policy,
             tries: 0,
             session: None,
-            told: false,
+            refused: false,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn session(&self) -> Option<u64> {
+        self.session
     }
 
     pub(crate) const fn first(&self) -> Step {
@@ -93,19 +101,32 @@ impl Change {
         self.session = session;
         self.tries += 1;
         match (session, self.policy) {
-            (Some(_), _) => Step::Call { fenced: true },
+            (Some(_), _) => Step::Publish,
             (None, _) if self.tries < TRIES => Step::Begin,
             (None, ChangePolicy::Strict) => Step::Over(Verdict::Refused),
             (None, ChangePolicy::BestEffort) => Step::Call { fenced: false },
         }
     }
 
-    /// The call is over, and the others have been told or not.
-    pub(crate) fn called(&mut self, outcome: Outcome, told: bool) -> Step {
-        self.told = told;
+    /// The keys are published, or that failed.
+    pub(crate) const fn published(&mut self, published: bool) -> Step {
+        match (published, self.policy) {
+            (true, _) => Step::Call { fenced: true },
+            (false, ChangePolicy::Strict) => {
+                self.refused = true;
+                Step::End
+            }
+            (false, ChangePolicy::BestEffort) => {
+                self.session = None;
+                Step::Call { fenced: false }
+            }
+        }
+    }
+
+    /// The call is over, and so is the waiting.
+    pub(crate) const fn called(&mut self, outcome: Outcome) -> Step {
         match (outcome, self.session) {
             (_, None) => Step::Over(Verdict::Owed),
-            (Outcome::Unknown, _) if !told => Step::Over(Verdict::Owed),
             (Outcome::Unknown, _) => Step::Over(Verdict::Open),
             (Outcome::Written | Outcome::Over | Outcome::Nothing, _) => Step::End,
         }
@@ -115,14 +136,12 @@ impl Change {
     /// executed later. Another connection counts as a fence that was lost.
     pub(crate) fn ended(&self, ended: Option<(Ended, u64)>) -> Step {
         match ended {
+            _ if self.refused => Step::Over(Verdict::Refused),
             None => Step::Over(Verdict::Owed),
-            Some((Ended { stood, .. }, session)) => {
-                let stood = stood && self.session == Some(session);
-                match stood && self.told {
-                    true => Step::Over(Verdict::Done),
-                    false => Step::Tell,
-                }
+            Some((Ended { stood: true, .. }, session)) if self.session == Some(session) => {
+                Step::Over(Verdict::Done)
             }
+            Some(_) => Step::Tell,
         }
     }
 
@@ -144,17 +163,18 @@ mod tests {
         filled: false,
     };
 
-    fn begun(policy: ChangePolicy) -> Change {
+    fn published(policy: ChangePolicy) -> Change {
         let mut change = Change::new(policy);
         assert_eq!(change.first(), Step::Begin);
-        assert_eq!(change.begun(Some(1)), Step::Call { fenced: true });
+        assert_eq!(change.begun(Some(1)), Step::Publish);
+        assert_eq!(change.published(true), Step::Call { fenced: true });
         change
     }
 
     #[test]
     fn a_change_that_nothing_disturbs() {
-        let mut change = begun(ChangePolicy::Strict);
-        assert_eq!(change.called(Outcome::Over, true), Step::End);
+        let mut change = published(ChangePolicy::Strict);
+        assert_eq!(change.called(Outcome::Over), Step::End);
         assert_eq!(change.ended(Some((STOOD, 1))), Step::Over(Verdict::Done));
     }
 
@@ -164,10 +184,10 @@ mod tests {
             stood: false,
             ..STOOD
         };
-        for (told, ended) in [(true, (gone, 1)), (true, (STOOD, 2)), (false, (STOOD, 1))] {
-            let mut change = begun(ChangePolicy::Strict);
-            change.called(Outcome::Over, told);
-            assert_eq!(change.ended(Some(ended)), Step::Tell, "{told} {ended:?}");
+        for ended in [(gone, 1), (STOOD, 2)] {
+            let mut change = published(ChangePolicy::Strict);
+            change.called(Outcome::Over);
+            assert_eq!(change.ended(Some(ended)), Step::Tell, "{ended:?}");
             assert_eq!(change.told_again(true), Step::Over(Verdict::Done));
             assert_eq!(change.told_again(false), Step::Over(Verdict::Owed));
         }
@@ -175,11 +195,8 @@ mod tests {
 
     #[test]
     fn what_may_still_happen_has_no_end() {
-        let mut change = begun(ChangePolicy::Strict);
-        assert_eq!(
-            change.called(Outcome::Unknown, true),
-            Step::Over(Verdict::Open)
-        );
+        let mut change = published(ChangePolicy::Strict);
+        assert_eq!(change.called(Outcome::Unknown), Step::Over(Verdict::Open));
     }
 
     #[test]
@@ -193,17 +210,26 @@ mod tests {
                 assert_eq!(change.begun(None), Step::Begin);
             }
             assert_eq!(change.begun(None), last);
-            assert_eq!(
-                change.called(Outcome::Over, false),
-                Step::Over(Verdict::Owed)
-            );
+            assert_eq!(change.called(Outcome::Over), Step::Over(Verdict::Owed));
         }
     }
 
     #[test]
+    fn what_cannot_be_published_is_refused_and_ended_or_owed() {
+        let mut strict = Change::new(ChangePolicy::Strict);
+        strict.begun(Some(1));
+        assert_eq!(strict.published(false), Step::End);
+        assert_eq!(strict.ended(None), Step::Over(Verdict::Refused));
+        let mut best = Change::new(ChangePolicy::BestEffort);
+        best.begun(Some(1));
+        assert_eq!(best.published(false), Step::Call { fenced: false });
+        assert_eq!(best.called(Outcome::Over), Step::Over(Verdict::Owed));
+    }
+
+    #[test]
     fn an_end_that_is_lost_is_owed() {
-        let mut change = begun(ChangePolicy::Strict);
-        change.called(Outcome::Over, true);
+        let mut change = published(ChangePolicy::Strict);
+        change.called(Outcome::Over);
         assert_eq!(change.ended(None), Step::Over(Verdict::Owed));
     }
 }

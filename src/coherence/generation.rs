@@ -15,16 +15,17 @@ pub(crate) struct Generations {
 }
 
 /// The generation of a key at one moment, all changes counted. It only ever grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp(u64);
 
 /// The right to fill under the stamp that it carries: the key was not being changed then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Right(Stamp);
 
 /// A change that is under way. Whoever holds it must give it back to [`Generations::end`]; a key
 /// whose change never ends is never cached again.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "a change that never ends keeps its key out of the cache"]
 pub(crate) struct Fence {
     stripe: usize,
@@ -38,19 +39,24 @@ const GENERATION: u64 = 1 << FENCE_BITS;
 
 impl Generations {
     pub(crate) fn new() -> Self {
+        Self::of(0, std::iter::repeat_n(0, STRIPES))
+    }
+
+    /// There has to be a power of two of stripes.
+    fn of(global: u64, stripes: impl Iterator<Item = u64>) -> Self {
         Self {
-            global: AtomicU64::new(0),
-            stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
+            global: AtomicU64::new(global),
+            stripes: stripes.map(AtomicU64::new).collect(),
         }
     }
 
-    fn stripe_of(name: u64) -> usize {
-        // The product's upper bits depend on all of the name's; there is a power of two of stripes.
-        (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (STRIPES - 1)
+    fn stripe_of(&self, name: u64) -> usize {
+        // The product's upper bits depend on all of the name's.
+        (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (self.stripes.len() - 1)
     }
 
-    fn stripe(key: &impl WireName) -> usize {
-        Self::stripe_of(key.wire_name())
+    fn stripe(&self, key: &impl WireName) -> usize {
+        self.stripe_of(key.wire_name())
     }
 
     fn stamp_of(&self, stripe: usize) -> Stamp {
@@ -60,7 +66,7 @@ impl Generations {
 
     /// The key's stamp now.
     pub(super) fn stamp(&self, key: &impl WireName) -> Stamp {
-        self.stamp_of(Self::stripe(key))
+        self.stamp_of(self.stripe(key))
     }
 
     /// The right to fill what is read from here on, unless the key is being changed.
@@ -76,7 +82,7 @@ impl Generations {
 
     /// Begins a change: what was filled is dead, and nothing is filled until the change ends.
     pub(crate) fn begin(&self, key: &impl WireName) -> Fence {
-        let stripe = Self::stripe(key);
+        let stripe = self.stripe(key);
         self.stripes[stripe].fetch_add(GENERATION + FENCE, Ordering::AcqRel);
         Fence {
             stripe,
@@ -97,12 +103,12 @@ impl Generations {
 
     /// Forgets one key: what was filled is dead.
     pub(crate) fn bump(&self, key: &impl WireName) {
-        self.stripes[Self::stripe(key)].fetch_add(GENERATION, Ordering::AcqRel);
+        self.stripes[self.stripe(key)].fetch_add(GENERATION, Ordering::AcqRel);
     }
 
     /// Forgets what another node calls by this name.
     pub(crate) fn bump_named(&self, name: u64) {
-        self.stripes[Self::stripe_of(name)].fetch_add(GENERATION, Ordering::AcqRel);
+        self.stripes[self.stripe_of(name)].fetch_add(GENERATION, Ordering::AcqRel);
     }
 
     /// Forgets all keys.
@@ -114,6 +120,49 @@ impl Generations {
 impl Right {
     pub(crate) const fn stamp(self) -> Stamp {
         self.0
+    }
+}
+
+/// For the model: one stripe, to be copied and compared.
+#[cfg(test)]
+mod snapshot {
+    use super::*;
+    use std::hash::{Hash, Hasher};
+
+    impl Generations {
+        pub(crate) fn of_one_stripe() -> Self {
+            Self::of(0, std::iter::once(0))
+        }
+
+        pub(crate) fn now(&self, key: &impl WireName) -> Stamp {
+            self.stamp(key)
+        }
+
+        fn words(&self) -> (u64, Vec<u64>) {
+            let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
+            (read(&self.global), self.stripes.iter().map(read).collect())
+        }
+    }
+
+    impl Clone for Generations {
+        fn clone(&self) -> Self {
+            let (global, stripes) = self.words();
+            Self::of(global, stripes.into_iter())
+        }
+    }
+
+    impl PartialEq for Generations {
+        fn eq(&self, other: &Self) -> bool {
+            self.words() == other.words()
+        }
+    }
+
+    impl Eq for Generations {}
+
+    impl Hash for Generations {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.words().hash(state);
+        }
     }
 }
 

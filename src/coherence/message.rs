@@ -7,7 +7,7 @@
 const VERSION: u8 = 1;
 
 /// What a message says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Message {
     /// Forget these keys, and say so.
     Invalidate { from: u64, id: u64, names: Vec<u64> },

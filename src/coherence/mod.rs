@@ -21,6 +21,8 @@ pub(crate) mod journal;
 pub(crate) mod lease;
 pub(crate) mod load;
 pub(crate) mod message;
+#[cfg(test)]
+mod model;
 pub(crate) mod peers;
 #[cfg(test)]
 pub(crate) mod slot;
@@ -34,6 +36,7 @@ use trust::Trust;
 
 /// What says whether a value in memory may be an answer.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub(crate) struct Coherence {
     pub(crate) trust: Trust,
     pub(crate) generations: Generations,

@@ -57,6 +57,43 @@ impl Trust {
     }
 }
 
+/// For the model: to be copied and compared.
+#[cfg(test)]
+mod snapshot {
+    use super::*;
+    use std::hash::{Hash, Hasher};
+
+    impl Trust {
+        fn parts(&self) -> (Instant, u64) {
+            (self.base, self.until.load(Ordering::Relaxed))
+        }
+    }
+
+    impl Clone for Trust {
+        fn clone(&self) -> Self {
+            let (base, until) = self.parts();
+            Self {
+                base,
+                until: AtomicU64::new(until),
+            }
+        }
+    }
+
+    impl PartialEq for Trust {
+        fn eq(&self, other: &Self) -> bool {
+            self.parts() == other.parts()
+        }
+    }
+
+    impl Eq for Trust {}
+
+    impl Hash for Trust {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.parts().hash(state);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

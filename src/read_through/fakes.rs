@@ -8,6 +8,8 @@ use crate::error::BoxError;
 use crate::link::Key;
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -294,8 +296,9 @@ impl SharedTier for FakeShared {
         self.fail("mention")
     }
 
-    async fn announce(&self, _keys: &[Key]) -> Result<(), Error> {
-        self.fail("announce")
+    async fn publish(&self, _keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
+        self.fail("publish")?;
+        Ok(ready(()).boxed())
     }
 
     async fn purge(&self) -> Result<(), Error> {

@@ -10,13 +10,16 @@
     reason = "a test's own futures stay on its thread"
 )]
 
+pub mod bucket;
 pub mod every_path;
 pub mod go_registry;
 pub mod guarded;
+pub mod history;
 pub mod http;
 pub mod image;
 pub mod minio;
 pub mod nodes;
+pub mod proxy;
 pub mod recording;
 pub mod redis;
 pub mod registry;

@@ -157,6 +157,14 @@ impl Redis {
         self.server = server.unwrap_or_else(|why| panic!("not started again: {why}"));
     }
 
+    /// Loses what `SAVE` wrote: the next start is an empty one.
+    pub fn lose_dump(&self) {
+        let dump = self.folder.path().join("dump.rdb");
+        if dump.exists() {
+            fs::remove_file(dump).expect("a dump to lose");
+        }
+    }
+
     pub fn log(&self) -> Vec<String> {
         self.server.log()
     }

@@ -166,8 +166,8 @@ impl Channel {
 impl Waiting {
     /// Returns when all who may trust their memory have said that they forgot, or when nobody can
     /// trust any more what it knew at `published`.
-    pub(super) async fn over(mut self, roll: &Roll, published: Instant) {
-        let mut awaited = self.channel.awaited(roll, published);
+    pub(super) async fn over(mut self, roll: Roll, published: Instant) {
+        let mut awaited = self.channel.awaited(&roll, published);
         while !awaited.is_over(Instant::now()) {
             match timeout_at(awaited.end(), self.heard.recv()).await {
                 Ok(Some(node)) => awaited.acknowledged(node),
@@ -229,7 +229,7 @@ mod tests {
 
     async fn time_of(waiting: Waiting, roll: Roll) -> Duration {
         let start = Instant::now();
-        waiting.over(&roll, start).await;
+        waiting.over(roll, start).await;
         start.elapsed()
     }
 

@@ -317,9 +317,12 @@ impl Line {
         self: &Arc<Self>,
         number: u64,
     ) -> RedisResult<(MultiplexedConnection, Option<Identity>)> {
+        // A network that fails while a node greets would otherwise be found out after a minute;
+        // operations have a deadline of their own, which is the sooner one.
+        let answer = CONNECT.max(self.deadline);
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(None);
+            .set_response_timeout(Some(answer));
         if let Some(node) = &self.node {
             let (channel, line) = (Arc::clone(&node.channel), Arc::downgrade(self));
             config = config.set_push_sender(move |push: PushInfo| {

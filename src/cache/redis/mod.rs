@@ -26,6 +26,8 @@ use async_trait::async_trait;
 use call::{Fields, millis, write};
 use connection::Connection;
 use fields::StoredPath;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use keys::Keys;
 use scripts::{Scripts, grant};
 use session::{Forget, Node};
@@ -370,10 +372,10 @@ impl SharedTier for RedisCache {
         }
     }
 
-    async fn announce(&self, keys: &[Key]) -> Result<(), Error> {
+    async fn publish(&self, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
         match (&self.node, &names(keys)[..]) {
-            (None, _) | (_, []) => Ok(()),
-            (Some(node), names) => node.announce(&self.connection, Forget::Names(names)).await,
+            (None, _) | (_, []) => Ok(ready(()).boxed()),
+            (Some(node), names) => node.publish(&self.connection, Forget::Names(names)).await,
         }
     }
 
@@ -382,7 +384,12 @@ impl SharedTier for RedisCache {
         let purged = purge::everything(&mut connection, self.keys.prefix()).await;
         purged.map_err(|error| connection::failed("purge", error))?;
         match &self.node {
-            Some(node) => node.announce(&self.connection, Forget::Everything).await,
+            Some(node) => {
+                node.publish(&self.connection, Forget::Everything)
+                    .await?
+                    .await;
+                Ok(())
+            }
             None => Ok(()),
         }
     }

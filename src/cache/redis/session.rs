@@ -11,6 +11,8 @@ use crate::coherence::message::{MOST_NAMES, Message};
 use crate::coherence::peers::{Roll, Seen, Term};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -231,26 +233,25 @@ impl Node {
         }
     }
 
-    /// Publishes messages that make all nodes forget, and returns when nobody can answer from
-    /// before.
-    pub(super) async fn announce(
+    /// Publishes messages that make all nodes forget. What it returns is over when nobody can answer
+    /// from before.
+    pub(super) async fn publish(
         &self,
         connection: &Connection,
         what: Forget<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<BoxFuture<'static, ()>, Error> {
         let id = fastrand::u64(..);
         let waiting = self.channel.wait_for(id);
         let messages = self.messages(what, id);
         let give_up = Instant::now() + self.channel.term().trust * PATIENCE;
         let (roll, published) = loop {
-            match self.publish(connection, &messages).await {
+            match self.send(connection, &messages).await {
                 Ok(roll) => break (roll, Instant::now()),
                 Err(error) if Instant::now() > give_up => return Err(error),
                 Err(_) => sleep(self.pause() / 10).await,
             }
         };
-        waiting.over(&roll, published).await;
-        Ok(())
+        Ok(waiting.over(roll, published).boxed())
     }
 
     /// Publishes the same, and waits for nobody.
@@ -259,7 +260,7 @@ impl Node {
         connection: &Connection,
         what: Forget<'_>,
     ) -> Result<(), Error> {
-        self.publish(connection, &self.messages(what, 0)).await?;
+        self.send(connection, &self.messages(what, 0)).await?;
         Ok(())
     }
 
@@ -284,7 +285,7 @@ impl Node {
         }
     }
 
-    async fn publish(&self, connection: &Connection, messages: &[Vec<u8>]) -> Result<Roll, Error> {
+    async fn send(&self, connection: &Connection, messages: &[Vec<u8>]) -> Result<Roll, Error> {
         let mut last = None;
         for command in [Command::Hash, Command::Text] {
             let mut pipeline = Pipeline::new();

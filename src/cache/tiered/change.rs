@@ -9,7 +9,8 @@ use crate::coherence::generation::{Fence, Right};
 use crate::coherence::lease::{Ended, Token};
 use crate::link::Key;
 use crate::{Error, Link};
-use futures::future::join;
+use futures::FutureExt;
+use futures::future::{join, ready};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -82,6 +83,7 @@ impl TieredCache {
         let mut change = Change::new(shared.settings.policy);
         let (mut token, mut result) = (Token::random(), None);
         let (mut was, mut filled, mut failure) = (Outcome::Unknown, false, None);
+        let mut others = ready(()).boxed();
         let mut step = change.first();
         let verdict = loop {
             step = match step {
@@ -92,12 +94,15 @@ impl TieredCache {
                     let begun = tier.begin(&keys, token, link.is_some()).await;
                     change.begun(note(begun, &mut failure).map(|()| session))
                 }
+                Step::Publish => {
+                    let published = note(tier.publish(&keys).await, &mut failure);
+                    let is_published = published.is_some();
+                    others = published.unwrap_or_else(|| ready(()).boxed());
+                    change.published(is_published)
+                }
                 Step::Call { fenced } => {
-                    let told = async {
-                        fenced && note(tier.announce(&keys).await, &mut failure).is_some()
-                    };
-                    let both = join(call.as_mut(), told);
-                    let ((value, outcome), told) = tokio::select! {
+                    let both = join(call.as_mut(), &mut others);
+                    let ((value, outcome), ()) = tokio::select! {
                         both = both => both,
                         never = keep(tier, &keys, token, shared.settings.fence, fenced) => match never {},
                     };
@@ -106,7 +111,7 @@ impl TieredCache {
                         // From here on the fence is to stand for its whole time.
                         let _ = tier.renew(&keys, token).await;
                     }
-                    change.called(outcome, told)
+                    change.called(outcome)
                 }
                 Step::End => {
                     let written = link.filter(|_| was == Outcome::Written);
@@ -117,8 +122,12 @@ impl TieredCache {
                     change.ended(ended.map(|ended| (ended, tier.session())))
                 }
                 Step::Tell => {
-                    let told = note(tier.announce(&keys).await, &mut failure);
-                    change.told_again(told.is_some())
+                    let told = note(tier.publish(&keys).await, &mut failure);
+                    let is_told = told.is_some();
+                    if let Some(others) = told {
+                        others.await;
+                    }
+                    change.told_again(is_told)
                 }
                 Step::Over(verdict) => break verdict,
             };

@@ -79,6 +79,7 @@ impl Debts {
 
     async fn take_away(&self, keys: &[Key]) -> Result<(), Error> {
         self.tier.withdraw(keys).await?;
-        self.tier.announce(keys).await
+        self.tier.publish(keys).await?.await;
+        Ok(())
     }
 }

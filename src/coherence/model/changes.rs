@@ -1,0 +1,442 @@
+//! Changes: the steps of the one around the backend, and a purge's.
+
+use super::Model;
+use super::rules::{Fault, Rule};
+use super::state::{ChangeAt, Changing, KEY, Kind, Late, State, Telling, Violation, at};
+use crate::coherence::change::{Outcome, Step, Verdict};
+use crate::coherence::lease::{Ended, Token};
+use crate::coherence::message::Message;
+use crate::coherence::peers::{Awaited, Peers, Roll, Seen};
+use crate::link::WireName;
+use std::time::Duration;
+
+impl Model {
+    /// The next step of a change, except for what goes on beside it.
+    pub(super) fn change(&self, state: &mut State, i: usize) -> Option<()> {
+        match state.changes[i].at {
+            ChangeAt::Idle => self.start(state, i),
+            ChangeAt::Next(Step::Begin) => {
+                if self.bends(Rule::PublishAfterBegin)
+                    && matches!(state.changes[i].telling, Telling::Not)
+                {
+                    state.changes[i].telling = Telling::Awaiting(self.publish(state, i)?);
+                    return Some(());
+                }
+                if self.bends(Rule::BeginBeforeTheBackend) && state.changes[i].called.is_none() {
+                    return self.call(state, i);
+                }
+                let session = self.session_of(state, i);
+                if session.is_some() {
+                    self.begin(state, i);
+                }
+                let change = &mut state.changes[i];
+                change.at = ChangeAt::Next(change.change.begun(session));
+                change.since = state.now;
+                self.turn(state, i);
+            }
+            // The message is published by what goes on beside; then the call may be made.
+            ChangeAt::Next(Step::Publish) => {
+                let change = &mut state.changes[i];
+                let is_published = matches!(change.telling, Telling::Awaiting(_) | Telling::Over);
+                if !is_published && !self.bends(Rule::PublishBeforeTheCall) {
+                    return None;
+                }
+                change.at = ChangeAt::Next(change.change.published(true));
+            }
+            ChangeAt::Next(Step::Call { .. }) => {
+                let change = &mut state.changes[i];
+                let (Some(outcome), Telling::Over) = (change.called, &change.telling) else {
+                    return None;
+                };
+                let outcome = match outcome {
+                    Outcome::Unknown if self.bends(Rule::NoEndWhileTheCallMayHappen) => {
+                        Outcome::Over
+                    }
+                    outcome => outcome,
+                };
+                change.at = ChangeAt::Next(change.change.called(outcome));
+                self.turn(state, i);
+            }
+            ChangeAt::Next(Step::End) => {
+                let Some(session) = self.session_of(state, i) else {
+                    let change = &mut state.changes[i];
+                    change.at = ChangeAt::Next(change.change.ended(None));
+                    self.turn(state, i);
+                    return Some(());
+                };
+                let ended = self.end(state, i);
+                state.changes[i].at = ChangeAt::Ended(ended, session);
+            }
+            ChangeAt::Ended(ended, session) => self.ended(state, i, ended, session),
+            ChangeAt::Next(Step::Tell) => {
+                let Telling::Over = state.changes[i].telling else {
+                    return None;
+                };
+                let change = &mut state.changes[i];
+                change.at = ChangeAt::Next(change.change.told_again(true));
+                self.turn(state, i);
+            }
+            ChangeAt::Purging { leases, entries } => self.purge(state, i, leases, entries)?,
+            ChangeAt::Next(Step::Over(_))
+            | ChangeAt::Acknowledged
+            | ChangeAt::Unpromised
+            | ChangeAt::Owed
+            | ChangeAt::Dead => return None,
+        }
+        Some(())
+    }
+
+    fn start(&self, state: &mut State, i: usize) {
+        let before = state.acknowledged();
+        let change = &mut state.changes[i];
+        change.before = before;
+        let coherence = &state.nodes[change.node].coherence;
+        if change.kind == Kind::Purge {
+            // What is collected behind the cache's back is gone before the purge.
+            state.backend = false;
+            coherence.generations.flush();
+            change.at = ChangeAt::Purging {
+                leases: false,
+                entries: false,
+            };
+            return;
+        }
+        change.fence = Some(coherence.generations.begin(&KEY));
+        change.at = ChangeAt::Next(change.change.first());
+    }
+
+    /// The connection of a change's node, if it reaches Redis.
+    fn session_of(&self, state: &State, i: usize) -> Option<u64> {
+        let n = state.changes[i].node;
+        state.nodes[n].session.filter(|_| state.reaches(n))
+    }
+
+    /// `BEGIN` is executed.
+    fn begin(&self, state: &mut State, i: usize) {
+        let change = &mut state.changes[i];
+        change.tries += 1;
+        change.begins += 1;
+        if !self.bends(Rule::AFreshTokenForEachTry) || change.tries == 1 {
+            change.token = Token::of(10 * (1 + i as u64) + change.tries);
+        }
+        let (token, take_lease) = (change.token, change.kind == Kind::Put);
+        self.execute_begin(state, token, take_lease);
+    }
+
+    pub(super) fn execute_begin(&self, state: &mut State, token: Token, take_lease: bool) {
+        let slot = &mut state.redis.data.slot;
+        let before = slot.clone();
+        slot.begin(token, take_lease);
+        if self.bends(Rule::BeginRemovesTheLease) {
+            slot.lease = before.lease;
+        }
+        if self.bends(Rule::BeginRemovesTheEntry) {
+            slot.entry = before.entry;
+        }
+        if self.bends(Rule::TheFence) {
+            slot.fence.clear();
+        }
+        if self.bends(Rule::TheFenceIsASet) {
+            slot.fence.retain(|other| *other == token);
+        }
+    }
+
+    /// The reply to `BEGIN` is lost, and it may be executed late.
+    pub(super) fn lose_begin(&self, state: &mut State, i: usize) -> Option<()> {
+        let change = &mut state.changes[i];
+        if change.at != ChangeAt::Next(Step::Begin) {
+            return None;
+        }
+        change.tries += 1;
+        if !self.bends(Rule::AFreshTokenForEachTry) || change.tries == 1 {
+            change.token = Token::of(10 * (1 + i as u64) + change.tries);
+        }
+        let server = state.redis.server;
+        let late = Late::Begin(server, change.token, change.kind == Kind::Put);
+        change.at = ChangeAt::Next(change.change.begun(None));
+        state.late.push(late);
+        self.turn(state, i);
+        state.spend(Fault::LateBegin(i))
+    }
+
+    /// What follows from a step that has just been decided.
+    fn turn(&self, state: &mut State, i: usize) {
+        let change = &mut state.changes[i];
+        match change.at {
+            ChangeAt::Next(Step::Tell) => change.telling = Telling::Not,
+            ChangeAt::Next(Step::Over(verdict)) => {
+                change.at = match verdict {
+                    Verdict::Done => ChangeAt::Acknowledged,
+                    Verdict::Refused | Verdict::Open => ChangeAt::Unpromised,
+                    Verdict::Owed => ChangeAt::Owed,
+                };
+                let generations = &state.nodes[change.node].coherence.generations;
+                // Where nothing was promised, memory is kept away until the fence has lapsed.
+                if change.at == ChangeAt::Acknowledged
+                    && let Some(fence) = change.fence.take()
+                {
+                    generations.end(fence);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The backend's own call.
+    pub(super) fn call(&self, state: &mut State, i: usize) -> Option<()> {
+        let change = &mut state.changes[i];
+        let is_early =
+            self.bends(Rule::BeginBeforeTheBackend) && change.at == ChangeAt::Next(Step::Begin);
+        if change.called.is_some()
+            || !(is_early || matches!(change.at, ChangeAt::Next(Step::Call { .. })))
+        {
+            return None;
+        }
+        state.backend = change.kind == Kind::Put;
+        change.called = Some(match change.kind {
+            Kind::Put => Outcome::Written,
+            Kind::Delete | Kind::Purge => Outcome::Over,
+        });
+        Some(())
+    }
+
+    /// The call is given up, and may still happen.
+    pub(super) fn give_call_up(&self, state: &mut State, i: usize) -> Option<()> {
+        let change = &mut state.changes[i];
+        if change.called.is_some() || !matches!(change.at, ChangeAt::Next(Step::Call { .. })) {
+            return None;
+        }
+        change.called = Some(Outcome::Unknown);
+        let kind = change.kind;
+        state.late.push(Late::Call(kind));
+        state.spend(Fault::LateCall(i))
+    }
+
+    /// The telling, which goes on beside the call.
+    pub(super) fn tell(&self, state: &mut State, i: usize) -> Option<()> {
+        let change = &state.changes[i];
+        let is_due = matches!(
+            change.at,
+            ChangeAt::Next(Step::Publish | Step::Call { .. } | Step::Tell)
+                | ChangeAt::Purging {
+                    leases: true,
+                    entries: true,
+                }
+        );
+        if !is_due {
+            // Bent: the nodes are read before the message is published.
+            if self.bends(Rule::NodesReadAfterThePublish)
+                && change.at == ChangeAt::Next(Step::Begin)
+                && matches!(change.telling, Telling::Not)
+            {
+                let awaited = self.awaited(state, i);
+                state.changes[i].telling = Telling::Early(awaited);
+                return Some(());
+            }
+            return None;
+        }
+        state.changes[i].telling = match &change.telling {
+            Telling::Not => Telling::Awaiting(self.publish(state, i)?),
+            Telling::Early(awaited) => {
+                let awaited = awaited.clone();
+                self.publish(state, i)?;
+                Telling::Awaiting(awaited)
+            }
+            Telling::Awaiting(awaited)
+                if awaited.is_over(at(state.now))
+                    || self.bends(Rule::WaitingForAcknowledgements) =>
+            {
+                Telling::Over
+            }
+            Telling::Awaiting(_) | Telling::Over => return None,
+        };
+        Some(())
+    }
+
+    /// The message is published, and the nodes are read in the same script.
+    fn publish(&self, state: &mut State, i: usize) -> Option<Awaited> {
+        let n = state.changes[i].node;
+        self.session_of(state, i)?;
+        let change = &mut state.changes[i];
+        change.id = 10 * i as u64 + u64::from(change.tellings);
+        change.tellings += 1;
+        let (from, id) = (n as u64, change.id);
+        let message = match change.kind {
+            Kind::Purge => Message::Flush { from, id },
+            Kind::Delete | Kind::Put => Message::Invalidate {
+                from,
+                id,
+                names: vec![KEY.wire_name()],
+            },
+        };
+        // What its sender hears of it changes nothing: it has forgotten already.
+        for other in (0..state.nodes.len()).filter(|other| *other != n) {
+            if state.reaches(other) && state.nodes[other].hears_shared {
+                state.nodes[other].inbox.push(message.clone());
+            }
+        }
+        Some(self.awaited(state, i))
+    }
+
+    fn awaited(&self, state: &mut State, i: usize) -> Awaited {
+        let now = state.now;
+        let time = state.redis_time();
+        let n = state.changes[i].node;
+        let published = match self.bends(Rule::WaitCountsFromTheConfirmation) {
+            true => state.changes[i].since,
+            false => now,
+        };
+        let (born, seen) = state.redis.data.nodes.clone().unwrap_or_default();
+        let seen = seen.iter().enumerate().filter_map(|(node, seen)| {
+            seen.map(|time| Seen {
+                node: node as u64,
+                trust: Duration::from_secs(1),
+                time,
+            })
+        });
+        let mut roll = Roll {
+            born,
+            time,
+            nodes: seen.collect(),
+        };
+        // A node that believes the roll whatever it says is one that is lied to.
+        if let Some(mut believer) = self.believer(state, n, &mut roll) {
+            return believer.awaited(&roll, at(published));
+        }
+        state.nodes[n].peers.awaited(&roll, at(published))
+    }
+
+    /// Where a rule that waits T is bent: a node to which the roll looks as if it were known.
+    fn believer(&self, state: &State, n: usize, roll: &mut Roll) -> Option<Peers> {
+        let own = Seen {
+            node: n as u64,
+            trust: Duration::from_secs(1),
+            time: roll.time,
+        };
+        let peers = state.nodes[n].peers.clone();
+        let since = |peers: &Peers, session: u64, tick: u8, roll: &Roll| {
+            let mut peers = peers.clone();
+            peers.connect(session, at(tick));
+            peers.noted(session, (roll.born, 0), at(tick));
+            peers.noted(session, (roll.born, roll.time), at(state.now));
+            peers
+        };
+        if self.bends(Rule::WaitWhenTheNodesAreLost) || self.bends(Rule::WaitWhenJustConnected) {
+            if !roll.nodes.iter().any(|seen| seen.node == own.node) {
+                roll.nodes.push(own);
+            }
+            roll.born = roll.born.max(1);
+            return Some(since(&peers, 99, 0, roll));
+        }
+        if self.bends(Rule::WaitWhenTheClockWasSet) {
+            return Some(since(&peers, 99, 0, roll));
+        }
+        None
+    }
+
+    /// `END` is executed.
+    fn end(&self, state: &mut State, i: usize) -> Ended {
+        let change = &state.changes[i];
+        let (token, kind) = (change.token, change.kind);
+        let slot = &mut state.redis.data.slot;
+        let lease = slot.lease;
+        let written = (kind == Kind::Put && change.called == Some(Outcome::Written)).then_some(());
+        let mut ended = slot.end(token, written);
+        if self.bends(Rule::EndRemovesTheLease) {
+            slot.lease = lease;
+        }
+        if self.bends(Rule::EndChecksItsToken) || self.bends(Rule::TheFence) {
+            ended.stood = true;
+        }
+        ended
+    }
+
+    fn ended(&self, state: &mut State, i: usize, ended: Ended, session: u64) {
+        let session = match self.bends(Rule::AnotherConnectionIsALostFence) {
+            true => state.changes[i].change.session().unwrap_or(session),
+            false => session,
+        };
+        let change = &mut state.changes[i];
+        let fence = change.fence.take();
+        let right = fence.and_then(|fence| {
+            let generations = &state.nodes[change.node].coherence.generations;
+            generations.end(fence)
+        });
+        if let (true, Some(right)) = (ended.filled, right) {
+            state.nodes[change.node].memory = Some(right.stamp());
+        }
+        change.at = ChangeAt::Next(change.change.ended(Some((ended, session))));
+        if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(Step::Tell) {
+            // What was lost is done again as a whole.
+            change.at = ChangeAt::Next(Step::Begin);
+            change.telling = Telling::Not;
+            if change.begins > 2 {
+                state.violation = Some(Violation::Livelock);
+            }
+        }
+        self.turn(state, i);
+    }
+
+    fn purge(&self, state: &mut State, i: usize, leases: bool, entries: bool) -> Option<()> {
+        let n = state.changes[i].node;
+        let next = |state: &mut State, leases, entries| {
+            state.changes[i].at = ChangeAt::Purging { leases, entries };
+        };
+        if self.bends(Rule::PurgeFlushesLast) && matches!(state.changes[i].telling, Telling::Not) {
+            state.changes[i].telling = Telling::Awaiting(self.publish(state, i)?);
+            return Some(());
+        }
+        self.session_of(state, i)?;
+        let slot = &mut state.redis.data.slot;
+        let entries_first = self.bends(Rule::PurgeTakesLeasesFirst);
+        match (leases, entries) {
+            (false, false) if entries_first => {
+                slot.entry = None;
+                next(state, false, true);
+            }
+            (false, _) => {
+                slot.lease = None;
+                next(state, true, entries);
+            }
+            (true, false) => {
+                slot.entry = None;
+                next(state, true, true);
+            }
+            (true, true) => {
+                let Telling::Over = state.changes[i].telling else {
+                    return None;
+                };
+                state.nodes[n].coherence.generations.flush();
+                state.changes[i].at = ChangeAt::Acknowledged;
+            }
+        }
+        Some(())
+    }
+
+    /// What was given up happens.
+    pub(super) fn happen(&self, state: &mut State, i: usize) -> Option<()> {
+        let server = state.redis.server;
+        match state.late.remove(i) {
+            Late::Begin(of, token, take_lease) if of == server => {
+                self.execute_begin(state, token, take_lease);
+            }
+            Late::Fill(of, token) if of == server => drop(self.fill(state, token)),
+            Late::Begin(..) | Late::Fill(..) => {}
+            Late::Call(kind) => state.backend = kind == Kind::Put,
+        }
+        Some(())
+    }
+
+    /// A change's fence is renewed.
+    pub(super) fn renew(&self, state: &mut State, i: usize) -> Option<()> {
+        let Changing { at, token, .. } = state.changes[i];
+        if !matches!(at, ChangeAt::Next(Step::Call { .. })) {
+            return None;
+        }
+        let slot = &mut state.redis.data.slot;
+        if !slot.renew(token) && self.bends(Rule::RenewalNeverRecreates) {
+            slot.fence.insert(token);
+        }
+        state.spend(Fault::Renewal(i))
+    }
+}

@@ -1,0 +1,220 @@
+//! A model of nodes that share a Redis and a backend, of everything that may go wrong, in any order.
+//!
+//! It runs the node's own decisions: [`Coherence`](super::Coherence), [`Peers`](super::peers::Peers),
+//! [`Load`](super::load::Load), [`Change`](super::change::Change), [`Ticket`](super::flight::Ticket),
+//! and [`Slot`](super::slot::Slot) for the scripts. Between any two of its steps anything else may
+//! happen. One key is enough: no two keys have anything in common.
+//!
+//! A rule can be bent; then the model has to find what it is for. So each test of a bent rule is
+//! also proof that the model can see.
+
+mod changes;
+mod channel;
+mod reads;
+mod rules;
+mod state;
+mod tests;
+
+use rules::{Fault, Rule};
+use state::{Changing, Has, Kind, Reader, State};
+use stateright::Property;
+
+/// What is to be explored.
+#[derive(Debug, Clone)]
+struct Model {
+    bent: Option<Rule>,
+    has: Vec<Has>,
+    /// The node of each read.
+    reads: Vec<usize>,
+    /// The node and kind of each change.
+    changes: Vec<(usize, Kind)>,
+    faults: Vec<Fault>,
+    /// How many heartbeats each node sends.
+    beats: Vec<u8>,
+    /// The last tick.
+    ticks: u8,
+    /// A node that comes later.
+    absent: Option<usize>,
+}
+
+/// P1 and P3: no read that begins after a change was acknowledged is answered from before it.
+const ANSWERS: &str = "no answer from before";
+
+/// P2: whatever has died, no tier is left with what the backend does not have.
+const REST: &str = "nothing stale at rest";
+
+/// What happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Action {
+    Tick,
+    Read(usize),
+    LosePatience(usize),
+    Load(usize),
+    Change(usize),
+    Call(usize),
+    Tell(usize),
+    Beat(usize),
+    Note(usize),
+    Hear(usize, usize),
+    Connect(usize),
+    Happen(usize),
+    Fault(Fault),
+}
+
+impl Model {
+    fn bends(&self, rule: Rule) -> bool {
+        self.bent == Some(rule)
+    }
+
+    fn fault(&self, state: &mut State, fault: Fault) -> Option<()> {
+        match fault {
+            Fault::LateBegin(i) => return self.lose_begin(state, i),
+            Fault::LateCall(i) => return self.give_call_up(state, i),
+            Fault::Renewal(i) => return self.renew(state, i),
+            Fault::LateFill => {
+                let filling = |load: &state::Loading| load.at == state::LoadAt::Fill;
+                let load = state.loads.iter().position(filling)?;
+                return self.give_fill_up(state, load);
+            }
+            _ => {}
+        }
+        state.spend(fault)?;
+        let data = &mut state.redis.data;
+        match fault {
+            Fault::EvictEntry => data.slot.entry.take()?,
+            Fault::EvictLease => drop(data.slot.lease.take()?),
+            Fault::EvictFence if data.slot.fence.is_empty() => return None,
+            Fault::EvictFence => data.slot.fence.clear(),
+            Fault::EvictNodes => drop(data.nodes.take()?),
+            Fault::Disconnect(n) => self.disconnect(state, n)?,
+            Fault::SetClock(ahead) => state.redis.ahead += ahead,
+            Fault::Lag => state.redis.replica = Some(data.clone()),
+            Fault::Failover => self.fail_over(state)?,
+            Fault::Crash(i) => {
+                let change = &mut state.changes[i];
+                use state::ChangeAt::{Dead, Idle};
+                if change.at == Idle || change.at.is_over() {
+                    return None;
+                }
+                change.at = Dead;
+                // The fence of one that is dead lapses.
+                state.faults.push(Fault::EvictFence);
+            }
+            Fault::LateBegin(_) | Fault::LateCall(_) | Fault::LateFill | Fault::Renewal(_) => {}
+        }
+        Some(())
+    }
+}
+
+impl stateright::Model for Model {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let state = |has: &Has| State {
+            readers: self.reads.iter().map(|node| Reader::new(*node)).collect(),
+            changes: self
+                .changes
+                .iter()
+                .map(|(node, kind)| Changing::new(*node, *kind, Default::default()))
+                .collect(),
+            faults: self.faults.clone(),
+            ..State::settled(&self.beats, *has)
+        };
+        let absent = |state: State| match self.absent {
+            Some(n) => state.absent(n),
+            None => state,
+        };
+        self.has.iter().map(state).map(absent).collect()
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        // Nothing mends what has been seen.
+        if state.violation.is_some() {
+            return;
+        }
+        // Those that are plainly impossible are left out here, for speed; steps refuse the others.
+        use state::{ChangeAt, Reading};
+        for (i, reader) in state.readers.iter().enumerate() {
+            match reader.at {
+                Reading::Waiting(_) => {
+                    actions.extend([Action::Read(i), Action::LosePatience(i)]);
+                }
+                Reading::Boarded { .. } | Reading::Done => {}
+                _ => actions.push(Action::Read(i)),
+            }
+            // Reads are alike: the second begins after the first.
+            if reader.at == Reading::Idle {
+                break;
+            }
+        }
+        actions.extend((0..state.loads.len()).map(Action::Load));
+        for (i, change) in state.changes.iter().enumerate() {
+            match change.at {
+                at if at.is_over() => continue,
+                _ => actions.push(Action::Change(i)),
+            }
+            if change.at != ChangeAt::Idle {
+                if change.called.is_none() {
+                    actions.push(Action::Call(i));
+                }
+                actions.push(Action::Tell(i));
+            }
+        }
+        for (n, node) in state.nodes.iter().enumerate() {
+            match node.beat {
+                None if node.beats > 0 => actions.push(Action::Beat(n)),
+                Some(_) => actions.push(Action::Note(n)),
+                None => {}
+            }
+            if !state.reaches(n) || !node.hears_shared {
+                actions.push(Action::Connect(n));
+            }
+            let reach = match self.bends(Rule::HeartbeatInOrder) {
+                true => node.inbox.len(),
+                false => node.inbox.len().min(1),
+            };
+            actions.extend((0..reach).map(|i| Action::Hear(n, i)));
+        }
+        actions.extend((0..state.late.len()).map(Action::Happen));
+        let mut faults = state.faults.clone();
+        faults.sort_unstable();
+        faults.dedup();
+        actions.extend(faults.into_iter().map(Action::Fault));
+        if state.now < self.ticks {
+            actions.push(Action::Tick);
+        }
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        let mut next = state.clone();
+        match action {
+            Action::Tick => {
+                next.now += 1;
+                Some(())
+            }
+            Action::Read(i) => self.read(&mut next, i),
+            Action::LosePatience(i) => self.lose_patience(&mut next, i),
+            Action::Load(i) => self.load(&mut next, i),
+            Action::Change(i) => self.change(&mut next, i),
+            Action::Call(i) => self.call(&mut next, i),
+            Action::Tell(i) => self.tell(&mut next, i),
+            Action::Beat(n) => self.beat(&mut next, n),
+            Action::Note(n) => self.note(&mut next, n),
+            Action::Hear(n, i) => self.hear(&mut next, n, i),
+            Action::Connect(n) => self.connect(&mut next, n),
+            Action::Happen(i) => self.happen(&mut next, i),
+            Action::Fault(fault) => self.fault(&mut next, fault),
+        }?;
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(ANSWERS, |_, state: &State| state.violation.is_none()),
+            Property::always(REST, |_, state: &State| {
+                !(state.is_at_rest() && state.is_stale())
+            }),
+        ]
+    }
+}

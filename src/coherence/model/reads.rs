@@ -1,0 +1,307 @@
+//! Reads, and the loads that they board.
+
+use super::Model;
+use super::rules::{Fault, Rule};
+use super::state::{
+    ChangeAt, KEY, Kind, Late, LoadAt, Loading, Reader, Reading, State, Violation, at,
+};
+use crate::coherence::flight::{Stand, Ticket};
+use crate::coherence::lease::{Grant, Token};
+use crate::coherence::load::{Load, Said, Settlement, Step};
+
+impl Model {
+    /// The next step of a read.
+    pub(super) fn read(&self, state: &mut State, i: usize) -> Option<()> {
+        let reader = state.readers[i].clone();
+        let node = &state.nodes[reader.node];
+        let trusted = node.coherence.trusted(at(state.now));
+        match reader.at {
+            Reading::Idle => {
+                state.readers[i].acknowledged = state.acknowledged();
+                if self.bends(Rule::TrustBeforeTheStamp) {
+                    let stamp = state.nodes[reader.node].coherence.generations.now(&KEY);
+                    state.readers[i].at = Reading::Stamped { stamp };
+                    return Some(());
+                }
+                self.look(state, i);
+            }
+            Reading::Stamped { stamp } => match node.memory {
+                Some(entry) if trusted.is_some() && entry == stamp => finish(state, i, true),
+                _ => self.board(state, i),
+            },
+            Reading::Looking { entry } => {
+                let stamp = node.coherence.generations.now(&KEY);
+                let lives =
+                    entry.is_some_and(|entry| entry == stamp || self.bends(Rule::StampOnValues));
+                match lives {
+                    true => finish(state, i, true),
+                    false => self.board(state, i),
+                }
+            }
+            Reading::Waiting(number) => {
+                let runs = |load: &Loading| (load.node, load.number) == (reader.node, number);
+                if state.loads.iter().any(runs) {
+                    return None;
+                }
+                self.look(state, i);
+            }
+            Reading::Boarded { .. } | Reading::Done => return None,
+        }
+        Some(())
+    }
+
+    /// A reader loses its patience with the load that runs.
+    pub(super) fn lose_patience(&self, state: &mut State, i: usize) -> Option<()> {
+        let Reading::Waiting(_) = state.readers[i].at else {
+            return None;
+        };
+        self.look(state, i);
+        Some(())
+    }
+
+    /// Looks in memory: trust, then the stamp.
+    fn look(&self, state: &mut State, i: usize) {
+        let node = &state.nodes[state.readers[i].node];
+        let trusts = node.coherence.trusted(at(state.now)).is_some() || self.bends(Rule::Trust);
+        match node.memory {
+            entry @ Some(_) if trusts => state.readers[i].at = Reading::Looking { entry },
+            _ => self.board(state, i),
+        }
+    }
+
+    /// Finds out which load a reader takes.
+    fn board(&self, state: &mut State, i: usize) {
+        let reader = &state.readers[i];
+        let n = reader.node;
+        let latest = state.nodes[n].latest;
+        let is_late = reader.ticket.is_none() && latest.is_some();
+        let mut ticket = reader.ticket.unwrap_or(Ticket::new(latest));
+        if is_late && let Some(number) = latest {
+            let boarded = self.bent_boarding(state, n, number);
+            if let Some(negative_only) = boarded {
+                state.readers[i].at = Reading::Boarded {
+                    number,
+                    negative_only,
+                };
+                return;
+            }
+        }
+        let stand = ticket.stand(latest);
+        let node = &mut state.nodes[n];
+        let at = match (stand, latest) {
+            (Stand::Late, Some(number)) => Reading::Waiting(number),
+            (Stand::InTime, Some(number)) => Reading::Boarded {
+                number,
+                negative_only: false,
+            },
+            _ => {
+                let number = node.departures;
+                node.departures += 1;
+                node.latest = Some(number);
+                state.loads.push(Loading {
+                    node: n,
+                    number,
+                    load: Load::new(false),
+                    right: None,
+                    token: Token::of(100 + 10 * n as u64 + number),
+                    lease: None,
+                    waited: false,
+                    at: LoadAt::Start,
+                });
+                Reading::Boarded {
+                    number,
+                    negative_only: false,
+                }
+            }
+        };
+        let reader = &mut state.readers[i];
+        (reader.ticket, reader.at) = (Some(ticket), at);
+    }
+
+    /// Whether a bent rule lets somebody board a load that has left, and for what.
+    fn bent_boarding(&self, state: &State, n: usize, number: u64) -> Option<bool> {
+        let runs = |load: &&Loading| (load.node, load.number) == (n, number);
+        let load = state.loads.iter().find(runs)?;
+        let node = &state.nodes[n];
+        let same_stamp = load
+            .right
+            .is_some_and(|right| node.coherence.generations.holds(&KEY, right));
+        let trusts = node.coherence.trusted(at(state.now)).is_some();
+        let in_redis = matches!(
+            load.at,
+            LoadAt::Start | LoadAt::LookedUp(_) | LoadAt::Next(Step::LookUp | Step::Grant { .. })
+        );
+        if self.bends(Rule::NobodyBoards)
+            || self.bends(Rule::BoardingByStampNeedsTheLease) && same_stamp && trusts
+            || self.bends(Rule::BoardingByLeaseNeedsTrust)
+                && same_stamp
+                && (in_redis || load.lease.is_some())
+        {
+            return Some(false);
+        }
+        self.bends(Rule::NegativesBoardNeither).then_some(true)
+    }
+
+    /// The next step of a load.
+    pub(super) fn load(&self, state: &mut State, i: usize) -> Option<()> {
+        let load = state.loads[i].clone();
+        let node = &state.nodes[load.node];
+        let is_connected = state.reaches(load.node);
+        let next = match load.at {
+            LoadAt::Start => {
+                let trusted = node.coherence.trusted(at(state.now));
+                state.loads[i].right = trusted.and_then(|trusted| trusted.right(&KEY));
+                LoadAt::Next(load.load.begin())
+            }
+            LoadAt::Next(Step::LookUp) => {
+                LoadAt::LookedUp(is_connected && state.redis.data.slot.entry.is_some())
+            }
+            LoadAt::LookedUp(found) => {
+                if found {
+                    self.fill_memory(state, i);
+                }
+                LoadAt::Next(load.load.looked_up(found))
+            }
+            LoadAt::Next(Step::Grant { steal }) => {
+                let slot = &mut state.redis.data.slot;
+                let grants = match is_connected {
+                    true => vec![slot.grant(load.token, steal)],
+                    false => Vec::new(),
+                };
+                if grants == [Grant::Granted] {
+                    state.loads[i].lease = Some(load.token);
+                }
+                LoadAt::Next(state.loads[i].load.granted(&grants))
+            }
+            // It looks again once: then something has happened, or its patience is over.
+            LoadAt::Next(Step::Pause(_)) if !load.waited => {
+                state.loads[i].waited = true;
+                LoadAt::Next(Step::LookUp)
+            }
+            LoadAt::Next(Step::Pause(_)) => LoadAt::Next(Step::Ask),
+            LoadAt::Next(Step::Answer) => {
+                self.answer(state, i, true);
+                return self.arrive(state, i);
+            }
+            LoadAt::Next(Step::Ask) => LoadAt::Read(state.backend),
+            LoadAt::Read(found) => {
+                self.answer(state, i, found);
+                let said = if found { Said::Yes } else { Said::No };
+                match (load.load.settle(said), load.lease) {
+                    (Settlement::Fill, Some(_)) => LoadAt::Fill,
+                    (Settlement::Fill, None) => LoadAt::Filled(false),
+                    (Settlement::Release | Settlement::Heal, Some(_)) => LoadAt::Release,
+                    (Settlement::Release | Settlement::Heal, None) => {
+                        return self.arrive(state, i);
+                    }
+                }
+            }
+            LoadAt::Fill => LoadAt::Filled(is_connected && self.fill(state, load.token)),
+            LoadAt::Filled(accepted) => {
+                if accepted || self.bends(Rule::MemoryFilledWithARight) {
+                    self.fill_memory(state, i);
+                }
+                return self.arrive(state, i);
+            }
+            LoadAt::Release => {
+                if is_connected {
+                    state.redis.data.slot.release(load.token);
+                }
+                return self.arrive(state, i);
+            }
+        };
+        state.loads[i].at = next;
+        Some(())
+    }
+
+    /// A load gives its fill up, which may still be executed.
+    pub(super) fn give_fill_up(&self, state: &mut State, i: usize) -> Option<()> {
+        let load = &state.loads[i];
+        if load.at != LoadAt::Fill {
+            return None;
+        }
+        state.late.push(Late::Fill(state.redis.server, load.token));
+        state.spend(Fault::LateFill)?;
+        self.arrive(state, i)
+    }
+
+    pub(super) fn fill(&self, state: &mut State, token: Token) -> bool {
+        let slot = &mut state.redis.data.slot;
+        if self.bends(Rule::FillChecksItsLease) {
+            slot.entry = Some(());
+            return true;
+        }
+        slot.fill(token, ())
+    }
+
+    /// Fills memory under the load's right.
+    fn fill_memory(&self, state: &mut State, i: usize) {
+        let load = &state.loads[i];
+        if let Some(right) = load.right {
+            state.nodes[load.node].memory = Some(right.stamp());
+        }
+    }
+
+    /// Answers those who have boarded.
+    fn answer(&self, state: &mut State, i: usize, found: bool) {
+        let (n, number) = (state.loads[i].node, state.loads[i].number);
+        for reader in 0..state.readers.len() {
+            let Reader { node, at, .. } = state.readers[reader];
+            let Reading::Boarded {
+                number: boarded,
+                negative_only,
+            } = at
+            else {
+                continue;
+            };
+            match (node, boarded) == (n, number) {
+                true if negative_only && found => {
+                    state.readers[reader].at = Reading::Waiting(number);
+                }
+                true => finish(state, reader, found),
+                false => {}
+            }
+        }
+    }
+
+    /// A load is over.
+    fn arrive(&self, state: &mut State, i: usize) -> Option<()> {
+        let load = state.loads.remove(i);
+        let latest = &mut state.nodes[load.node].latest;
+        if *latest == Some(load.number) {
+            *latest = None;
+        }
+        Some(())
+    }
+}
+
+/// A read ends: was its answer one that it may have given?
+fn finish(state: &mut State, i: usize, found: bool) {
+    let reader = &mut state.readers[i];
+    reader.at = Reading::Done;
+    let mask = reader.acknowledged;
+    // Whether an acknowledged change forbids the answer: no opposite one could have come after it.
+    let forbids = |forbidding: usize, explains: fn(Kind) -> bool| {
+        let change = &state.changes[forbidding];
+        mask & (1 << forbidding) != 0
+            && !explains(change.kind)
+            && !state.changes.iter().enumerate().any(|(other, explaining)| {
+                explains(explaining.kind)
+                    && explaining.at != ChangeAt::Idle
+                    && change.before & (1 << other) == 0
+            })
+    };
+    let is_put = |kind| kind == Kind::Put;
+    let is_delete = |kind| kind != Kind::Put;
+    let mut changes = 0..state.changes.len();
+    let is_violated = match found {
+        true => changes.any(|change| forbids(change, is_put)),
+        false => changes.any(|change| forbids(change, is_delete)),
+    };
+    if is_violated {
+        state.violation = Some(match found {
+            true => Violation::StalePositive,
+            false => Violation::StaleNegative,
+        });
+    }
+}

@@ -1,0 +1,400 @@
+//! What the model knows: nodes, one key, one Redis, one backend.
+
+use super::rules::Fault;
+use crate::Digest;
+use crate::coherence::Coherence;
+use crate::coherence::change::{Change, Outcome, Step as ChangeStep};
+use crate::coherence::flight::Ticket;
+use crate::coherence::generation::{Fence, Generations, Right, Stamp};
+use crate::coherence::lease::{Ended, Token};
+use crate::coherence::load::{Load, Step as LoadStep};
+use crate::coherence::message::Message;
+use crate::coherence::peers::{Awaited, Peers, Term};
+use crate::coherence::slot::Slot;
+use crate::coherence::trust::Trust;
+use std::sync::LazyLock;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The one key.
+pub(super) const KEY: Digest = Digest::Sha256([1; 32]);
+
+/// Trust is one tick long, and nobody's clock is faster than another's.
+const TERM: Term = Term {
+    trust: Duration::from_secs(1),
+    margin: Duration::ZERO,
+};
+
+/// When a tick begins.
+pub(super) fn at(tick: u8) -> Instant {
+    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *BASE + Duration::from_secs(tick.into())
+}
+
+/// Everything. All that is under way is in here, and may go on in any order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct State {
+    pub(super) now: u8,
+    /// Whether the object is there.
+    pub(super) backend: bool,
+    pub(super) redis: Redis,
+    pub(super) nodes: Vec<Node>,
+    pub(super) readers: Vec<Reader>,
+    pub(super) loads: Vec<Loading>,
+    pub(super) changes: Vec<Changing>,
+    /// What may still go wrong.
+    pub(super) faults: Vec<Fault>,
+    pub(super) sessions: u64,
+    /// Commands and calls that were given up, and may happen at any time.
+    pub(super) late: Vec<Late>,
+    pub(super) violation: Option<Violation>,
+}
+
+/// What must never be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Violation {
+    /// A read that began after a delete was acknowledged found what was deleted.
+    StalePositive,
+    /// A read that began after a put was acknowledged did not find it.
+    StaleNegative,
+    /// A change repeats itself.
+    Livelock,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Redis {
+    pub(super) data: Data,
+    /// How far the clock was set forward, in ticks.
+    pub(super) ahead: u8,
+    /// Which server it is.
+    pub(super) server: u8,
+    /// What the replica has, once it lags.
+    pub(super) replica: Option<Data>,
+}
+
+/// What a failover may bring back.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Data {
+    pub(super) slot: Slot<()>,
+    /// Which set of nodes it is, and when each was seen, in milliseconds.
+    pub(super) nodes: Option<(u64, Vec<Option<u64>>)>,
+    pub(super) births: u64,
+    /// The server that is noted beside the nodes.
+    pub(super) noted: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Node {
+    pub(super) coherence: Coherence,
+    pub(super) peers: Peers,
+    /// The stamp of the positive in memory.
+    pub(super) memory: Option<Stamp>,
+    /// The connection that is up, as far as the node knows.
+    pub(super) session: Option<u64>,
+    /// The server that it is to.
+    pub(super) server: u8,
+    pub(super) hears_shared: bool,
+    /// What Redis has pushed and is not applied yet.
+    pub(super) inbox: Vec<Message>,
+    /// A heartbeat on its way to Redis.
+    pub(super) beat: Option<Message>,
+    pub(super) beats: u8,
+    /// The load that was started last, while it runs.
+    pub(super) latest: Option<u64>,
+    pub(super) departures: u64,
+}
+
+/// One read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Reader {
+    pub(super) node: usize,
+    /// The changes that were acknowledged before it began.
+    pub(super) acknowledged: u8,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) at: Reading,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Reading {
+    Idle,
+    /// It has seen trust, and this in memory.
+    Looking {
+        entry: Option<Stamp>,
+    },
+    /// Bent: it has read the stamp first.
+    Stamped {
+        stamp: Stamp,
+    },
+    /// It waits for a load to end that left before it came.
+    Waiting(u64),
+    Boarded {
+        number: u64,
+        /// Bent: it takes only what was not found.
+        negative_only: bool,
+    },
+    Done,
+}
+
+/// One load.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Loading {
+    pub(super) node: usize,
+    pub(super) number: u64,
+    pub(super) load: Load,
+    pub(super) right: Option<Right>,
+    pub(super) token: Token,
+    pub(super) lease: Option<Token>,
+    pub(super) waited: bool,
+    pub(super) at: LoadAt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum LoadAt {
+    /// Its rights are not yet taken.
+    Start,
+    Next(LoadStep),
+    /// Redis has answered.
+    LookedUp(bool),
+    /// The backend has answered.
+    Read(bool),
+    Fill,
+    Filled(bool),
+    Release,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Changing {
+    pub(super) node: usize,
+    pub(super) kind: Kind,
+    pub(super) change: Change,
+    pub(super) token: Token,
+    pub(super) tries: u64,
+    pub(super) fence: Option<Fence>,
+    /// The changes that were acknowledged before it began.
+    pub(super) before: u8,
+    pub(super) id: u64,
+    pub(super) tellings: u8,
+    pub(super) begins: u8,
+    /// When it came to its call.
+    pub(super) since: u8,
+    pub(super) called: Option<Outcome>,
+    pub(super) telling: Telling,
+    pub(super) at: ChangeAt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Delete,
+    Put,
+    /// A collection behind the cache's back, and then a purge.
+    Purge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Telling {
+    Not,
+    /// Bent: published, or the nodes read, before its time.
+    Early(Awaited),
+    Awaiting(Awaited),
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum ChangeAt {
+    Idle,
+    Next(ChangeStep),
+    Ended(Ended, u64),
+    /// A purge, which has taken away the leases, the entries.
+    Purging {
+        leases: bool,
+        entries: bool,
+    },
+    Acknowledged,
+    /// Refused, or its call may still happen: nothing was promised.
+    Unpromised,
+    /// It could not be taken away yet, and will be.
+    Owed,
+    Dead,
+}
+
+/// What was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Late {
+    /// To this server.
+    Begin(u8, Token, bool),
+    Fill(u8, Token),
+    Call(Kind),
+}
+
+impl State {
+    /// All nodes connected, known to each other and trusted; the object as it is, and what the tiers
+    /// have of it.
+    pub(super) fn settled(beats: &[u8], has: Has) -> Self {
+        let nodes = beats.len();
+        let node = |(i, beats): (usize, &u8)| {
+            let coherence = Coherence {
+                trust: Trust::none(at(0)),
+                generations: Generations::of_one_stripe(),
+            };
+            let mut peers = Peers::new(i as u64, TERM, at(0));
+            peers.connect(i as u64, at(0));
+            peers.noted(i as u64, (1, 0), at(0));
+            peers.noted(i as u64, (1, 1000), at(1));
+            coherence.trust.heard(at(1), TERM.trust);
+            let trusted = coherence.trusted(at(1));
+            let stamp = trusted.map(|trusted| trusted.stamp(&KEY));
+            Node {
+                memory: stamp.filter(|_| has.memory),
+                coherence,
+                peers,
+                session: Some(i as u64),
+                server: 0,
+                hears_shared: true,
+                inbox: Vec::new(),
+                beat: None,
+                beats: *beats,
+                latest: None,
+                departures: 0,
+            }
+        };
+        Self {
+            now: 1,
+            backend: has.object,
+            redis: Redis {
+                data: Data {
+                    slot: Slot {
+                        entry: has.entry.then_some(()),
+                        ..Slot::default()
+                    },
+                    nodes: Some((1, vec![Some(1000); nodes])),
+                    births: 1,
+                    noted: 0,
+                },
+                ahead: 0,
+                server: 0,
+                replica: None,
+            },
+            nodes: beats.iter().enumerate().map(node).collect(),
+            readers: Vec::new(),
+            loads: Vec::new(),
+            changes: Vec::new(),
+            faults: Vec::new(),
+            sessions: nodes as u64,
+            late: Vec::new(),
+            violation: None,
+        }
+    }
+
+    /// The changes that are acknowledged now, as bits.
+    pub(super) fn acknowledged(&self) -> u8 {
+        let bits = self.changes.iter().enumerate();
+        bits.filter(|(_, change)| change.at == ChangeAt::Acknowledged)
+            .map(|(i, _)| 1 << i)
+            .sum()
+    }
+
+    /// Takes a fault from those that may still happen.
+    pub(super) fn spend(&mut self, fault: Fault) -> Option<()> {
+        let at = self.faults.iter().position(|other| *other == fault)?;
+        self.faults.remove(at);
+        Some(())
+    }
+
+    /// Whether a node's commands reach Redis, and what Redis pushes reaches the node.
+    pub(super) fn reaches(&self, n: usize) -> bool {
+        let node = &self.nodes[n];
+        node.session.is_some() && node.server == self.redis.server
+    }
+
+    /// A node that has never been there: not connected, and known to nobody.
+    pub(super) fn absent(mut self, n: usize) -> Self {
+        let node = &mut self.nodes[n];
+        if let Some(session) = node.session.take() {
+            node.peers.disconnect(session);
+        }
+        node.coherence.disconnected();
+        if let Some((_, seen)) = &mut self.redis.data.nodes {
+            seen[n] = None;
+        }
+        self
+    }
+
+    /// Redis's clock.
+    pub(super) fn redis_time(&self) -> u64 {
+        1000 * u64::from(self.now + self.redis.ahead)
+    }
+
+    /// Whether nothing is under way that could still mend what is at rest.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.loads.is_empty()
+            && self.late.is_empty()
+            && self.redis.data.slot.fence.is_empty()
+            && self.nodes.iter().all(|node| node.inbox.is_empty())
+            // Nobody asks a server that nobody has greeted.
+            && self.redis.data.noted == self.redis.server
+            && self.changes.iter().all(|change| {
+                use ChangeAt::{Idle, Owed};
+                change.at == Idle || change.at.is_over() && change.at != Owed
+            })
+    }
+
+    /// Whether Redis or a memory that is trusted has a positive that the backend does not have.
+    pub(super) fn is_stale(&self) -> bool {
+        let is_live = |node: &Node| {
+            let trusted = node.coherence.trusted(at(self.now));
+            trusted.is_some_and(|trusted| node.memory == Some(trusted.stamp(&KEY)))
+        };
+        let tiers = self.redis.data.slot.entry.is_some() || self.nodes.iter().any(is_live);
+        tiers && !self.backend
+    }
+}
+
+/// What there is at first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Has {
+    pub(super) object: bool,
+    pub(super) entry: bool,
+    pub(super) memory: bool,
+}
+
+impl Reader {
+    pub(super) const fn new(node: usize) -> Self {
+        Self {
+            node,
+            acknowledged: 0,
+            ticket: None,
+            at: Reading::Idle,
+        }
+    }
+}
+
+impl ChangeAt {
+    pub(super) const fn is_over(self) -> bool {
+        matches!(
+            self,
+            Self::Acknowledged | Self::Unpromised | Self::Owed | Self::Dead
+        )
+    }
+}
+
+impl Changing {
+    pub(super) fn new(node: usize, kind: Kind, change: Change) -> Self {
+        Self {
+            node,
+            kind,
+            change,
+            token: Token::of(0),
+            tries: 0,
+            fence: None,
+            before: 0,
+            id: 0,
+            tellings: 0,
+            begins: 0,
+            since: 0,
+            called: None,
+            telling: Telling::Not,
+            at: ChangeAt::Idle,
+        }
+    }
+}

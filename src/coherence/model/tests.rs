@@ -1,0 +1,230 @@
+//! What is explored: all rules kept, in each of these worlds; and each rule bent, in the smallest.
+
+use super::rules::{Fault, Rule};
+use super::state::{Has, Kind, Reading};
+use super::{ANSWERS, Model, REST};
+use stateright::{Checker, HasDiscoveries, Model as _};
+use std::time::Instant;
+
+const WARM: Has = Has {
+    object: true,
+    entry: true,
+    memory: true,
+};
+const IN_REDIS: Has = Has {
+    memory: false,
+    ..WARM
+};
+const COLD: Has = Has {
+    entry: false,
+    ..IN_REDIS
+};
+const ABSENT: Has = Has {
+    object: false,
+    ..COLD
+};
+
+/// Node 0 deletes, node 1 reads and sends one heartbeat.
+fn world(has: Has, reads: &[usize], faults: &[Fault]) -> Model {
+    Model {
+        bent: None,
+        has: vec![has],
+        reads: reads.to_vec(),
+        changes: vec![(0, Kind::Delete)],
+        faults: faults.to_vec(),
+        beats: vec![0, 1],
+        ticks: 2,
+        absent: None,
+    }
+}
+
+impl Model {
+    fn changes(mut self, changes: &[(usize, Kind)]) -> Self {
+        self.changes = changes.to_vec();
+        self
+    }
+
+    fn ticks(mut self, ticks: u8) -> Self {
+        self.ticks = ticks;
+        self
+    }
+
+    fn beats(mut self, beats: &[u8]) -> Self {
+        self.beats = beats.to_vec();
+        self
+    }
+
+    fn without(mut self, node: usize) -> Self {
+        self.absent = Some(node);
+        self
+    }
+
+    /// All that may happen is found to be right.
+    fn holds(self) {
+        let start = Instant::now();
+        let checker = self.checker().threads(2).spawn_bfs().join();
+        let (states, depth) = (checker.unique_state_count(), checker.max_depth());
+        println!("{states} states, {depth} deep, {:?}", start.elapsed());
+        checker.assert_properties();
+    }
+
+    /// With this rule bent something wrong is found; and with all rules nothing, within as many states.
+    fn needs(mut self, rule: Rule) {
+        self.bent = Some(rule);
+        let start = Instant::now();
+        let checker = self.checker().threads(2);
+        let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs();
+        let checker = checker.join();
+        let found = checker.discoveries();
+        let Some((what, path)) = [ANSWERS, REST]
+            .iter()
+            .find_map(|name| Some((name, found.get(name)?)))
+        else {
+            panic!(
+                "without {rule:?} all is well: {} states",
+                checker.unique_state_count()
+            );
+        };
+        println!(
+            "{rule:?}: {what} after {} states, {:?}:\n{:?}",
+            checker.unique_state_count(),
+            start.elapsed(),
+            path.clone().into_actions()
+        );
+    }
+}
+
+/// A rule, and the smallest world in which it is needed: with all rules kept that world is right.
+macro_rules! needed {
+    ($($name:ident: $rule:ident, $model:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            let model: Model = $model;
+            model.needs(Rule::$rule);
+        })*
+
+        mod kept {
+            use super::*;
+
+            $(#[test]
+            fn $name() {
+                let model: Model = $model;
+                model.holds();
+            })*
+        }
+    };
+}
+
+use Fault::{
+    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, Lag, LateBegin,
+    LateCall, LateFill, Renewal, SetClock,
+};
+
+needed! {
+    fill_checks_its_lease: FillChecksItsLease, world(COLD, &[1, 1], &[]);
+    begin_removes_the_lease: BeginRemovesTheLease, world(COLD, &[1], &[Crash(0)]);
+    begin_removes_the_entry: BeginRemovesTheEntry, world(IN_REDIS, &[], &[Crash(0)]);
+    begin_before_the_backend: BeginBeforeTheBackend, world(IN_REDIS, &[], &[Crash(0)]);
+    the_fence: TheFence, world(COLD, &[1], &[Crash(0)]);
+    end_removes_the_lease: EndRemovesTheLease, world(COLD, &[1], &[EvictFence]).beats(&[0, 0]);
+    end_checks_its_token: EndChecksItsToken, world(COLD, &[1], &[EvictFence]).beats(&[0, 0]);
+    no_end_while_the_call_may_happen:
+        NoEndWhileTheCallMayHappen, world(COLD, &[1], &[LateCall(0)]);
+    the_fence_is_a_set: TheFenceIsASet,
+        world(COLD, &[], &[]).changes(&[(0, Kind::Delete), (0, Kind::Delete)]);
+    a_fresh_token_for_each_try:
+        AFreshTokenForEachTry, world(COLD, &[1], &[LateBegin(0), EvictFence]).beats(&[0, 0]);
+    renewal_never_recreates: RenewalNeverRecreates,
+        world(COLD, &[1], &[EvictFence, Renewal(0)]).beats(&[0, 0]);
+    stamp_on_values: StampOnValues, world(WARM, &[1], &[]);
+    nobody_boards_a_load_that_has_left: NobodyBoards, world(COLD, &[1, 1], &[]);
+    boarding_by_stamp_needs_the_lease: BoardingByStampNeedsTheLease, world(COLD, &[1, 1], &[]);
+    boarding_by_lease_needs_trust: BoardingByLeaseNeedsTrust, world(IN_REDIS, &[1, 1], &[]);
+    negatives_board_neither: NegativesBoardNeither,
+        world(ABSENT, &[1, 1], &[]).changes(&[(0, Kind::Put)]);
+    trust_before_the_stamp: TrustBeforeTheStamp, world(WARM, &[1], &[]);
+    memory_filled_with_a_right: MemoryFilledWithARight, world(COLD, &[1, 1], &[]);
+    trust: Trust, world(WARM, &[1], &[]);
+    trust_counts_from_the_sending: TrustCountsFromTheSending, world(WARM, &[1], &[]);
+    heartbeat_in_order: HeartbeatInOrder, world(WARM, &[1], &[]);
+    shared_channel_first: SharedChannelFirst,
+        world(IN_REDIS, &[1], &[Disconnect(1)]).beats(&[0, 2]);
+    flush_on_resubscribe: FlushOnResubscribe, world(WARM, &[1], &[Disconnect(1)]);
+    waiting_for_acknowledgements: WaitingForAcknowledgements, world(WARM, &[1], &[]);
+    acknowledgements_carry_the_id:
+        AcknowledgementsCarryTheId, world(COLD, &[1, 1], &[EvictFence]);
+    nodes_read_after_the_publish:
+        NodesReadAfterThePublish, world(IN_REDIS, &[1, 1], &[]).without(1);
+    publish_after_begin: PublishAfterBegin, world(IN_REDIS, &[1, 1], &[]);
+    publish_before_the_call: PublishBeforeTheCall, world(WARM, &[], &[Crash(0)]);
+    wait_counts_from_the_confirmation: WaitCountsFromTheConfirmation, world(WARM, &[1], &[]);
+    wait_when_the_nodes_are_lost: WaitWhenTheNodesAreLost, world(WARM, &[1], &[EvictNodes]);
+    wait_when_just_connected: WaitWhenJustConnected,
+        world(WARM, &[1], &[Disconnect(0), EvictNodes]).beats(&[1, 0]);
+    wait_when_the_clock_was_set: WaitWhenTheClockWasSet, world(WARM, &[1], &[SetClock(4)]);
+    purge_after_a_failover: PurgeAfterAFailover, world(IN_REDIS, &[1], &[Lag, Failover]);
+    another_connection_is_a_lost_fence: AnotherConnectionIsALostFence,
+        world(COLD, &[1], &[Lag, EvictFence, Failover]).beats(&[0, 0]);
+    purge_takes_leases_first: PurgeTakesLeasesFirst,
+        world(COLD, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
+    purge_flushes_last: PurgeFlushesLast,
+        world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
+}
+
+/// A model in which memory never answers, or Redis never, would prove nothing.
+#[test]
+fn reads_are_answered_from_all_tiers() {
+    use super::Action::{Load, Read};
+    for (has, found) in [
+        (WARM, vec![Read(0), Read(0)]),
+        (IN_REDIS, vec![Read(0), Load(0), Load(0), Load(0), Load(0)]),
+    ] {
+        let model = world(has, &[1], &[]);
+        let mut state = model.init_states().remove(0);
+        for action in found {
+            state = model.next_state(&state, action).expect("a possible step");
+        }
+        assert_eq!(state.readers[0].at, Reading::Done);
+        assert!(Model::answers(&state, 1), "and memory is filled");
+    }
+}
+
+/// Worlds in which more goes wrong than any one rule needs.
+macro_rules! right {
+    ($($name:ident: $model:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let model: Model = $model;
+            model.holds();
+        }
+    )*};
+}
+
+right! {
+    reads_on_both_nodes: world(WARM, &[0, 1], &[]).beats(&[1, 1]);
+    fence_lease_and_entry_evicted:
+        world(COLD, &[1], &[EvictFence, EvictLease, EvictEntry, LateFill]).beats(&[0, 1]);
+    fences_evicted_twice: world(COLD, &[1, 1], &[EvictFence, EvictFence]).beats(&[0, 0]);
+    begin_lost_twice:
+        world(IN_REDIS, &[1], &[LateBegin(0), LateBegin(0), EvictFence]).beats(&[0, 1]);
+    both_lose_their_connection:
+        world(WARM, &[1], &[Disconnect(0), Disconnect(1)]).beats(&[0, 1]);
+    nodes_evicted_after_a_connection:
+        world(WARM, &[1], &[EvictNodes, EvictNodes, Disconnect(1)]).beats(&[1, 1]);
+    two_delete: world(COLD, &[1], &[EvictFence])
+        .changes(&[(0, Kind::Delete), (1, Kind::Delete)]).beats(&[0, 0]);
+    a_put_beside_a_delete: world(IN_REDIS, &[1], &[])
+        .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
+    a_put_that_is_given_up: world(ABSENT, &[1, 1], &[LateCall(0)])
+        .changes(&[(0, Kind::Put)]).beats(&[0, 0]);
+    a_delete_that_dies: world(COLD, &[1, 1], &[Crash(0)]).beats(&[0, 0]);
+    a_delete_that_dies_beside_a_memory: world(WARM, &[1], &[Crash(0)]);
+    a_delete_given_up_beside_a_lost_connection:
+        world(COLD, &[1], &[LateCall(0), Disconnect(1)]).beats(&[0, 1]);
+    a_purge_with_evictions: world(IN_REDIS, &[1], &[EvictNodes, Disconnect(1)])
+        .changes(&[(0, Kind::Purge)]).beats(&[0, 1]);
+    a_failover_with_a_clock_of_its_own:
+        world(COLD, &[1], &[Lag, Failover, SetClock(3)]).beats(&[0, 1]);
+    a_third_tick: world(WARM, &[1], &[]).beats(&[0, 2]).ticks(3);
+    a_third_node: world(WARM, &[1, 2], &[]).beats(&[0, 0, 1]);
+}

@@ -1,0 +1,96 @@
+//! Nodes on one Redis are asked and changed at random while the network and the server fail at
+//! random; afterwards every answer has to be one that the promise allows.
+//!
+//! `LAYERCACHE_HISTORY_SECONDS` makes it run longer, `LAYERCACHE_HISTORY_SEED` begins with that seed.
+
+mod check;
+mod injector;
+#[path = "../support/mod.rs"]
+mod support;
+
+use injector::Injector;
+use std::env;
+use std::time::{Duration, Instant};
+use support::history::check::Verdict;
+use support::history::cluster::Cluster;
+use support::history::flaky::Flaky;
+use support::history::record::History;
+use support::history::report::judge;
+use support::history::traffic::{Load, Traffic};
+use support::redis::Redis;
+
+const NODES: usize = 3;
+/// How long faults are injected by one seed.
+const ROUND: Duration = Duration::from_secs(12);
+/// How many seeds run at a time: they mostly wait.
+const ABREAST: u64 = 2;
+/// One call to the store in so many fails.
+const STORE_FAILS: u32 = 100;
+
+fn setting(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_answer_is_older_than_what_was_acknowledged_before_the_question() {
+    let seconds = setting("LAYERCACHE_HISTORY_SECONDS").unwrap_or(60);
+    let first = setting("LAYERCACHE_HISTORY_SEED").unwrap_or_else(|| u64::from(fastrand::u32(..)));
+    let (begin, mut seed, mut total) = (Instant::now(), first, Verdict::default());
+    loop {
+        let rounds = (seed..seed + ABREAST).map(|seed| tokio::spawn(round(seed)));
+        let rounds: Vec<_> = rounds.collect();
+        for round in rounds {
+            let verdict = round.await.unwrap();
+            total.decided += verdict.decided;
+            total.from_memory += verdict.from_memory;
+            total.from_redis += verdict.from_redis;
+        }
+        seed += ABREAST;
+        if (begin.elapsed() + ROUND).as_secs() > seconds {
+            break;
+        }
+    }
+    println!(
+        "seeds {first}..{seed}: {} reads decided, {} answers from memory, {} from Redis",
+        total.decided, total.from_memory, total.from_redis
+    );
+    // It has not passed by doing nothing.
+    let rounds = (seed - first) as usize;
+    assert!(total.decided >= 2_000 * rounds);
+    assert!(total.from_memory >= 1_000 * rounds);
+    assert!(total.from_redis >= 100 * rounds);
+}
+
+async fn round(seed: u64) -> Verdict {
+    println!("seed {seed}");
+    let store = Flaky::new(seed, STORE_FAILS);
+    let mut cluster = Cluster::start(NODES, store, Redis::start().await).await;
+    let history = History::default();
+    let traffic = Traffic::start(&cluster, &history, seed, load(seed)).await;
+    let mut injector = Injector::new(&history, seed);
+    injector.run(&mut cluster, Instant::now() + ROUND).await;
+    // Whatever has happened, all goes on as before.
+    traffic.wait_until_well().await;
+    traffic.stop().await;
+    judge(&format!("seed {seed}"), &history.take())
+}
+
+/// From few who ask little to many who ask much.
+fn load(seed: u64) -> Load {
+    let (blobs, readers, changers, has_quiet) = match seed % 5 {
+        0 | 1 => (6, 1, 1, true),
+        2 => (1, 2, 1, false),
+        3 => (3, 8, 2, false),
+        _ => (6, 8, 3, false),
+    };
+    Load {
+        blobs,
+        readers,
+        changers,
+        has_quiet,
+    }
+}

@@ -1,0 +1,48 @@
+//! Nodes on one store and one Redis, each behind a proxy of its own.
+
+use super::flaky::Flaky;
+use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
+use layercache::{CachedStore, MemoryConfig, RedisConfig};
+use std::time::Duration;
+
+/// Several nodes in this process.
+#[derive(Debug)]
+pub struct Cluster {
+    pub nodes: Vec<CachedStore<Flaky>>,
+    /// Of each node.
+    pub proxies: Vec<Proxy>,
+    pub store: Flaky,
+    pub redis: Redis,
+}
+
+// All of it short, so that many faults and their ends fit into a test.
+const TIMEOUT: Duration = Duration::from_millis(200);
+pub const TRUST: Duration = Duration::from_millis(400);
+const LEASE: Duration = Duration::from_secs(1);
+const FENCE: Duration = Duration::from_secs(2);
+
+impl Cluster {
+    pub async fn start(nodes: usize, store: Flaky, redis: Redis) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            proxies: Vec::new(),
+            store,
+            redis,
+        };
+        for _ in 0..nodes {
+            let proxy = Proxy::start(cluster.redis.port()).await;
+            let url = format!("redis://127.0.0.1:{}", proxy.port());
+            let config = RedisConfig::new(url)
+                .with_timeout(TIMEOUT)
+                .with_trust(TRUST)
+                .with_lease(LEASE)
+                .with_fence(FENCE);
+            let builder = CachedStore::builder(cluster.store.clone());
+            let builder = builder.memory(MemoryConfig::default()).redis(config);
+            cluster.nodes.push(builder.unwrap().build());
+            cluster.proxies.push(proxy);
+        }
+        cluster
+    }
+}
