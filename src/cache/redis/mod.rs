@@ -395,10 +395,10 @@ impl SharedTier for RedisCache {
     }
 
     async fn leave(&self) {
-        if let Some(node) = &self.node {
-            node.leave(&self.connection).await;
+        match &self.node {
+            Some(node) => node.leave(&self.connection).await,
+            None => self.connection.close(),
         }
-        self.connection.close();
     }
 }
 

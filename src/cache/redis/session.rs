@@ -77,6 +77,9 @@ pub(super) struct Node {
     scripts: Scripts,
     /// The acknowledgements that are owed, until there is a task that sends them.
     owed: Mutex<Option<mpsc::Receiver<(u64, u64)>>>,
+    /// Held while a heartbeat is under way: one that ended after the node has left would bring it
+    /// back.
+    beating: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -88,6 +91,7 @@ impl Node {
             prefix: prefix.to_owned(),
             scripts: Scripts::new(),
             owed: Mutex::new(Some(owed)),
+            beating: tokio::sync::Mutex::default(),
         }
     }
 
@@ -175,6 +179,7 @@ impl Node {
                 return;
             };
             let connection = Connection::of(line);
+            let _beating = self.beating.lock().await;
             if !connection.is(session) {
                 return;
             }
@@ -203,7 +208,7 @@ impl Node {
         }
     }
 
-    /// Drops trust, then leaves the set of nodes.
+    /// Drops trust, then leaves the set of nodes and connects no more.
     pub(super) async fn leave(&self, connection: &Connection) {
         let channel = &self.channel;
         channel.disconnected(connection.session());
@@ -211,7 +216,9 @@ impl Node {
         let nodes = channel.nodes_key();
         pipeline.cmd("ZREM").arg(nodes).arg(channel.member());
         // Where it cannot be told, it is waited for as one that has died.
+        let _beating = self.beating.lock().await;
         let _ = connection.run("leave", &mut pipeline).await;
+        connection.close();
     }
 
     /// Sends the acknowledgements that are owed, for as long as there is a node.
