@@ -83,6 +83,20 @@ pub use repository::{RepositoryName, RepositoryNameError};
 pub use status::{Answer, CachePolicy, CacheStatus, Freshness};
 pub use store::{CachedStore, CachedStoreBuilder, StoreBackend};
 
+/// The servers that tests start, as the integration tests do.
+#[cfg(all(test, feature = "redis"))]
+#[path = "../tests/support"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the integration tests, which use all of it"
+)]
+mod support {
+    pub mod redis;
+    pub mod server;
+    pub mod tools;
+}
+
 /// Compiles what the README shows.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

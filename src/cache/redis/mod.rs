@@ -9,6 +9,8 @@ mod keys;
 mod purge;
 mod scripts;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use config::RedisConfig;
 

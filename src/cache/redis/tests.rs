@@ -1,0 +1,165 @@
+//! The scripts on real servers beside what they are specified to do.
+
+use super::*;
+use crate::coherence::slot::Slot;
+use crate::support::redis::{Redis, Version};
+use ::redis::Pipeline;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+/// What is done to a key.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Grant {
+        token: u64,
+        steal: bool,
+    },
+    Fill(u64),
+    Release(u64),
+    Begin {
+        token: u64,
+        take_lease: bool,
+    },
+    Renew(u64),
+    End {
+        token: u64,
+        written: bool,
+    },
+    /// One of the key's three parts is evicted.
+    Evict(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let token = || 1..4u64;
+    prop_oneof![
+        4 => (token(), any::<bool>()).prop_map(|(token, steal)| Act::Grant { token, steal }),
+        3 => token().prop_map(Act::Fill),
+        1 => token().prop_map(Act::Release),
+        2 => (token(), any::<bool>())
+            .prop_map(|(token, take_lease)| Act::Begin { token, take_lease }),
+        1 => token().prop_map(Act::Renew),
+        2 => (token(), any::<bool>()).prop_map(|(token, written)| Act::End { token, written }),
+        1 => (0..3usize).prop_map(Act::Evict),
+    ]
+}
+
+/// Does the same to a server and to the specification; both have to answer the same, and to have the
+/// same entry then.
+async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (String, String) {
+    const LONG: Duration = Duration::from_secs(60);
+    let keys = std::slice::from_ref(key);
+    let of = Token::of;
+    let (real, specified) = match act {
+        Act::Grant { token, steal } => (
+            format!("{:?}", cache.grant(keys, of(token), steal).await.unwrap()),
+            format!("{:?}", [slot.grant(of(token), steal)]),
+        ),
+        Act::Fill(token) => {
+            let mut leases = Leases::default();
+            leases.take(keys, &[Grant::Granted], of(token));
+            let facts = cache.fill(fact(key), leases, LONG).await.unwrap();
+            let accepted = !facts.is_empty();
+            (accepted.to_string(), slot.fill(of(token), ()).to_string())
+        }
+        Act::Release(token) => {
+            cache.release(keys, of(token)).await.unwrap();
+            slot.release(of(token));
+            Default::default()
+        }
+        Act::Begin { token, take_lease } => {
+            cache.begin(keys, of(token), take_lease).await.unwrap();
+            slot.begin(of(token), take_lease);
+            Default::default()
+        }
+        Act::Renew(token) => {
+            cache.renew(keys, of(token)).await.unwrap();
+            slot.renew(of(token));
+            Default::default()
+        }
+        Act::End { token, written } => {
+            let link = match key {
+                Key::Link(link) if written => Some(link),
+                _ => None,
+            };
+            let ended = cache.end(keys, of(token), link, LONG).await.unwrap();
+            let specified = slot.end(of(token), link.map(|_| ()));
+            (format!("{ended:?}"), format!("{specified:?}"))
+        }
+        Act::Evict(part) => {
+            let mut evict = Pipeline::new();
+            evict.cmd("DEL").arg(&cache.keys.of(key)[part]);
+            cache.connection.run("evict", &mut evict).await.unwrap();
+            match part {
+                0 => slot.entry = None,
+                1 => slot.lease = None,
+                _ => slot.fence.clear(),
+            }
+            Default::default()
+        }
+    };
+    let question = match key {
+        Key::Link(link) => Question::Link(link.clone()),
+        Key::Meta(digest) => Question::Meta(*digest),
+    };
+    let found = cache.look_up(&[question]).await.unwrap();
+    let has = found.iter().any(|found| found.has(key));
+    (
+        format!("{real} and then {has}"),
+        format!("{specified} and then {}", slot.entry.is_some()),
+    )
+}
+
+fn fact(key: &Key) -> Facts {
+    match key {
+        Key::Link(link) => Facts {
+            member: Some((link.clone(), Member::default())),
+            meta: None,
+        },
+        Key::Meta(digest) => Facts {
+            member: None,
+            meta: Some((*digest, LayerMeta::new("a/data", 5).unwrap())),
+        },
+    }
+}
+
+async fn scripts_do_as_specified(version: Version) {
+    let redis = Redis::start_of(version).await;
+    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+    let cache = RedisCache::new(config).unwrap();
+    let mut runner = TestRunner::deterministic();
+    let histories = prop::collection::vec(act(), 1..16);
+    for round in 0..300u64 {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&round.to_be_bytes());
+        let digest = Digest::Sha256(hash);
+        let link = Link::layer("a/b".parse().unwrap(), digest);
+        let history = histories.new_tree(&mut runner).unwrap().current();
+        for key in [Key::Link(link), Key::Meta(digest)] {
+            // Evictions take a set away with all its members, which the specification has no word for.
+            let mut sweep = Pipeline::new();
+            sweep.cmd("FLUSHDB");
+            cache.connection.run("sweep", &mut sweep).await.unwrap();
+            let mut slot = Slot::default();
+            for (step, act) in history.iter().enumerate() {
+                let (real, specified) = same(&cache, &key, &mut slot, *act).await;
+                assert_eq!(real, specified, "step {step} of {history:?} on {key:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn redis_7_does_as_specified() {
+    scripts_do_as_specified(Version::Redis).await;
+}
+
+#[tokio::test]
+async fn redis_6_2_does_as_specified() {
+    scripts_do_as_specified(Version::Redis6_2).await;
+}
+
+#[tokio::test]
+async fn valkey_does_as_specified() {
+    scripts_do_as_specified(Version::Valkey).await;
+}
