@@ -22,22 +22,8 @@
 //!
 //! # Consistency
 //! No read that begins after a change has returned is answered from before it, on this node or on
-//! any other that shares its Redis:
-//!
-//! - a change takes the fact out of both tiers *before* the store is touched, and a fence keeps it
-//!   away until the store has answered;
-//! - a fill of Redis needs a lease from before the read, which any change takes away; memory is
-//!   filled only with what Redis has accepted or answered;
-//! - a value in memory is dead once its key was changed, here or elsewhere, and memory answers only
-//!   while other nodes' changes are sure to be heard of;
-//! - a change returns when every node that may answer from memory has said that it forgot, or can
-//!   no longer trust its memory (2.1 s at most);
-//! - nobody boards a load that had left before the question was asked;
-//! - a change runs in a task of its own, which a caller that goes away does not stop.
-//!
-//! Two things are bounded by the time to live instead: what a Go registry that shares the Redis
-//! deletes, and what is removed from the store behind the cache's back, for which there is
-//! [`TieredCache::purge`]. Redis Cluster is not supported yet.
+//! any other that shares its Redis. [`guide::coherence`] says how, on which assumptions, what it
+//! costs, and what happens when something fails.
 //!
 //! # Failure
 //! A cache failure never fails a read, and never costs one more than the deadline of one operation
@@ -57,6 +43,7 @@ pub mod cache;
 mod coherence;
 mod digest;
 mod error;
+pub mod guide;
 pub mod layout;
 mod link;
 mod meta;

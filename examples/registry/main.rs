@@ -94,6 +94,10 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     if timeout(GRACE, app.uploads.discard_all()).await.is_err() {
         tracing::warn!("stopped with uploads left over");
     }
+    // The other nodes need not wait for this one any more.
+    if timeout(GRACE, app.store.leave()).await.is_err() {
+        tracing::warn!("stopped without a word to the other nodes");
+    }
     Ok(())
 }
 

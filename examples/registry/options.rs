@@ -4,7 +4,7 @@ use crate::app::Store;
 use crate::storage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use layercache::{CachedStore, RedisConfig};
+use layercache::{CachedStore, ChangePolicy, RedisConfig};
 use std::time::Duration;
 use url::Url;
 
@@ -50,6 +50,21 @@ pub(crate) struct Options {
     )]
     redis_prefix: String,
 
+    /// How long this node answers from memory after it last heard that it hears the others
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS_TRUST",
+        default_value = "2s",
+        value_name = "TIME",
+        value_parser = parse_time
+    )]
+    redis_trust: Duration,
+
+    /// Make changes also while Redis cannot be told of them; the other nodes may answer what was
+    /// before until it can
+    #[arg(long, env = "LAYERCACHE_BEST_EFFORT")]
+    best_effort: bool,
+
     /// Whether anybody may purge the cache: POST /admin/purge
     #[arg(long, env = "LAYERCACHE_ADMIN")]
     pub(crate) admin: bool,
@@ -63,7 +78,12 @@ impl Options {
         if let Some(url) = &self.redis {
             let config = RedisConfig::new(url)
                 .with_timeout(self.redis_timeout)
-                .with_prefix(&self.redis_prefix);
+                .with_prefix(&self.redis_prefix)
+                .with_trust(self.redis_trust)
+                .with_change_policy(match self.best_effort {
+                    true => ChangePolicy::BestEffort,
+                    false => ChangePolicy::Strict,
+                });
             builder = builder
                 .redis(config)
                 .map_err(|error| refuse("--redis", error.into()))?;
