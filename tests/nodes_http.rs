@@ -23,20 +23,18 @@ struct Cluster {
 const SETTLED: Duration = Duration::from_millis(2300);
 
 async fn cluster() -> Cluster {
+    cluster_of(3, true).await
+}
+
+async fn cluster_of(nodes: usize, with_redis: bool) -> Cluster {
     let (data, redis) = (tempfile::tempdir().unwrap(), Redis::start().await);
     let (storage, url) = (data.path().to_str().unwrap(), redis.url());
-    let args = [
-        "--storage",
-        storage,
-        "--redis",
-        &url,
-        "--redis-timeout",
-        "2s",
-    ];
-    let mut nodes = Vec::new();
-    for _ in 0..3 {
-        nodes.push(Registry::start(&args, &[]).await);
+    let mut args = vec!["--storage", storage];
+    if with_redis {
+        args.extend(["--redis", &url, "--redis-timeout", "2s"]);
     }
+    let start = (0..nodes).map(|_| Registry::start(&args, &[]));
+    let nodes = futures::future::join_all(start).await;
     tokio::time::sleep(SETTLED).await;
     Cluster {
         nodes,
@@ -137,6 +135,31 @@ async fn no_head_that_begins_after_a_delete_was_accepted_finds_the_blob() {
         }
     }
     assert!(checked.load(Ordering::SeqCst) >= 10 * DELETES as usize);
+}
+
+/// Prints what the others' acknowledgements cost, and is content with anything far below T.
+#[tokio::test]
+async fn a_delete_with_all_nodes_alive_costs_little_more_than_one_alone() {
+    const DELETES: u64 = 41;
+    let cluster = cluster().await;
+    let alone = cluster_of(1, false).await;
+    let mut times = [Vec::new(), Vec::new()];
+    for seed in 0..DELETES {
+        for (cluster, times) in [&cluster, &alone].into_iter().zip(&mut times) {
+            let digest = cluster.push(0, seed).await;
+            let start = Instant::now();
+            cluster.delete(0, &digest).await;
+            times.push(start.elapsed());
+        }
+    }
+    let [together, alone] = times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    });
+    println!(
+        "a delete, median of {DELETES}: three nodes and Redis {together:?}, one alone {alone:?}"
+    );
+    assert!(together < alone + Duration::from_millis(200));
 }
 
 #[tokio::test]
