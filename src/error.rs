@@ -52,8 +52,9 @@ pub enum Error {
         source: Arc<Self>,
     },
 
-    /// A change was made, but it could not be made sure that nobody answers what was before. What
-    /// is cached of it lapses by itself; to repeat the change makes sure at once.
+    /// A change was made, but it could not be made sure that nobody answers what was before. This
+    /// node goes on trying, and asks Redis nothing until it has succeeded; to repeat the change tells
+    /// when it has.
     #[error("changed, but other nodes may still answer what was before: {source}")]
     ChangeUnconfirmed {
         /// Why the cache could not be told.

@@ -186,8 +186,11 @@ impl<B: WritableBackend> Repository<B> {
     /// Makes a blob a member of this repository. Whether the blob exists is the caller's business.
     ///
     /// # Cost
-    /// One write in the backend; with Redis, a round trip before and one after it, and one beside it
-    /// that waits for the other nodes: some milliseconds, or 2.1 s if one of them is silent.
+    /// One write in the backend; with Redis, two round trips before it and one after it, and beside
+    /// it the other nodes are waited for: some milliseconds, or [`RedisConfig::trust`] and a
+    /// twentieth if one of them is silent.
+    ///
+    /// [`RedisConfig::trust`]: crate::RedisConfig
     ///
     /// # Errors
     /// [`Error::ChangeRefused`] if Redis cannot be told, and nothing was changed then;

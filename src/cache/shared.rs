@@ -1,5 +1,6 @@
 //! The tier that nodes share: what the tiered cache asks of Redis.
 
+use crate::coherence::change::ChangePolicy;
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::link::Key;
 use crate::metrics::Asked;
@@ -62,6 +63,15 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
 
     /// Leaves the other nodes for good: they wait for this one no more. Nothing can be asked after.
     async fn leave(&self);
+}
+
+/// How the tiers treat the shared one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedSettings {
+    pub(crate) ttl: Duration,
+    /// How long a fence stands after its last renewal.
+    pub(crate) fence: Duration,
+    pub(crate) policy: ChangePolicy,
 }
 
 /// Which facts may be filled in the shared tier.

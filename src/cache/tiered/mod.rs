@@ -11,9 +11,11 @@ use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
 #[cfg(feature = "redis")]
 use super::redis::RedisCache;
-use super::shared::{Facts, Found, Leases, Member, Question, SharedTier, is_plausible};
+use super::shared::{
+    Facts, Found, Leases, Member, Question, SharedSettings, SharedTier, is_plausible,
+};
 use crate::coherence::Coherence;
-use crate::coherence::change::{ChangePolicy, Outcome};
+use crate::coherence::change::Outcome;
 use crate::coherence::lease::{Grant, Token};
 use crate::link::Key;
 use crate::metrics::{Lookups, Work};
@@ -21,7 +23,6 @@ use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use debts::Debts;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A [`LayerInfoCache`] of one or two tiers: memory, and behind it, if there is one, Redis.
 ///
@@ -50,15 +51,6 @@ struct Shared {
     debts: Arc<Debts>,
     settings: SharedSettings,
     lookups: Lookups,
-}
-
-/// How the tiers treat the shared one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SharedSettings {
-    pub(crate) ttl: Duration,
-    /// How long a fence stands after its last renewal.
-    pub(crate) fence: Duration,
-    pub(crate) policy: ChangePolicy,
 }
 
 impl TieredCache {
@@ -266,7 +258,7 @@ impl TieredCache {
 
     /// Leaves the other nodes that share Redis, before this one stops: from here on they do not wait
     /// for it. What is asked later is asked of the backend alone; changes are refused, or with
-    /// [`ChangePolicy::BestEffort`] made without telling the others. A node that ends without this
+    /// [`ChangePolicy::BestEffort`](crate::ChangePolicy) made without telling the others. A node that ends without this
     /// costs each change of the others [`RedisConfig::trust`](crate::RedisConfig), until that is over.
     pub async fn leave(&self) {
         if let Some(shared) = &self.shared {

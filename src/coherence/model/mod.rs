@@ -13,6 +13,7 @@ mod channel;
 mod reads;
 mod rules;
 mod state;
+mod telling;
 mod tests;
 
 use rules::{Fault, Rule};

@@ -4,8 +4,8 @@ mod races;
 
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
+use crate::cache::shared::SharedSettings;
 use crate::cache::shared::{Facts, Member};
-use crate::cache::tiered::SharedSettings;
 use crate::coherence::change::ChangePolicy;
 use crate::{MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;
