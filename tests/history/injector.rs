@@ -113,12 +113,13 @@ impl Injector {
     async fn evictions(&mut self, redis: &Redis, until: Instant, nodes_too: bool) {
         while Instant::now() < until {
             let begin = now();
-            let what = match self.server.below(12) {
+            let what = match self.server.below(13) {
                 0..3 => "repository::*",
                 3..5 => "blobs::*",
                 5..8 => "fence::*",
                 8..10 => "lease::*",
-                10 if nodes_too => "layercache::{nodes}",
+                10 => "layercache::{nodes}::server",
+                11 if nodes_too => "layercache::{nodes}",
                 _ => {
                     block_in_place(|| redis.cli(&["SAVE"]));
                     self.has_saved = true;
