@@ -158,6 +158,7 @@ pub(super) struct FakeShared {
     pub(super) fill: Barrier,
     pub(super) looked_up: Barrier,
     pub(super) look_ups: AtomicUsize,
+    pub(super) publishes: AtomicUsize,
     pub(super) fails: AtomicBool,
 }
 
@@ -298,6 +299,7 @@ impl SharedTier for FakeShared {
 
     async fn publish(&self, _keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
         self.fail("publish")?;
+        self.publishes.fetch_add(1, Ordering::SeqCst);
         Ok(ready(()).boxed())
     }
 

@@ -11,6 +11,7 @@ use crate::link::Key;
 use crate::{Error, Link};
 use futures::FutureExt;
 use futures::future::{join, ready};
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -63,10 +64,13 @@ impl TieredCache {
     /// [`Error::ChangeUnconfirmed`] if it was run, and Redis could not be told of that.
     pub(crate) async fn change<T>(
         &self,
-        keys: Vec<Key>,
+        mut keys: Vec<Key>,
         link: Option<&Link>,
         call: impl Future<Output = (T, Outcome)>,
     ) -> Result<T, Error> {
+        // A fence that is lifted twice would look as if it had been gone.
+        let mut seen = HashSet::with_capacity(keys.len());
+        keys.retain(|key| seen.insert(key.clone()));
         let fences = Fences::begin(self.memory.coherence(), &keys);
         let Some(shared) = &self.shared else {
             let (result, outcome) = call.await;

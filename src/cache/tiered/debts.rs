@@ -71,6 +71,10 @@ impl Debts {
                 Err(error) => {
                     tracing::debug!(%error, "owed still");
                     self.journal().back(payment);
+                    if Arc::strong_count(&self) == 1 {
+                        tracing::warn!("stopped before all changes were told to Redis");
+                        return;
+                    }
                     sleep(PAUSE).await;
                 }
             }

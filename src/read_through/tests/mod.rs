@@ -225,6 +225,75 @@ async fn a_shared_tier_that_is_down_costs_reads_nothing_and_refuses_changes() {
     assert_eq!(world.stat().await.0, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn best_effort_makes_changes_and_asks_redis_nothing_until_it_was_told() {
+    let world = world_with(true, ChangePolicy::BestEffort);
+    world.backend.put(&world.link, 5);
+    world.stat().await;
+    world.settled().await;
+    world.shared.fails.store(true, Ordering::SeqCst);
+    world.layers.unlink(&world.link.digest).await.unwrap();
+    assert!(
+        world.shared.has(&world.link).0,
+        "it could not be taken away"
+    );
+
+    world.shared.fails.store(false, Ordering::SeqCst);
+    let stat = world.stat().await;
+    assert_eq!(
+        stat,
+        (None, CacheStatus::Miss),
+        "Redis has the old positive"
+    );
+    let end = tokio::time::Instant::now() + Duration::from_secs(5);
+    while world.shared.has(&world.link).0 {
+        assert!(tokio::time::Instant::now() < end, "never made up for");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.backend.put(&world.link, 5);
+    world.stat().await;
+    world.settled().await;
+    world.core.cache().flush_memory();
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Redis));
+}
+
+#[tokio::test]
+async fn a_key_that_a_change_names_twice_is_published_once() {
+    let world = world(true);
+    let key = Key::Meta(world.link.digest);
+    let keys = vec![key.clone(), Key::Link(world.link.clone()), key];
+    let call = async { ((), crate::coherence::change::Outcome::Over) };
+    world.core.change(keys, call).await.unwrap();
+    assert_eq!(world.shared.publishes.load(Ordering::SeqCst), 1);
+}
+
+/// A call that timed out may still happen: what is read meanwhile must not outlive it.
+#[tokio::test(start_paused = true)]
+async fn what_may_still_be_deleted_is_not_cached() {
+    for with_shared in [false, true] {
+        let world = world(with_shared);
+        world.backend.put(&world.link, 5);
+        world.backend.fails.store(true, Ordering::SeqCst);
+        let error = world.layers.unlink(&world.link.digest).await.unwrap_err();
+        assert!(matches!(error, Error::Backend { .. }), "{error}");
+        world.backend.fails.store(false, Ordering::SeqCst);
+        for _ in 0..2 {
+            assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // The fence in memory lapses; that in Redis would by itself.
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        world.stat().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let expected = if with_shared {
+            CacheStatus::Miss
+        } else {
+            CacheStatus::Memory
+        };
+        assert_eq!(world.stat().await, (Some(5), expected));
+    }
+}
+
 #[tokio::test]
 async fn verified_asks_the_backend_and_takes_away_what_it_denies() {
     let world = world(true);
