@@ -90,6 +90,12 @@ impl Model {
             Fault::Disconnect(n) => self.disconnect(state, n)?,
             Fault::SetClock(ahead) => state.redis.ahead += ahead,
             Fault::Lag => state.redis.replica = Some(data.clone()),
+            Fault::Restart => {
+                state.redis.server += 1;
+                (data.slot, data.nodes) = Default::default();
+                // There is nothing to purge.
+                data.noted = state.redis.server;
+            }
             Fault::Failover => self.fail_over(state)?,
             Fault::Crash(i) => {
                 let change = &mut state.changes[i];

@@ -98,6 +98,8 @@ pub(super) enum Fault {
     Renewal(usize),
     /// Redis's clock is set forward by so many times T.
     SetClock(u8),
+    /// Redis starts again, empty.
+    Restart,
     /// From here on the replica lags.
     Lag,
     /// The replica becomes the primary.

@@ -117,7 +117,7 @@ macro_rules! needed {
 
 use Fault::{
     Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, Lag, LateBegin,
-    LateCall, LateFill, Renewal, SetClock,
+    LateCall, LateFill, Renewal, Restart, SetClock,
 };
 
 needed! {
@@ -225,6 +225,8 @@ right! {
         .changes(&[(0, Kind::Purge)]).beats(&[0, 1]);
     a_failover_with_a_clock_of_its_own:
         world(COLD, &[1], &[Lag, Failover, SetClock(3)]).beats(&[0, 1]);
+    a_restart_of_redis: world(WARM, &[1], &[Restart]).beats(&[0, 1]);
+    a_restart_beside_a_load: world(COLD, &[1], &[Restart]).beats(&[0, 1]);
     a_third_tick: world(WARM, &[1], &[]).beats(&[0, 2]).ticks(3);
     a_third_node: world(WARM, &[1, 2], &[]).beats(&[0, 0, 1]);
 }
