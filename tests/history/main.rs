@@ -10,6 +10,7 @@ mod support;
 
 use injector::Injector;
 use std::env;
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 use support::history::check::Verdict;
 use support::history::cluster::Cluster;
@@ -18,6 +19,7 @@ use support::history::record::History;
 use support::history::report::judge;
 use support::history::traffic::{Load, Traffic};
 use support::redis::Redis;
+use tokio::task::JoinError;
 
 const NODES: usize = 3;
 /// How long faults are injected by one seed.
@@ -44,7 +46,9 @@ async fn no_answer_is_older_than_what_was_acknowledged_before_the_question() {
         let rounds = (seed..seed + ABREAST).map(|seed| tokio::spawn(round(seed)));
         let rounds: Vec<_> = rounds.collect();
         for round in rounds {
-            let verdict = round.await.unwrap();
+            // It has said why it fails.
+            let ended = round.await.map_err(JoinError::into_panic);
+            let verdict = ended.unwrap_or_else(|why| resume_unwind(why));
             total.decided += verdict.decided;
             total.from_memory += verdict.from_memory;
             total.from_redis += verdict.from_redis;
