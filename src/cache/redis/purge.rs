@@ -52,6 +52,7 @@ pub(super) async fn if_another_server(
     connection: &mut MultiplexedConnection,
     prefix: &str,
     nodes: &str,
+    last: Option<&Identity>,
 ) -> RedisResult<Identity> {
     let mut pipeline = Pipeline::new();
     ask(&mut pipeline);
@@ -60,12 +61,12 @@ pub(super) async fn if_another_server(
     let server = identify(&replies).ok_or_else(nobody)?;
     let key = format!("{nodes}::server");
     let known: Option<String> = cmd("GET").arg(&key).query_async(connection).await?;
-    // It may have been evicted, and there are nodes all the same: then it is not known whose data
-    // there is.
+    // It may have been evicted, and there are nodes all the same, or this one has been here before:
+    // then it is not known whose data there is.
     let has_nodes: bool = cmd("EXISTS").arg(nodes).query_async(connection).await?;
     match known {
         Some(known) if known == server.0 => return Ok(server),
-        None if !has_nodes => {}
+        None if !has_nodes && last.is_none_or(|last| *last == server) => {}
         _ => {
             tracing::warn!("Redis is another server than before: what it has of ours is purged");
             everything(connection, prefix).await?;

@@ -68,24 +68,29 @@ local function remove()
 end
 ";
 
-/// Writes the entry, from the arguments after `at`. A value of another type makes way; a set gets
-/// its time when it has none.
+/// Writes the entry, from the arguments after `at`; says whether it could: what needs memory comes
+/// first, so a full server refuses it. A value of another type makes way; a set gets its time when it
+/// has none.
 const WRITE: &str = "
+local function put(at, absent)
+  if ARGV[1] == 'hash' then return redis.pcall('HSET', KEYS[1], unpack(ARGV, at + 2 + absent)) end
+  return redis.pcall('SADD', KEYS[1], ARGV[2])
+end
 local function write(at)
   local ttl, absent = ARGV[at], tonumber(ARGV[at + 1])
-  if ARGV[1] == 'hash' then
-    if type(redis.pcall('HDEL', KEYS[1], unpack(ARGV, at + 2, at + 1 + absent))) == 'table' then
-      redis.call('DEL', KEYS[1])
-    end
-    redis.call('HSET', KEYS[1], unpack(ARGV, at + 2 + absent))
-    redis.call('PEXPIRE', KEYS[1], ttl)
-  else
-    if type(redis.pcall('SADD', KEYS[1], ARGV[2])) == 'table' then
-      redis.call('DEL', KEYS[1])
-      redis.call('SADD', KEYS[1], ARGV[2])
-    end
-    if redis.call('PTTL', KEYS[1]) == -1 then redis.call('PEXPIRE', KEYS[1], ttl) end
+  local done = put(at, absent)
+  if type(done) == 'table' and string.find(done.err, 'WRONGTYPE', 1, true) then
+    redis.call('DEL', KEYS[1])
+    done = put(at, absent)
   end
+  if type(done) == 'table' then return false end
+  if ARGV[1] == 'hash' then
+    if absent > 0 then redis.call('HDEL', KEYS[1], unpack(ARGV, at + 2, at + 1 + absent)) end
+    redis.call('PEXPIRE', KEYS[1], ttl)
+  elseif redis.call('PTTL', KEYS[1]) == -1 then
+    redis.call('PEXPIRE', KEYS[1], ttl)
+  end
+  return true
 end
 ";
 
@@ -109,9 +114,9 @@ return 2
 
 const FILL: &str = "
 if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
-write(4)
+local filled = write(4)
 redis.call('DEL', KEYS[2])
-return 1
+return filled and 1 or 0
 ";
 
 /// The entry and its lease go first; the fence is a set, so that two changes do not take each
@@ -132,8 +137,7 @@ local stood = redis.call('SREM', KEYS[3], ARGV[3])
 local own = redis.call('GET', KEYS[2]) == ARGV[3]
 redis.call('DEL', KEYS[2])
 if ARGV[4] == '1' and stood == 1 and own and redis.call('EXISTS', KEYS[3]) == 0 then
-  write(5)
-  return {stood, 1}
+  if write(5) then return {stood, 1} end
 end
 remove()
 return {stood, 0}

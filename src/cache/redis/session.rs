@@ -13,7 +13,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -75,6 +75,8 @@ pub(super) struct Node {
     pub(super) channel: Arc<Channel>,
     prefix: String,
     scripts: Scripts,
+    /// The server that this node was connected to last.
+    last: Mutex<Option<Identity>>,
     /// The acknowledgements that are owed, until there is a task that sends them.
     owed: Mutex<Option<mpsc::Receiver<(u64, u64)>>>,
     /// Held while a heartbeat is under way: one that ended after the node has left would bring it
@@ -90,6 +92,7 @@ impl Node {
             channel,
             prefix: prefix.to_owned(),
             scripts: Scripts::new(),
+            last: Mutex::default(),
             owed: Mutex::new(Some(owed)),
             beating: tokio::sync::Mutex::default(),
         }
@@ -123,12 +126,19 @@ impl Node {
         // A server that may not be written to gives no trust.
         let _: Vec<Value> = self.write().query_async(connection).await?;
         let nodes = channel.nodes_key();
-        let server = purge::if_another_server(connection, &self.prefix, &nodes).await?;
+        let last = self.last().clone();
+        let server =
+            purge::if_another_server(connection, &self.prefix, &nodes, last.as_ref()).await?;
+        *self.last() = Some(server.clone());
         let mut pipeline = self.heartbeat(session, Command::Text);
         let replies: Vec<RedisResult<Value>> =
             pipeline.ignore_errors().query_async(connection).await?;
         self.noted(session, &replies);
         Ok(server)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Identity>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A write that changes nothing, which a server refuses that has too few replicas. Redis 6.2

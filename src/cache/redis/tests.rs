@@ -1,6 +1,7 @@
 //! The scripts on real servers beside what they are specified to do.
 
 use super::*;
+use crate::LayerInfoCache;
 use crate::coherence::slot::Slot;
 use crate::support::redis::{Redis, Version};
 use ::redis::Pipeline;
@@ -162,4 +163,34 @@ async fn redis_6_2_does_as_specified() {
 #[tokio::test]
 async fn valkey_does_as_specified() {
     scripts_do_as_specified(Version::Valkey).await;
+}
+
+/// A refused `SADD` is no set of another type: the others in it stay.
+#[tokio::test]
+async fn a_full_server_refuses_a_fill_and_loses_nothing() {
+    const LONG: Duration = Duration::from_secs(60);
+    let redis = Redis::start().await;
+    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+    let cache = RedisCache::new(config).unwrap();
+    let digest = |seed| Digest::Sha256([seed; 32]);
+    let link = |seed| Link::layer("a/b".parse().unwrap(), digest(seed));
+    cache.add(&link(1)).await.unwrap();
+    let keys = [Key::Link(link(2)), Key::Meta(digest(2))];
+    let (token, mut leases) = (Token::of(1), Leases::default());
+    leases.take(
+        &keys,
+        &cache.grant(&keys, token, false).await.unwrap(),
+        token,
+    );
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let facts = Facts {
+        meta: fact(&keys[1]).meta,
+        ..fact(&keys[0])
+    };
+    let filled = cache.fill(facts, leases, LONG).await.unwrap();
+    assert_eq!(filled, Facts::default());
+    assert!(cache.contains(&link(1)).await.unwrap());
+    assert!(!cache.contains(&link(2)).await.unwrap());
+    assert_eq!(cache.meta(&digest(2)).await.unwrap(), None);
 }
