@@ -317,23 +317,37 @@ async fn a_network_that_fails_amid_a_connection_is_noticed() {
 /// What says whose data it is, is the first to be evicted: nobody reads it but who connects.
 #[tokio::test]
 async fn an_old_dump_without_its_identity_is_purged_all_the_same() {
-    let mut cluster = Cluster::start(2, Flaky::new(1, 0), Redis::start().await).await;
-    layers(&cluster.nodes[0]).link(&digest(1)).await.unwrap();
-    until_in_memory(&cluster.nodes[1], &digest(1)).await;
-    until_settled(&cluster).await;
-    cluster.redis.cli(&["DEL", "layercache::{nodes}::server"]);
-    cluster.redis.cli(&["SAVE"]);
-    let unlinked = layers(&cluster.nodes[0]).unlink(&digest(1)).await;
-    unlinked.unwrap();
-    cluster.redis.kill();
-    cluster.redis.restart_on_same_port().await;
-    let end = Instant::now() + TRUST * 8;
-    while Instant::now() < end {
-        for node in &cluster.nodes {
-            let (found, by) = contains(node, &digest(1)).await;
-            assert!(!found, "from {by:?}");
+    for evicted in [
+        &["layercache::{nodes}::server"][..],
+        &["layercache::{nodes}::server", "layercache::{nodes}"],
+    ] {
+        let mut cluster = Cluster::start(2, Flaky::new(1, 0), Redis::start().await).await;
+        layers(&cluster.nodes[0]).link(&digest(1)).await.unwrap();
+        until_in_memory(&cluster.nodes[1], &digest(1)).await;
+        until_settled(&cluster).await;
+        cluster.redis.cli(&["SAVE"]);
+        let unlinked = layers(&cluster.nodes[0]).unlink(&digest(1)).await;
+        unlinked.unwrap();
+        for proxy in &cluster.proxies {
+            proxy.refuse(true);
         }
-        sleep(Duration::from_millis(5)).await;
+        cluster.redis.kill();
+        cluster.redis.restart_on_same_port().await;
+        cluster.redis.cli(&[&["DEL"], evicted].concat());
+        let set = "repository::library/alpine::blobs";
+        assert_eq!(cluster.redis.cli(&["EXISTS", set]), "1", "the dump has it");
+        for proxy in &cluster.proxies {
+            proxy.heal();
+        }
+        let end = Instant::now() + TRUST * 8;
+        while Instant::now() < end {
+            for node in &cluster.nodes {
+                let (found, by) = contains(node, &digest(1)).await;
+                assert!(!found, "from {by:?}, without {evicted:?}");
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(cluster.redis.cli(&["EXISTS", set]), "0", "nobody has come");
     }
 }
 
