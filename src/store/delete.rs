@@ -67,9 +67,29 @@ impl<S: ObjectStore> CachedStore<S> {
             (results, outcome)
         };
         match self.core.change(keys, call).await {
-            Ok(results) => results,
+            Ok(results) => self.confirm(results).await,
             Err(error) => (0..count).map(|_| Err(to_store(error.again()))).collect(),
         }
+    }
+}
+
+impl<S: ObjectStore> CachedStore<S> {
+    /// A batch of which some may still happen has no end, and its fences may be lost: what it has
+    /// deleted for certain is taken away once more before it is reported.
+    async fn confirm(&self, mut results: Vec<Result<Path>>) -> Vec<Result<Path>> {
+        let deleted = results.iter().flatten();
+        let meanings = deleted.filter_map(|path| self.meaning(path));
+        let keys: Vec<_> = meanings.flat_map(keys).collect();
+        if outcome(&results) != Outcome::Unknown || keys.is_empty() {
+            return results;
+        }
+        let nothing = async { ((), Outcome::Over) };
+        if let Err(error) = self.core.change(keys, nothing).await {
+            for result in results.iter_mut().filter(|result| result.is_ok()) {
+                *result = Err(to_store(error.again()));
+            }
+        }
+        results
     }
 }
 

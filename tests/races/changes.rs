@@ -5,10 +5,14 @@ use crate::support::nodes::{
     node_with, put, stat,
 };
 use crate::support::recording::Moment;
+use crate::support::redis::Redis;
 use crate::support::server::Signal;
 use crate::{Mortal, READ, all_know, nobody_knows, nodes, short_lived, world};
-use futures::TryStreamExt;
-use layercache::{ChangePolicy, Error, Link};
+use futures::{StreamExt, TryStreamExt};
+use layercache::layout::{Distribution, Layout};
+use layercache::{CachedStore, ChangePolicy, Error, Link};
+use object_store::local::LocalFileSystem;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -259,4 +263,42 @@ async fn race_10_a_delete_whose_caller_went_away_is_ended() {
     nobody_knows([&deleter, &reader]).await;
     put(&way, &digest(1)).await;
     all_know([&deleter, &reader]).await;
+}
+
+/// Some of a batch may still happen, so it has no end; what it has deleted for certain is reported as
+/// deleted, and its fence may be lost like any other.
+#[tokio::test]
+async fn race_18_a_batch_of_which_some_may_still_happen_takes_away_what_it_has_deleted() {
+    let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
+    let slow = ThrottleConfig {
+        wait_delete_per_call: Duration::from_millis(500),
+        ..Default::default()
+    };
+    let files = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+    let builder = CachedStore::builder(ThrottledStore::new(files, slow));
+    let node = builder.redis(config(&redis)).unwrap().build();
+    let path = |i| {
+        let link = Link::layer(name(), digest(i));
+        Distribution::default().link_path(&link).unwrap()
+    };
+    node.put(&path(1), digest(1).to_string().into())
+        .await
+        .unwrap();
+    // A folder where the second link should be: the store does not say that it was refused.
+    std::fs::create_dir_all(folder.path().join(path(2).as_ref())).unwrap();
+    let paths = futures::stream::iter([Ok(path(1)), Ok(path(2))]).boxed();
+    let batch = node.delete_stream(paths);
+    let batch = tokio::spawn(async move { batch.collect::<Vec<_>>().await });
+    let fence = beside("fence", &digest(1));
+    eventually("the change has begun", || {
+        redis.cli(&["EXISTS", &fence]) == "1"
+    })
+    .await;
+    redis.cli(&["DEL", &fence]);
+    // As a load does that was granted a lease then.
+    redis.cli(&["SADD", SET, &digest(1).to_string()]);
+    let results = batch.await.unwrap();
+    assert!(matches!(&results[..], [Ok(_), Err(_)]), "{results:?}");
+    let left = redis.cli(&["SISMEMBER", SET, &digest(1).to_string()]);
+    assert_eq!(left, "0", "reported as deleted, and answered still");
 }
