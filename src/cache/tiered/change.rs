@@ -75,10 +75,15 @@ impl TieredCache {
         let Some(shared) = &self.shared else {
             let (result, outcome) = call.await;
             match outcome {
-                Outcome::Unknown => self.let_lapse(fences),
-                outcome => self.remember_written(link, outcome == Outcome::Written, fences),
+                Outcome::Unknown => {
+                    self.let_lapse(fences);
+                    self.work.changes_open.increment(1);
+                }
+                outcome => {
+                    self.remember_written(link, outcome == Outcome::Written, fences);
+                    self.work.changes_done.increment(1);
+                }
             }
-            self.work.changes_done.increment(1);
             return Ok(result);
         };
 
