@@ -74,6 +74,19 @@ impl Redis {
         Self::start_in(folder, Version::Redis, &[]).await
     }
 
+    /// On this port, where nobody has been yet.
+    pub async fn start_on(port: u16) -> Self {
+        let (folder, program) = (folder(), require(Version::Redis.program()));
+        let command = command(&program, port, folder.path(), &[]);
+        let server = Server::start_on(port, command, &ready(port)).await;
+        Self {
+            server: server.unwrap_or_else(|why| panic!("not started: {why}")),
+            program,
+            args: Vec::new(),
+            folder,
+        }
+    }
+
     async fn start_in(folder: TempDir, version: Version, args: &[&str]) -> Self {
         let program = require(version.program());
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
