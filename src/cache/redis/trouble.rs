@@ -26,6 +26,10 @@ pub(super) enum Trouble {
     Demoted(String),
     #[error("the server is a replica: name its primary, or its sentinels (redis+sentinel://)")]
     Replica,
+    #[error("the server is one of a cluster: name it as redis+cluster://")]
+    InCluster,
+    #[error("the server is a sentinel: name it as redis+sentinel://, with its service")]
+    Sentinel,
     #[error("behind the connection is another server than before")]
     Another,
     #[error("Redis refuses what the cache needs: {}; grant the user these commands and keys", .0.join(", "))]
