@@ -4,6 +4,7 @@ use super::server::{Server, Signal, free_port, free_port_with_bus};
 use super::tls::Certificates;
 use super::tools::require;
 use std::fs;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -130,6 +131,11 @@ impl Redis {
         Self::start_as(Setup::new(version, &[])).await
     }
 
+    /// One that may not know the commands that it would be asked for its version by.
+    pub async fn start_in_ignorance(args: &[&str]) -> Self {
+        Self::start_in(folder(), Setup::new(Version::Redis, args)).await
+    }
+
     /// With what a dump holds.
     pub async fn start_from(dump: &Path) -> Self {
         let folder = folder();
@@ -202,6 +208,18 @@ impl Redis {
     /// The same for what may fail.
     pub fn try_cli(&self, args: &[&str]) -> Result<String, String> {
         said(self.setup.redis_cli(self.port()).args(args))
+    }
+
+    /// What `redis-cli` prints for some commands on one connection, each of them without spaces in
+    /// its arguments.
+    pub fn cli_lines(&self, commands: &[&str]) -> String {
+        let mut file = tempfile::tempfile().expect("a file of commands");
+        let written = file.write_all((commands.join("\n") + "\n").as_bytes());
+        written.and_then(|()| file.rewind()).expect("a file");
+        let mut command = self.setup.redis_cli(self.port());
+        // An error of one is an answer: a server alone does not know what a cluster's know.
+        let output = command.stdin(file).output().expect("redis-cli");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs a file of commands, one a line.

@@ -212,10 +212,22 @@ impl Sentinel {
     /// # Panics
     /// If the Sentinel cannot be reached or answers with an error.
     pub fn cli(&self, args: &[&str]) -> String {
+        self.try_cli(args).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_cli(&self, args: &[&str]) -> Result<String, String> {
         let mut command = self.setup.redis_cli(self.server.port());
         command.args(["--user", WATCHER, "--pass", WATCHERS_PASSWORD]);
         command.arg("--no-auth-warning").args(args);
-        said(&mut command).unwrap_or_else(|why| panic!("{why}"))
+        said(&mut command)
+    }
+
+    /// Asks for another primary, as soon as that can be.
+    pub async fn hand_over(&self) {
+        until("a Sentinel hands over", || {
+            self.try_cli(&["SENTINEL", "FAILOVER", SERVICE]).is_ok()
+        })
+        .await;
     }
 
     /// Ends it at once, as a crash would.
