@@ -318,8 +318,8 @@ async fn a_network_that_fails_amid_a_connection_is_noticed() {
 #[tokio::test]
 async fn an_old_dump_without_its_identity_is_purged_all_the_same() {
     for evicted in [
-        &["layercache::{nodes}::server"][..],
-        &["layercache::{nodes}::server", "layercache::{nodes}"],
+        &["layercache::{nodes}::servers"][..],
+        &["layercache::{nodes}::servers", "layercache::{nodes}"],
     ] {
         let mut cluster = Cluster::start(2, Flaky::new(1, 0), Redis::start().await).await;
         layers(&cluster.nodes[0]).link(&digest(1)).await.unwrap();

@@ -1,5 +1,6 @@
 //! How to reach Redis, and what to keep there.
 
+use super::address::Address;
 use crate::Error;
 use crate::coherence::change::ChangePolicy;
 use std::fmt;
@@ -55,6 +56,11 @@ struct TooShort {
     least: Duration,
 }
 
+/// Why a prefix is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("in a cluster braces decide where a key is kept: leave them out of the prefix")]
+struct Braces;
+
 impl RedisConfig {
     /// The Redis at `url`, with the defaults for the rest.
     pub fn new(url: impl Into<String>) -> Self {
@@ -71,7 +77,8 @@ impl RedisConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    /// The address, if all can work together.
+    pub(super) fn check(&self) -> Result<Address, Error> {
         let millis = Duration::from_millis;
         for (setting, given, least) in [
             ("redis ttl", self.ttl, millis(1)),
@@ -85,7 +92,13 @@ impl RedisConfig {
                 return Err(Error::Setting { setting, source });
             }
         }
-        Ok(())
+        let setting = |setting, source| Error::Setting { setting, source };
+        let address =
+            Address::parse(&self.url).map_err(|error| setting("redis url", Box::new(error)))?;
+        if matches!(address, Address::Cluster { .. }) && self.prefix.contains(['{', '}']) {
+            return Err(setting("redis prefix", Box::new(Braces)));
+        }
+        Ok(address)
     }
 
     /// Sets [`prefix`](Self::prefix).

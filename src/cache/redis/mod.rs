@@ -1,17 +1,27 @@
 //! The shared tier: Redis, with the keys of docker/distribution.
 
+mod address;
+mod breaker;
 mod call;
 mod channel;
+mod cluster;
 mod config;
 mod connection;
 mod fields;
 mod keys;
 mod plain;
 mod purge;
+mod rehearsal;
+mod route;
 mod scripts;
+mod sentinel;
+mod servers;
 mod session;
+mod shard;
+mod slots;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use config::RedisConfig;
 
@@ -21,18 +31,24 @@ use crate::coherence::lease::{Ended, Grant, Token};
 use crate::layout::Layout;
 use crate::link::{Key, WireName};
 use crate::{Digest, Error, LayerMeta, Link};
-use ::redis::{Pipeline, RedisResult, Value};
+use ::redis::{Value, cmd};
+use address::Address;
 use async_trait::async_trait;
 use call::{Fields, millis, write};
-use connection::Connection;
+use cluster::Cluster;
+use connection::{Connection, Duty};
 use fields::StoredPath;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use keys::Keys;
+use route::Route;
 use scripts::{Scripts, grant};
+use sentinel::Sentinels;
+use servers::{Command, Reply, Servers};
 use session::{Forget, Node};
 use std::sync::Arc;
 use std::time::Duration;
+use trouble::failed;
 
 /// A [`LayerInfoCache`](crate::LayerInfoCache) in Redis, shared by all nodes that use it.
 ///
@@ -67,7 +83,9 @@ use std::time::Duration;
 /// hashes, sets, sorted sets, scripts, publishing, `INFO` and `SCAN`.
 #[derive(Debug)]
 pub struct RedisCache {
-    connection: Connection,
+    address: Address,
+    servers: Servers,
+    timeout: Duration,
     keys: Keys,
     scripts: Scripts,
     settings: SharedSettings,
@@ -78,7 +96,7 @@ pub struct RedisCache {
     layout: Option<Arc<dyn Layout>>,
     store_path: bool,
     /// Our end of the channel, where memory is filled from here.
-    node: Option<Arc<Node>>,
+    node: Option<(Arc<Node>, Connection)>,
 }
 
 impl RedisCache {
@@ -87,9 +105,11 @@ impl RedisCache {
     /// # Errors
     /// An address that cannot be one is refused, and so are times that cannot work.
     pub fn new(config: RedisConfig) -> Result<Self, Error> {
-        config.check()?;
+        let address = config.check()?;
         Ok(Self {
-            connection: Connection::new(&config)?,
+            servers: address.servers(config.timeout, None),
+            address,
+            timeout: config.timeout,
             keys: Keys::new(config.prefix),
             scripts: Scripts::new(),
             settings: SharedSettings {
@@ -113,8 +133,14 @@ impl RedisCache {
     /// The same, as a node among others that share this Redis.
     pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
         let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust));
-        self.connection = self.connection.join(Arc::clone(&node));
-        self.node = Some(node);
+        let servers = self.address.servers(self.timeout, Some(Arc::clone(&node)));
+        let home = match &servers {
+            Servers::One(connection) => connection.clone(),
+            Servers::Cluster(cluster) => cluster.join(Arc::clone(&node)),
+        };
+        home.begin();
+        self.servers = servers;
+        self.node = Some((node, home));
         self
     }
 
@@ -141,25 +167,23 @@ impl RedisCache {
         path.is_some_and(|path| path.as_ref() == meta.path())
     }
 
-    fn push_question(&self, pipeline: &mut Pipeline, question: &Question) {
-        if let Some(link) = question.link() {
-            let member = link.digest.to_string();
-            pipeline
-                .cmd("SISMEMBER")
+    fn commands(&self, question: &Question) -> impl Iterator<Item = Command> {
+        let member = question.link().map(|link| {
+            let mut command = cmd("SISMEMBER");
+            command
                 .arg(self.keys.set(link))
-                .arg(member);
-        }
-        if let Some(digest) = question.meta() {
-            let key = self.keys.hash(digest);
-            pipeline.cmd("HMGET").arg(key).arg(&fields::READ);
-        }
+                .arg(link.digest.to_string());
+            command
+        });
+        let meta = question.meta().map(|digest| {
+            let mut command = cmd("HMGET");
+            command.arg(self.keys.hash(digest)).arg(&fields::READ);
+            command
+        });
+        member.into_iter().chain(meta).map(Command::on_first)
     }
 
-    fn read_answer(
-        &self,
-        question: &Question,
-        replies: &mut impl Iterator<Item = RedisResult<Value>>,
-    ) -> Found {
+    fn read_answer(&self, question: &Question, replies: &mut impl Iterator<Item = Reply>) -> Found {
         let mut found = Found::default();
         if question.link().is_some()
             && let Some(Ok(Value::Int(1))) = replies.next()
@@ -190,16 +214,16 @@ impl RedisCache {
 #[async_trait]
 impl SharedTier for RedisCache {
     fn session(&self) -> u64 {
-        self.connection.session()
+        self.servers.session()
     }
 
     async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error> {
-        let mut pipeline = Pipeline::new();
-        for question in questions {
-            self.push_question(&mut pipeline, question);
-        }
-        let replies = self.connection.run("look-up", &mut pipeline).await?;
-        let mut replies = replies.into_iter();
+        let commands = questions
+            .iter()
+            .flat_map(|question| self.commands(question));
+        let commands = commands.collect();
+        let replies = self.servers.run("look-up", commands, self.deadline());
+        let mut replies = replies.await?.into_iter();
         let answers = questions
             .iter()
             .map(|question| self.read_answer(question, &mut replies));
@@ -211,11 +235,12 @@ impl SharedTier for RedisCache {
             let call = self.call(key, token);
             call.arg(millis(self.lease)).arg(u8::from(steal))
         });
-        let replies = self.run_all("grant", &self.scripts.grant, calls).await?;
+        let replies = self.run_each("grant", &self.scripts.grant, calls).await?;
         let grant = |reply| match reply {
-            Value::Int(grant::HIT) => Grant::Hit,
-            Value::Int(grant::GRANTED) => Grant::Granted,
-            Value::Int(grant::WAIT) => Grant::Wait,
+            Ok(Value::Int(grant::HIT)) => Grant::Hit,
+            Ok(Value::Int(grant::GRANTED)) => Grant::Granted,
+            Ok(Value::Int(grant::WAIT)) => Grant::Wait,
+            // Where a primary is away the others' leases are good.
             _ => Grant::Blocked,
         };
         Ok(replies.into_iter().map(grant).collect())
@@ -240,8 +265,9 @@ impl SharedTier for RedisCache {
                 Some(fields),
             ));
         }
-        let replies = self.run_all("fill", &self.scripts.fill, calls).await?;
-        let mut accepted = replies.into_iter().map(|reply| reply == Value::Int(1));
+        let replies = self.run_each("fill", &self.scripts.fill, calls).await?;
+        let is_filled = |reply| matches!(reply, Ok(Value::Int(1)));
+        let mut accepted = replies.into_iter().map(is_filled);
         let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
         Ok(Facts {
             member: member.map(|(fact, _)| fact).filter(|_| keep(true)),
@@ -305,26 +331,23 @@ impl SharedTier for RedisCache {
     async fn mention(&self, keys: &[Key]) -> Result<(), Error> {
         match (&self.node, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(()),
-            (Some(node), names) => node.mention(&self.connection, Forget::Names(names)).await,
+            (Some((node, home)), names) => node.mention(home, Forget::Names(names)).await,
         }
     }
 
     async fn publish(&self, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
         match (&self.node, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(ready(()).boxed()),
-            (Some(node), names) => node.publish(&self.connection, Forget::Names(names)).await,
+            (Some((node, home)), names) => node.publish(home, Forget::Names(names)).await,
         }
     }
 
     async fn purge(&self) -> Result<(), Error> {
-        let mut connection = self.connection.get("purge").await?;
-        let purged = purge::everything(&mut connection, self.keys.prefix()).await;
-        purged.map_err(|error| connection::failed("purge", error))?;
+        let purged = self.servers.purge(self.keys.prefix()).await;
+        purged.map_err(|failure| failed("purge", failure))?;
         match &self.node {
-            Some(node) => {
-                node.publish(&self.connection, Forget::Everything)
-                    .await?
-                    .await;
+            Some((node, home)) => {
+                node.publish(home, Forget::Everything).await?.await;
                 Ok(())
             }
             None => Ok(()),
@@ -332,10 +355,31 @@ impl SharedTier for RedisCache {
     }
 
     async fn leave(&self) {
-        match &self.node {
-            Some(node) => node.leave(&self.connection).await,
-            None => self.connection.close(),
+        if let Some((node, home)) = &self.node {
+            node.leave(home).await;
         }
+        self.servers.close();
+    }
+}
+
+impl Address {
+    /// What is there, for a node or for nobody in particular.
+    fn servers(&self, timeout: Duration, node: Option<Arc<Node>>) -> Servers {
+        let route = match self.clone() {
+            Self::One(server) => Route::Fixed(server),
+            Self::Sentinel {
+                sentinels,
+                service,
+                primary,
+            } => Route::Sentinels(Sentinels {
+                sentinels,
+                service,
+                primary,
+            }),
+            Self::Cluster { seeds } => return Servers::Cluster(Cluster::new(seeds, timeout)),
+        };
+        let duty = node.map_or(Duty::Plain, Duty::Channel);
+        Servers::One(Connection::new(route, duty, timeout))
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Scripts {
     pub(super) renew: Source,
     /// → 1 if the lease was still there.
     pub(super) release: Source,
+    /// `ttl absent-count absent… field value…` → 1: writes without a lease.
+    pub(super) put: Source,
 }
 
 impl Scripts {
@@ -56,6 +58,7 @@ impl Scripts {
             end: Source::new(&[REMOVE, WRITE, END]),
             renew: Source::new(&[RENEW]),
             release: Source::new(&[RELEASE]),
+            put: Source::new(&[WRITE, PUT]),
         }
     }
 }
@@ -153,4 +156,9 @@ return 1
 const RELEASE: &str = "
 if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
 return redis.call('DEL', KEYS[2])
+";
+
+const PUT: &str = "
+if write(4) then return 1 end
+return redis.error_reply('OOM it was not written: Redis is full')
 ";

@@ -1,10 +1,13 @@
 //! One connection's life as a node's end of the channel: its beginning, its heartbeats, the
 //! acknowledgements that it owes.
 
+use super::address::Server;
 use super::channel::Channel;
-use super::connection::{Connection, Line, failed};
-use super::purge::{self, Identity};
+use super::connection::{Connection, Greeted, Line};
+use super::purge::{self, Identity, Record};
+use super::rehearsal::rehearse;
 use super::scripts::Source;
+use super::trouble::{Trouble, failed};
 use crate::Error;
 use crate::coherence::Coherence;
 use crate::coherence::message::{MOST_NAMES, Message};
@@ -99,8 +102,15 @@ impl Node {
     }
 
     /// Lets the node live on a connection that has just been made its own.
-    pub(super) fn live(self: &Arc<Self>, line: &Arc<Line>, session: u64, server: Identity) {
-        tokio::spawn(Arc::clone(self).beat(Arc::downgrade(line), session, server));
+    pub(super) fn live(
+        self: &Arc<Self>,
+        line: &Arc<Line>,
+        session: u64,
+        identity: Identity,
+        server: Server,
+    ) {
+        let beat = Arc::clone(self).beat(Arc::downgrade(line), session, identity, server);
+        tokio::spawn(beat);
         let owed = self
             .owed
             .lock()
@@ -117,24 +127,51 @@ impl Node {
         &self,
         connection: &mut MultiplexedConnection,
         session: u64,
-    ) -> RedisResult<Identity> {
+    ) -> Result<Greeted, Trouble> {
         let channel = &self.channel;
+        let identity = purge::primary(connection).await?;
+        rehearse(connection, &self.prefix, "nodes").await?;
         // The shared one first: a heartbeat proves that both are heard.
         let names = [channel.shared_name(), channel.private_name(channel.node)];
-        connection.subscribe(&names).await?;
+        let subscribed = connection.subscribe(&names).await;
+        subscribed.map_err(|error| match error.code() {
+            Some("NOPERM") => Trouble::Forbidden(vec![format!(
+                "SUBSCRIBE to {}layercache::* ({error})",
+                self.prefix
+            )]),
+            _ => Trouble::Connecting(error),
+        })?;
         channel.connected(session);
         // A server that may not be written to gives no trust.
-        let _: Vec<Value> = self.write().query_async(connection).await?;
+        let written: RedisResult<Vec<Value>> = self.write().query_async(connection).await;
+        written.map_err(Trouble::Connecting)?;
         let nodes = channel.nodes_key();
         let last = self.last().clone();
-        let server =
-            purge::if_another_server(connection, &self.prefix, &nodes, last.as_ref()).await?;
-        *self.last() = Some(server.clone());
+        let mut same = connection.clone();
+        let mut record = Record {
+            connection: &mut same,
+            nodes: &nodes,
+        };
+        let purged = record.purge_if_another(&identity, last.as_ref(), connection, &self.prefix);
+        purged.await.map_err(Trouble::Connecting)?;
+        *self.last() = Some(identity.clone());
+        let seen = Instant::now();
         let mut pipeline = self.heartbeat(session, Command::Text);
-        let replies: Vec<RedisResult<Value>> =
-            pipeline.ignore_errors().query_async(connection).await?;
-        self.noted(session, &replies);
-        Ok(server)
+        let replies: RedisResult<Vec<RedisResult<Value>>> =
+            pipeline.ignore_errors().query_async(connection).await;
+        let replies = replies.map_err(Trouble::Connecting)?;
+        if !self.noted(session, &replies) {
+            return Err(match replies.into_iter().next() {
+                Some(Err(error)) => Trouble::Connecting(error),
+                _ => Trouble::Stale(channel.term().trust),
+            });
+        }
+        Ok(Greeted { identity, seen })
+    }
+
+    /// What all keys begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Identity>> {
@@ -177,29 +214,41 @@ impl Node {
     }
 
     /// How long from one heartbeat to the next.
-    fn pause(&self) -> Duration {
+    pub(super) fn pause(&self) -> Duration {
         self.channel.term().trust / BEATS
     }
 
     /// Sends heartbeats for as long as the connection is the node's.
-    async fn beat(self: Arc<Self>, line: Weak<Line>, session: u64, server: Identity) {
-        loop {
+    async fn beat(
+        self: Arc<Self>,
+        line: Weak<Line>,
+        session: u64,
+        identity: Identity,
+        server: Server,
+    ) {
+        let trust = self.channel.term().trust;
+        for beat in 1u32.. {
             sleep(self.pause()).await;
             let Some(line) = line.upgrade() else {
                 return;
             };
             let connection = Connection::of(line);
+            // Once in the time of its trust, where servers do not say so themselves.
+            if beat.is_multiple_of(BEATS) && connection.has_moved(&server).await {
+                connection.give_up(session, Trouble::Another);
+                return;
+            }
             let _beating = self.beating.lock().await;
             if !connection.is(session) {
                 return;
             }
+            let sent = Instant::now();
             let mut questions = self.write();
             purge::ask(&mut questions);
             match connection.run("heartbeat", &mut questions).await {
                 Ok(replies) => match purge::identify(&replies) {
-                    Some(now) if now != server => {
-                        tracing::warn!("behind the connection to Redis is another server now");
-                        connection.give_up(session);
+                    Some(now) if now.identity != identity || !now.is_primary => {
+                        connection.give_up(session, Trouble::Another);
                         return;
                     }
                     Some(_) if replies.iter().all(Result::is_ok) => {}
@@ -211,8 +260,17 @@ impl Node {
             for command in [Command::Hash, Command::Text] {
                 let mut pipeline = self.heartbeat(session, command);
                 match connection.run("heartbeat", &mut pipeline).await {
-                    Ok(replies) if !self.noted(session, &replies) => {}
-                    _ => break,
+                    Ok(replies) if self.noted(session, &replies) => {
+                        connection.believe(session, sent + trust);
+                        break;
+                    }
+                    Ok(replies) => {
+                        if replies.iter().any(is_elsewhere) {
+                            connection.give_up(session, Trouble::Another);
+                            return;
+                        }
+                    }
+                    Err(_) => break,
                 }
             }
         }
@@ -350,6 +408,13 @@ impl Command {
             Self::Text => pipeline.cmd("EVAL").arg(&script.text),
         }
     }
+}
+
+/// Whether a cluster has given the nodes' slot to another server.
+fn is_elsewhere(reply: &RedisResult<Value>) -> bool {
+    reply
+        .as_ref()
+        .is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
 }
 
 fn read_roll(reply: &Value) -> Option<Roll> {
