@@ -225,6 +225,28 @@ impl RedisCluster {
         .await;
     }
 
+    /// Has one primary more, without slots.
+    pub async fn grow(&mut self) -> Member {
+        let server = Redis::start_as(self.setup.clone()).await;
+        let port = server.port().to_string();
+        self.servers[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port]);
+        self.servers.push(server);
+        self.until_whole().await;
+        let last = self.servers.len() - 1;
+        let members = self.members().into_iter();
+        let mut grown = members.filter(|member| member.server == last);
+        grown.next().expect("it was met")
+    }
+
+    /// Moves a slot to another primary as Valkey 9 does it by itself: all at once.
+    pub async fn migrate_slot(&self, slot: u16, to: &Member) {
+        let source = &self.servers[self.owner(slot).server];
+        let number = slot.to_string();
+        let range = ["SLOTSRANGE", &number, &number, "NODE", &to.id];
+        source.cli(&[&["CLUSTER", "MIGRATESLOTS"][..], &range].concat());
+        self.until_owned(slot, to).await;
+    }
+
     /// Moves a slot and its keys to another primary, one key at a time, as `redis-cli` does it, and
     /// stays for `pause` in each state between.
     pub async fn move_slot(&self, slot: u16, to: &Member, pause: Duration) {
@@ -250,11 +272,15 @@ impl RedisCluster {
         for server in [target, source] {
             server.cli(&["CLUSTER", "SETSLOT", &number, "NODE", &to.id]);
         }
+        self.until_owned(slot, to).await;
+    }
+
+    async fn until_owned(&self, slot: u16, by: &Member) {
         until("all know who has the slot", || {
             self.alive().all(|server| {
                 let members = self.seen_by(server);
                 members.iter().any(|member| {
-                    member.id == to.id && member.slots.iter().any(|slots| slots.contains(&slot))
+                    member.id == by.id && member.slots.iter().any(|slots| slots.contains(&slot))
                 })
             })
         })

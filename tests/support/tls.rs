@@ -60,7 +60,9 @@ impl Certificates {
                 .arg(option)
                 .arg(self.path(&format!("{name}.{file}")));
         }
-        command.args(["-subj", &format!("/CN=layercache test {name}")]);
+        // Two authorities are not to be mistaken for one that has changed its key.
+        let common_name = format!("layercache test {name} {}", fastrand::u32(..));
+        command.args(["-subj", &format!("/CN={common_name}")]);
         for extension in extensions {
             command.args(["-addext", extension]);
         }

@@ -60,8 +60,14 @@ async fn a_user_with_no_more_rights_than_it_needs_is_served() {
     for version in [Version::Redis6_2, Version::Redis, Version::Valkey] {
         let redis = redis_for(version, ENOUGH).await;
         serves(&url(&redis), |pattern| keys(&redis, 0, pattern)).await;
-        let denied = redis.cli(&["ACL", "LOG"]);
-        assert_eq!(denied, "", "{version:?} denied something");
+        let log = redis.cli(&["ACL", "LOG"]);
+        let denied: Vec<_> = log
+            .lines()
+            .zip(log.lines().skip(1))
+            .filter(|(name, value)| *name == "object" && !value.starts_with("client"))
+            .collect();
+        // That the client may not say its name matters to nobody.
+        assert!(denied.is_empty(), "{version:?} denied {denied:?}");
     }
 }
 
@@ -69,14 +75,18 @@ async fn a_user_with_no_more_rights_than_it_needs_is_served() {
 async fn a_right_that_is_missing_is_named_and_reads_go_on() {
     let redis = redis_for(Version::Redis, &[]).await;
     let missing: &[(&[&str], &[&str])] = &[
-        (&["-info"], &["'info'"]),
+        (&["-info"], &["info"]),
         (&["-evalsha"], &["'evalsha'"]),
         (&["-eval"], &["'eval'"]),
         (&["-subscribe"], &["'subscribe'"]),
-        (&["-publish"], &["publish"]),
+        // Not every server says which command it was in a script.
+        (&["-publish"], &["publish", "can't run this command"]),
         (&["resetchannels", "&other::*"], &["channel"]),
         (&["resetkeys", "~blobs::*", "~repository::*"], &["key"]),
-        (&["-zrangebyscore"], &["zrangebyscore"]),
+        (
+            &["-zrangebyscore"],
+            &["zrangebyscore", "can't run this command"],
+        ),
     ];
     for (rights, named) in missing {
         set_rights(&redis, &[ENOUGH, rights].concat());

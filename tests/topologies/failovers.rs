@@ -240,26 +240,47 @@ async fn slots_of_a_cluster_of_valkey_move() {
     moves(Version::Valkey).await;
 }
 
-/// Slots that have sets, hashes and the home move about, some of them and back.
+/// Slots that have sets, hashes and the home move about, the home to a primary that nobody knew.
 async fn moves(version: Version) {
-    let cluster = RedisCluster::start_as(Setup::new(version, &[])).await;
-    let mut work = Work::start("slots of a cluster move", &cluster.url()).await;
-    let mut keys = vec![HOME.to_owned(), HOME.to_owned()];
-    keys.extend((0..2).map(|repository| format!("repository::{}::blobs", name(repository))));
-    keys.extend((0..3).map(|blob| format!("blobs::{}", digest(blob))));
-    for (i, key) in keys.iter().enumerate() {
-        let slot = cluster.slot(key);
+    let name = match version {
+        Version::Valkey => "slots of Valkey's cluster move",
+        _ => "slots of a cluster move",
+    };
+    let mut cluster = RedisCluster::start_as(Setup::new(version, &[])).await;
+    let mut work = Work::start(name, &cluster.url()).await;
+    let grown = cluster.grow().await;
+    for (i, key) in ours().into_iter().enumerate() {
+        let slot = cluster.slot(&key);
         let from = cluster.owner(slot);
         let others = cluster.primaries().into_iter();
         let others: Vec<_> = others.filter(|primary| primary.id != from.id).collect();
-        let pause = Duration::from_millis(if i % 2 == 0 { 20 } else { 200 });
+        let to = if key == HOME && from.id != grown.id {
+            &grown
+        } else {
+            &others[i % others.len()]
+        };
         let begin = now();
-        cluster.move_slot(slot, &others[i % 2], pause).await;
+        match version {
+            Version::Valkey => cluster.migrate_slot(slot, to).await,
+            _ => {
+                let pause = if i % 2 == 0 { 20 } else { 200 };
+                let pause = Duration::from_millis(pause);
+                cluster.move_slot(slot, to, pause).await;
+            }
+        }
         work.notes(begin, &format!("the slot of {key} moved"));
         sleep(Duration::from_millis(600)).await;
     }
     work.recovers("after all moves").await;
     work.ends().await;
+}
+
+/// Keys of ours, the home before and after the others.
+fn ours() -> Vec<String> {
+    let sets = (0..2).map(|repository| format!("repository::{}::blobs", name(repository)));
+    let hashes = (0..3).map(|blob| format!("blobs::{}", digest(blob)));
+    let home = || [HOME.to_owned()].into_iter();
+    home().chain(sets).chain(hashes).chain(home()).collect()
 }
 
 /// The primary that has the home of the nodes.
