@@ -366,7 +366,7 @@ async fn evicted_leases_and_fences_let_nothing_stale_through() {
         changers: 2,
         has_quiet: false,
     };
-    let traffic = Traffic::start(&cluster, &history, 1, load).await;
+    let traffic = Traffic::start(&cluster.nodes, &cluster.store, &history, 1, load).await;
     let end = Instant::now() + TIME;
     let floods: Vec<_> = (0..6u32)
         .map(|flood| tokio::spawn(fill(cluster.nodes[flood as usize % 3].clone(), flood, end)))

@@ -11,6 +11,7 @@
 )]
 
 pub mod bucket;
+pub mod cluster;
 pub mod every_path;
 pub mod go_registry;
 pub mod guarded;
@@ -23,8 +24,10 @@ pub mod proxy;
 pub mod recording;
 pub mod redis;
 pub mod registry;
+pub mod sentinel;
 pub mod server;
 pub mod skopeo;
+pub mod tls;
 pub mod tools;
 pub mod world;
 
