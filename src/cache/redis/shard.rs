@@ -8,7 +8,7 @@ use super::purge::Record;
 use super::rehearsal::rehearse;
 use super::route::Route;
 use super::session::Node;
-use super::trouble::{Trouble, failed};
+use super::trouble::Trouble;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value};
 use std::sync::{Arc, Weak};
@@ -54,7 +54,7 @@ impl Shard {
         let about = About::greet(connection, true).await?;
         let tag = self.tag()?;
         rehearse(connection, self.node.prefix(), &tag).await?;
-        let unproven = |failure| Trouble::Unproven(failed("greet", failure));
+        let unproven = |failure| Trouble::Unproven(Box::new(failure));
         let mut home = self.home.get().await.map_err(unproven)?;
         let nodes = self.node.channel.nodes_key();
         let mut record = Record {
