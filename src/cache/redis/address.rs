@@ -74,6 +74,8 @@ pub(super) enum AddressError {
         parameter: &'static str,
         source: std::io::Error,
     },
+    #[error("`{0}` names a file that holds no {1} in PEM")]
+    NotPem(&'static str, &'static str),
     #[error("TLS needs the crate's feature `redis-tls`")]
     #[cfg_attr(feature = "redis-tls", allow(dead_code, reason = "it is on"))]
     NoTls,
@@ -187,7 +189,17 @@ impl Parameters {
 
     fn tls(&self) -> Result<Tls, AddressError> {
         let read = |parameter, path: &str| {
-            std::fs::read(path).map_err(|source| AddressError::File { parameter, source })
+            let (mark, what) = match parameter {
+                "key" => ("PRIVATE KEY-----", "private key"),
+                _ => ("-----BEGIN CERTIFICATE-----", "certificate"),
+            };
+            let file = std::fs::read(path);
+            let file = file.map_err(|source| AddressError::File { parameter, source })?;
+            if String::from_utf8_lossy(&file).contains(mark) {
+                Ok(file)
+            } else {
+                Err(AddressError::NotPem(parameter, what))
+            }
         };
         let ca = self.ca.as_deref().map(|path| read("ca", path));
         let client = match (&self.cert, &self.key) {

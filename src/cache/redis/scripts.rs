@@ -5,9 +5,9 @@
 //! a `SET` is refused.
 
 use ::redis::Script;
+use std::fmt;
 
 /// A script, and what a server that has it knows it by.
-#[derive(Debug)]
 pub(super) struct Source {
     pub(super) text: String,
     pub(super) hash: String,
@@ -18,6 +18,12 @@ impl Source {
         let text = parts.concat();
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hash)
     }
 }
 
