@@ -143,6 +143,20 @@ impl Redis {
         Self::start_in(folder, Setup::new(Version::Redis, &[])).await
     }
 
+    /// On this port, where nobody has been yet.
+    pub async fn start_on(port: u16) -> Self {
+        let (folder, setup) = (folder(), Setup::new(Version::Redis, &[]));
+        let program = require(setup.version.program());
+        let command = setup.command(&program, port, folder.path());
+        let server = Server::start_on(port, command, &ready(port)).await;
+        Self {
+            server: server.unwrap_or_else(|why| panic!("not started: {why}")),
+            program,
+            setup,
+            folder,
+        }
+    }
+
     /// # Panics
     /// If it is a server of another version.
     pub async fn start_as(setup: Setup) -> Self {

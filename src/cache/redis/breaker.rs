@@ -221,3 +221,114 @@ impl<C: Clone> Breaker<C> {
         is_news.then_some(turn)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    fn breaker() -> (Breaker<()>, Instant) {
+        let now = Instant::now();
+        (Breaker::new(PATIENCE, now), now)
+    }
+
+    /// Starts the probe that is due.
+    fn probe(breaker: &mut Breaker<()>, now: Instant) {
+        assert!(matches!(breaker.ask(now), Ask::Probe(_)), "{breaker:?}");
+    }
+
+    fn closed(number: u64) -> (Breaker<()>, Instant) {
+        let (mut breaker, now) = breaker();
+        probe(&mut breaker, now);
+        assert_eq!(breaker.probed((), number, None), Some(Turn::Closed));
+        (breaker, now)
+    }
+
+    #[test]
+    fn one_probes_and_the_others_wait_for_a_moment() {
+        let (mut breaker, now) = breaker();
+        probe(&mut breaker, now);
+        assert!(matches!(breaker.ask(now), Ask::Wait(_, until) if until == now + PATIENCE));
+        let late = now + PATIENCE;
+        assert!(matches!(breaker.ask(late), Ask::No(None)), "waited enough");
+        breaker.probed((), 1, None);
+        assert!(matches!(breaker.ask(late), Ask::Through((), 1)));
+    }
+
+    #[test]
+    fn silence_in_a_row_opens_it() {
+        let (mut breaker, now) = closed(1);
+        for _ in 0..3 {
+            for _ in 1..MOST_SILENT {
+                assert!(!breaker.unanswered(1, now));
+            }
+            breaker.answered(1);
+        }
+        assert!(!breaker.unanswered(7, now), "of another connection");
+        for _ in 1..MOST_SILENT {
+            assert!(!breaker.unanswered(1, now));
+        }
+        assert!(breaker.unanswered(1, now));
+        assert_eq!(breaker.number(), None);
+        probe(&mut breaker, now);
+        let refused = breaker.ask(now);
+        assert!(
+            matches!(refused, Ask::No(Some(_))),
+            "nobody waits for one that hangs"
+        );
+    }
+
+    #[test]
+    fn a_failed_probe_is_repeated_after_a_pause_that_differs() {
+        for (jitter, pause) in [(0.0, PAUSE), (1.0, PAUSE / 2)] {
+            let (mut breaker, now) = breaker();
+            probe(&mut breaker, now);
+            let turn = breaker.failed(Trouble::Slow(PATIENCE), now, jitter);
+            assert_eq!(turn, Some(Turn::Opened));
+            assert_eq!(breaker.probe_at(), Some(now + pause));
+            let early = now + pause - Duration::from_millis(1);
+            assert!(matches!(breaker.ask(early), Ask::No(Some(_))));
+            probe(&mut breaker, now + pause);
+            let turn = breaker.failed(Trouble::Slow(PATIENCE), now, jitter);
+            assert_eq!(turn, None, "the log was told");
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_probed_for_at_once_and_waited_for() {
+        let (mut breaker, now) = closed(1);
+        assert!(
+            !breaker.lost(7, Trouble::Closed, now),
+            "of another connection"
+        );
+        assert!(breaker.lost(1, Trouble::Closed, now));
+        assert!(!breaker.lost(1, Trouble::Closed, now), "already");
+        probe(&mut breaker, now);
+        assert!(matches!(breaker.ask(now), Ask::Wait(..)));
+        assert_eq!(breaker.probed((), 2, None), Some(Turn::Closed));
+    }
+
+    #[test]
+    fn belief_has_to_be_renewed() {
+        let (mut breaker, now) = breaker();
+        probe(&mut breaker, now);
+        let long = Duration::from_secs(2);
+        breaker.probed((), 1, Some(now + long));
+        assert!(!breaker.is_stale(now) && breaker.is_stale(now + long));
+        breaker.believe(7, now + long * 3);
+        assert!(breaker.is_stale(now + long), "of another connection");
+        breaker.believe(1, now + long * 2);
+        assert!(!breaker.is_stale(now + long) && breaker.is_stale(now + long * 2));
+    }
+
+    #[test]
+    fn what_is_shut_stays_shut() {
+        let (mut breaker, now) = breaker();
+        probe(&mut breaker, now);
+        breaker.shut();
+        assert_eq!(breaker.probed((), 1, None), None);
+        assert_eq!(breaker.failed(Trouble::Closed, now, 0.0), None);
+        assert!(matches!(breaker.ask(now + PAUSE * 9), Ask::No(_)));
+    }
+}

@@ -4,7 +4,7 @@ use super::*;
 use crate::LayerInfoCache;
 use crate::coherence::slot::Slot;
 use crate::support::redis::{Redis, Version};
-use ::redis::Pipeline;
+use ::redis::Cmd;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -43,6 +43,12 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (token(), any::<bool>()).prop_map(|(token, written)| Act::End { token, written }),
         1 => (0..3usize).prop_map(Act::Evict),
     ]
+}
+
+async fn run(cache: &RedisCache, command: Cmd) {
+    let commands = vec![Command::on_first(command)];
+    let done = cache.servers.run("test", commands, cache.deadline()).await;
+    assert!(done.unwrap().iter().all(Result::is_ok));
 }
 
 /// Does the same to a server and to the specification; both have to answer the same, and to have the
@@ -88,9 +94,9 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             (format!("{ended:?}"), format!("{specified:?}"))
         }
         Act::Evict(part) => {
-            let mut evict = Pipeline::new();
-            evict.cmd("DEL").arg(&cache.keys.of(key)[part]);
-            cache.connection.run("evict", &mut evict).await.unwrap();
+            let mut evict = cmd("DEL");
+            evict.arg(&cache.keys.of(key)[part]);
+            run(cache, evict).await;
             match part {
                 0 => slot.entry = None,
                 1 => slot.lease = None,
@@ -138,9 +144,7 @@ async fn scripts_do_as_specified(version: Version) {
         let history = histories.new_tree(&mut runner).unwrap().current();
         for key in [Key::Link(link), Key::Meta(digest)] {
             // Evictions take a set away with all its members, which the specification has no word for.
-            let mut sweep = Pipeline::new();
-            sweep.cmd("FLUSHDB");
-            cache.connection.run("sweep", &mut sweep).await.unwrap();
+            run(&cache, cmd("FLUSHDB")).await;
             let mut slot = Slot::default();
             for (step, act) in history.iter().enumerate() {
                 let (real, specified) = same(&cache, &key, &mut slot, *act).await;
