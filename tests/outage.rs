@@ -57,7 +57,10 @@ fn costs_little(what: &str, with: &[Duration], without: &[Duration]) {
     let usual = median(without);
     let slow = with.iter().filter(|time| **time > usual + SLOW).count();
     let ratio = median(with).as_secs_f64() / usual.as_secs_f64();
-    println!("{what}: median {ratio:.2} of that without Redis, {slow} of {} slow", with.len());
+    println!(
+        "{what}: median {ratio:.2} of that without Redis, {slow} of {} slow",
+        with.len()
+    );
     assert!(ratio <= 1.2, "{what}: {ratio}");
     assert!(slow <= 20, "{what}: {slow}");
 }
