@@ -81,6 +81,7 @@ pub use store::{CachedStore, CachedStoreBuilder, StoreBackend};
 mod support {
     pub mod redis;
     pub mod server;
+    pub mod tls;
     pub mod tools;
 }
 

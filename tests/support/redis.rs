@@ -145,8 +145,8 @@ impl Redis {
 
     /// On this port, where nobody has been yet.
     pub async fn start_on(port: u16) -> Self {
-        let (folder, setup) = (folder(), Setup::new(Version::Redis, &[]));
-        let program = require(setup.version.program());
+        let setup = Setup::new(Version::Redis, &[]);
+        let (folder, program) = (folder(), require(setup.version.program()));
         let command = setup.command(&program, port, folder.path());
         let server = Server::start_on(port, command, &ready(port)).await;
         Self {

@@ -222,7 +222,10 @@ impl Server {
     fn new(url: &str, tls: Option<Tls>) -> Result<Self, AddressError> {
         let info = url.into_connection_info()?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Self { info, tls })
+        let server = Self { info, tls };
+        // Certificates are read here first, where it can be said.
+        server.client()?;
+        Ok(server)
     }
 
     /// The same, speaking RESP3: what is published comes in order with all else.

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How many of them are asked at once: the one that knows of the latest failover is believed.
 const MOST_ASKED: usize = 5;
-/// How long who serves what is believed to be known, if nothing says otherwise.
+/// How long nobody is asked again who serves what.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a command waits until a slot that is on its way has arrived.
 const ON_ITS_WAY: Duration = Duration::from_millis(2);
@@ -39,12 +39,21 @@ pub(super) struct Cluster {
     me: Weak<Self>,
     seeds: Vec<Server>,
     deadline: Duration,
-    map: watch::Sender<Option<Arc<SlotMap>>>,
+    map: watch::Sender<Known>,
     lines: Mutex<HashMap<Place, Connection>>,
-    /// Held by the one who asks who serves what; when that was known last.
+    /// Held by the one who asks who serves what; when that was asked last.
     asking: tokio::sync::Mutex<Option<Instant>>,
     /// Whose cluster it is, and its end of the channel.
     node: OnceLock<(Arc<Node>, Connection)>,
+}
+
+/// Who serves what, as far as is known.
+#[derive(Debug, Clone)]
+enum Known {
+    NotYet,
+    Map(Arc<SlotMap>),
+    /// Nobody has ever said it, and this is why.
+    Never(Trouble),
 }
 
 /// Where a command goes next.
@@ -61,7 +70,7 @@ impl Cluster {
             me: Weak::clone(me),
             seeds,
             deadline,
-            map: watch::Sender::new(None),
+            map: watch::Sender::new(Known::NotYet),
             lines: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             node: OnceLock::new(),
@@ -85,7 +94,10 @@ impl Cluster {
     }
 
     fn known(&self) -> Option<Arc<SlotMap>> {
-        self.map.borrow().clone()
+        match &*self.map.borrow() {
+            Known::Map(map) => Some(Arc::clone(map)),
+            Known::NotYet | Known::Never(_) => None,
+        }
     }
 
     /// Which connections are up, as one: what went through others may have been lost with them.
@@ -103,7 +115,7 @@ impl Cluster {
 
     /// The primary that serves a slot, as it is now.
     pub(super) async fn primary_of(&self, slot: u16) -> Result<Server, Trouble> {
-        let map = self.look(Instant::now()).await?;
+        let map = self.look_now().await?;
         let (host, port) = map.primary_of(slot).ok_or(Trouble::NoSlot(slot))?;
         Ok(self.server((host.clone(), *port)))
     }
@@ -117,32 +129,29 @@ impl Cluster {
     pub(super) fn look_again(&self) {
         if let (Some(cluster), Ok(runtime)) = (self.me.upgrade(), Handle::try_current()) {
             runtime.spawn(async move {
-                let now = Instant::now();
-                if let Err(trouble) = cluster.look(now.checked_sub(PAUSE).unwrap_or(now)).await {
-                    tracing::debug!(error = %trouble, "the cluster's slots are not known");
+                // Who is asking already may have been told before it changed: its lines will say so.
+                let Ok(mut asked) = cluster.asking.try_lock() else {
+                    return;
+                };
+                if asked.is_none_or(|at| at.elapsed() >= PAUSE) {
+                    let _ = cluster.look(&mut asked).await;
                 }
             });
         }
     }
 
-    /// Who serves what, as it was after `since`.
-    async fn look(&self, since: Instant) -> Result<Arc<SlotMap>, Trouble> {
+    /// Who serves what, as it is now or was not long ago.
+    async fn look_now(&self) -> Result<Arc<SlotMap>, Trouble> {
         let mut asked = self.asking.lock().await;
-        if let (Some(at), Some(known)) = (*asked, self.known())
-            && at > since
-        {
-            return Ok(known);
-        }
-        let at = Instant::now();
+        self.look(&mut asked).await
+    }
+
+    /// Asks some nodes who serves what.
+    async fn look(&self, asked: &mut Option<Instant>) -> Result<Arc<SlotMap>, Trouble> {
+        let known = self.known();
         let mut servers = self.seeds.clone();
-        if let Some(known) = self.known() {
-            servers.extend(
-                known
-                    .primaries()
-                    .into_iter()
-                    .map(|place| self.server(place)),
-            );
-        }
+        let primaries = known.iter().flat_map(|known| known.primaries());
+        servers.extend(primaries.map(|place| self.server(place)));
         servers.sort_by_key(Server::place);
         servers.dedup();
         fastrand::shuffle(&mut servers);
@@ -161,15 +170,27 @@ impl Cluster {
                 Err(error) => source = Some(error),
             }
         }
-        let latest = Arc::new(latest.ok_or(Trouble::NoMap(source))?);
-        *asked = Some(at);
-        self.install(&latest);
-        Ok(latest)
+        *asked = Some(Instant::now());
+        match latest {
+            Some(latest) => {
+                let latest = Arc::new(latest);
+                self.install(&latest);
+                Ok(latest)
+            }
+            None => {
+                let trouble = Trouble::NoMap(source);
+                tracing::debug!(error = %trouble, "the cluster was asked in vain");
+                if known.is_none() {
+                    self.map.send_replace(Known::Never(trouble.clone()));
+                }
+                Err(trouble)
+            }
+        }
     }
 
     fn install(&self, map: &Arc<SlotMap>) {
         let primaries = map.primaries();
-        self.map.send_replace(Some(Arc::clone(map)));
+        self.map.send_replace(Known::Map(Arc::clone(map)));
         let gone: Vec<_> = self
             .lines()
             .extract_if(|place, _| !primaries.contains(place))
@@ -201,19 +222,22 @@ impl Cluster {
         line.clone()
     }
 
-    /// Who serves what, as far as is known; waits for the first time that it is.
+    /// Who serves what, as far as is known; waits for the first time that it is, and no longer.
     async fn map(&self, deadline: Instant) -> Result<Arc<SlotMap>, Failure> {
-        if let Some(map) = self.known() {
-            return Ok(map);
-        }
-        self.look_again();
         let mut seen = self.map.subscribe();
-        let known = seen.wait_for(Option::is_some);
-        let map = match timeout_at(deadline, known).await {
-            Ok(Ok(map)) => map.clone(),
+        if self.known().is_none() {
+            self.look_again();
+        }
+        let known = seen.wait_for(|known| !matches!(known, Known::NotYet));
+        let trouble = match timeout_at(deadline, known).await {
+            Ok(Ok(known)) => match &*known {
+                Known::Map(map) => return Ok(Arc::clone(map)),
+                Known::Never(trouble) => Some(Arc::new(trouble.clone())),
+                Known::NotYet => None,
+            },
             Ok(Err(_)) | Err(_) => None,
         };
-        map.ok_or_else(|| Failure::NotAsked(Some(Arc::new(Trouble::NoMap(None)))))
+        Err(Failure::NotAsked(trouble))
     }
 
     /// Runs commands where their keys are, all at the same time. Those that are sent elsewhere go
@@ -289,7 +313,7 @@ impl Cluster {
     /// Takes all leases of all primaries away, then all entries; again, if a slot has moved
     /// meanwhile, with what may not have been looked at.
     pub(super) async fn purge(&self, prefix: &str) -> Result<(), Failure> {
-        let mut before = self.look(Instant::now()).await;
+        let mut before = self.look_now().await;
         for _ in 0..MOST_PASSES {
             let map = before.map_err(|trouble| Failure::NotAsked(Some(Arc::new(trouble))))?;
             let lines: Vec<_> = map
@@ -311,7 +335,7 @@ impl Cluster {
             for connection in &mut connections {
                 is_whole &= !is_moving(connection).await?;
             }
-            before = self.look(Instant::now()).await;
+            before = self.look_now().await;
             if is_whole && before.as_ref().is_ok_and(|now| *now == map) {
                 return Ok(());
             }

@@ -1,8 +1,8 @@
 //! One multiplexed connection, and what is done when it is lost.
 
+use super::about::Identity;
 use super::address::Server;
 use super::breaker::{Ask, Breaker, Turn};
-use super::purge::Identity;
 use super::route::Route;
 use super::session::Node;
 use super::shard::Shard;
@@ -317,8 +317,8 @@ impl Line {
         let mut connection = connected.map_err(Trouble::Connecting)?;
         let greeted = match &self.duty {
             Duty::Plain => None,
-            Duty::Channel(node) => Some(node.greet(&mut connection, number).await?),
-            Duty::Shard(shard) => Some(shard.greet(&mut connection).await?),
+            Duty::Channel(node) => Some(node.greet(&mut connection, number, &self.route).await?),
+            Duty::Shard(shard) => Some(shard.greet(&mut connection, &self.route).await?),
         };
         // Whoever answers too slowly for operations is left alone.
         let ping = ::redis::cmd("PING");

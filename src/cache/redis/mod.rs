@@ -1,5 +1,6 @@
 //! The shared tier: Redis, with the keys of docker/distribution.
 
+mod about;
 mod address;
 mod breaker;
 mod call;

@@ -1,8 +1,8 @@
 //! Taking away all that Redis has of ours.
 
-use super::trouble::Trouble;
+use super::about::Identity;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value, cmd};
+use ::redis::{Pipeline, RedisResult, Value, cmd};
 
 /// How many keys are looked at and taken away at once.
 const BATCH: usize = 1000;
@@ -14,66 +14,6 @@ if type(redis.pcall('SREM', KEYS[1], '')) == 'table' then redis.call('DEL', KEYS
 redis.call('SADD', KEYS[1], ARGV[1])
 return redis.status_reply('OK')
 ";
-
-/// Which server it is, and whose data it has: a restart changes the one, a failover the other.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Identity(String);
-
-/// What a server says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct About {
-    pub(super) identity: Identity,
-    pub(super) is_primary: bool,
-}
-
-/// Adds the commands that [`identify`] reads the replies of.
-pub(super) fn ask(pipeline: &mut Pipeline) {
-    pipeline.cmd("INFO").arg("server");
-    pipeline.cmd("INFO").arg("replication");
-}
-
-/// Reads the two last replies.
-pub(super) fn identify(replies: &[RedisResult<Value>]) -> Option<About> {
-    let [.., Ok(server), Ok(replication)] = replies else {
-        return None;
-    };
-    let (server, replication) = (info(server)?, info(replication)?);
-    let field = |text: &str, name: &str| {
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)).unwrap_or("");
-        value.trim().to_owned()
-    };
-    Some(About {
-        identity: Identity(format!(
-            "{} {}",
-            field(&server, "run_id:"),
-            field(&replication, "master_replid:")
-        )),
-        is_primary: field(&replication, "role:") != "slave",
-    })
-}
-
-fn info(value: &Value) -> Option<String> {
-    String::from_redis_value(value.clone()).ok()
-}
-
-/// Who the server is, which has to be a primary.
-pub(super) async fn primary(connection: &mut MultiplexedConnection) -> Result<Identity, Trouble> {
-    let mut pipeline = Pipeline::new();
-    ask(&mut pipeline);
-    let replies: Vec<RedisResult<Value>> = pipeline
-        .ignore_errors()
-        .query_async(connection)
-        .await
-        .map_err(Trouble::Connecting)?;
-    let nobody = || RedisError::from((ErrorKind::UnexpectedReturnType, "INFO says nothing"));
-    let about = identify(&replies).ok_or_else(|| Trouble::Connecting(nobody()))?;
-    if about.is_primary {
-        Ok(about.identity)
-    } else {
-        Err(Trouble::Replica)
-    }
-}
 
 /// Where it is written which servers have been purged, or have never needed it: beside the nodes.
 pub(super) struct Record<'a> {
@@ -98,7 +38,7 @@ impl Record<'_> {
     ) -> RedisResult<()> {
         let key = self.key();
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("SISMEMBER").arg(&key).arg(&server.0);
+        pipeline.cmd("SISMEMBER").arg(&key).arg(server.as_str());
         pipeline.cmd("EXISTS").arg(&key).arg(self.nodes);
         let replies: Vec<RedisResult<Value>> = pipeline
             .ignore_errors()
@@ -118,7 +58,7 @@ impl Record<'_> {
             .arg(NOTE)
             .arg(1)
             .arg(&key)
-            .arg(&server.0)
+            .arg(server.as_str())
             .query_async(self.connection)
             .await?;
         Ok(())

@@ -30,6 +30,10 @@ impl Route {
         }
     }
 
+    pub(super) const fn leads_into_a_cluster(&self) -> bool {
+        matches!(self, Self::Slot(..))
+    }
+
     /// Whether connections now go to another server than to this one.
     pub(super) async fn has_moved(&self, from: &Server) -> bool {
         match self {

@@ -1,11 +1,13 @@
 //! One connection's life as a node's end of the channel: its beginning, its heartbeats, the
 //! acknowledgements that it owes.
 
+use super::about::{About, Identity};
 use super::address::Server;
 use super::channel::Channel;
 use super::connection::{Connection, Greeted, Line};
-use super::purge::{self, Identity, Record};
+use super::purge::Record;
 use super::rehearsal::rehearse;
+use super::route::Route;
 use super::scripts::Source;
 use super::trouble::{Trouble, failed};
 use crate::Error;
@@ -16,6 +18,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -80,6 +83,8 @@ pub(super) struct Node {
     scripts: Scripts,
     /// The server that this node was connected to last.
     last: Mutex<Option<Identity>>,
+    /// What was said of the servers already.
+    advice: Mutex<HashSet<&'static str>>,
     /// The acknowledgements that are owed, until there is a task that sends them.
     owed: Mutex<Option<mpsc::Receiver<(u64, u64)>>>,
     /// Held while a heartbeat is under way: one that ended after the node has left would bring it
@@ -96,6 +101,7 @@ impl Node {
             prefix: prefix.to_owned(),
             scripts: Scripts::new(),
             last: Mutex::default(),
+            advice: Mutex::default(),
             owed: Mutex::new(Some(owed)),
             beating: tokio::sync::Mutex::default(),
         }
@@ -127,9 +133,11 @@ impl Node {
         &self,
         connection: &mut MultiplexedConnection,
         session: u64,
+        route: &Route,
     ) -> Result<Greeted, Trouble> {
         let channel = &self.channel;
-        let identity = purge::primary(connection).await?;
+        let about = About::greet(connection, route.leads_into_a_cluster()).await?;
+        let identity = about.identity.clone();
         rehearse(connection, &self.prefix, "nodes").await?;
         // The shared one first: a heartbeat proves that both are heard.
         let names = [channel.shared_name(), channel.private_name(channel.node)];
@@ -166,7 +174,18 @@ impl Node {
                 _ => Trouble::Stale(channel.term().trust),
             });
         }
+        self.advise(&about, route);
         Ok(Greeted { identity, seen })
+    }
+
+    /// Tells whoever runs the servers what they should know of them, once.
+    pub(super) fn advise(&self, about: &About, route: &Route) {
+        let mut given = self.advice.lock().unwrap_or_else(PoisonError::into_inner);
+        for advice in about.advice(matches!(route, Route::Sentinels(_))) {
+            if given.insert(advice) {
+                tracing::warn!("advice for this Redis: {advice}");
+            }
+        }
     }
 
     /// What all keys begin with.
@@ -244,9 +263,9 @@ impl Node {
             }
             let sent = Instant::now();
             let mut questions = self.write();
-            purge::ask(&mut questions);
+            About::ask(&mut questions);
             match connection.run("heartbeat", &mut questions).await {
-                Ok(replies) => match purge::identify(&replies) {
+                Ok(replies) => match About::read(&replies) {
                     Some(now) if now.identity != identity || !now.is_primary => {
                         connection.give_up(session, Trouble::Another);
                         return;

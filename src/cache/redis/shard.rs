@@ -1,12 +1,14 @@
 //! A node's connection to one primary of a cluster, beside its end of the channel.
 
+use super::about::{About, Identity};
 use super::address::Place;
 use super::cluster::Cluster;
 use super::connection::{Connection, Greeted, Line};
-use super::purge::{self, Identity, Record};
+use super::purge::Record;
 use super::rehearsal::rehearse;
+use super::route::Route;
 use super::session::Node;
-use super::trouble::{Trouble, failed};
+use super::trouble::Trouble;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value};
 use std::sync::{Arc, Weak};
@@ -47,11 +49,12 @@ impl Shard {
     pub(super) async fn greet(
         &self,
         connection: &mut MultiplexedConnection,
+        route: &Route,
     ) -> Result<Greeted, Trouble> {
-        let identity = purge::primary(connection).await?;
+        let about = About::greet(connection, true).await?;
         let tag = self.tag()?;
         rehearse(connection, self.node.prefix(), &tag).await?;
-        let unproven = |failure| Trouble::Unproven(failed("greet", failure));
+        let unproven = |failure| Trouble::Unproven(Box::new(failure));
         let mut home = self.home.get().await.map_err(unproven)?;
         let nodes = self.node.channel.nodes_key();
         let mut record = Record {
@@ -59,11 +62,13 @@ impl Shard {
             nodes: &nodes,
         };
         let prefix = self.node.prefix();
-        let purged = record.purge_if_another(&identity, None, connection, prefix);
+        let purged = record.purge_if_another(&about.identity, None, connection, prefix);
         purged.await.map_err(Trouble::Connecting)?;
         let seen = Instant::now();
         let written: RedisResult<Vec<Value>> = self.write(&tag).query_async(connection).await;
         written.map_err(Trouble::Connecting)?;
+        self.node.advise(&about, route);
+        let identity = about.identity;
         Ok(Greeted { identity, seen })
     }
 
@@ -96,11 +101,11 @@ impl Shard {
             return false;
         };
         let mut questions = self.write(&tag);
-        purge::ask(&mut questions);
+        About::ask(&mut questions);
         let Ok(replies) = connection.run("heartbeat", &mut questions).await else {
             return true;
         };
-        match purge::identify(&replies) {
+        match About::read(&replies) {
             Some(now) if now.identity != *identity || !now.is_primary => {
                 connection.give_up(session, Trouble::Another);
                 false

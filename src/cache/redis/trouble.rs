@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Why there is no connection. Says what to do, and no secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Trouble {
     #[error("no connection: {0}; is Redis there, and are user, password and certificates right?")]
     Connecting(#[source] RedisError),
@@ -26,6 +26,10 @@ pub(super) enum Trouble {
     Demoted(String),
     #[error("the server is a replica: name its primary, or its sentinels (redis+sentinel://)")]
     Replica,
+    #[error("the server is one of a cluster: name it as redis+cluster://")]
+    InCluster,
+    #[error("the server is a sentinel: name it as redis+sentinel://, with its service")]
+    Sentinel,
     #[error("behind the connection is another server than before")]
     Another,
     #[error("Redis refuses what the cache needs: {}; grant the user these commands and keys", .0.join(", "))]
@@ -41,7 +45,7 @@ pub(super) enum Trouble {
     #[error("no primary of the cluster serves slot {0}")]
     NoSlot(u16),
     #[error("what was kept from an earlier life of this server could not be ruled out: {0}")]
-    Unproven(#[source] Error),
+    Unproven(#[source] Box<Failure>),
     #[error("this node has left")]
     Left,
 }
