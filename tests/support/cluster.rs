@@ -48,9 +48,10 @@ impl RedisCluster {
             ["--cluster-node-timeout", NODE_TIMEOUT],
             ["--repl-diskless-sync-delay", "0"],
         ];
-        setup
-            .args
-            .extend(args.as_flattened().iter().map(|&arg| arg.to_owned()));
+        // What is asked for comes last, and so counts.
+        let asked_for = std::mem::take(&mut setup.args);
+        let args = args.as_flattened().iter().map(|&arg| arg.to_owned());
+        setup.args = args.chain(asked_for).collect();
         if setup.tls.is_some() {
             let args = ["--tls-replication", "yes", "--tls-cluster", "yes"];
             setup.args.extend(args.map(str::to_owned));

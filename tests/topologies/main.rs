@@ -16,6 +16,7 @@ mod sentinel;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+mod woken;
 
 use layercache::{CacheStatus, Error, RedisConfig};
 use object_store::ObjectStoreExt;
