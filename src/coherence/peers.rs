@@ -100,6 +100,11 @@ impl Peers {
         self.term
     }
 
+    /// For how long a node may go on trusting what it once knew: the longest trust of anybody.
+    pub(crate) fn doubt(&self) -> Duration {
+        self.longest + self.term.margin
+    }
+
     /// Both channels are subscribed on a new connection.
     pub(crate) const fn connect(&mut self, number: u64, now: Instant) {
         self.session = Some(Session {
@@ -179,7 +184,7 @@ impl Peers {
             nodes: self
                 .knows(roll, published)
                 .then(|| others.map(|seen| seen.node).collect()),
-            end: published + self.longest + self.term.margin,
+            end: published + self.doubt(),
         }
     }
 
@@ -192,9 +197,7 @@ impl Peers {
         let (Some((born, since)), Some((noted, time))) = (session.born, session.noted) else {
             return false;
         };
-        let long_enough = |since: Instant| {
-            now.saturating_duration_since(since) >= self.longest + self.term.margin
-        };
+        let long_enough = |since: Instant| now.saturating_duration_since(since) >= self.doubt();
         let ours = u64::try_from(now.saturating_duration_since(noted).as_millis());
         let theirs = roll.time.checked_sub(time);
         let clock_is_steady = match (ours, theirs) {

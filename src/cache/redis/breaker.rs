@@ -43,6 +43,7 @@ enum State<C> {
     Closed {
         connection: C,
         number: u64,
+        since: Instant,
         silent: u32,
         /// Until when it is believed to be what it was, where that has to be renewed.
         believed: Option<Instant>,
@@ -115,6 +116,7 @@ impl<C: Clone> Breaker<C> {
         &mut self,
         connection: C,
         number: u64,
+        now: Instant,
         believed: Option<Instant>,
     ) -> Option<Turn> {
         if matches!(self.state, State::Shut) {
@@ -123,6 +125,7 @@ impl<C: Clone> Breaker<C> {
         self.state = State::Closed {
             connection,
             number,
+            since: now,
             silent: 0,
             believed,
         };
@@ -191,6 +194,14 @@ impl<C: Clone> Breaker<C> {
         }
     }
 
+    /// Since when it is.
+    pub(super) const fn since(&self) -> Option<Instant> {
+        match &self.state {
+            State::Closed { since, .. } => Some(*since),
+            _ => None,
+        }
+    }
+
     /// When the next probe is due.
     pub(super) const fn probe_at(&self) -> Option<Instant> {
         match &self.state {
@@ -241,7 +252,7 @@ mod tests {
     fn closed(number: u64) -> (Breaker<()>, Instant) {
         let (mut breaker, now) = breaker();
         probe(&mut breaker, now);
-        assert_eq!(breaker.probed((), number, None), Some(Turn::Closed));
+        assert_eq!(breaker.probed((), number, now, None), Some(Turn::Closed));
         (breaker, now)
     }
 
@@ -252,7 +263,7 @@ mod tests {
         assert!(matches!(breaker.ask(now), Ask::Wait(_, until) if until == now + PATIENCE));
         let late = now + PATIENCE;
         assert!(matches!(breaker.ask(late), Ask::No(None)), "waited enough");
-        breaker.probed((), 1, None);
+        breaker.probed((), 1, now, None);
         assert!(matches!(breaker.ask(late), Ask::Through((), 1)));
     }
 
@@ -306,7 +317,7 @@ mod tests {
         assert!(!breaker.lost(1, Trouble::Closed, now), "already");
         probe(&mut breaker, now);
         assert!(matches!(breaker.ask(now), Ask::Wait(..)));
-        assert_eq!(breaker.probed((), 2, None), Some(Turn::Closed));
+        assert_eq!(breaker.probed((), 2, now, None), Some(Turn::Closed));
     }
 
     #[test]
@@ -314,7 +325,7 @@ mod tests {
         let (mut breaker, now) = breaker();
         probe(&mut breaker, now);
         let long = Duration::from_secs(2);
-        breaker.probed((), 1, Some(now + long));
+        breaker.probed((), 1, now, Some(now + long));
         assert!(!breaker.is_stale(now) && breaker.is_stale(now + long));
         breaker.believe(7, now + long * 3);
         assert!(breaker.is_stale(now + long), "of another connection");
@@ -327,7 +338,7 @@ mod tests {
         let (mut breaker, now) = breaker();
         probe(&mut breaker, now);
         breaker.shut();
-        assert_eq!(breaker.probed((), 1, None), None);
+        assert_eq!(breaker.probed((), 1, now, None), None);
         assert_eq!(breaker.failed(Trouble::Closed, now, 0.0), None);
         assert!(matches!(breaker.ask(now + PAUSE * 9), Ask::No(_)));
     }

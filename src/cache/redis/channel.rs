@@ -6,6 +6,7 @@ use crate::coherence::peers::{Awaited, Heard, Peers, Roll, Term};
 use ::redis::{PushInfo, PushKind, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -64,6 +65,11 @@ impl Channel {
 
     pub(super) fn term(&self) -> Term {
         self.peers().term()
+    }
+
+    /// For how long a node may go on believing what it once knew.
+    pub(super) fn doubt(&self) -> Duration {
+        self.peers().doubt()
     }
 
     /// The channel that all nodes hear.
@@ -189,7 +195,6 @@ mod tests {
     use super::*;
 
     use crate::coherence::peers::Seen;
-    use std::time::Duration;
 
     const BORN: u64 = 5;
     const TRUST: Duration = Duration::from_secs(2);

@@ -101,11 +101,36 @@ impl Cluster {
     }
 
     /// Which connections are up, as one: what went through others may have been lost with them.
+    ///
+    /// One that is young is another when it has grown up: until then others may have believed the
+    /// primary before, and kept what it told them.
     pub(super) fn session(&self) -> u64 {
-        let home = self.node.get().map_or(0, |(_, home)| home.session());
+        let Some((node, home)) = self.node.get() else {
+            return 0;
+        };
+        let (now, doubt) = (Instant::now(), node.channel.doubt());
         let lines = self.lines();
-        let sessions = lines.values().map(Connection::session);
-        sessions.fold(home, u64::wrapping_add)
+        let sessions = lines.values().map(|line| {
+            let is_young = line.since().is_none_or(|since| now < since + doubt);
+            line.session().wrapping_add(u64::from(is_young))
+        });
+        sessions.fold(home.session(), u64::wrapping_add)
+    }
+
+    /// Since when all the connections have been up that lead to these keys; to all primaries, if
+    /// none are named.
+    pub(super) fn since<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Instant {
+        let known = self.known();
+        let named = keys.map(|key| known.as_ref()?.primary_of(slot_of(key)).cloned());
+        let mut places: Vec<_> = named.collect();
+        if places.is_empty() {
+            let all = known.iter().flat_map(|map| map.primaries());
+            places = all.map(Some).collect();
+        }
+        let since = places.into_iter().map(|place| self.line(&place?).since());
+        let now = Instant::now();
+        // Where one is not up, another one may come.
+        since.map(|since| since.unwrap_or(now)).max().unwrap_or(now)
     }
 
     /// A name whose slot this primary serves.

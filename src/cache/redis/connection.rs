@@ -100,6 +100,11 @@ impl Connection {
         self.line.breaker().number().unwrap_or(0)
     }
 
+    /// Since when it has been up.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.line.breaker().since()
+    }
+
     /// Makes the connection anew, if this one is still up.
     pub(super) fn give_up(&self, session: u64, trouble: Trouble) {
         self.line.lost(session, trouble);
@@ -257,7 +262,7 @@ impl Line {
                 let believed = seen
                     .zip(self.duty.trust())
                     .map(|(seen, trust)| seen + trust);
-                let turn = breaker.probed(probed.connection, number, believed);
+                let turn = breaker.probed(probed.connection, number, Instant::now(), believed);
                 if breaker.number() != Some(number) {
                     drop(breaker);
                     return self.duty.disconnected(number);

@@ -40,7 +40,7 @@ use cluster::Cluster;
 use connection::{Connection, Duty};
 use fields::StoredPath;
 use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
+use futures::future::{BoxFuture, join, ready};
 use keys::Keys;
 use route::Route;
 use scripts::{Scripts, grant};
@@ -49,6 +49,7 @@ use servers::{Command, Reply, Servers};
 use session::{Forget, Node};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 use trouble::failed;
 
 /// A [`LayerInfoCache`](crate::LayerInfoCache) in Redis, shared by all nodes that use it.
@@ -206,6 +207,24 @@ impl RedisCache {
         found
     }
 
+    /// Tells all other nodes. What it returns is over when none of them can answer from before, be
+    /// it from memory or from a primary that another one has replaced: that one is believed for as
+    /// long as memory is, after whoever asks here was connected to the new one at the latest.
+    async fn tell(&self, what: Forget<'_>, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
+        let Some((node, home)) = &self.node else {
+            return Ok(ready(()).boxed());
+        };
+        let others = node.publish(home, what).await?;
+        let subjects: Vec<_> = keys.iter().map(|key| self.keys.subject(key)).collect();
+        let since = self.servers.since(subjects.iter().map(String::as_bytes));
+        match since.map(|since| since + node.channel.doubt()) {
+            Some(end) if end > Instant::now() => {
+                Ok(join(others, sleep_until(end)).map(|_| ()).boxed())
+            }
+            _ => Ok(others),
+        }
+    }
+
     /// The fields of a hash: those to set, and the names of those to remove.
     fn fields(&self, meta: &LayerMeta) -> Fields {
         fields::write(meta, self.store_path || self.layout.is_none())
@@ -339,19 +358,20 @@ impl SharedTier for RedisCache {
     async fn publish(&self, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
         match (&self.node, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(ready(()).boxed()),
-            (Some((node, home)), names) => node.publish(home, Forget::Names(names)).await,
+            (Some(_), names) => self.tell(Forget::Names(names), keys).await,
         }
     }
 
     async fn purge(&self) -> Result<(), Error> {
         let purged = self.servers.purge(self.keys.prefix()).await;
         purged.map_err(|failure| failed("purge", failure))?;
-        match &self.node {
-            Some((node, home)) => {
-                node.publish(home, Forget::Everything).await?.await;
-                Ok(())
+        loop {
+            let session = self.session();
+            self.tell(Forget::Everything, &[]).await?.await;
+            // What others learned meanwhile from a primary that was replaced is forgotten, too.
+            if self.session() == session {
+                return Ok(());
             }
-            None => Ok(()),
         }
     }
 

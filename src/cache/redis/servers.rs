@@ -59,6 +59,15 @@ impl Servers {
         }
     }
 
+    /// Since when all the connections have been up that lead to these keys, or to all where none are
+    /// named; `None` if that is the node's end of the channel, which knows it.
+    pub(super) fn since<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Option<Instant> {
+        match self {
+            Self::One(_) => None,
+            Self::Cluster(cluster) => Some(cluster.since(keys)),
+        }
+    }
+
     /// Runs commands in one round trip, or one for each primary that has some of them, at the same
     /// time. Never takes longer than until `deadline`; what was sent before may still be executed.
     ///

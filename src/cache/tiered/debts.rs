@@ -82,8 +82,13 @@ impl Debts {
     }
 
     async fn take_away(&self, keys: &[Key]) -> Result<(), Error> {
-        self.tier.withdraw(keys).await?;
-        self.tier.publish(keys).await?.await;
-        Ok(())
+        loop {
+            let session = self.tier.session();
+            self.tier.withdraw(keys).await?;
+            self.tier.publish(keys).await?.await;
+            if self.tier.session() == session {
+                return Ok(());
+            }
+        }
     }
 }
