@@ -20,7 +20,8 @@ use crate::cache::shared::{Facts, Found, Leases, Question};
 use crate::coherence::flight::{Flights, Step};
 use crate::link::Key;
 use crate::metrics::Lookups;
-use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Link};
+use crate::turns::Turns;
+use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Limits, Link};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use load::Loaded;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ struct Inner<B> {
     backend: B,
     cache: TieredCache,
     flights: Arc<Flights<(Question, Freshness), Reply>>,
+    changes: Turns,
     lookups: Lookups,
 }
 
@@ -66,12 +68,13 @@ impl<B> Clone for ReadThrough<B> {
 }
 
 impl<B: Backend> ReadThrough<B> {
-    pub(crate) fn new(backend: B, cache: TieredCache) -> Self {
+    pub(crate) fn new(backend: B, cache: TieredCache, limits: Limits) -> Self {
         Self {
             inner: Arc::new(Inner {
                 backend,
                 cache,
-                flights: Arc::new(Flights::new()),
+                flights: Arc::new(Flights::new(Turns::new("loads", limits.loads))),
+                changes: Turns::new("changes", limits.changes),
                 lookups: Lookups::new("backend"),
             }),
         }
@@ -229,23 +232,32 @@ impl<B: Backend> ReadThrough<B> {
         found.answers(question, self.backend().shares_blobs())
     }
 
-    /// Boards a load that leaves from here on, and waits for its answer.
+    /// Boards a load that leaves from here on, and waits for its answer. Where there is no turn for
+    /// one, what the tiers know is answered before the caller waits for it.
     async fn board(
         &self,
         question: Question,
         freshness: Freshness,
     ) -> Result<Answer<Loaded>, Error> {
         let key = (question, freshness);
-        let mut ticket = self.inner.flights.ask(&key);
+        let flights = &self.inner.flights;
+        let (mut ticket, mut turn) = (flights.ask(&key), None);
         loop {
-            let boarded = match self.inner.flights.step(&key, &mut ticket) {
+            let boarded = match flights.step(&key, &mut ticket, turn.take()) {
                 Step::Wait(ended) => {
                     let _ = timeout(PATIENCE, ended.wait()).await;
-                    if freshness == Freshness::Cached {
-                        let found = self.cache().recall_again(&key.0);
-                        if self.is_answer(&key.0, &found) {
-                            return Ok(Loaded::from(found).answer(CacheStatus::Memory));
-                        }
+                    if let Some(answer) = self.recall_again(&key.0, freshness) {
+                        return Ok(answer);
+                    }
+                    continue;
+                }
+                Step::Full => {
+                    if let Some(answer) = self.ask_shared_alone(&key.0, freshness).await {
+                        return Ok(answer);
+                    }
+                    turn = Some(flights.turn().await);
+                    if let Some(answer) = self.recall_again(&key.0, freshness) {
+                        return Ok(answer);
                     }
                     continue;
                 }
@@ -268,6 +280,32 @@ impl<B: Backend> ReadThrough<B> {
                 None => Err(Error::LoadLost),
             };
         }
+    }
+
+    /// What memory knows by now, for one who has waited.
+    fn recall_again(&self, question: &Question, freshness: Freshness) -> Option<Answer<Loaded>> {
+        if freshness == Freshness::Verified {
+            return None;
+        }
+        let found = self.cache().recall_again(question);
+        let is_answer = self.is_answer(question, &found);
+        is_answer.then(|| Loaded::from(found).answer(CacheStatus::Memory))
+    }
+
+    /// What Redis knows, for one who may not load: a backend that hangs delays no hit.
+    async fn ask_shared_alone(
+        &self,
+        question: &Question,
+        freshness: Freshness,
+    ) -> Option<Answer<Loaded>> {
+        if freshness == Freshness::Verified || !self.cache().has_shared() {
+            return None;
+        }
+        let questions = std::slice::from_ref(question);
+        let rights = self.cache().rights(question);
+        let found = self.cache().look_up(questions, &[rights]).await.pop()?;
+        let is_answer = self.is_answer(question, &found);
+        is_answer.then(|| Loaded::from(found).answer(CacheStatus::Redis))
     }
 
     /// The right to fill what the caller is about to read from the backend by itself: one round trip
