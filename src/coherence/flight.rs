@@ -138,7 +138,9 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
         let mut board = self.board();
         let latest = board.get(key);
         match (ticket.stand(latest.map(|flight| flight.number)), latest) {
-            (Stand::InTime, Some(flight)) => return Step::Board(Boarded(flight.answer.subscribe())),
+            (Stand::InTime, Some(flight)) => {
+                return Step::Board(Boarded(flight.answer.subscribe()));
+            }
             (Stand::Late, Some(flight)) => return Step::Wait(Ended(flight.answer.subscribe())),
             _ => {}
         }
@@ -286,7 +288,10 @@ mod tests {
         let table = table();
         let (hanging, _) = depart(&table, &mut table.ask(&"key"));
         let mut second = table.ask(&"key");
-        assert!(matches!(table.step(&"key", &mut second, None), Step::Wait(_)));
+        assert!(matches!(
+            table.step(&"key", &mut second, None),
+            Step::Wait(_)
+        ));
         // Its patience is over, and the first still runs.
         let (next, _) = depart(&table, &mut second);
         drop(hanging);

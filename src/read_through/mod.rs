@@ -9,20 +9,21 @@ mod change;
 #[cfg(test)]
 mod fakes;
 mod load;
+mod permit;
 #[cfg(test)]
 mod tests;
 
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
+pub(crate) use permit::Permit;
 
 use crate::cache::TieredCache;
-use crate::cache::memory::Rights;
-use crate::cache::shared::{Facts, Found, Leases, Question};
+use crate::cache::shared::{Found, Question};
 use crate::coherence::flight::{Flights, Step};
 use crate::link::Key;
 use crate::metrics::Lookups;
 use crate::turns::Turns;
 use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Limits, Link};
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use load::Loaded;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,13 +42,6 @@ struct Inner<B> {
     flights: Arc<Flights<(Question, Freshness), Reply>>,
     changes: Turns,
     lookups: Lookups,
-}
-
-/// The right to fill both tiers with what is read from here on.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    rights: Rights,
-    leases: Leases,
 }
 
 /// What a load answers to all who boarded it.
@@ -308,31 +302,12 @@ impl<B: Backend> ReadThrough<B> {
         is_answer.then(|| Loaded::from(found).answer(CacheStatus::Redis))
     }
 
-    /// The right to fill what the caller is about to read from the backend by itself: one round trip
-    /// to Redis.
-    pub(crate) async fn permit(&self, question: &Question) -> Permit {
-        let rights = self.cache().rights(question);
-        let leases = self.cache().try_lease(question, false).await;
-        Permit { rights, leases }
-    }
-
-    /// Fills what was read from the backend under a permit: memory alone at once, with Redis in a
-    /// task of its own.
-    pub(crate) fn fill(&self, facts: Facts, permit: Permit) {
-        let core = self.clone();
-        let has_shared = core.cache().has_shared();
-        let Permit { rights, leases } = permit;
-        let fill = async move { core.cache().fill(facts, rights, leases).await };
-        match has_shared {
-            true => drop(tokio::spawn(fill)),
-            false => fill.now_or_never().unwrap_or_default(),
+    /// Takes away everywhere what the tiers hold of this, because the backend has just denied it. Where
+    /// they hold nothing the other nodes are not told: anybody can ask for what was never there.
+    pub(crate) async fn heal_if_held(&self, question: &Question) {
+        if self.cache().may_hold(question).await {
+            self.heal(question.keys()).await;
         }
-    }
-
-    /// Gives back a permit for what was not there to fill, in a task of its own.
-    pub(crate) fn release(&self, question: Question, permit: Permit) {
-        let core = self.clone();
-        tokio::spawn(async move { core.cache().release(&question.keys(), permit.leases).await });
     }
 
     /// Takes keys away everywhere because the backend has just denied what they say.
