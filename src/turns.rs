@@ -1,6 +1,7 @@
 //! Turns: so many at a time, and the others wait.
 
-use metrics::{Counter, Gauge, counter, gauge};
+use crate::metrics::limit_hits;
+use metrics::{Counter, Gauge, gauge};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -87,7 +88,7 @@ impl Turns {
             free: Arc::new(Semaphore::new(most)),
             taken: gauge!("layercache_in_flight", "what" => what),
             waiting: gauge!("layercache_waiting", "what" => what),
-            hits: counter!("layercache_limit_hits_total", "limit" => what),
+            hits: limit_hits(what),
         }
     }
 

@@ -6,6 +6,7 @@ mod change;
     allow(dead_code, reason = "Redis is the only shared tier")
 )]
 mod debts;
+mod lapses;
 
 use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
@@ -22,6 +23,7 @@ use crate::metrics::{Lookups, Work};
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use debts::Debts;
+use lapses::Lapses;
 use std::sync::Arc;
 
 /// A [`LayerInfoCache`] of one or two tiers: memory, and behind it, if there is one, Redis.
@@ -40,6 +42,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct TieredCache {
     memory: Memory,
+    lapses: Arc<Lapses>,
     shared: Option<Shared>,
     lookups: Lookups,
     work: Work,
@@ -61,6 +64,7 @@ impl TieredCache {
 
     fn over(memory: MemoryConfig, coherence: Arc<Coherence>) -> Self {
         Self {
+            lapses: Lapses::new(Arc::clone(&coherence)),
             memory: Memory::new(memory, coherence),
             shared: None,
             lookups: Lookups::new("memory"),
