@@ -329,6 +329,7 @@ mod tests {
         assert!(matches!(table.step(&"other", &mut late, None), Step::Full));
         let step = table.step(&"key", &mut late, Some(turn));
         assert!(matches!(step, Step::Depart(..)));
+        drop(step);
         let _ = table.turn().await;
     }
 

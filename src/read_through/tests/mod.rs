@@ -1,5 +1,6 @@
 //! What the core promises, against a backend and a shared tier that can be stopped at any step.
 
+mod limits;
 mod races;
 
 use super::fakes::{FakeBackend, FakeShared};
