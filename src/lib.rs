@@ -53,6 +53,7 @@ mod registry;
 mod repository;
 mod status;
 mod store;
+mod turns;
 
 pub use cache::{LayerInfoCache, MemoryCache, MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
@@ -69,6 +70,7 @@ pub use registry::{Blobs, Registry, Repository};
 pub use repository::{RepositoryName, RepositoryNameError};
 pub use status::{Answer, CachePolicy, CacheStatus, Freshness};
 pub use store::{CachedStore, CachedStoreBuilder, StoreBackend};
+pub use turns::Limits;
 
 /// The servers that tests start, as the integration tests do.
 #[cfg(all(test, feature = "redis"))]

@@ -69,6 +69,11 @@ impl Results {
     }
 }
 
+/// Counts how often this limit was hit.
+pub(crate) fn limit_hits(limit: &'static str) -> Counter {
+    counter!("layercache_limit_hits_total", "limit" => limit)
+}
+
 /// What the tiers do besides answering.
 #[derive(Debug)]
 pub(crate) struct Work {

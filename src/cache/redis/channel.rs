@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How many acknowledgements may wait to be sent. One that has no room is not sent: its sender waits
@@ -22,8 +23,9 @@ pub(super) struct Channel {
     coherence: Arc<Coherence>,
     peers: Mutex<Peers>,
     /// Who has acknowledged the messages that are waited for.
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<u64>>>,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<u64>>>,
     acks: mpsc::Sender<(u64, u64)>,
+    limit_hits: metrics::Counter,
 }
 
 /// Waits for the acknowledgements of one message.
@@ -31,7 +33,7 @@ pub(super) struct Channel {
 pub(super) struct Waiting {
     channel: Arc<Channel>,
     id: u64,
-    heard: mpsc::UnboundedReceiver<u64>,
+    heard: mpsc::Receiver<u64>,
 }
 
 impl Channel {
@@ -50,6 +52,7 @@ impl Channel {
             peers: Mutex::new(Peers::new(node, term, Instant::now())),
             waiting: Mutex::default(),
             acks,
+            limit_hits: crate::metrics::limit_hits("acknowledgements"),
         };
         (Arc::new(channel), owed)
     }
@@ -59,7 +62,7 @@ impl Channel {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<u64>>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<u64>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,19 +146,23 @@ impl Channel {
         let heard = peers.hear(session, message);
         let owed = self.coherence.apply(&heard, peers.term().trust);
         drop(peers);
-        if let Some(owed) = owed {
-            let _ = self.acks.try_send(owed);
+        let sent = owed.map_or(Ok(()), |owed| self.acks.try_send(owed));
+        if let Err(TrySendError::Full(_)) = sent {
+            self.limit_hits.increment(1);
         }
         if let Heard::Acknowledged { from, id } = heard
             && let Some(waiting) = self.waiting().get(&id)
         {
-            let _ = waiting.send(from);
+            // One that has no room is not heard: until its node has lost its trust.
+            if let Err(TrySendError::Full(_)) = waiting.try_send(from) {
+                self.limit_hits.increment(1);
+            }
         }
     }
 
     /// Waits for the acknowledgements of the message `id`, which is not yet sent.
     pub(super) fn wait_for(self: &Arc<Self>, id: u64) -> Waiting {
-        let (sender, heard) = mpsc::unbounded_channel();
+        let (sender, heard) = mpsc::channel(MOST_ACKS);
         self.waiting().insert(id, sender);
         Waiting {
             channel: Arc::clone(self),
