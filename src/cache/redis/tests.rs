@@ -29,6 +29,8 @@ enum Act {
     },
     /// One of the key's three parts is evicted.
     Evict(usize),
+    /// One of them becomes a value of another type, which means the same.
+    Spoil(usize),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -42,6 +44,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => token().prop_map(Act::Renew),
         2 => (token(), any::<bool>()).prop_map(|(token, written)| Act::End { token, written }),
         1 => (0..3usize).prop_map(Act::Evict),
+        1 => (0..3usize).prop_map(Act::Spoil),
     ]
 }
 
@@ -87,10 +90,16 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             let specified = slot.end(of(token), link.map(|_| ()));
             (format!("{ended:?}"), format!("{specified:?}"))
         }
-        Act::Evict(part) => {
-            let mut evict = Pipeline::new();
-            evict.cmd("DEL").arg(&cache.keys.of(key)[part]);
-            cache.connection.run("evict", &mut evict).await.unwrap();
+        Act::Evict(part) | Act::Spoil(part) => {
+            let name = &cache.keys.of(key)[part];
+            let mut lose = Pipeline::new();
+            lose.cmd("DEL").arg(name);
+            match (act, part) {
+                (Act::Evict(_), _) => {}
+                (_, 1) => drop(lose.cmd("RPUSH").arg(name).arg("foreign")),
+                _ => drop(lose.cmd("SET").arg(name).arg("foreign")),
+            }
+            cache.connection.run("lose", &mut lose).await.unwrap();
             match part {
                 0 => slot.entry = None,
                 1 => slot.lease = None,
