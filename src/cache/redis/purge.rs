@@ -60,13 +60,23 @@ pub(super) async fn if_another_server(
     let nobody = || RedisError::from((ErrorKind::UnexpectedReturnType, "INFO says nothing"));
     let server = identify(&replies).ok_or_else(nobody)?;
     let key = format!("{nodes}::server");
-    let known: Option<String> = cmd("GET").arg(&key).query_async(connection).await?;
+    // A name is short, and what is no text is another server's.
+    let known: Vec<u8> = match cmd("GETRANGE")
+        .arg(&key)
+        .arg(0)
+        .arg(255)
+        .query_async(connection)
+        .await
+    {
+        Err(error) if RedisError::code(&error) == Some("WRONGTYPE") => b"?".to_vec(),
+        known => known?,
+    };
     // It may have been evicted, and there are nodes all the same, or this one has been here before:
     // then it is not known whose data there is.
     let has_nodes: bool = cmd("EXISTS").arg(nodes).query_async(connection).await?;
-    match known {
-        Some(known) if known == server.0 => return Ok(server),
-        None if !has_nodes && last.is_none_or(|last| *last == server) => {}
+    match known.as_slice() {
+        known if known == server.0.as_bytes() => return Ok(server),
+        [] if !has_nodes && last.is_none_or(|last| *last == server) => {}
         _ => {
             tracing::warn!("Redis is another server than before: what it has of ours is purged");
             everything(connection, prefix).await?;
