@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::coherence::change::ChangePolicy;
+use crate::coherence::peers::MOST_TRUST;
 use std::fmt;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub struct RedisConfig {
     /// How long a node answers from memory after it has last heard that the channel between nodes
     /// works; so long at most a change waits for a node that says nothing. Four heartbeats are sent
     /// in it. All nodes should have the same; where they have not, the longest is waited for. At
-    /// least 20 ms. Default: 2 s.
+    /// least 20 ms, and at most a minute. Default: 2 s.
     pub trust: Duration,
     /// How long one who reads from the backend has to fill Redis with it, and how long others leave
     /// a key to one who died: longer than a read takes. Default: 10 s.
@@ -53,6 +54,13 @@ pub struct RedisConfig {
 struct TooShort {
     given: Duration,
     least: Duration,
+}
+
+/// Why another is.
+#[derive(Debug, thiserror::Error)]
+#[error("{given:?} is too long, the most is {MOST_TRUST:?}")]
+struct TooLong {
+    given: Duration,
 }
 
 impl RedisConfig {
@@ -84,6 +92,13 @@ impl RedisConfig {
                 let source = Box::new(TooShort { given, least });
                 return Err(Error::Setting { setting, source });
             }
+        }
+        let given = self.trust;
+        if given > MOST_TRUST {
+            return Err(Error::Setting {
+                setting: "redis trust",
+                source: Box::new(TooLong { given }),
+            });
         }
         Ok(())
     }
