@@ -48,6 +48,7 @@ pub mod layout;
 mod link;
 mod meta;
 mod metrics;
+mod netstring;
 mod read_through;
 mod registry;
 mod repository;
