@@ -71,6 +71,11 @@ pub use repository::{RepositoryName, RepositoryNameError};
 pub use status::{Answer, CachePolicy, CacheStatus, Freshness};
 pub use store::{CachedStore, CachedStoreBuilder, StoreBackend};
 
+/// What the targets in `fuzz/` cannot reach otherwise. Not there in any other build.
+#[cfg(all(fuzzing, feature = "redis"))]
+#[doc(hidden)]
+pub use cache::redis::fuzzing;
+
 /// The servers that tests start, as the integration tests do.
 #[cfg(all(test, feature = "redis"))]
 #[path = "../tests/support"]

@@ -5,6 +5,8 @@ mod channel;
 mod config;
 mod connection;
 mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod plain;
 mod purge;

@@ -362,7 +362,7 @@ impl Command {
     }
 }
 
-fn read_roll(reply: &Value) -> Option<Roll> {
+pub(super) fn read_roll(reply: &Value) -> Option<Roll> {
     let Value::Array(reply) = reply else {
         return None;
     };
