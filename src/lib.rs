@@ -48,6 +48,7 @@ pub mod layout;
 mod link;
 mod meta;
 mod metrics;
+mod netstring;
 mod read_through;
 mod registry;
 mod repository;
@@ -71,6 +72,11 @@ pub use repository::{RepositoryName, RepositoryNameError};
 pub use status::{Answer, CachePolicy, CacheStatus, Freshness};
 pub use store::{CachedStore, CachedStoreBuilder, StoreBackend};
 pub use turns::Limits;
+
+/// What the targets in `fuzz/` cannot reach otherwise. Not there in any other build.
+#[cfg(all(fuzzing, feature = "redis"))]
+#[doc(hidden)]
+pub use cache::redis::fuzzing;
 
 /// The servers that tests start, as the integration tests do.
 #[cfg(all(test, feature = "redis"))]

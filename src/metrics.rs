@@ -74,6 +74,25 @@ pub(crate) fn limit_hits(limit: &'static str) -> Counter {
     counter!("layercache_limit_hits_total", "limit" => limit)
 }
 
+/// Values that were read from Redis and cannot be what a node wrote, by fact.
+#[cfg(feature = "redis")]
+#[derive(Debug)]
+pub(crate) struct BrokenValues {
+    pub(crate) membership: Counter,
+    pub(crate) meta: Counter,
+}
+
+#[cfg(feature = "redis")]
+impl BrokenValues {
+    pub(crate) fn new() -> Self {
+        let fact = |fact: &'static str| counter!("layercache_broken_values_total", "fact" => fact);
+        Self {
+            membership: fact("membership"),
+            meta: fact("meta"),
+        }
+    }
+}
+
 /// What the tiers do besides answering.
 #[derive(Debug)]
 pub(crate) struct Work {

@@ -289,6 +289,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_who_says_to_trust_for_ever_is_nobody() {
+        let (channel, _owed) = settled().await;
+        let mut bent = roll(&channel, &[20]);
+        bent.nodes[0].trust = Duration::from_millis(u64::MAX);
+        let time = time_of(channel.wait_for(7), bent).await;
+        assert_eq!(time, TRUST + MARGIN);
+        let steady = Roll {
+            time: roll(&channel, &[]).time + time.as_millis() as u64,
+            ..roll(&channel, &[20])
+        };
+        let time = time_of(channel.wait_for(8), steady).await;
+        assert_eq!(time, TRUST + MARGIN, "and is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_who_was_not_seen_for_long_is_not_waited_for() {
         let (channel, _owed) = settled().await;
         let mut roll = roll(&channel, &[20]);
@@ -373,7 +388,14 @@ mod tests {
         assert!(!trusts(), "of a connection before this one");
         channel.push(2, &message(&channel.heartbeat(2)));
         assert!(trusts());
+        for ahead in [1, 1_000_000, u64::MAX / 2, u64::MAX] {
+            let Message::Heartbeat { session, sent } = channel.heartbeat(2) else {
+                panic!("no heartbeat");
+            };
+            let sent = sent.saturating_add(ahead);
+            channel.push(2, &message(&Message::Heartbeat { session, sent }));
+        }
         tokio::time::advance(TRUST).await;
-        assert!(!trusts());
+        assert!(!trusts(), "by a heartbeat that was never sent");
     }
 }

@@ -3,6 +3,7 @@
 use super::address::Address;
 use crate::Error;
 use crate::coherence::change::ChangePolicy;
+use crate::coherence::peers::MOST_TRUST;
 use std::fmt;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub struct RedisConfig {
     /// How long a node answers from memory after it has last heard that the channel between nodes
     /// works; so long at most a change waits for a node that says nothing. Four heartbeats are sent
     /// in it. All nodes should have the same; where they have not, the longest is waited for. At
-    /// least 20 ms. Default: 2 s.
+    /// least 20 ms, and at most a minute. Default: 2 s.
     pub trust: Duration,
     /// How long one who reads from the backend has to fill Redis with it, and how long others leave
     /// a key to one who died: longer than a read takes. Default: 10 s.
@@ -60,6 +61,13 @@ struct TooShort {
 #[derive(Debug, thiserror::Error)]
 #[error("in a cluster braces decide where a key is kept: leave them out of the prefix")]
 struct Braces;
+
+/// Why another is.
+#[derive(Debug, thiserror::Error)]
+#[error("{given:?} is too long, the most is {MOST_TRUST:?}")]
+struct TooLong {
+    given: Duration,
+}
 
 impl RedisConfig {
     /// The Redis at `url`, with the defaults for the rest.
@@ -91,6 +99,13 @@ impl RedisConfig {
                 let source = Box::new(TooShort { given, least });
                 return Err(Error::Setting { setting, source });
             }
+        }
+        let given = self.trust;
+        if given > MOST_TRUST {
+            return Err(Error::Setting {
+                setting: "redis trust",
+                source: Box::new(TooLong { given }),
+            });
         }
         let setting = |setting, source| Error::Setting { setting, source };
         let address =

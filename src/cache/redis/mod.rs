@@ -9,6 +9,8 @@ mod cluster;
 mod config;
 mod connection;
 mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod plain;
 mod purge;
@@ -31,6 +33,7 @@ use crate::coherence::Coherence;
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::layout::Layout;
 use crate::link::{Key, WireName};
+use crate::metrics::BrokenValues;
 use crate::{Digest, Error, LayerMeta, Link};
 use ::redis::{Value, cmd};
 use address::Address;
@@ -97,6 +100,7 @@ pub struct RedisCache {
     /// the same.
     layout: Option<Arc<dyn Layout>>,
     store_path: bool,
+    broken: BrokenValues,
     /// Our end of the channel, where memory is filled from here.
     node: Option<(Arc<Node>, Connection)>,
 }
@@ -123,6 +127,7 @@ impl RedisCache {
             trust: config.trust,
             layout: None,
             store_path: config.store_path,
+            broken: BrokenValues::new(),
             node: None,
         })
     }
@@ -155,9 +160,11 @@ impl RedisCache {
         let Some(layout) = &self.layout else {
             return StoredPath::Any;
         };
-        let shared = layout.blob_path(digest);
-        match shared.or_else(|| link.and_then(|link| layout.link_path(link))) {
-            Some(path) => StoredPath::Only(path.into()),
+        if let Some(shared) = layout.blob_path(digest) {
+            return StoredPath::Only(shared.into());
+        }
+        match link.and_then(|link| layout.link_path(link)) {
+            Some(own) => StoredPath::Own(own.into()),
             None => StoredPath::None,
         }
     }
@@ -187,16 +194,18 @@ impl RedisCache {
 
     fn read_answer(&self, question: &Question, replies: &mut impl Iterator<Item = Reply>) -> Found {
         let mut found = Found::default();
-        if question.link().is_some()
-            && let Some(Ok(Value::Int(1))) = replies.next()
-        {
-            found.member = Some(Member::default());
+        if question.link().is_some() {
+            match fields::read_member(replies.next()) {
+                Ok(is_member) => found.member = is_member.then(Member::default),
+                Err(fields::Broken) => self.broken.membership.increment(1),
+            }
         }
-        if let Some(digest) = question.meta()
-            && let Some(Ok(Value::Array(values))) = replies.next()
-        {
+        if let Some(digest) = question.meta() {
             let path = self.path_of(digest, question.link());
-            found.meta = fields::read(digest, path, &values);
+            match fields::read_hash(digest, path, replies.next()) {
+                Ok(meta) => found.meta = meta,
+                Err(fields::Broken) => self.broken.meta.increment(1),
+            }
         }
         if let (Some(link), Some(member), Some(meta)) =
             (question.link(), &mut found.member, &found.meta)

@@ -43,12 +43,19 @@ pub(super) struct Scripts {
 /// How long a node that is not seen stays in the set, at least.
 const KEEP: Duration = Duration::from_secs(60);
 
+/// The node notes itself in the set. What no node has made of it (a value of another type, a name that
+/// is none, a time that is far ahead) makes way for a new set: where that is, it is not known who
+/// was in the old one.
 const HEARTBEAT: &str = "
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - ARGV[2])
-local born = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
-if not born then
+redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+local names = redis.pcall('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf', 'LIMIT', 0, 2)
+local ahead = redis.pcall('ZCOUNT', KEYS[1], '(' .. now + ARGV[2], '(+inf')
+local born = names[1]
+local is_name = born and string.find(born, '^%d+$') and (#born < 20 or born <= '18446744073709551615' and #born == 20)
+if not (is_name and #names == 1 and ahead == 0) then
+  redis.call('DEL', KEYS[1])
   born = ARGV[4]
   redis.call('ZADD', KEYS[1], '+inf', born)
 end
@@ -57,13 +64,16 @@ redis.call('PUBLISH', KEYS[2], ARGV[3])
 return {born, now}
 ";
 
-/// The nodes are read after the message was published: one that appears later hears it.
+/// The nodes are read after the message was published: one that appears later hears it. Of a set that
+/// is none, or larger than any that nodes make, it is not known who is in it.
 const ANNOUNCE: &str = "
 for i = 1, #ARGV do redis.call('PUBLISH', KEYS[2], ARGV[i]) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local born = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
-return {born or '', now, redis.call('ZRANGEBYSCORE', KEYS[1], 0, '(+inf', 'WITHSCORES')}
+local names = redis.pcall('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf', 'LIMIT', 0, 2)
+local nodes = redis.pcall('ZRANGEBYSCORE', KEYS[1], 0, '(+inf', 'WITHSCORES', 'LIMIT', 0, 4096)
+if nodes.err or #names ~= 1 or #nodes == 8192 then return {'', now, {}} end
+return {names[1], now, nodes}
 ";
 
 impl Scripts {
@@ -197,12 +207,12 @@ impl Node {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A write that changes nothing, which a server refuses that has too few replicas. Redis 6.2
-    /// would run a script all the same, so it goes before the heartbeat.
+    /// A write that changes nothing of ours, whatever is there, which a server refuses that has too few
+    /// replicas. Redis 6.2 would run a script all the same, so it goes before the heartbeat.
     fn write(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         let nodes = self.channel.nodes_key();
-        pipeline.cmd("ZREMRANGEBYSCORE").arg(nodes).arg(0).arg(0);
+        pipeline.cmd("PERSIST").arg(nodes);
         pipeline
     }
 
@@ -436,7 +446,7 @@ fn is_elsewhere(reply: &RedisResult<Value>) -> bool {
         .is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
 }
 
-fn read_roll(reply: &Value) -> Option<Roll> {
+pub(super) fn read_roll(reply: &Value) -> Option<Roll> {
     let Value::Array(reply) = reply else {
         return None;
     };

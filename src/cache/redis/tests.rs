@@ -29,6 +29,8 @@ enum Act {
     },
     /// One of the key's three parts is evicted.
     Evict(usize),
+    /// One of them becomes a value of another type, which means the same.
+    Spoil(usize),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -42,6 +44,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => token().prop_map(Act::Renew),
         2 => (token(), any::<bool>()).prop_map(|(token, written)| Act::End { token, written }),
         1 => (0..3usize).prop_map(Act::Evict),
+        1 => (0..3usize).prop_map(Act::Spoil),
     ]
 }
 
@@ -93,10 +96,16 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             let specified = slot.end(of(token), link.map(|_| ()));
             (format!("{ended:?}"), format!("{specified:?}"))
         }
-        Act::Evict(part) => {
-            let mut evict = cmd("DEL");
-            evict.arg(&cache.keys.of(key)[part]);
-            run(cache, evict).await;
+        Act::Evict(part) | Act::Spoil(part) => {
+            let name = &cache.keys.of(key)[part];
+            let mut lose = cmd("DEL");
+            lose.arg(name);
+            run(cache, lose).await;
+            if let Act::Spoil(_) = act {
+                let mut spoil = cmd(if part == 1 { "RPUSH" } else { "SET" });
+                spoil.arg(name).arg("foreign");
+                run(cache, spoil).await;
+            }
             match part {
                 0 => slot.entry = None,
                 1 => slot.lease = None,
