@@ -11,6 +11,7 @@ mod headers;
 mod manifests;
 mod options;
 mod paths;
+mod process;
 mod range;
 mod referrers;
 mod route;
