@@ -112,11 +112,19 @@ impl Redis {
     /// # Panics
     /// If the server cannot be reached or answers with an error.
     pub fn cli(&self, args: &[&str]) -> String {
+        let answer = self.try_cli(args);
+        answer.unwrap_or_else(|why| panic!("{args:?}: {why}"))
+    }
+
+    /// The same; an error is what it prints.
+    pub fn try_cli(&self, args: &[&str]) -> Result<String, String> {
         let output = self.redis_cli().args(args).output().expect("redis-cli");
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {text}{errors}");
-        text.trim_end_matches('\n').to_owned()
+        match output.status.success() {
+            true => Ok(text.trim_end_matches('\n').to_owned()),
+            false => Err(format!("{text}{errors}")),
+        }
     }
 
     /// Runs a file of commands, one a line.
