@@ -1,6 +1,7 @@
 //! What all requests share.
 
 use crate::error::Error;
+use crate::limits::Limits;
 use crate::paths::Paths;
 use crate::uploads::Sessions;
 use layercache::{CachedStore, Registry, Repository, RepositoryName, StoreBackend};
@@ -18,16 +19,18 @@ pub(crate) struct App {
     pub(crate) paths: Paths,
     pub(crate) uploads: Sessions,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) limits: Limits,
 }
 
 impl App {
-    pub(crate) fn new(store: Store, metrics: PrometheusHandle) -> Self {
+    pub(crate) fn new(store: Store, metrics: PrometheusHandle, limits: Limits) -> Self {
         Self {
             registry: store.registry(),
             paths: Paths::default(),
-            uploads: Sessions::new(Arc::new(store.clone())),
+            uploads: Sessions::new(Arc::new(store.clone()), limits),
             store,
             metrics,
+            limits,
         }
     }
 

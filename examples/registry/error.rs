@@ -34,6 +34,8 @@ pub(crate) enum Error {
     UploadBusy,
     #[error("blob upload invalid: the chunk does not follow what was received")]
     UploadOutOfOrder { received: u64 },
+    #[error("the blob is too big")]
+    UploadTooBig,
     #[error("too many uploads")]
     TooManyUploads,
     #[error("manifest unknown to registry")]
@@ -90,7 +92,7 @@ impl Error {
             | Self::QueryInvalid(_) => StatusCode::BAD_REQUEST,
             Self::Unsupported { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UploadBusy => StatusCode::CONFLICT,
-            Self::ManifestTooBig => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ManifestTooBig | Self::UploadTooBig => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RangeUnsatisfiable { .. } | Self::UploadOutOfOrder { .. } => {
                 StatusCode::RANGE_NOT_SATISFIABLE
             }
@@ -120,7 +122,7 @@ impl Error {
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::ManifestInvalid(_) | Self::TagInvalid => "MANIFEST_INVALID",
             Self::ManifestBlobsUnknown(_) => "MANIFEST_BLOB_UNKNOWN",
-            Self::ManifestTooBig | Self::SizeInvalid { .. } => "SIZE_INVALID",
+            Self::ManifestTooBig | Self::UploadTooBig | Self::SizeInvalid { .. } => "SIZE_INVALID",
             Self::QueryInvalid(_) | Self::Unsupported { .. } => "UNSUPPORTED",
             Self::NotPurged(_) => "UNAVAILABLE",
             _ if self.is_refusal() => "UNAVAILABLE",

@@ -8,15 +8,20 @@ mod app;
 mod blobs;
 mod error;
 mod headers;
+mod limits;
 mod manifests;
 mod options;
 mod paths;
+mod process;
 mod range;
 mod referrers;
 mod route;
 mod router;
+mod server;
 mod storage;
 mod tags;
+mod units;
+mod unread;
 mod uploads;
 
 use app::App;
@@ -36,9 +41,6 @@ use tracing_subscriber::EnvFilter;
 
 /// How long requests may go on after a signal to stop.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// How often is looked for uploads that nobody goes on with.
-const SWEEP: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -62,7 +64,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     // Before the store is made: it takes its counters from the recorder that it finds.
     let metrics = PrometheusBuilder::new().install_recorder()?;
     let store = options.store().unwrap_or_else(|error| error.exit());
-    let app = Arc::new(App::new(store, metrics));
+    let app = Arc::new(App::new(store, metrics, options.limits));
 
     let listener = TcpListener::bind(&options.listen)
         .await
@@ -79,13 +81,13 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let sweeper = tokio::spawn(sweep(Arc::clone(&app)));
 
     let mut stopped = stopping.clone();
-    let server = axum::serve(listener, router::router(Arc::clone(&app), options.admin))
-        .with_graceful_shutdown(async move {
-            let _ = stopping.changed().await;
-            tracing::info!("stopping");
-        });
+    let router = router::router(Arc::clone(&app), options.admin);
+    let stop = async move {
+        let _ = stopping.changed().await;
+        tracing::info!("stopping");
+    };
     tokio::select! {
-        result = server => result?,
+        () = server::serve(listener, router, options.limits.client_timeout, stop) => {}
         () = async { let _ = stopped.changed().await; sleep(GRACE).await } => {
             tracing::warn!("stopped with requests under way");
         }
@@ -121,7 +123,7 @@ fn announce(options: &Options, listener: &TcpListener) -> std::io::Result<()> {
 }
 
 async fn sweep(app: Arc<App>) {
-    let mut ticks = interval(SWEEP);
+    let mut ticks = interval(app.limits.sweep());
     loop {
         ticks.tick().await;
         app.uploads.discard_idle().await;

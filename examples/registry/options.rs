@@ -1,7 +1,9 @@
 //! The flags, and the store that they ask for.
 
 use crate::app::Store;
+use crate::limits::Limits;
 use crate::storage;
+use crate::units::parse_time;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use layercache::{CachedStore, ChangePolicy, RedisConfig};
@@ -68,6 +70,9 @@ pub(crate) struct Options {
     /// Whether anybody may purge the cache: POST /admin/purge
     #[arg(long, env = "LAYERCACHE_ADMIN")]
     pub(crate) admin: bool,
+
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 impl Options {
@@ -106,17 +111,4 @@ impl Options {
 
 fn refuse(flag: &str, why: Box<dyn std::error::Error + Send + Sync>) -> clap::Error {
     Options::command().error(ErrorKind::ValueValidation, format!("{flag}: {why}"))
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "a number is expected, such as 50ms")?;
-    match &text[digits.len()..] {
-        _ if number == 0 => Err("it has to be longer than nothing".to_owned()),
-        "" | "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        unit => Err(format!("unknown unit `{unit}`, known are ms and s")),
-    }
 }

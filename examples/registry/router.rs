@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::headers::API_VERSION;
 use crate::route::{Reference, Route};
-use crate::{admin, blobs, manifests, referrers, tags, uploads};
+use crate::{admin, blobs, manifests, process, referrers, tags, uploads};
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request, State};
@@ -52,6 +52,7 @@ async fn base(method: Method) -> Result<Response, Error> {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> String {
+    process::observe();
     app.metrics.render()
 }
 

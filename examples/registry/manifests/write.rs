@@ -16,6 +16,8 @@ use futures::StreamExt;
 use layercache::{Digest, Freshness, LayerMeta, RepositoryName};
 use object_store::ObjectStoreExt;
 use sha2::{Digest as _, Sha256};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// `PUT`. What a reader follows is written last: content, link, tag, referrer.
 pub(crate) async fn write(
@@ -25,7 +27,7 @@ pub(crate) async fn write(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Error> {
-    let content = receive(body).await?;
+    let content = receive(body, app.limits.client_timeout).await?;
     let digest = match reference {
         Reference::Digest(digest) if is_of(digest, &content) => *digest,
         Reference::Digest(_) => return Err(Error::DigestMismatch),
@@ -52,18 +54,22 @@ pub(crate) async fn write(
     Ok((StatusCode::CREATED, AppendHeaders(answer)).into_response())
 }
 
-async fn receive(body: Body) -> Result<Vec<u8>, Error> {
+/// Takes a whole body, each piece of which may be in coming for so long.
+async fn receive(body: Body, patience: Duration) -> Result<Vec<u8>, Error> {
+    let invalid = |why: &str| Error::ManifestInvalid(why.to_owned());
     let mut content = Vec::new();
     let mut body = body.into_data_stream();
-    while let Some(chunk) = body.next().await {
-        let chunk =
-            chunk.map_err(|_| Error::ManifestInvalid("the request was cut off".to_owned()))?;
+    loop {
+        let chunk = timeout(patience, body.next()).await;
+        let Some(chunk) = chunk.map_err(|_| invalid("nothing more came"))? else {
+            return Ok(content);
+        };
+        let chunk = chunk.map_err(|_| invalid("the request was cut off"))?;
         if (content.len() + chunk.len()) as u64 > MAX_SIZE {
             return Err(Error::ManifestTooBig);
         }
         content.extend_from_slice(&chunk);
     }
-    Ok(content)
 }
 
 /// Makes sure that all a manifest is made of is here, and is as long as it says. The cache is not

@@ -8,11 +8,7 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use futures::StreamExt;
-use std::time::Duration;
 use tokio::time::timeout;
-
-/// How long the next piece may be in coming: a connection that is gone does not always say so.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Appends a request's body. Whatever ends it early, the session has what it says it has.
 pub(super) async fn receive(
@@ -22,11 +18,17 @@ pub(super) async fn receive(
 ) -> Result<(), Error> {
     let announced = announced(headers, session.received())?;
     let end = announced.map(|length| session.received().saturating_add(length));
+    let limits = session.limits();
+    // What says that it is too big need not come first.
+    if end.is_some_and(|end| end > limits.max_upload) {
+        return Err(Error::UploadTooBig);
+    }
     let mut body = body.into_data_stream();
     let mut closing = session.closing();
     loop {
         let piece = tokio::select! {
-            piece = timeout(PATIENCE, body.next()) => piece,
+            // A connection that is gone does not always say so.
+            piece = timeout(limits.client_timeout, body.next()) => piece,
             _ = closing.changed() => return Err(Error::UploadInvalid("the registry stops")),
         };
         let piece = piece.map_err(|_| Error::UploadInvalid("nothing more came"))?;
@@ -34,6 +36,9 @@ pub(super) async fn receive(
         let piece = piece.map_err(|_| Error::UploadInvalid("the request was cut off"))?;
         if end.is_some_and(|end| session.received() + piece.len() as u64 > end) {
             return Err(Error::UploadInvalid("the chunk is longer than it says"));
+        }
+        if session.received() + piece.len() as u64 > limits.max_upload {
+            return Err(Error::UploadTooBig);
         }
         session.append(&piece).await?;
     }

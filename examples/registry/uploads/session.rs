@@ -1,6 +1,7 @@
 //! One upload: what was received of a blob.
 
 use crate::error::Error;
+use crate::limits::Limits;
 use layercache::{Digest, RepositoryName};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
@@ -29,6 +30,7 @@ pub(crate) struct Session {
     sha256: Sha256,
     sha512: Sha512,
     received: u64,
+    limits: Limits,
     last_used: Instant,
     closing: watch::Receiver<()>,
 }
@@ -47,6 +49,7 @@ impl Session {
         repository: RepositoryName,
         store: Arc<dyn ObjectStore>,
         path: Path,
+        limits: Limits,
         closing: watch::Receiver<()>,
     ) -> Self {
         let writer = BufWriter::with_capacity(Arc::clone(&store), path.clone(), PART);
@@ -59,6 +62,7 @@ impl Session {
             sha256: Sha256::new(),
             sha512: Sha512::new(),
             received: 0,
+            limits,
             last_used: Instant::now(),
             closing,
         }
@@ -79,6 +83,10 @@ impl Session {
 
     pub(super) const fn received(&self) -> u64 {
         self.received
+    }
+
+    pub(super) const fn limits(&self) -> Limits {
+        self.limits
     }
 
     pub(super) const fn last_used(&self) -> Instant {

@@ -2,26 +2,22 @@
 
 use super::session::Session;
 use crate::error::Error;
+use crate::limits::Limits;
 use layercache::RepositoryName;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{Mutex as Lock, OwnedMutexGuard, watch};
 use uuid::Uuid;
-
-/// How many there may be at the same time: each may hold a part or two in memory.
-const MOST: usize = 1024;
-
-/// How long a client may be away.
-const IDLE: Duration = Duration::from_secs(15 * 60);
 
 /// A session, for one request at a time.
 pub(super) type Guard = OwnedMutexGuard<Session>;
 
 pub(crate) struct Sessions {
     store: Arc<dyn ObjectStore>,
+    limits: Limits,
     /// A session is locked while this is, and removed by who has it locked: so a locked one is
     /// always in here, and nobody waits.
     open: Mutex<HashMap<Uuid, Arc<Lock<Session>>>>,
@@ -30,9 +26,10 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, limits: Limits) -> Self {
         Self {
             store,
+            limits,
             open: Mutex::default(),
             closing: watch::Sender::default(),
         }
@@ -44,10 +41,10 @@ impl Sessions {
 
     pub(super) fn open(&self, name: &RepositoryName, id: Uuid, path: Path) -> Result<Guard, Error> {
         let (store, closing) = (Arc::clone(&self.store), self.closing.subscribe());
-        let session = Session::new(id, name.clone(), store, path, closing);
+        let session = Session::new(id, name.clone(), store, path, self.limits, closing);
         let session = Arc::new(Lock::new(session));
         let mut open = self.map();
-        if open.len() >= MOST {
+        if open.len() >= self.limits.max_uploads {
             return Err(Error::TooManyUploads);
         }
         let guard = Arc::clone(&session).try_lock_owned();
@@ -92,7 +89,8 @@ impl Sessions {
     /// Ends the sessions that nobody goes on with.
     pub(crate) async fn discard_idle(&self) {
         let now = Instant::now();
-        let is_idle = |session: &Guard| now.duration_since(session.last_used()) > IDLE;
+        let is_idle =
+            |session: &Guard| now.duration_since(session.last_used()) > self.limits.upload_timeout;
         let free = |session: &Arc<Lock<Session>>| Arc::clone(session).try_lock_owned().ok();
         let idle: Vec<_> = {
             let open = self.map();

@@ -1,0 +1,41 @@
+//! What the process itself uses, for `/metrics`.
+
+use metrics::gauge;
+use std::fs;
+use tokio::runtime::Handle;
+
+/// Looks, and sets the gauges. Outside of Linux only tasks are counted.
+pub(crate) fn observe() {
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    gauge!("tokio_alive_tasks").set(tasks as f64);
+    if let Ok(files) = fs::read_dir("/proc/self/fd") {
+        gauge!("process_open_fds").set(files.count() as f64);
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(kibibytes) = field(&status, "VmRSS:") {
+        gauge!("process_resident_memory_bytes").set(kibibytes * 1024.0);
+    }
+    if let Some(threads) = field(&status, "Threads:") {
+        gauge!("process_threads").set(threads);
+    }
+}
+
+/// The number in a line such as `VmRSS:  1234 kB`.
+fn field(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn a_field_is_found_by_its_name() {
+        let status = "Name:\tregistry\nVmRSS:\t    1234 kB\nThreads:\t7\n";
+        assert_eq!(field(status, "VmRSS:"), Some(1234.0));
+        assert_eq!(field(status, "Threads:"), Some(7.0));
+        assert_eq!(field(status, "Name:"), None);
+        assert_eq!(field(status, "VmHWM:"), None);
+    }
+}

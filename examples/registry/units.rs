@@ -1,0 +1,80 @@
+//! Times and sizes, as flags have them.
+
+use std::time::Duration;
+
+/// Reads `50ms`, `1s`, `15m`; a number alone is milliseconds.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text)?;
+    let millis = match unit {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        unit => return Err(format!("unknown unit `{unit}`, known are ms, s and m")),
+    };
+    match number.checked_mul(millis) {
+        Some(0) => Err("it has to be longer than nothing".to_owned()),
+        Some(millis) => Ok(Duration::from_millis(millis)),
+        None => Err("it is too long".to_owned()),
+    }
+}
+
+/// Reads `512KiB`, `20MiB`, `1GiB`; a number alone is bytes.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text)?;
+    let bytes = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        unit => {
+            return Err(format!(
+                "unknown unit `{unit}`, known are B, KiB, MiB and GiB"
+            ));
+        }
+    };
+    number
+        .checked_mul(bytes)
+        .ok_or_else(|| "it is too big".to_owned())
+}
+
+fn split(text: &str) -> Result<(u64, &str), String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number = digits.parse().map_err(|_| "a number is expected")?;
+    Ok((number, &text[digits.len()..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse_size, parse_time};
+    use std::time::Duration;
+
+    #[test]
+    fn times_have_units() {
+        for (text, millis) in [("50", 50), ("50ms", 50), ("2s", 2_000), ("15m", 900_000)] {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)));
+        }
+        for text in [
+            "",
+            "s",
+            "0",
+            "0s",
+            "-1s",
+            "1h",
+            "1.5s",
+            "99999999999999999m",
+        ] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("0", 0), ("9", 9), ("1KiB", 1024), ("20MiB", 20 << 20)] {
+            assert_eq!(parse_size(text), Ok(bytes));
+        }
+        assert_eq!(parse_size("3GiB"), Ok(3 << 30));
+        for text in ["", "MiB", "-1", "1MB", "1.5GiB", "99999999999GiB"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}

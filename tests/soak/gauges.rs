@@ -1,0 +1,124 @@
+//! What the nodes' processes use, measured again and again.
+
+use super::judge::{is_flat, quarters};
+use reqwest::Client;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// What is measured, in this order, and how much more of it the last quarter may show: what comes
+/// and goes with a load that is the same only on the whole.
+pub(crate) const GAUGES: [(&str, u64); 4] = [
+    ("memory, KiB", 16 << 10),
+    ("tasks", 60),
+    ("threads", 8),
+    ("open files", 60),
+];
+
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// One node, as its process's id and its address.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) process: u32,
+    pub(crate) url: String,
+}
+
+pub(crate) type Sample = [u64; GAUGES.len()];
+
+/// Measures until it is told to stop.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    is_over: Arc<AtomicBool>,
+    measuring: JoinHandle<Vec<Vec<Sample>>>,
+}
+
+impl Gauges {
+    pub(crate) fn start(client: &Client, places: Vec<Place>) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (client, stop) = (client.clone(), Arc::clone(&is_over));
+        let measuring = tokio::spawn(async move {
+            let mut samples = vec![Vec::new(); places.len()];
+            while !stop.load(Ordering::SeqCst) {
+                for (place, samples) in places.iter().zip(&mut samples) {
+                    samples.push(measure(&client, place).await);
+                }
+                sleep(PAUSE).await;
+            }
+            samples
+        });
+        Self { is_over, measuring }
+    }
+
+    /// The medians of each node and gauge, a quarter of the time each.
+    pub(crate) async fn stop(self) -> Vec<[[u64; 4]; GAUGES.len()]> {
+        self.is_over.store(true, Ordering::SeqCst);
+        let nodes = self.measuring.await.unwrap();
+        let of_node = |samples: Vec<Sample>| {
+            std::array::from_fn(|gauge| {
+                let values: Vec<_> = samples.iter().map(|sample| sample[gauge]).collect();
+                quarters(&values)
+            })
+        };
+        nodes.into_iter().map(of_node).collect()
+    }
+}
+
+/// The gauges that have grown, in words.
+pub(crate) fn grown(node: usize, gauges: &[[u64; 4]; GAUGES.len()]) -> Vec<String> {
+    let all = gauges.iter().zip(GAUGES);
+    let grown = all.filter(|(quarters, (_, slack))| !is_flat(**quarters, *slack));
+    grown
+        .map(|(quarters, (name, _))| format!("{name} of node {node} have grown: {quarters:?}"))
+        .collect()
+}
+
+pub(crate) async fn measure(client: &Client, place: &Place) -> Sample {
+    let metrics = client.get(format!("{}/metrics", place.url)).send().await;
+    let metrics = metrics.unwrap().text().await.unwrap();
+    let tasks = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("tokio_alive_tasks "));
+    let folder = format!("/proc/{}", place.process);
+    let status = fs::read_to_string(format!("{folder}/status")).expect("the process");
+    let field = |name| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.expect("a field").parse().unwrap()
+    };
+    let files = fs::read_dir(format!("{folder}/fd")).expect("the process");
+    [
+        field("VmRSS:"),
+        tasks.expect("the gauge of tasks").parse().unwrap(),
+        field("Threads:"),
+        files.count() as u64,
+    ]
+}
+
+/// Waits until all are as much at rest as they were once, and says how long that took.
+///
+/// # Panics
+/// If something stays.
+pub(crate) async fn at_rest(client: &Client, places: &[Place], before: &[Sample]) -> Duration {
+    const LATEST: Duration = Duration::from_secs(60);
+    /// The last connections of who asks here, and timers.
+    const MORE: u64 = 12;
+    let begin = Instant::now();
+    for (place, before) in places.iter().zip(before) {
+        loop {
+            let now = measure(client, place).await;
+            if now[1] <= before[1] + MORE && now[3] <= before[3] + MORE {
+                break;
+            }
+            assert!(
+                begin.elapsed() < LATEST,
+                "never at rest again: {now:?}, was {before:?} of {GAUGES:?}"
+            );
+            sleep(PAUSE).await;
+        }
+    }
+    begin.elapsed()
+}

@@ -1,0 +1,167 @@
+//! What goes wrong, one thing after the other, sometimes two at a time, and calms between them.
+
+use super::ledger::{Kind, Ledger};
+use crate::support::history::record::now;
+use crate::support::proxy::{Line, Proxy};
+use crate::support::redis::Redis;
+use crate::support::server::Signal;
+use futures::future::join;
+use std::time::{Duration, Instant};
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+/// Injects faults at random, each kind as often as any other.
+pub(crate) struct Injector<'a> {
+    random: fastrand::Rng,
+    ledger: &'a Ledger,
+    redis: &'a mut Redis,
+    s3: &'a Proxy,
+}
+
+impl<'a> Injector<'a> {
+    pub(crate) fn new(seed: u64, ledger: &'a Ledger, redis: &'a mut Redis, s3: &'a Proxy) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            ledger,
+            redis,
+            s3,
+        }
+    }
+
+    /// Until `end`, and until each kind was there once; then all is healed.
+    pub(crate) async fn run(&mut self, end: Instant) {
+        let mut is_first = true;
+        while is_first || Instant::now() < end {
+            let mut kinds = Kind::ALL;
+            self.random.shuffle(&mut kinds);
+            for kind in kinds {
+                if !is_first && Instant::now() >= end {
+                    break;
+                }
+                self.pause(300, 2500).await;
+                match self.random.u32(..3) {
+                    0 if !is_first => self.two(kind).await,
+                    _ if kind.is_of_s3() => self.break_s3(kind).await,
+                    _ => self.break_redis(kind).await,
+                }
+            }
+            is_first = false;
+        }
+        self.s3.heal();
+    }
+
+    /// This, and something of the other place.
+    async fn two(&mut self, kind: Kind) {
+        let others: Vec<_> = Kind::ALL
+            .into_iter()
+            .filter(|other| other.is_of_s3() != kind.is_of_s3())
+            .collect();
+        let other = others[self.random.usize(..others.len())];
+        let (of_redis, of_s3) = match kind.is_of_s3() {
+            true => (other, kind),
+            false => (kind, other),
+        };
+        let mut beside = S3 {
+            random: self.random.fork(),
+            ledger: self.ledger,
+            proxy: self.s3,
+        };
+        join(self.break_redis(of_redis), beside.fault(of_s3)).await;
+    }
+
+    async fn break_s3(&mut self, kind: Kind) {
+        let mut s3 = S3 {
+            random: self.random.fork(),
+            ledger: self.ledger,
+            proxy: self.s3,
+        };
+        s3.fault(kind).await;
+    }
+
+    async fn break_redis(&mut self, kind: Kind) {
+        let begin = now();
+        match kind {
+            Kind::RedisKilled => {
+                self.redis.kill();
+                self.pause(0, 3000).await;
+                self.redis.restart_on_same_port().await;
+            }
+            Kind::RedisFrozen => {
+                self.redis.signal(Signal::Stop);
+                self.pause(200, 5000).await;
+                self.redis.signal(Signal::Cont);
+            }
+            Kind::RedisFilled => {
+                block_in_place(|| fill(self.redis));
+                self.pause(200, 3000).await;
+                block_in_place(|| self.redis.cli(&["UNLINK", JUNK]));
+            }
+            _ => {
+                for _ in 0..self.random.u32(1..6) {
+                    let which = ["normal", "pubsub"][self.random.usize(..2)];
+                    block_in_place(|| self.redis.cli(&["CLIENT", "KILL", "TYPE", which]));
+                    self.pause(10, 200).await;
+                }
+            }
+        }
+        self.ledger.fault(kind, begin);
+    }
+
+    async fn pause(&mut self, least: u64, most: u64) {
+        sleep(Duration::from_millis(self.random.u64(least..most))).await;
+    }
+}
+
+/// The half that breaks S3, which can be at it while the other breaks Redis.
+struct S3<'a> {
+    random: fastrand::Rng,
+    ledger: &'a Ledger,
+    proxy: &'a Proxy,
+}
+
+impl S3<'_> {
+    async fn fault(&mut self, kind: Kind) {
+        let begin = now();
+        match kind {
+            Kind::S3Late => {
+                let least = Duration::from_millis(self.random.u64(1..100));
+                let line = Line::Delay(least, least * 3);
+                self.proxy.set(line, line);
+                self.pause(500, 4000).await;
+            }
+            Kind::S3Reset => {
+                for _ in 0..self.random.u32(1..12) {
+                    self.proxy.reset();
+                    self.pause(10, 250).await;
+                }
+            }
+            Kind::S3Refuses => {
+                self.proxy.refuse(true);
+                self.proxy.reset();
+                self.pause(200, 3000).await;
+            }
+            _ => {
+                let lines = [Line::Hold, Line::Flow];
+                let there = lines[self.random.usize(..2)];
+                self.proxy.set(there, Line::Hold);
+                self.pause(200, 2500).await;
+            }
+        }
+        self.proxy.heal();
+        self.ledger.fault(kind, begin);
+    }
+
+    async fn pause(&mut self, least: u64, most: u64) {
+        sleep(Duration::from_millis(self.random.u64(least..most))).await;
+    }
+}
+
+const JUNK: &str = "junk";
+
+/// Puts junk in until nothing more is taken.
+fn fill(redis: &Redis) {
+    let script = "local junk = string.rep('x', 100000)
+        for _ = 1, 20 do redis.call('RPUSH', KEYS[1], junk) end";
+    // A full server refuses a script that would write, and that ends the loop.
+    while redis.try_cli(&["EVAL", script, "1", JUNK]).is_ok() {}
+}

@@ -1,0 +1,148 @@
+//! Two nodes of the example on S3 and Redis are used by several clients while both fail at random.
+//! Every blob that was acknowledged is there, every delete holds, no read fails because of a cache,
+//! and what the nodes use does not grow.
+//!
+//! `LAYERCACHE_SOAK_SECONDS` makes it run longer, `LAYERCACHE_SOAK_SEED` makes it begin with that
+//! seed: what is done is then the same, when it meets is not.
+
+mod client;
+mod gauges;
+mod injector;
+mod judge;
+mod judge_tests;
+mod ledger;
+#[path = "../support/mod.rs"]
+mod support;
+mod table;
+mod things;
+mod traffic;
+mod verify;
+mod world;
+
+use client::Nodes;
+use futures::future::join_all;
+use gauges::{Gauges, Place, at_rest, grown, measure};
+use injector::Injector;
+use judge::{Cause, cause, sum};
+use ledger::{Books, End, Kind, Ledger, Op};
+use reqwest::Client;
+use std::env;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::history::report::judge as judge_history;
+use tokio::time::sleep;
+use traffic::Traffic;
+use world::World;
+
+/// Longer than trust lasts: nodes that have been connected for so long know each other.
+const SETTLED: Duration = Duration::from_millis(2300);
+
+fn setting(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_fails_what_was_acknowledged_holds_and_nothing_grows() {
+    let seconds = setting("LAYERCACHE_SOAK_SECONDS").unwrap_or(30);
+    let seed = setting("LAYERCACHE_SOAK_SEED").unwrap_or_else(|| u64::from(fastrand::u32(..)));
+    println!("seed {seed}, {seconds} s");
+    let mut world = World::start().await;
+    let places: Vec<_> = world
+        .nodes
+        .iter_mut()
+        .map(|node| Place {
+            process: node.server().pid(),
+            url: node.url(),
+        })
+        .collect();
+    let client = Client::builder().no_proxy().build().unwrap();
+    let nodes = Arc::new(Nodes {
+        client: client.clone(),
+        urls: places.iter().map(|place| place.url.clone()).collect(),
+        ledger: Ledger::default(),
+    });
+    sleep(SETTLED).await;
+    let before = join_all(places.iter().map(|place| measure(&client, place))).await;
+
+    let traffic = Traffic::start(&nodes, seed).await;
+    let measured = Gauges::start(&client, places.clone());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let World { redis, proxy, .. } = &mut world;
+    let mut injector = Injector::new(seed, &nodes.ledger, redis, proxy);
+    injector.run(end).await;
+    let gauges = measured.stop().await;
+    traffic.stop().await;
+    let well_after = verify::wait_until_well(&nodes).await;
+
+    let books = nodes.ledger.take();
+    let facts = verify::facts(&books);
+    let checked = verify::all(&nodes, &facts, &world.objects().await).await;
+    let rested_after = at_rest(&client, &places, &before).await;
+
+    let books = verify::with(books, nodes.ledger.take());
+    let verdict = support::history::check::check(&books.records);
+    table::print(&books, &verdict);
+    table::print_gauges(&gauges);
+    println!(
+        "\nat the end, of {} facts: {} there and {} not, on every node and in the bucket; \
+         all was well after {well_after:.1?}, at rest after {rested_after:.1?}\n",
+        facts.len(),
+        checked.present,
+        checked.absent,
+    );
+
+    judge_history(&format!("seed {seed}"), &books.records);
+    unexplained(&books);
+    let grown: Vec<_> = gauges
+        .iter()
+        .enumerate()
+        .flat_map(|(node, gauges)| grown(node, gauges))
+        .collect();
+    assert!(grown.is_empty(), "{grown:?}");
+    was_something(&books, verdict.decided);
+}
+
+/// Makes sure that the faults explain all that was not answered.
+fn unexplained(books: &Books) {
+    let open = books
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.end != End::Answered);
+    let bad: Vec<_> = open
+        .filter(|attempt| cause(attempt, &books.faults) == Cause::Nothing)
+        .collect();
+    if let Some(first) = bad.first() {
+        let at = |nanos: u64| (nanos as f64 - first.span.begin as f64) / 1e9;
+        let near: Vec<_> = books
+            .faults
+            .iter()
+            .map(|fault| (fault.kind, at(fault.span.begin), at(fault.span.end)))
+            .filter(|(_, begin, end)| *begin < 10.0 && *end > -20.0)
+            .collect();
+        let (op, node) = (first.op.name(), first.node);
+        panic!(
+            "nothing explains {} failures; the first: {op} on node {node} was {:?}: {}\n\
+             faults near it, in seconds from its begin: {near:?}",
+            bad.len(),
+            first.end,
+            first.why,
+        );
+    }
+}
+
+/// It has not passed by doing nothing.
+fn was_something(books: &Books, decided: usize) {
+    for op in Op::ALL {
+        let answered = books.attempts.iter();
+        let answered = answered.filter(|a| a.op == op && a.end == End::Answered);
+        assert!(answered.count() >= 5, "hardly any {}", op.name());
+    }
+    for kind in Kind::ALL {
+        assert!(sum(&books.faults, kind).0 > 0, "never: {}", kind.name());
+    }
+    assert!(decided >= 1000, "only {decided} answers prove anything");
+}

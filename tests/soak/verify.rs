@@ -1,0 +1,94 @@
+//! When nothing is wrong any more: every fact is asked for on every node, and in the bucket.
+
+use super::client::Nodes;
+use super::ledger::{Books, Op};
+use super::things::Thing;
+use crate::support::history::record::{Change, Fact};
+use futures::{StreamExt, stream};
+use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// How many facts are asked for at the same time.
+const PARALLEL: usize = 8;
+
+/// How many facts are there at the end, and how many are not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checked {
+    pub(crate) present: usize,
+    pub(crate) absent: usize,
+}
+
+/// Everything that was ever changed.
+pub(crate) fn facts(books: &Books) -> BTreeSet<Fact> {
+    let changes = books.records.changes.iter();
+    changes.map(|Change { fact, .. }| *fact).collect()
+}
+
+/// Waits until each node takes changes at once, and says how long that was.
+///
+/// # Panics
+/// If that takes too long.
+pub(crate) async fn wait_until_well(nodes: &Nodes) -> Duration {
+    const LATEST: Duration = Duration::from_secs(60);
+    let begin = Instant::now();
+    for node in 0..nodes.urls.len() {
+        while !nodes.takes_changes(node).await {
+            assert!(begin.elapsed() < LATEST, "node {node} has not recovered");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    begin.elapsed()
+}
+
+/// Reads all contents from all nodes, to be judged with the rest; and makes sure that each node
+/// says what is in the bucket.
+pub(crate) async fn all(
+    nodes: &Nodes,
+    facts: &BTreeSet<Fact>,
+    objects: &HashSet<String>,
+) -> Checked {
+    let is_there = |fact: &Fact| objects.contains(&Thing::of(*fact).object());
+    let reads = facts.iter().flat_map(|fact| {
+        let all = 0..nodes.urls.len();
+        all.map(move |node| (*fact, node))
+    });
+    stream::iter(reads)
+        .for_each_concurrent(PARALLEL, async |(fact, node)| {
+            let thing = Thing::of(fact);
+            let op = match thing {
+                Thing::Blob(..) => Op::GetBlob,
+                Thing::Manifest(..) => Op::GetManifest,
+                Thing::Tag(..) => Op::GetTag,
+            };
+            let expected = thing
+                .facts()
+                .into_iter()
+                .flatten()
+                .all(|fact| is_there(&fact));
+            let said = nodes.read(op, node, thing).await;
+            if said != Some(expected) {
+                let what = format!(
+                    "at the end node {node} says of {thing:?} {said:?}, the bucket {expected}"
+                );
+                nodes.ledger.never(what);
+            }
+        })
+        .await;
+    let present = facts.iter().filter(|fact| is_there(fact)).count();
+    Checked {
+        present,
+        absent: facts.len() - present,
+    }
+}
+
+/// Both books as one.
+pub(crate) fn with(mut books: Books, more: Books) -> Books {
+    books.records.changes.extend(more.records.changes);
+    books.records.reads.extend(more.records.reads);
+    books.records.faults.extend(more.records.faults);
+    books.records.failures.extend(more.records.failures);
+    books.attempts.extend(more.attempts);
+    books.faults.extend(more.faults);
+    books
+}
