@@ -10,12 +10,20 @@ use object_store::ObjectStoreExt;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Longer than it takes to replace a primary: a node that asks nothing meanwhile believes the old
-/// one all the time.
-const LONG: Duration = Duration::from_secs(6);
-
+/// It is replaced sooner than the trust in it lapses: a node that asks nothing meanwhile believes it
+/// all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_primary_still_has_is_answered_by_nobody() {
+async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_long() {
+    wakes(Duration::from_secs(6)).await;
+}
+
+/// The trust in it has lapsed, and the node has had no other sign.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_shortly() {
+    wakes(Duration::from_secs(1)).await;
+}
+
+async fn wakes(trust: Duration) {
     // The others go on serving while it is replaced.
     let quick = ["--cluster-node-timeout", "1000"];
     let args = [quick, ["--cluster-require-full-coverage", "no"]].concat();
@@ -25,7 +33,7 @@ async fn what_a_primary_still_has_is_answered_by_nobody() {
     let primary = primaries.find(|primary| primary.id != home.id).unwrap();
 
     let bare = stocked().await;
-    let config = config_at(cluster.url()).with_trust(LONG);
+    let config = config_at(cluster.url()).with_trust(trust);
     let deleter = config.clone().with_timeout(Duration::from_millis(100));
     let (deleter, idle) = (node_with(&bare, deleter), node_with(&bare, config));
     let is_there = |i: &u32| cluster.primary_of(&hash(&digest(*i))).id == primary.id;
@@ -38,7 +46,7 @@ async fn what_a_primary_still_has_is_answered_by_nobody() {
         }
     }
     // They know each other, and wait for acknowledgements alone.
-    sleep(LONG + LONG / 10).await;
+    sleep(trust + trust / 10).await;
     let stopped = Instant::now();
     cluster.servers[primary.server].signal(Signal::Stop);
     cluster.failed_over_from(&primary).await;
