@@ -22,6 +22,8 @@ use tokio::time::sleep;
 const NODES: usize = 3;
 /// How long all is well at a time.
 const CALM: Duration = Duration::from_millis(2500);
+/// How long a primary goes on that nobody follows: less than it takes to be missed.
+const UNHEARD: Duration = Duration::from_secs(1);
 /// The longest that any answer may take, when the store takes up to four pauses for it.
 const LONGEST: Duration = Duration::from_secs(6);
 /// How long nodes may take to do again all that they did.
@@ -197,14 +199,20 @@ async fn a_sentinels_primary_is_told_to_hand_over() {
     work.ends().await;
 }
 
-/// A primary that has not the home of the nodes, and then the one that has it.
+/// A primary that has not the home of the nodes, and then the one that has it. What they do in their
+/// last moments the replicas do not hear.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn primaries_of_a_cluster_die() {
     let mut cluster = RedisCluster::start().await;
     let mut work = Work::start("primaries of a cluster die", &cluster.url()).await;
     for (failing, what) in [(away(&cluster), "a primary"), (home(&cluster), "the home")] {
+        let replica = cluster.replica_of(&failing).server;
         let begin = now();
+        cluster.servers[replica].signal(Signal::Stop);
+        cluster.servers[failing.server].cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+        sleep(UNHEARD).await;
         cluster.servers[failing.server].kill();
+        cluster.servers[replica].signal(Signal::Cont);
         cluster.failed_over_from(&failing).await;
         work.notes(begin, &format!("{what} died, until another was one"));
         work.recovers(&format!("after {what} died")).await;

@@ -117,7 +117,9 @@ fn files_that_do_not_hold_what_they_should_are_refused_at_once() {
             };
             let url = format!("{scheme}://:pa55w0rd@127.0.0.1:1{end}?{query}");
             let refused = RedisCache::new(RedisConfig::new(url));
-            let refused = refused.expect_err(&query);
+            let Err(refused) = refused else {
+                panic!("taken: {scheme} with {query}");
+            };
             let reason = reason(&refused);
             names(&reason, &["redis url"], &["pa55w0rd"]);
             if query.contains("nowhere") {

@@ -13,9 +13,10 @@ use object_store::ObjectStoreExt;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Longer than it takes to replace a primary: a node that asks nothing meanwhile believes the old
-/// one all the time.
+/// Longer than it takes to replace a primary.
 const LONG: Duration = Duration::from_secs(6);
+/// Not so long.
+const SHORT: Duration = Duration::from_secs(1);
 
 struct World {
     cluster: RedisCluster,
@@ -28,7 +29,7 @@ struct World {
 }
 
 impl World {
-    async fn start() -> Self {
+    async fn start(trust: Duration) -> Self {
         // The others go on serving while it is replaced.
         let quick = ["--cluster-node-timeout", "1000"];
         let args = [quick, ["--cluster-require-full-coverage", "no"]].concat();
@@ -38,7 +39,7 @@ impl World {
         let primary = primaries.find(|primary| primary.id != home.id).unwrap();
 
         let bare = stocked().await;
-        let config = config_at(cluster.url()).with_trust(LONG);
+        let config = config_at(cluster.url()).with_trust(trust);
         let deleter = config.clone().with_timeout(Duration::from_millis(100));
         let (deleter, idle) = (node_with(&bare, deleter), node_with(&bare, config));
         let is_there = |i: &u32| cluster.primary_of(&hash(&digest(*i))).id == primary.id;
@@ -50,7 +51,7 @@ impl World {
             }
         }
         // They know each other, and wait for acknowledgements alone.
-        sleep(LONG + LONG / 10).await;
+        sleep(trust + trust / 10).await;
         Self {
             cluster,
             primary,
@@ -69,9 +70,20 @@ impl World {
     }
 }
 
+/// A node that asks nothing meanwhile believes the primary all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_primary_still_has_is_answered_by_nobody() {
-    let world = World::start().await;
+async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_long() {
+    wakes(LONG).await;
+}
+
+/// The trust in it has lapsed, and the node has had no other sign.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_shortly() {
+    wakes(SHORT).await;
+}
+
+async fn wakes(trust: Duration) {
+    let world = World::start(trust).await;
     let blob = world.blob;
     let stopped = world.replace_primary().await;
     let World {
@@ -98,7 +110,7 @@ async fn what_a_primary_still_has_is_answered_by_nobody() {
 /// It wakes while the delete waits for those who believe it, and one of them keeps what it says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_primary_has_told_meanwhile_is_forgotten() {
-    let world = World::start().await;
+    let world = World::start(LONG).await;
     let blob = world.blob;
     let stopped = world.replace_primary().await;
     let World {
