@@ -17,6 +17,7 @@ pub mod guarded;
 pub mod history;
 pub mod http;
 pub mod image;
+pub mod metrics;
 pub mod minio;
 pub mod nodes;
 pub mod proxy;
@@ -26,6 +27,7 @@ pub mod registry;
 pub mod server;
 pub mod skopeo;
 pub mod tools;
+pub mod trouble;
 pub mod world;
 
 pub use skopeo::skopeo;
