@@ -18,6 +18,7 @@ pub mod guarded;
 pub mod history;
 pub mod http;
 pub mod image;
+pub mod metrics;
 pub mod minio;
 pub mod nodes;
 pub mod proxy;
@@ -29,6 +30,7 @@ pub mod server;
 pub mod skopeo;
 pub mod tls;
 pub mod tools;
+pub mod trouble;
 pub mod world;
 
 pub use skopeo::skopeo;
