@@ -1,8 +1,8 @@
 //! Doors for `fuzz/`: what reads bytes from outside, and has no public name.
 #![allow(missing_docs, clippy::missing_panics_doc, clippy::unwrap_used)]
 
+use super::announce::read_roll;
 use super::fields::{self, StoredPath};
-use super::session::read_roll;
 use crate::coherence::Coherence;
 use crate::coherence::message::Message;
 use crate::coherence::peers::{Heard, MOST_TRUST, Peers, Term};
