@@ -365,7 +365,6 @@ async fn evicted_leases_and_fences_let_nothing_stale_through() {
         readers: 4,
         changers: 2,
         has_quiet: false,
-        is_mostly_gone: false,
     };
     let traffic = Traffic::start(&cluster.nodes, &cluster.store, &history, 1, load).await;
     let end = Instant::now() + TIME;

@@ -96,6 +96,5 @@ fn load(seed: u64) -> Load {
         readers,
         changers,
         has_quiet,
-        is_mostly_gone: false,
     }
 }

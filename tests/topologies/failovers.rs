@@ -52,7 +52,6 @@ impl Work {
             readers: 3,
             changers: 2,
             has_quiet: false,
-            is_mostly_gone: true,
         };
         let history = History::default();
         let traffic = Traffic::start(&nodes, &store, &history, seed, load).await;

@@ -27,8 +27,6 @@ pub struct Load {
     /// Whether the first node changes nothing and is asked only what it may have in memory: it can
     /// be without Redis for long and not notice.
     pub has_quiet: bool,
-    /// Whether what is deleted mostly stays so for a while, and is soon deleted again.
-    pub is_mostly_gone: bool,
 }
 
 /// Operations on all nodes, until they are told to stop.
@@ -41,7 +39,6 @@ pub struct Traffic {
 /// One who asks one node after the other, or always the same.
 struct Worker {
     shared: Arc<Shared>,
-    is_mostly_gone: bool,
     random: fastrand::Rng,
     node: usize,
 }
@@ -70,7 +67,6 @@ impl Traffic {
         let mut seeds = fastrand::Rng::with_seed(seed);
         let mut worker = |node| Worker {
             shared: Arc::clone(&shared),
-            is_mostly_gone: load.is_mostly_gone,
             random: seeds.fork(),
             node,
         };
@@ -169,7 +165,7 @@ impl Worker {
     }
 
     /// Mostly there is what is asked for, and in memory: what is deleted is soon put again, and then
-    /// left alone for a while. Or the other way round.
+    /// left alone for a while.
     async fn changes(mut self) {
         while !self.shared.is_over() {
             let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
@@ -181,21 +177,13 @@ impl Worker {
                 _ if is_blob => self.delete_blob(blob).await,
                 _ => self.unlink(repository, blob).await,
             }
-            let (short, long) = (0..20, 50..600);
-            match self.is_mostly_gone {
-                true => self.sleep(200..900, short).await,
-                false => self.sleep(short, long).await,
-            }
+            self.sleep(0..20, 50..600).await;
             match self.random.u32(..8) {
                 _ if is_blob => self.put_blob(blob).await,
                 0 => self.mount(repository, blob).await,
                 _ => self.link(repository, blob).await,
             }
-            let (short, long) = (0..20, 50..400);
-            match self.is_mostly_gone {
-                true => self.sleep(100..200, short).await,
-                false => self.sleep(long, short).await,
-            }
+            self.sleep(50..400, 0..20).await;
         }
     }
 
