@@ -72,6 +72,22 @@ enum Unanswered {
     Unreachable,
 }
 
+/// Why an address is refused, without what was found in it: that may be a secret in a wrong place.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct BadAddress(String);
+
+impl From<RedisError> for BadAddress {
+    fn from(error: RedisError) -> Self {
+        let text = error.to_string();
+        let why = match error.detail() {
+            Some(detail) => text.strip_suffix(detail).unwrap_or("it cannot be one"),
+            None => &text,
+        };
+        Self(why.trim_end_matches([':', ' ']).to_owned())
+    }
+}
+
 pub(super) fn failed(
     operation: &'static str,
     source: impl std::error::Error + Send + Sync + 'static,
@@ -85,10 +101,9 @@ pub(super) fn failed(
 
 impl Connection {
     pub(super) fn new(config: &RedisConfig) -> Result<Self, Error> {
-        // The source says what is wrong with the address, without the address.
-        let setting = |source: RedisError| Error::Setting {
+        let setting = |error: RedisError| Error::Setting {
             setting: "redis url",
-            source: Box::new(source),
+            source: Box::new(BadAddress::from(error)),
         };
         let info = config
             .url
