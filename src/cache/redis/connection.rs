@@ -59,7 +59,6 @@ struct Probed {
     greeted: Option<Greeted>,
 }
 
-<<<<<<< HEAD
 /// What is known of a node's server when its connection may be used.
 #[derive(Debug)]
 pub(super) struct Greeted {
@@ -78,59 +77,6 @@ impl Connection {
             opened: counter!("layercache_redis_breaker_opened_total"),
         });
         Self { line }
-=======
-/// Why an address is refused, without what was found in it: that may be a secret in a wrong place.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct BadAddress(String);
-
-impl From<RedisError> for BadAddress {
-    fn from(error: RedisError) -> Self {
-        let text = error.to_string();
-        let why = match error.detail() {
-            Some(detail) => text.strip_suffix(detail).unwrap_or("it cannot be one"),
-            None => &text,
-        };
-        Self(why.trim_end_matches([':', ' ']).to_owned())
-    }
-}
-
-pub(super) fn failed(
-    operation: &'static str,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::Cache {
-        tier: "redis",
-        operation,
-        source: Box::new(source),
-    }
-}
-
-impl Connection {
-    pub(super) fn new(config: &RedisConfig) -> Result<Self, Error> {
-        let setting = |error: RedisError| Error::Setting {
-            setting: "redis url",
-            source: Box::new(BadAddress::from(error)),
-        };
-        let info = config
-            .url
-            .as_str()
-            .into_connection_info()
-            .map_err(setting)?;
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(info).map_err(setting)?;
-        Ok(Self {
-            line: Arc::new(Line {
-                client,
-                deadline: config.timeout,
-                state: Mutex::new(State::Down {
-                    retry_at: Instant::now(),
-                    hopeful: true,
-                }),
-                node: None,
-            }),
-        })
->>>>>>> h4
     }
 
     /// Begins to connect where there is a runtime for it.

@@ -1,7 +1,7 @@
 //! The scripts on real servers beside what they are specified to do.
 
-use super::*;
 use super::servers::Command;
+use super::*;
 use crate::LayerInfoCache;
 use crate::cache::shared::{Facts, Leases, SharedTier};
 use crate::coherence::lease::Token;
