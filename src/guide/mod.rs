@@ -3,3 +3,7 @@
 pub mod coherence {
     #![doc = include_str!("coherence.md")]
 }
+
+pub mod redis {
+    #![doc = include_str!("redis.md")]
+}

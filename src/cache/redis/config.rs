@@ -19,8 +19,10 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// The address: `redis://[user][:password@]host[:port][/database]`, `unix:///path`, or with
-    /// feature `redis-tls` `rediss://…`. It never appears in `Debug`, errors or logs.
+    /// The address: `redis://[user][:password@]host[:port][/database]`, `unix:///path`,
+    /// `redis+sentinel://host,host/service`, `redis+cluster://host:port,host:port`, and with feature
+    /// `redis-tls` the same with `rediss`; [`guide::redis`](crate::guide::redis) has all of it. Of it only hosts
+    /// and ports are ever shown.
     pub url: String,
     /// What all keys begin with, so that several registries can share a Redis. Default: nothing,
     /// as docker/distribution has it.

@@ -75,17 +75,17 @@ use tokio::time::{Instant, sleep_until};
 /// be from before a removal. [`TieredCache`](crate::TieredCache) has them.
 ///
 /// # Cost
-/// Each operation is one round trip, except that the first member of a set takes a second one to
-/// give the set its time, and a removal takes two.
+/// Each operation is one round trip, a removal two; one more where a server does not have a script
+/// yet. In a cluster what is at several primaries is asked of them at the same time.
 ///
 /// # Failure
 /// No operation takes longer than [`RedisConfig::timeout`]. A connection is made when it is first
-/// needed and again when it is lost; a server that cannot be reached is not tried for each
-/// operation.
+/// needed and again when it is lost; a server that does not answer is left alone by all but one probe
+/// at a time.
 ///
 /// # Servers
-/// Redis 6.2 or newer, or Valkey; no cluster. It needs no module, and the commands of strings,
-/// hashes, sets, sorted sets, scripts, publishing, `INFO` and `SCAN`.
+/// Redis 6.2 or newer, or Valkey: alone, known by sentinels, or a cluster; [`guide::redis`](crate::guide::redis)
+/// says how each is reached, what it needs and what it promises.
 #[derive(Debug)]
 pub struct RedisCache {
     address: Address,

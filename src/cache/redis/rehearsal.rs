@@ -57,7 +57,7 @@ pub(super) async fn rehearse(
     pipeline.cmd("HMGET").arg(&hash).arg("path");
     pipeline.cmd("EXISTS").arg(&fence);
     pipeline.cmd("UNLINK").arg(&fence);
-    pipeline.cmd("ZREMRANGEBYSCORE").arg(&nodes).arg(0).arg(0);
+    pipeline.cmd("PERSIST").arg(&nodes);
     pipeline.cmd("SCAN").arg(0).arg("COUNT").arg(1);
     pipeline.cmd("INFO").arg("server");
     let replies: Vec<RedisResult<Value>> = pipeline
@@ -72,7 +72,7 @@ pub(super) async fn rehearse(
         "HMGET",
         "EXISTS",
         "UNLINK",
-        "ZREMRANGEBYSCORE",
+        "PERSIST",
         "SCAN",
         "INFO",
     ];

@@ -41,7 +41,7 @@ impl Shard {
     fn write(&self, tag: &str) -> Pipeline {
         let mut pipeline = Pipeline::new();
         let key = format!("{}layercache::{{{tag}}}", self.node.prefix());
-        pipeline.cmd("ZREMRANGEBYSCORE").arg(key).arg(0).arg(0);
+        pipeline.cmd("PERSIST").arg(key);
         pipeline
     }
 

@@ -4,7 +4,7 @@ use super::servers::Command;
 use super::*;
 use crate::LayerInfoCache;
 use crate::cache::shared::{Facts, Leases, SharedTier};
-use crate::coherence::lease::Token;
+use crate::coherence::lease::{Grant, Token};
 use crate::coherence::slot::Slot;
 use crate::support::redis::{Redis, Version};
 use ::redis::Cmd;
