@@ -21,7 +21,12 @@ pub(crate) struct Options {
 
     /// Where the content is: a folder, file:///folder, s3://bucket/prefix (with the usual AWS_*
     /// variables) or memory://
-    #[arg(long, env = "LAYERCACHE_STORAGE", default_value = "registry-data")]
+    #[arg(
+        long,
+        env = "LAYERCACHE_STORAGE",
+        hide_env_values = true,
+        default_value = "registry-data"
+    )]
     pub(crate) storage: String,
 
     /// A Redis to share the cache with other nodes: redis://[[user]:password@]host[:port][/database]

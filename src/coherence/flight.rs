@@ -117,11 +117,6 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
         }
     }
 
-    /// A turn for the next load, as soon as it is the caller's.
-    pub(crate) async fn turn(&self) -> Turn {
-        self.turns.take().await
-    }
-
     /// Remembers which load is under way now.
     pub(crate) fn ask(&self, key: &K) -> Ticket {
         Ticket::new(self.board().get(key).map(|flight| flight.number))
@@ -173,12 +168,14 @@ impl<K: Eq + Hash, V> Flights<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V> Departure<K, V> {
-    /// Gives the answer to all who boarded. The load goes on until this is dropped.
-    pub(crate) fn answer(&self, value: V) {
-        self.answer.send_replace(Some(value));
+impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Flights<K, V> {
+    /// A turn for the next load, as soon as it is the caller's.
+    pub(crate) async fn turn(&self) -> Turn {
+        self.turns.take().await
     }
+}
 
+impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Departure<K, V> {
     /// Returns when nobody waits for this load, and nobody can board it any more; after `patience`
     /// at the earliest.
     pub(crate) async fn forsaken(&self, patience: Duration) {
@@ -192,6 +189,13 @@ impl<K: Eq + Hash, V> Departure<K, V> {
                 return;
             }
         }
+    }
+}
+
+impl<K: Eq + Hash, V> Departure<K, V> {
+    /// Gives the answer to all who boarded. The load goes on until this is dropped.
+    pub(crate) fn answer(&self, value: V) {
+        self.answer.send_replace(Some(value));
     }
 
     /// Lets nobody board any more.

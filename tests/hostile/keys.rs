@@ -9,6 +9,7 @@ use crate::support::redis::{Redis, Version};
 use crate::{KNOWN, READ};
 use futures::future::join_all;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 const NODES: &str = "layercache::{nodes}";
 
@@ -221,7 +222,9 @@ async fn a_node_that_is_none_is_waited_for_as_any_other() {
         let time = redis.cli(&["TIME"]).lines().next().unwrap().to_owned() + "000";
         redis.cli(&["ZADD", NODES, &time, member]);
         let start = Instant::now();
-        layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+        let (repository, blob) = (layers(&nodes[0]), digest(1));
+        let unlinked = timeout(PATIENCE, repository.unlink(&blob)).await;
+        unlinked.expect("an end").unwrap();
         let (time, name) = (start.elapsed(), &member[..member.len().min(30)]);
         assert!((TRUST..TRUST * 3).contains(&time), "{name}: {time:?}");
         nobody_knows(&nodes).await;
@@ -247,6 +250,28 @@ async fn a_million_nodes_are_not_waited_for_one_by_one() {
     let time = start.elapsed();
     assert!((TRUST..TRUST * 3).contains(&time), "{time:?}");
     nobody_knows(&nodes).await;
+}
+
+/// Of more than are read nobody knows whom it leaves out: here one that may trust its memory.
+#[tokio::test]
+async fn one_who_stands_behind_a_crowd_is_waited_for() {
+    let (redis, bare) = world(Version::Redis).await;
+    let nodes = [(); 2].map(|()| node(&bare, &redis));
+    tokio::time::sleep(SETTLED).await;
+    let crowd = "local now = redis.call('TIME')
+        now = now[1] * 1000 + math.floor(now[2] / 1000)
+        for i = 1, 5000 do redis.call('ZADD', KEYS[1], now, i .. ':1') end
+        redis.call('ZADD', KEYS[1], now + 1000, '5000:600')";
+    for _ in 0..5 {
+        until_in_memory(&nodes[0], &digest(1)).await;
+        redis.cli(&["EVAL", crowd, "1", NODES]);
+        // None of the crowd is waited for: it trusts for a millisecond.
+        let start = Instant::now();
+        layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+        let time = start.elapsed();
+        assert!(time >= TRUST, "{time:?}");
+        layers(&nodes[0]).link(&digest(1)).await.unwrap();
+    }
 }
 
 /// Two numbers of forty digits.

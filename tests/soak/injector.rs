@@ -38,7 +38,11 @@ impl<'a> Injector<'a> {
                 if !is_first && Instant::now() >= end {
                     break;
                 }
-                self.pause(300, 2500).await;
+                // Sometimes long enough that nothing of the last one is left.
+                match self.random.u32(..4) {
+                    0 if !is_first => self.pause(6000, 12_000).await,
+                    _ => self.pause(300, 2500).await,
+                }
                 match self.random.u32(..3) {
                     0 if !is_first => self.two(kind).await,
                     _ if kind.is_of_s3() => self.break_s3(kind).await,

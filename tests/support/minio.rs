@@ -46,8 +46,13 @@ impl Minio {
     pub async fn start() -> Self {
         match env::var("LAYERCACHE_TEST_S3_ENDPOINT") {
             Ok(endpoint) => Self::theirs(endpoint).await,
-            Err(_) => Self::ours().await,
+            Err(_) => Self::ours(PASSWORD).await,
         }
+    }
+
+    /// One of our own, whatever the environment names, with this secret key.
+    pub async fn start_with_password(password: &str) -> Self {
+        Self::ours(password).await
     }
 
     /// One for all tests that run at the moment; it ends with the last of them.
@@ -65,7 +70,7 @@ impl Minio {
         minio
     }
 
-    async fn ours() -> Self {
+    async fn ours(password: &str) -> Self {
         let program = require("minio");
         let folder = tempfile::tempdir().expect("a folder for MinIO");
         let command = |port| {
@@ -76,7 +81,7 @@ impl Minio {
                 .args(["--address", &format!("127.0.0.1:{port}")])
                 .args(["--console-address", &format!("127.0.0.1:{}", free_port())])
                 .env("MINIO_ROOT_USER", USER)
-                .env("MINIO_ROOT_PASSWORD", PASSWORD)
+                .env("MINIO_ROOT_PASSWORD", password)
                 .env("MINIO_BROWSER", "off")
                 // No look-out for a newer release.
                 .env("MINIO_UPDATE", "off");
@@ -89,7 +94,7 @@ impl Minio {
         Self {
             endpoint,
             user: USER.to_owned(),
-            password: PASSWORD.to_owned(),
+            password: password.to_owned(),
             region: "us-east-1".to_owned(),
             kind: Kind::Ours {
                 server,

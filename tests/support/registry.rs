@@ -62,7 +62,10 @@ impl Registry {
 
 /// Cargo tells a test where binaries are, but not where examples are: beside the folder of the
 /// test's own.
-fn program() -> PathBuf {
+///
+/// # Panics
+/// If it is missing.
+pub fn program() -> PathBuf {
     let test = env::current_exe().expect("the path of this test");
     let folder = test.ancestors().nth(2).expect("the folder of the profile");
     let program = folder.join("examples/registry");

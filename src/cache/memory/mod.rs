@@ -301,6 +301,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn memberships_that_make_room_for_others_are_counted() {
+        let make = || MemoryCache::new(MemoryConfig::default());
+        let (cache, hits) = crate::metrics::counted(make);
+        for i in 0..1030 {
+            let link = Link::layer(format!("r{i}").parse().unwrap(), DIGEST);
+            cache.add(&link).await.unwrap();
+        }
+        assert_eq!(hits("memberships"), 6);
+    }
+
+    #[tokio::test]
     async fn an_empty_meta_is_believed_of_the_empty_blob_only() {
         let cache = MemoryCache::new(MemoryConfig::default());
         let empty = LayerMeta::new("a/data", 0).unwrap();

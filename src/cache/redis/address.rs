@@ -51,7 +51,7 @@ enum Kept {
     InCluster,
 }
 
-/// Why an address is none. Says nothing of user and password.
+/// Why an address is none. Repeats nothing of it: that may be a secret in a wrong place.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AddressError {
     #[error(
@@ -60,13 +60,13 @@ pub(super) enum AddressError {
     )]
     Scheme,
     #[error("{0}")]
-    Redis(#[from] RedisError),
+    Redis(String),
     #[error("the address names no sentinel's service: redis+sentinel://host:26379/service")]
     NoService,
-    #[error("a cluster has one database only, number 0; leave `/{0}` out")]
-    Database(String),
-    #[error("the address has a parameter `{0}` that means nothing here; {1}")]
-    Parameter(String, &'static str),
+    #[error("a cluster has one database only, number 0; leave out what stands behind its hosts")]
+    Database,
+    #[error("the address has a parameter that means nothing here; {0}")]
+    Parameter(&'static str),
     #[error("`cert` and `key` go together: the client's certificate and its key, both PEM")]
     HalfClient,
     #[error("`{parameter}` names a file that cannot be read: {source}")]
@@ -79,6 +79,17 @@ pub(super) enum AddressError {
     #[error("TLS needs the crate's feature `redis-tls`")]
     #[cfg_attr(feature = "redis-tls", allow(dead_code, reason = "it is on"))]
     NoTls,
+}
+
+impl From<RedisError> for AddressError {
+    fn from(error: RedisError) -> Self {
+        let text = error.to_string();
+        let why = match error.detail() {
+            Some(detail) => text.strip_suffix(detail).unwrap_or("it cannot be one"),
+            None => &text,
+        };
+        Self::Redis(why.trim_end_matches([':', ' ']).to_owned())
+    }
 }
 
 /// What stands behind the `?`.
@@ -143,7 +154,7 @@ impl Address {
             }
             Kept::InCluster => {
                 if !matches!(path, "" | "0") {
-                    return Err(AddressError::Database(path.to_owned()));
+                    return Err(AddressError::Database);
                 }
                 let seeds: Result<_, _> = hosts
                     .split(',')
@@ -174,13 +185,13 @@ impl Parameters {
                 ("key", true, _) => &mut parameters.key,
                 ("sentinel_user", _, true) => &mut parameters.sentinel_user,
                 ("sentinel_password", _, true) => &mut parameters.sentinel_password,
-                (_, true, false) => return unknown(&name, "known are `ca`, `cert` and `key`"),
+                (_, true, false) => return unknown("known are `ca`, `cert` and `key`"),
                 (_, _, true) => {
                     let known = "known are `sentinel_user`, `sentinel_password`, and with rediss \
                                  `ca`, `cert` and `key`";
-                    return unknown(&name, known);
+                    return unknown(known);
                 }
-                (_, false, false) => return unknown(&name, "certificates are for rediss://"),
+                (_, false, false) => return unknown("certificates are for rediss://"),
             };
             *place = Some(value.into_owned());
         }
@@ -226,8 +237,8 @@ impl Parameters {
     }
 }
 
-fn unknown<T>(name: &str, known: &'static str) -> Result<T, AddressError> {
-    Err(AddressError::Parameter(name.to_owned(), known))
+const fn unknown<T>(known: &'static str) -> Result<T, AddressError> {
+    Err(AddressError::Parameter(known))
 }
 
 impl Server {
@@ -357,12 +368,12 @@ mod tests {
             ("redis://:secret@cache:port", "URL"),
             ("redis://:secret@cache/main", "database"),
             ("redis+sentinel://:secret@a,b", "service"),
-            ("redis+cluster://:secret@a/1", "database"),
+            ("redis+cluster://:secret@a/secret", "database"),
             (
                 "redis://:secret@a?ca=/secret",
                 "certificates are for rediss://",
             ),
-            ("redis+sentinel://:secret@a/m?who=secret", "`who`"),
+            ("redis+sentinel://:secret@a/m?secret=secret", "known are"),
         ] {
             let error = match Address::parse(url) {
                 Err(error) => error.to_string(),

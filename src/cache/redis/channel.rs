@@ -202,6 +202,7 @@ mod tests {
     use super::*;
 
     use crate::coherence::peers::Seen;
+    use tokio::time::timeout;
 
     const BORN: u64 = 5;
     const TRUST: Duration = Duration::from_secs(2);
@@ -280,6 +281,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_flood_of_acknowledgements_is_bounded_and_waited_out() {
+        let coherence = Arc::new(Coherence::among_others());
+        let make = || Channel::new("", coherence, TERM);
+        let ((channel, _owed), hits) = crate::metrics::counted(make);
+        channel.connected(1);
+        let waiting = channel.wait_for(7);
+        for from in (0..MOST_ACKS as u64 + 10).chain([u64::MAX]) {
+            channel.push(1, &message(&Message::Acknowledge { from, id: 7 }));
+        }
+        assert_eq!(
+            (waiting.heard.len(), hits("acknowledgements")),
+            (MOST_ACKS, 11)
+        );
+        let time = time_of(waiting, roll(&channel, &[u64::MAX])).await;
+        assert_eq!(time, TRUST + MARGIN);
+        let names = Vec::new();
+        for id in 0..MOST_ACKS as u64 + 5 {
+            let names = names.clone();
+            channel.push(
+                1,
+                &message(&Message::Invalidate {
+                    from: 9,
+                    id: id + 1,
+                    names,
+                }),
+            );
+        }
+        assert_eq!(hits("acknowledgements"), 16);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_who_trusts_longer_is_waited_for_longer() {
         let (channel, _owed) = settled().await;
         let mut roll = roll(&channel, &[20]);
@@ -293,7 +325,8 @@ mod tests {
         let (channel, _owed) = settled().await;
         let mut bent = roll(&channel, &[20]);
         bent.nodes[0].trust = Duration::from_millis(u64::MAX);
-        let time = time_of(channel.wait_for(7), bent).await;
+        let time = timeout(TRUST * 4, time_of(channel.wait_for(7), bent)).await;
+        let time = time.expect("an end");
         assert_eq!(time, TRUST + MARGIN);
         let steady = Roll {
             time: roll(&channel, &[]).time + time.as_millis() as u64,

@@ -1,12 +1,12 @@
 //! Doors for `fuzz/`: what reads bytes from outside, and has no public name.
 #![allow(missing_docs, clippy::missing_panics_doc, clippy::unwrap_used)]
 
+use super::announce::read_roll;
 use super::fields::{self, StoredPath};
-use super::session::read_roll;
 use crate::coherence::Coherence;
 use crate::coherence::message::Message;
 use crate::coherence::peers::{Heard, MOST_TRUST, Peers, Term};
-use crate::netstring::is_line;
+use crate::netstring::{is_line, is_pairs};
 use crate::{Digest, LayerMeta};
 use ::redis::Value;
 use object_store::ObjectMeta;
@@ -59,6 +59,7 @@ pub fn fields(mut bytes: &[u8]) {
     };
     assert_ne!(path(), StoredPath::None);
     assert!(path() == StoredPath::Any || meta.path() == PATH);
+    assert!(path() == StoredPath::Any || meta.attributes().is_none_or(is_pairs));
     assert_eq!(meta.length() == 0, mode & 4 != 0);
     assert!(
         [meta.e_tag(), meta.version()]

@@ -3,21 +3,19 @@
 
 use super::about::{About, Identity};
 use super::address::Server;
+use super::announce::ANNOUNCE;
 use super::channel::Channel;
 use super::connection::{Connection, Greeted, Line};
 use super::purge::Record;
 use super::rehearsal::rehearse;
 use super::route::Route;
 use super::scripts::Source;
-use super::trouble::{Trouble, failed};
-use crate::Error;
+use super::trouble::Trouble;
 use crate::coherence::Coherence;
-use crate::coherence::message::{MOST_NAMES, Message};
-use crate::coherence::peers::{Roll, Seen, Term};
+use crate::coherence::message::Message;
+use crate::coherence::peers::Term;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use ::redis::{Pipeline, RedisResult, Value};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -27,17 +25,13 @@ use tokio::time::{Instant, sleep};
 /// How many heartbeats are sent within the time of one: all but one may be lost.
 const BEATS: u32 = 4;
 
-/// For how many times its trust a node tries to publish a message before its change counts as
-/// unconfirmed.
-const PATIENCE: u32 = 3;
-
 /// The scripts of the channel. Their keys are of one slot.
 #[derive(Debug)]
 pub(super) struct Scripts {
     /// `nodes private-channel | node keep message born` → which set of nodes it is, and the time.
     heartbeat: Source,
     /// `nodes shared-channel | message…` → the same, and who was seen when.
-    announce: Source,
+    pub(super) announce: Source,
 }
 
 /// How long a node that is not seen stays in the set, at least.
@@ -64,18 +58,6 @@ redis.call('PUBLISH', KEYS[2], ARGV[3])
 return {born, now}
 ";
 
-/// The nodes are read after the message was published: one that appears later hears it. Of a set that
-/// is none, or larger than any that nodes make, it is not known who is in it.
-const ANNOUNCE: &str = "
-for i = 1, #ARGV do redis.call('PUBLISH', KEYS[2], ARGV[i]) end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local names = redis.pcall('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf', 'LIMIT', 0, 2)
-local nodes = redis.pcall('ZRANGEBYSCORE', KEYS[1], 0, '(+inf', 'WITHSCORES', 'LIMIT', 0, 4096)
-if nodes.err or #names ~= 1 or #nodes == 8192 then return {'', now, {}} end
-return {names[1], now, nodes}
-";
-
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
@@ -90,7 +72,7 @@ impl Scripts {
 pub(super) struct Node {
     pub(super) channel: Arc<Channel>,
     prefix: String,
-    scripts: Scripts,
+    pub(super) scripts: Scripts,
     /// The server that this node was connected to last.
     last: Mutex<Option<Identity>>,
     /// What was said of the servers already.
@@ -336,102 +318,17 @@ impl Node {
             let _ = Connection::of(line).run("acknowledge", &mut pipeline).await;
         }
     }
-
-    /// Publishes messages that make all nodes forget. What it returns is over when nobody can answer
-    /// from before.
-    pub(super) async fn publish(
-        &self,
-        connection: &Connection,
-        what: Forget<'_>,
-    ) -> Result<BoxFuture<'static, ()>, Error> {
-        let id = fastrand::u64(..);
-        let waiting = self.channel.wait_for(id);
-        let messages = self.messages(what, id);
-        let give_up = Instant::now() + self.channel.term().trust * PATIENCE;
-        let (roll, published) = loop {
-            match self.send(connection, &messages).await {
-                Ok(roll) => break (roll, Instant::now()),
-                Err(error) if Instant::now() > give_up => return Err(error),
-                Err(_) => sleep(self.pause() / 10).await,
-            }
-        };
-        Ok(waiting.over(roll, published).boxed())
-    }
-
-    /// Publishes the same, and waits for nobody.
-    pub(super) async fn mention(
-        &self,
-        connection: &Connection,
-        what: Forget<'_>,
-    ) -> Result<(), Error> {
-        self.send(connection, &self.messages(what, 0)).await?;
-        Ok(())
-    }
-
-    /// The last one carries the id: who acknowledges it has heard all.
-    fn messages(&self, what: Forget<'_>, id: u64) -> Vec<Vec<u8>> {
-        let from = self.channel.node;
-        match what {
-            Forget::Everything => vec![Message::Flush { from, id }.write()],
-            Forget::Names(names) => {
-                let chunks = names.chunks(MOST_NAMES);
-                let last = chunks.len() - 1;
-                let message = |(i, names): (usize, &[u64])| Message::Invalidate {
-                    from,
-                    id: if i == last { id } else { 0 },
-                    names: names.to_vec(),
-                };
-                chunks
-                    .enumerate()
-                    .map(|chunk| message(chunk).write())
-                    .collect()
-            }
-        }
-    }
-
-    async fn send(&self, connection: &Connection, messages: &[Vec<u8>]) -> Result<Roll, Error> {
-        let mut last = None;
-        for command in [Command::Hash, Command::Text] {
-            let mut pipeline = Pipeline::new();
-            let script = command.push(&mut pipeline, &self.scripts.announce);
-            script
-                .arg(2)
-                .arg(self.channel.nodes_key())
-                .arg(self.channel.shared_name())
-                .arg(messages);
-            match connection.run("announce", &mut pipeline).await?.pop() {
-                Some(Ok(reply)) => {
-                    return read_roll(&reply).ok_or_else(|| {
-                        let odd = RedisError::from((ErrorKind::UnexpectedReturnType, "no roll"));
-                        failed("announce", odd)
-                    });
-                }
-                Some(Err(error)) => last = Some(error),
-                None => {}
-            }
-        }
-        let nothing = || RedisError::from((ErrorKind::UnexpectedReturnType, "no answer"));
-        Err(failed("announce", last.unwrap_or_else(nothing)))
-    }
-}
-
-/// What is to be forgotten.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Forget<'a> {
-    Everything,
-    /// Never empty.
-    Names(&'a [u64]),
 }
 
 /// How a script is called.
 #[derive(Debug, Clone, Copy)]
-enum Command {
+pub(super) enum Command {
     Hash,
     Text,
 }
 
 impl Command {
-    fn push<'a>(self, pipeline: &'a mut Pipeline, script: &Source) -> &'a mut Pipeline {
+    pub(super) fn push<'a>(self, pipeline: &'a mut Pipeline, script: &Source) -> &'a mut Pipeline {
         match self {
             Self::Hash => pipeline.cmd("EVALSHA").arg(&script.hash),
             Self::Text => pipeline.cmd("EVAL").arg(&script.text),
@@ -446,38 +343,11 @@ fn is_elsewhere(reply: &RedisResult<Value>) -> bool {
         .is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
 }
 
-pub(super) fn read_roll(reply: &Value) -> Option<Roll> {
-    let Value::Array(reply) = reply else {
-        return None;
-    };
-    let [born, Value::Int(time), Value::Array(nodes)] = reply.as_slice() else {
-        return None;
-    };
-    let (pairs, _) = nodes.as_chunks::<2>();
-    let nodes: Option<Vec<_>> = pairs.iter().map(seen).collect();
-    Some(Roll {
-        // Where it is not known who is there, it is no set that we know.
-        born: number(born).filter(|_| nodes.is_some()).unwrap_or(0),
-        time: u64::try_from(*time).ok()?,
-        nodes: nodes.unwrap_or_default(),
-    })
-}
-
-/// A member of the set of nodes, and when it was seen.
-fn seen([member, time]: &[Value; 2]) -> Option<Seen> {
-    let (node, trust) = text(member)?.split_once(':')?;
-    Some(Seen {
-        node: node.parse().ok()?,
-        trust: Duration::from_millis(trust.parse().ok()?),
-        time: number(time)?,
-    })
-}
-
-fn number(value: &Value) -> Option<u64> {
+pub(super) fn number(value: &Value) -> Option<u64> {
     text(value)?.parse().ok()
 }
 
-fn text(value: &Value) -> Option<&str> {
+pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(text) => std::str::from_utf8(text).ok(),
         _ => None,

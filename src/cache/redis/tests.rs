@@ -1,7 +1,10 @@
 //! The scripts on real servers beside what they are specified to do.
 
+use super::servers::Command;
 use super::*;
 use crate::LayerInfoCache;
+use crate::cache::shared::{Facts, Leases, SharedTier};
+use crate::coherence::lease::Token;
 use crate::coherence::slot::Slot;
 use crate::support::redis::{Redis, Version};
 use ::redis::Cmd;

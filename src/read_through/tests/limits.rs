@@ -5,6 +5,7 @@ use super::*;
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::{Grant, Token};
 use crate::link::Key;
+use crate::metrics::counted;
 use futures::FutureExt;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -235,20 +236,41 @@ async fn a_permit_that_is_dropped_blocks_nobody() {
     );
 }
 
-/// Anybody can ask for what is not there, also while Redis is away.
+fn nth(i: u32) -> Digest {
+    let mut hash = [9; 32];
+    hash[..4].copy_from_slice(&i.to_be_bytes());
+    Digest::Sha256(hash)
+}
+
 #[tokio::test(start_paused = true)]
-async fn what_the_backend_denies_while_redis_is_away_never_empties_redis() {
-    let world = world(true);
+async fn more_changes_than_can_be_remembered_empty_redis_and_show() {
+    let (world, hits) = counted(|| world_with(true, ChangePolicy::BestEffort));
     world.backend.put(&world.link, 5);
     world.stat().await;
     world.settled().await;
     world.shared.fails.store(true, Ordering::SeqCst);
-    for i in 0..20_000u32 {
-        let mut hash = [9; 32];
-        hash[..4].copy_from_slice(&i.to_be_bytes());
-        let question = Question::Meta(Digest::Sha256(hash));
-        world.core.heal_if_held(&question).await;
+    let keys = (0..=10_000).map(|i| Key::Meta(nth(i))).collect();
+    let call = async { ((), crate::coherence::change::Outcome::Over) };
+    world.core.change(keys, call).await.unwrap();
+    assert_eq!(hits("journal"), 1);
+    world.shared.fails.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.shared.has(&world.link), (false, false));
+}
+
+/// Anybody can ask for what is not there, also while Redis is away.
+#[tokio::test(start_paused = true)]
+async fn what_the_backend_denies_while_redis_is_away_never_empties_redis() {
+    let (world, hits) = counted(|| world(true));
+    world.backend.put(&world.link, 5);
+    world.stat().await;
+    world.settled().await;
+    world.shared.fails.store(true, Ordering::SeqCst);
+    assert_eq!(hits("journal"), 0);
+    for i in 0..20_000 {
+        world.core.heal_if_held(&Question::Meta(nth(i))).await;
     }
+    assert!(hits("journal") > 0);
     world.shared.fails.store(false, Ordering::SeqCst);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(world.shared.has(&world.link), (true, true));
