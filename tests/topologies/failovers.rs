@@ -22,8 +22,6 @@ use tokio::time::sleep;
 const NODES: usize = 3;
 /// How long all is well at a time.
 const CALM: Duration = Duration::from_millis(2500);
-/// How long a primary goes on that nobody follows: less than it takes to be missed.
-const UNHEARD: Duration = Duration::from_secs(1);
 /// The longest that any answer may take, when the store takes up to four pauses for it.
 const LONGEST: Duration = Duration::from_secs(6);
 /// How long nodes may take to do again all that they did.
@@ -163,6 +161,7 @@ async fn a_sentinels_primary_freezes_and_wakes() {
     work.notes(begin, "the primary stood still, until another was one");
     work.recovers("after the failover").await;
     let begin = now();
+    work.traffic.unlink_all(1).await;
     watched.servers[0].signal(Signal::Cont);
     watched.follows(0).await;
     work.notes(begin, "the old primary woke, until it followed the new one");
@@ -177,6 +176,7 @@ async fn a_sentinels_primary_wakes_as_soon_as_it_is_none() {
     let begin = now();
     watched.servers[0].signal(Signal::Stop);
     watched.failed_over_from(0).await;
+    work.traffic.unlink_all(1).await;
     watched.servers[0].signal(Signal::Cont);
     work.notes(begin, "the primary stood still, until another was one");
     sleep(CALM).await;
@@ -210,7 +210,7 @@ async fn primaries_of_a_cluster_die() {
         let begin = now();
         cluster.servers[replica].signal(Signal::Stop);
         cluster.servers[failing.server].cli(&["CLIENT", "KILL", "TYPE", "replica"]);
-        sleep(UNHEARD).await;
+        work.traffic.unlink_all(0).await;
         cluster.servers[failing.server].kill();
         cluster.servers[replica].signal(Signal::Cont);
         cluster.failed_over_from(&failing).await;
@@ -230,7 +230,7 @@ async fn primaries_of_a_cluster_freeze_and_wake() {
         let begin = now();
         cluster.servers[failing.server].signal(Signal::Stop);
         cluster.failed_over_from(&failing).await;
-        sleep(CALM / 4).await;
+        work.traffic.unlink_all(1).await;
         cluster.servers[failing.server].signal(Signal::Cont);
         work.notes(begin, &format!("{what} stood still, and another is one"));
         sleep(CALM).await;

@@ -100,6 +100,22 @@ impl Traffic {
         }
     }
 
+    /// Takes all links away through one node, all at once, beside what else is done.
+    pub async fn unlink_all(&self, node: usize) {
+        let shared = &self.shared;
+        let unlink = |repository: u32, blob: u32| async move {
+            let (begin, of, asked) = (now(), shared.repository(node, repository), digest(blob));
+            let ended = Ended::from(of.unlink(&asked).await);
+            let fact = Fact::Link(repository, blob);
+            let what = "unlink_all";
+            shared.changed(node, fact, false, begin, ended, what).await;
+        };
+        let links = (0..REPOSITORIES).flat_map(|repository| {
+            (0..shared.slots()).map(move |slot| unlink(repository, shared.blob(slot)))
+        });
+        join_all(links).await;
+    }
+
     /// Stops, and waits for what is under way.
     pub async fn stop(self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
