@@ -48,11 +48,13 @@ pub mod layout;
 mod link;
 mod meta;
 mod metrics;
+mod netstring;
 mod read_through;
 mod registry;
 mod repository;
 mod status;
 mod store;
+mod turns;
 
 pub use cache::{LayerInfoCache, MemoryCache, MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
@@ -69,6 +71,12 @@ pub use registry::{Blobs, Registry, Repository};
 pub use repository::{RepositoryName, RepositoryNameError};
 pub use status::{Answer, CachePolicy, CacheStatus, Freshness};
 pub use store::{CachedStore, CachedStoreBuilder, StoreBackend};
+pub use turns::Limits;
+
+/// What the targets in `fuzz/` cannot reach otherwise. Not there in any other build.
+#[cfg(all(fuzzing, feature = "redis"))]
+#[doc(hidden)]
+pub use cache::redis::fuzzing;
 
 /// The servers that tests start, as the integration tests do.
 #[cfg(all(test, feature = "redis"))]
@@ -81,6 +89,7 @@ pub use store::{CachedStore, CachedStoreBuilder, StoreBackend};
 mod support {
     pub mod redis;
     pub mod server;
+    pub mod tls;
     pub mod tools;
 }
 

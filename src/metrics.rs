@@ -69,6 +69,45 @@ impl Results {
     }
 }
 
+/// Counts how often this limit was hit.
+pub(crate) fn limit_hits(limit: &'static str) -> Counter {
+    counter!("layercache_limit_hits_total", "limit" => limit)
+}
+
+/// Values that were read from Redis and cannot be what a node wrote, by fact.
+#[cfg(feature = "redis")]
+#[derive(Debug)]
+pub(crate) struct BrokenValues {
+    pub(crate) membership: Counter,
+    pub(crate) meta: Counter,
+}
+
+#[cfg(feature = "redis")]
+impl BrokenValues {
+    pub(crate) fn new() -> Self {
+        let fact = |fact: &'static str| counter!("layercache_broken_values_total", "fact" => fact);
+        Self {
+            membership: fact("membership"),
+            meta: fact("meta"),
+        }
+    }
+}
+
+/// A cache whose metrics are its own, and how to read how often it hit a limit.
+#[cfg(test)]
+pub(crate) fn counted<T>(make: impl FnOnce() -> T) -> (T, impl Fn(&str) -> u64) {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let made = metrics::with_local_recorder(&recorder, make);
+    let hits = move |limit: &str| {
+        let text = handle.render();
+        let name = format!("layercache_limit_hits_total{{limit=\"{limit}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0, |value| value.parse().unwrap())
+    };
+    (made, hits)
+}
+
 /// What the tiers do besides answering.
 #[derive(Debug)]
 pub(crate) struct Work {

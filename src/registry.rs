@@ -2,7 +2,8 @@
 
 use crate::read_through::{Backend, LinkState, ReadThrough, WritableBackend};
 use crate::{
-    Answer, Digest, Error, Freshness, LayerMeta, Link, LinkKind, RepositoryName, TieredCache,
+    Answer, Digest, Error, Freshness, LayerMeta, Limits, Link, LinkKind, RepositoryName,
+    TieredCache,
 };
 
 /// A registry's blobs and repositories, behind a cache.
@@ -82,7 +83,12 @@ impl<B> Clone for Blobs<B> {
 impl<B: Backend> Registry<B> {
     /// A registry over a backend of one's own.
     pub fn new(backend: B, cache: TieredCache) -> Self {
-        Self::over(ReadThrough::new(backend, cache))
+        Self::with_limits(backend, cache, Limits::default())
+    }
+
+    /// The same, with other limits to what is under way in the backend at a time.
+    pub fn with_limits(backend: B, cache: TieredCache, limits: Limits) -> Self {
+        Self::over(ReadThrough::new(backend, cache, limits))
     }
 
     pub(crate) const fn over(core: ReadThrough<B>) -> Self {

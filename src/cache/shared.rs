@@ -146,6 +146,14 @@ impl Question {
 }
 
 impl Leases {
+    /// All that a question may need, with one token.
+    pub(crate) fn of_all(question: &Question, token: Token) -> Self {
+        Self {
+            member: question.link().map(|_| token),
+            meta: question.meta().map(|_| token),
+        }
+    }
+
     /// Notes which of these keys were granted.
     pub(crate) fn take(&mut self, keys: &[Key], grants: &[Grant], token: Token) {
         let granted = keys.iter().zip(grants);

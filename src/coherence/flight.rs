@@ -5,24 +5,32 @@
 //! A caller that finds one waits for its end, looks in memory again, and otherwise boards the one
 //! next load. One runs and one waits per key, however many ask; if the running one hangs, the next
 //! starts anyway.
+//!
+//! A load leaves with a turn, and has it until it ends: the table and what is under way are bounded,
+//! whoever asks for what. Where there is none its caller waits for one, which takes no place here.
 
+use crate::turns::{Turn, Turns};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// The loads that are under way, one per key.
 #[derive(Debug)]
 pub(crate) struct Flights<K, V> {
     departures: AtomicU64,
     board: Mutex<HashMap<K, Flight<V>>>,
+    turns: Turns,
 }
 
 #[derive(Debug)]
 struct Flight<V> {
     number: u64,
-    answer: watch::Receiver<Option<V>>,
+    /// No receiver: who has one waits for the load.
+    answer: Arc<watch::Sender<Option<V>>>,
 }
 
 /// What a caller does next.
@@ -34,6 +42,9 @@ pub(crate) enum Step<K: Eq + Hash, V> {
     Board(Boarded<V>),
     /// The caller is to start the load, and boards it.
     Depart(Departure<K, V>, Boarded<V>),
+    /// The caller would start the load, and there is no turn for it: wait for one, look in memory,
+    /// ask again.
+    Full,
 }
 
 /// When a caller asked: it boards only loads that leave later.
@@ -92,14 +103,17 @@ pub(crate) struct Departure<K: Eq + Hash, V> {
     flights: Arc<Flights<K, V>>,
     key: K,
     number: u64,
-    answer: watch::Sender<Option<V>>,
+    answer: Arc<watch::Sender<Option<V>>>,
+    _turn: Turn,
 }
 
 impl<K: Eq + Hash + Clone, V> Flights<K, V> {
-    pub(crate) fn new() -> Self {
+    /// A table of loads that leave when it is their turn.
+    pub(crate) fn new(turns: Turns) -> Self {
         Self {
             departures: AtomicU64::new(0),
             board: Mutex::new(HashMap::new()),
+            turns,
         }
     }
 
@@ -109,20 +123,31 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
     }
 
     /// What the caller does next. It waits for the running load at most once: the step after a
-    /// [`Step::Wait`] is another one.
-    pub(crate) fn step(self: &Arc<Self>, key: &K, ticket: &mut Ticket) -> Step<K, V> {
+    /// [`Step::Wait`] is another one. A turn that it has and does not need is given back.
+    pub(crate) fn step(
+        self: &Arc<Self>,
+        key: &K,
+        ticket: &mut Ticket,
+        turn: Option<Turn>,
+    ) -> Step<K, V> {
         let mut board = self.board();
         let latest = board.get(key);
         match (ticket.stand(latest.map(|flight| flight.number)), latest) {
-            (Stand::InTime, Some(flight)) => return Step::Board(Boarded(flight.answer.clone())),
-            (Stand::Late, Some(flight)) => return Step::Wait(Ended(flight.answer.clone())),
+            (Stand::InTime, Some(flight)) => {
+                return Step::Board(Boarded(flight.answer.subscribe()));
+            }
+            (Stand::Late, Some(flight)) => return Step::Wait(Ended(flight.answer.subscribe())),
             _ => {}
         }
+        let Some(turn) = turn.or_else(|| self.turns.try_take()) else {
+            return Step::Full;
+        };
         let (sender, receiver) = watch::channel(None);
+        let sender = Arc::new(sender);
         let number = self.departures.fetch_add(1, Ordering::Relaxed);
         let flight = Flight {
             number,
-            answer: receiver.clone(),
+            answer: Arc::clone(&sender),
         };
         board.insert(key.clone(), flight);
         let departure = Departure {
@@ -130,6 +155,7 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
             key: key.clone(),
             number,
             answer: sender,
+            _turn: turn,
         };
         Step::Depart(departure, Boarded(receiver))
     }
@@ -142,20 +168,48 @@ impl<K: Eq + Hash, V> Flights<K, V> {
     }
 }
 
+impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Flights<K, V> {
+    /// A turn for the next load, as soon as it is the caller's.
+    pub(crate) async fn turn(&self) -> Turn {
+        self.turns.take().await
+    }
+}
+
+impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Departure<K, V> {
+    /// Returns when nobody waits for this load, and nobody can board it any more; after `patience`
+    /// at the earliest.
+    pub(crate) async fn forsaken(&self, patience: Duration) {
+        sleep(patience).await;
+        loop {
+            self.answer.closed().await;
+            let mut board = self.flights.board();
+            // Those who board do so under the same lock.
+            if self.answer.receiver_count() == 0 {
+                self.take_off(&mut board);
+                return;
+            }
+        }
+    }
+}
+
 impl<K: Eq + Hash, V> Departure<K, V> {
     /// Gives the answer to all who boarded. The load goes on until this is dropped.
     pub(crate) fn answer(&self, value: V) {
         self.answer.send_replace(Some(value));
     }
-}
 
-impl<K: Eq + Hash, V> Drop for Departure<K, V> {
-    fn drop(&mut self) {
-        let mut board = self.flights.board();
+    /// Lets nobody board any more.
+    fn take_off(&self, board: &mut HashMap<K, Flight<V>>) {
         let latest = board.get(&self.key).map(|flight| flight.number);
         if latest == Some(self.number) {
             board.remove(&self.key);
         }
+    }
+}
+
+impl<K: Eq + Hash, V> Drop for Departure<K, V> {
+    fn drop(&mut self) {
+        self.take_off(&mut self.flights.board());
     }
 }
 
@@ -181,11 +235,11 @@ mod tests {
     type Table = Arc<Flights<&'static str, u32>>;
 
     fn table() -> Table {
-        Arc::new(Flights::new())
+        Arc::new(Flights::new(Turns::new("test", 2)))
     }
 
     fn depart(table: &Table, ticket: &mut Ticket) -> (Departure<&'static str, u32>, Boarded<u32>) {
-        match table.step(&"key", ticket) {
+        match table.step(&"key", ticket, None) {
             Step::Depart(departure, boarded) => (departure, boarded),
             other => panic!("{other:?}"),
         }
@@ -197,7 +251,7 @@ mod tests {
         let (running, _) = depart(&table, &mut table.ask(&"key"));
 
         let mut late = table.ask(&"key");
-        let Step::Wait(ended) = table.step(&"key", &mut late) else {
+        let Step::Wait(ended) = table.step(&"key", &mut late, None) else {
             panic!("a load that left before the question was boarded");
         };
         running.answer(1);
@@ -214,13 +268,13 @@ mod tests {
         let (running, _) = depart(&table, &mut table.ask(&"key"));
         let mut waiting: Vec<_> = (0..5).map(|_| table.ask(&"key")).collect();
         for ticket in &mut waiting {
-            assert!(matches!(table.step(&"key", ticket), Step::Wait(_)));
+            assert!(matches!(table.step(&"key", ticket, None), Step::Wait(_)));
         }
         drop(running);
         let (next, _) = depart(&table, &mut waiting[0]);
         let boarded: Vec<_> = waiting[1..]
             .iter_mut()
-            .map(|ticket| match table.step(&"key", ticket) {
+            .map(|ticket| match table.step(&"key", ticket, None) {
                 Step::Board(boarded) => boarded,
                 other => panic!("{other:?}"),
             })
@@ -238,7 +292,10 @@ mod tests {
         let table = table();
         let (hanging, _) = depart(&table, &mut table.ask(&"key"));
         let mut second = table.ask(&"key");
-        assert!(matches!(table.step(&"key", &mut second), Step::Wait(_)));
+        assert!(matches!(
+            table.step(&"key", &mut second, None),
+            Step::Wait(_)
+        ));
         // Its patience is over, and the first still runs.
         let (next, _) = depart(&table, &mut second);
         drop(hanging);
@@ -254,5 +311,48 @@ mod tests {
         drop(departure);
         assert_eq!(boarded.answer().await, None);
         assert!(table.board().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_load_that_has_no_turn_takes_no_place() {
+        let table = table();
+        let depart = |key| match table.step(&key, &mut table.ask(&key), None) {
+            Step::Depart(departure, _) => departure,
+            other => panic!("{other:?}"),
+        };
+        let (first, _second) = (depart("first"), depart("second"));
+        let mut late = table.ask(&"key");
+        assert!(matches!(table.step(&"key", &mut late, None), Step::Full));
+        let mut boards = Ticket::new(None);
+        let step = table.step(&"first", &mut boards, None);
+        assert!(matches!(step, Step::Board(_)), "to board needs no turn");
+        assert_eq!(table.board().len(), 2);
+
+        drop(first);
+        let turn = table.turn().await;
+        assert!(matches!(table.step(&"other", &mut late, None), Step::Full));
+        let step = table.step(&"key", &mut late, Some(turn));
+        assert!(matches!(step, Step::Depart(..)));
+        drop(step);
+        let _ = table.turn().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_is_forsaken_when_nobody_waits_for_it_and_not_before() {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let table = table();
+        let (running, boarded) = depart(&table, &mut table.ask(&"key"));
+        let is_forsaken = || tokio::time::timeout(PATIENCE * 2, running.forsaken(PATIENCE));
+        assert!(is_forsaken().await.is_err(), "one has boarded it");
+        let Step::Wait(ended) = table.step(&"key", &mut table.ask(&"key"), None) else {
+            panic!("it runs");
+        };
+        drop(boarded);
+        assert!(is_forsaken().await.is_err(), "one waits for its end");
+        drop(ended);
+        let early = tokio::time::timeout(PATIENCE / 2, running.forsaken(PATIENCE));
+        assert!(early.await.is_err(), "there has to be time to fill");
+        assert!(is_forsaken().await.is_ok());
+        assert!(table.board().is_empty(), "nobody may board it now");
     }
 }

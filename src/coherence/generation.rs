@@ -117,6 +117,13 @@ impl Generations {
     }
 }
 
+impl Fence {
+    /// Keys of the same stripe are fenced together.
+    pub(crate) const fn stripe(&self) -> usize {
+        self.stripe
+    }
+}
+
 impl Right {
     pub(crate) const fn stamp(self) -> Stamp {
         self.0

@@ -27,6 +27,10 @@ pub(crate) enum Payment<K> {
 /// The most keys that are remembered: some megabytes.
 const MOST: usize = 10_000;
 
+/// The most keys that heals may fill: what the backend has denied anybody can ask for, and must not
+/// make everything owed.
+const MOST_HEALS: usize = MOST / 2;
+
 /// The most keys of a payment: what one message names.
 const BATCH: usize = 1000;
 
@@ -63,6 +67,18 @@ impl<K: Eq + Hash + Clone> Journal<K> {
             self.everything = true;
         }
         nobody_pays && !self.is_clear()
+    }
+
+    /// The same for keys that the backend has denied, if there is room for them: nobody was promised
+    /// that they are gone.
+    pub(crate) fn owe_if_room(&mut self, keys: Vec<K>) -> Option<bool> {
+        let has_room = self.everything || self.owed.len() + keys.len() <= MOST_HEALS;
+        has_room.then(|| self.owe(keys))
+    }
+
+    /// Whether there were too many, so that everything is owed.
+    pub(crate) const fn is_everything(&self) -> bool {
+        self.everything
     }
 
     /// What to pay next; `None` when nothing is owed any more. What is taken here is still owed
@@ -131,6 +147,22 @@ mod tests {
         assert_eq!(journal.next(), Some(Payment::Keys(vec![1])));
         journal.paid();
         assert_eq!(journal.next(), None);
+    }
+
+    #[test]
+    fn what_was_denied_never_makes_everything_owed() {
+        let mut journal = Journal::new();
+        assert_eq!(journal.owe_if_room(vec![0, 1]), Some(true));
+        for i in 0..2 * MOST {
+            journal.owe_if_room(vec![i]);
+        }
+        assert_eq!(journal.owe_if_room(vec![MOST]), None);
+        assert_eq!(
+            (journal.len(), journal.is_everything()),
+            (MOST_HEALS, false)
+        );
+        assert!(!journal.owe([MOST]), "there is room for changes");
+        assert_eq!(journal.len(), MOST_HEALS + 1);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub(crate) enum Message {
 /// The most keys of a message.
 pub(crate) const MOST_NAMES: usize = 1000;
 
+/// How long a message is at most, in bytes. Of a longer one nothing is read.
+const LONGEST: usize = 2 + 8 * (2 + MOST_NAMES);
+
 impl Message {
     pub(crate) fn write(&self) -> Vec<u8> {
         let (kind, numbers, names): (u8, [u64; 2], &[u64]) = match self {
@@ -39,6 +42,9 @@ impl Message {
 
     /// `None` if it cannot be understood.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > LONGEST {
+            return None;
+        }
         let (head, rest) = bytes.split_first_chunk::<2>()?;
         let (numbers, odd) = rest.as_chunks::<8>();
         let numbers: Vec<_> = numbers
@@ -47,7 +53,7 @@ impl Message {
             .collect();
         let (&first, rest) = numbers.split_first()?;
         let (&second, names) = rest.split_first()?;
-        if !odd.is_empty() || names.len() > MOST_NAMES {
+        if !odd.is_empty() {
             return None;
         }
         match (head, names) {
@@ -113,6 +119,19 @@ mod tests {
         assert_eq!(Message::read(&later), None);
         let longer = [Message::Flush { from: 1, id: 2 }.write(), vec![0; 8]].concat();
         assert_eq!(Message::read(&longer), None);
+    }
+
+    #[test]
+    fn what_is_longer_than_any_message_is_not_understood() {
+        let message = |count| Message::Invalidate {
+            from: 1,
+            id: 2,
+            names: vec![3; count],
+        };
+        let longest = message(MOST_NAMES).write();
+        assert_eq!(longest.len(), LONGEST);
+        assert_eq!(Message::read(&longest), Some(message(MOST_NAMES)));
+        assert_eq!(Message::read(&message(MOST_NAMES + 1).write()), None);
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`generation`] | a value in memory carries the stamp it was loaded under, and is dead once its key was changed |
 //! | [`trust`] | memory answers only while other nodes' changes are sure to be heard of |
-//! | [`flight`] | nobody boards a load that has left |
+//! | [`flight`] | nobody boards a load that has left, and so many are under way |
 //! | [`lease`] | who may fill a key of the shared tier, and who is changing it |
 //! | [`load`] | how a question goes through the shared tier to the backend |
 //! | [`change`] | how a change goes around the backend's own call |

@@ -9,6 +9,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// The longest trust that a node may have. One who says more is nobody: otherwise a single value could
+/// make all changes wait for ever.
+pub(crate) const MOST_TRUST: Duration = Duration::from_secs(60);
+
 /// How long a heartbeat is good for, and how much longer is waited for one who does not answer:
 /// clocks differ in speed, and Redis tells time in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +37,8 @@ pub(crate) struct Peers {
 struct Session {
     number: u64,
     began: Instant,
+    /// When the newest heartbeat was sent, in nanoseconds of the node's life.
+    sent: u64,
     /// Which set of nodes it is, and since when that is known.
     born: Option<(u64, Instant)>,
     /// When a heartbeat was noted last, by our clock and by Redis's.
@@ -100,11 +106,17 @@ impl Peers {
         self.term
     }
 
+    /// For how long a node may go on trusting what it once knew: the longest trust of anybody.
+    pub(crate) fn doubt(&self) -> Duration {
+        self.longest + self.term.margin
+    }
+
     /// Both channels are subscribed on a new connection.
     pub(crate) const fn connect(&mut self, number: u64, now: Instant) {
         self.session = Some(Session {
             number,
             began: now,
+            sent: 0,
             born: None,
             noted: None,
         });
@@ -118,11 +130,17 @@ impl Peers {
     }
 
     /// The heartbeat to send now.
-    pub(crate) fn heartbeat(&self, session: u64, now: Instant) -> Message {
+    pub(crate) fn heartbeat(&mut self, number: u64, now: Instant) -> Message {
         let sent = now.saturating_duration_since(self.base).as_nanos();
+        let sent = u64::try_from(sent).unwrap_or(0);
+        if let Some(session) = &mut self.session
+            && session.number == number
+        {
+            session.sent = session.sent.max(sent);
+        }
         Message::Heartbeat {
-            session,
-            sent: u64::try_from(sent).unwrap_or(0),
+            session: number,
+            sent,
         }
     }
 
@@ -151,11 +169,12 @@ impl Peers {
                 owed: owed(from, id),
             },
             Some(Message::Acknowledge { from, id }) => Heard::Acknowledged { from, id },
+            // One that was not sent yet is somebody else's.
             Some(Message::Heartbeat { session: of, sent })
                 if of == session
                     && self
                         .session
-                        .is_some_and(|current| current.number == session) =>
+                        .is_some_and(|now| now.number == session && sent <= now.sent) =>
             {
                 Heard::Beat {
                     sent: self.base + Duration::from_nanos(sent),
@@ -169,7 +188,8 @@ impl Peers {
 
     /// Who has to acknowledge a message that was published at the latest at `published`.
     pub(crate) fn awaited(&mut self, roll: &Roll, published: Instant) -> Awaited {
-        let longest = roll.nodes.iter().map(|seen| seen.trust).max();
+        let trusts = roll.nodes.iter().map(|seen| seen.trust);
+        let longest = trusts.filter(|trust| *trust <= MOST_TRUST).max();
         self.longest = self.longest.max(longest.unwrap_or_default());
         let others = roll
             .nodes
@@ -179,7 +199,7 @@ impl Peers {
             nodes: self
                 .knows(roll, published)
                 .then(|| others.map(|seen| seen.node).collect()),
-            end: published + self.longest + self.term.margin,
+            end: published + self.doubt(),
         }
     }
 
@@ -192,9 +212,7 @@ impl Peers {
         let (Some((born, since)), Some((noted, time))) = (session.born, session.noted) else {
             return false;
         };
-        let long_enough = |since: Instant| {
-            now.saturating_duration_since(since) >= self.longest + self.term.margin
-        };
+        let long_enough = |since: Instant| now.saturating_duration_since(since) >= self.doubt();
         let ours = u64::try_from(now.saturating_duration_since(noted).as_millis());
         let theirs = roll.time.checked_sub(time);
         let clock_is_steady = match (ours, theirs) {
@@ -206,6 +224,7 @@ impl Peers {
             && long_enough(since)
             && long_enough(session.began)
             && clock_is_steady
+            && roll.nodes.iter().all(|seen| seen.trust <= MOST_TRUST)
             && roll.nodes.iter().any(|seen| seen.node == self.me)
     }
 

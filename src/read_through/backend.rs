@@ -11,8 +11,10 @@ use std::fmt::Debug;
 /// `CachedStore` brings one for any `object_store`; a registry with a storage trait of its own
 /// implements this one, and [`WritableBackend`] if it wants its changes made through the cache.
 ///
-/// A method is called from a task of its own and is not cancelled when its caller goes away, so it
-/// should bring its own timeout. Errors reach those who wait for the answer, and are not stored.
+/// A method is called from a task of its own and is not cancelled when its caller goes away; only a
+/// question that nobody waits for any more is, after ten seconds. One that hangs keeps one of the
+/// [`Limits`](crate::Limits), so a backend should bring its own timeout. Errors reach those who wait
+/// for the answer, and are not stored.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync + 'static {
     /// Whether the blob is in the repository.

@@ -1,4 +1,4 @@
-//! Changes: each around the backend's own call, in a task of its own.
+//! Changes: each around the backend's own call, in a task of its own, and so many at a time.
 
 use super::{Backend, ReadThrough, WritableBackend};
 use crate::coherence::change::Outcome;
@@ -35,9 +35,13 @@ impl<B: Backend> ReadThrough<B> {
         link: Option<Link>,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
+        // Who goes away while it waits has changed nothing.
+        let turn = self.inner.changes.take().await;
         let core = self.clone();
-        let change =
-            tokio::spawn(async move { core.cache().change(keys, link.as_ref(), call).await });
+        let change = tokio::spawn(async move {
+            let _turn = turn;
+            core.cache().change(keys, link.as_ref(), call).await
+        });
         change.await.unwrap_or(Err(Error::LoadLost))
     }
 }

@@ -156,6 +156,7 @@ impl WritableBackend for Arc<FakeBackend> {
 pub(super) struct FakeShared {
     slots: Mutex<HashMap<Key, Slot<Option<LayerMeta>>>>,
     pub(super) fill: Barrier,
+    pub(super) granted: Barrier,
     pub(super) looked_up: Barrier,
     pub(super) look_ups: AtomicUsize,
     pub(super) publishes: AtomicUsize,
@@ -224,7 +225,9 @@ impl SharedTier for FakeShared {
     async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
         self.fail("grant")?;
         let grant = |key: &Key| self.slot(key, |slot| slot.grant(token, steal));
-        Ok(keys.iter().map(grant).collect())
+        let grants = keys.iter().map(grant).collect();
+        self.granted.pass().await;
+        Ok(grants)
     }
 
     async fn fill(&self, facts: Facts, held: Leases, _ttl: Duration) -> Result<Facts, Error> {

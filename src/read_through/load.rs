@@ -9,7 +9,12 @@ use crate::coherence::load::{Load, Said, Settlement, Step};
 use crate::error::BoxError;
 use crate::{Answer, CacheStatus, Error, Freshness, LayerMeta};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::sleep;
+
+/// How long a load that nobody waits for any more may ask the backend, for the tiers' sake. After
+/// that its lease would be over by default, and its fill refused.
+const FORSAKEN: Duration = Duration::from_secs(10);
 
 /// What a load has found out.
 #[derive(Debug, Clone)]
@@ -96,7 +101,11 @@ impl<B: Backend> ReadThrough<B> {
                 Step::Ask => break,
             };
         }
-        let loaded = self.ask_backend(&question, found).await;
+        let loaded = tokio::select! {
+            loaded = self.ask_backend(&question, found) => loaded,
+            // A backend that hangs does not keep what nobody waits for.
+            () = departure.forsaken(FORSAKEN) => Err(Error::LoadLost),
+        };
         let loaded = loaded.map_err(Arc::new);
         departure.answer(loaded.clone());
         let loaded = loaded.inspect_err(|_| {

@@ -9,19 +9,21 @@ mod change;
 #[cfg(test)]
 mod fakes;
 mod load;
+mod permit;
 #[cfg(test)]
 mod tests;
 
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
+pub(crate) use permit::Permit;
 
 use crate::cache::TieredCache;
-use crate::cache::memory::Rights;
-use crate::cache::shared::{Facts, Found, Leases, Question};
+use crate::cache::shared::{Found, Question};
 use crate::coherence::flight::{Flights, Step};
 use crate::link::Key;
 use crate::metrics::Lookups;
-use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Link};
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use crate::turns::Turns;
+use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Limits, Link};
+use futures::{StreamExt, TryStreamExt};
 use load::Loaded;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,14 +40,8 @@ struct Inner<B> {
     backend: B,
     cache: TieredCache,
     flights: Arc<Flights<(Question, Freshness), Reply>>,
+    changes: Turns,
     lookups: Lookups,
-}
-
-/// The right to fill both tiers with what is read from here on.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    rights: Rights,
-    leases: Leases,
 }
 
 /// What a load answers to all who boarded it.
@@ -66,12 +62,13 @@ impl<B> Clone for ReadThrough<B> {
 }
 
 impl<B: Backend> ReadThrough<B> {
-    pub(crate) fn new(backend: B, cache: TieredCache) -> Self {
+    pub(crate) fn new(backend: B, cache: TieredCache, limits: Limits) -> Self {
         Self {
             inner: Arc::new(Inner {
                 backend,
                 cache,
-                flights: Arc::new(Flights::new()),
+                flights: Arc::new(Flights::new(Turns::new("loads", limits.loads))),
+                changes: Turns::new("changes", limits.changes),
                 lookups: Lookups::new("backend"),
             }),
         }
@@ -229,23 +226,32 @@ impl<B: Backend> ReadThrough<B> {
         found.answers(question, self.backend().shares_blobs())
     }
 
-    /// Boards a load that leaves from here on, and waits for its answer.
+    /// Boards a load that leaves from here on, and waits for its answer. Where there is no turn for
+    /// one, what the tiers know is answered before the caller waits for it.
     async fn board(
         &self,
         question: Question,
         freshness: Freshness,
     ) -> Result<Answer<Loaded>, Error> {
         let key = (question, freshness);
-        let mut ticket = self.inner.flights.ask(&key);
+        let flights = &self.inner.flights;
+        let (mut ticket, mut turn) = (flights.ask(&key), None);
         loop {
-            let boarded = match self.inner.flights.step(&key, &mut ticket) {
+            let boarded = match flights.step(&key, &mut ticket, turn.take()) {
                 Step::Wait(ended) => {
                     let _ = timeout(PATIENCE, ended.wait()).await;
-                    if freshness == Freshness::Cached {
-                        let found = self.cache().recall_again(&key.0);
-                        if self.is_answer(&key.0, &found) {
-                            return Ok(Loaded::from(found).answer(CacheStatus::Memory));
-                        }
+                    if let Some(answer) = self.recall_again(&key.0, freshness) {
+                        return Ok(answer);
+                    }
+                    continue;
+                }
+                Step::Full => {
+                    if let Some(answer) = self.ask_shared_alone(&key.0, freshness).await {
+                        return Ok(answer);
+                    }
+                    turn = Some(flights.turn().await);
+                    if let Some(answer) = self.recall_again(&key.0, freshness) {
+                        return Ok(answer);
                     }
                     continue;
                 }
@@ -270,31 +276,38 @@ impl<B: Backend> ReadThrough<B> {
         }
     }
 
-    /// The right to fill what the caller is about to read from the backend by itself: one round trip
-    /// to Redis.
-    pub(crate) async fn permit(&self, question: &Question) -> Permit {
-        let rights = self.cache().rights(question);
-        let leases = self.cache().try_lease(question, false).await;
-        Permit { rights, leases }
-    }
-
-    /// Fills what was read from the backend under a permit: memory alone at once, with Redis in a
-    /// task of its own.
-    pub(crate) fn fill(&self, facts: Facts, permit: Permit) {
-        let core = self.clone();
-        let has_shared = core.cache().has_shared();
-        let Permit { rights, leases } = permit;
-        let fill = async move { core.cache().fill(facts, rights, leases).await };
-        match has_shared {
-            true => drop(tokio::spawn(fill)),
-            false => fill.now_or_never().unwrap_or_default(),
+    /// What memory knows by now, for one who has waited.
+    fn recall_again(&self, question: &Question, freshness: Freshness) -> Option<Answer<Loaded>> {
+        if freshness == Freshness::Verified {
+            return None;
         }
+        let found = self.cache().recall_again(question);
+        let is_answer = self.is_answer(question, &found);
+        is_answer.then(|| Loaded::from(found).answer(CacheStatus::Memory))
     }
 
-    /// Gives back a permit for what was not there to fill, in a task of its own.
-    pub(crate) fn release(&self, question: Question, permit: Permit) {
-        let core = self.clone();
-        tokio::spawn(async move { core.cache().release(&question.keys(), permit.leases).await });
+    /// What Redis knows, for one who may not load: a backend that hangs delays no hit.
+    async fn ask_shared_alone(
+        &self,
+        question: &Question,
+        freshness: Freshness,
+    ) -> Option<Answer<Loaded>> {
+        if freshness == Freshness::Verified || !self.cache().has_shared() {
+            return None;
+        }
+        let questions = std::slice::from_ref(question);
+        let rights = self.cache().rights(question);
+        let found = self.cache().look_up(questions, &[rights]).await.pop()?;
+        let is_answer = self.is_answer(question, &found);
+        is_answer.then(|| Loaded::from(found).answer(CacheStatus::Redis))
+    }
+
+    /// Takes away everywhere what the tiers hold of this, because the backend has just denied it. Where
+    /// they hold nothing the other nodes are not told: anybody can ask for what was never there.
+    pub(crate) async fn heal_if_held(&self, question: &Question) {
+        if self.cache().may_hold(question).await {
+            self.heal(question.keys()).await;
+        }
     }
 
     /// Takes keys away everywhere because the backend has just denied what they say.

@@ -2,7 +2,7 @@
 
 use super::CachedStore;
 use crate::layout::{Distribution, Layout};
-use crate::{MemoryConfig, TieredCache};
+use crate::{Limits, MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
 use crate::{RedisCache, RedisConfig};
 use object_store::ObjectStore;
@@ -27,6 +27,7 @@ pub struct CachedStoreBuilder<S> {
     inner: S,
     layout: Arc<dyn Layout>,
     memory: MemoryConfig,
+    limits: Limits,
     #[cfg(feature = "redis")]
     redis: Option<RedisCache>,
 }
@@ -37,6 +38,7 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
             inner,
             layout: Arc::new(Distribution::default()),
             memory: MemoryConfig::default(),
+            limits: Limits::default(),
             #[cfg(feature = "redis")]
             redis: None,
         }
@@ -51,6 +53,12 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     /// Sets how much memory remembers.
     pub const fn memory(mut self, memory: MemoryConfig) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// Sets how much may be under way in the store at a time.
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -78,6 +86,6 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         };
         #[cfg(not(feature = "redis"))]
         let cache = TieredCache::in_memory(self.memory);
-        CachedStore::with(self.inner, self.layout, cache)
+        CachedStore::with(self.inner, self.layout, cache, self.limits)
     }
 }

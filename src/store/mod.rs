@@ -17,7 +17,7 @@ pub use builder::CachedStoreBuilder;
 use crate::layout::{Layout, Meaning};
 use crate::link::Key;
 use crate::read_through::ReadThrough;
-use crate::{Registry, TieredCache};
+use crate::{Limits, Registry, TieredCache};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -80,7 +80,13 @@ use std::sync::Arc;
 /// that drops the future does not stop it half way.
 ///
 /// # Cancellation
-/// A dropped read leaves the load that it waited for running, for the others and for the tiers.
+/// A dropped read leaves the load that it waited for running, for the others and for the tiers; one
+/// that nobody waits for and that the store does not answer is given up after some seconds.
+///
+/// # Limits
+/// What the cache itself has under way in the store is bounded ([`Limits`]). Beyond that callers wait
+/// for their turn, and what memory or Redis knows is answered all the same. Calls that pass through
+/// are their callers' own, and not counted.
 ///
 /// # Runtime
 /// Needs a tokio runtime.
@@ -104,10 +110,10 @@ impl<S: ObjectStore> CachedStore<S> {
         CachedStoreBuilder::new(inner)
     }
 
-    fn with(inner: S, layout: Arc<dyn Layout>, cache: TieredCache) -> Self {
+    fn with(inner: S, layout: Arc<dyn Layout>, cache: TieredCache, limits: Limits) -> Self {
         let backend = StoreBackend::new(Arc::new(inner), layout);
         Self {
-            core: ReadThrough::new(backend, cache),
+            core: ReadThrough::new(backend, cache, limits),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::error::{not_found, to_store};
 use super::meta::{describe, recite};
-use super::{CachedStore, keys};
+use super::{CachedStore, StoreBackend};
 use crate::cache::shared::{Facts, Member, Question};
 use crate::layout::Meaning;
 use crate::read_through::{LinkState, Permit};
@@ -149,7 +149,7 @@ impl<S: ObjectStore> CachedStore<S> {
         &self,
         location: &Path,
         question: Question,
-        permit: Permit,
+        permit: Permit<StoreBackend<S>>,
         mut result: GetResult,
     ) -> Result<GetResult> {
         let Question::Link(link) = &question else {
@@ -163,7 +163,6 @@ impl<S: ObjectStore> CachedStore<S> {
             ..
         } = &mut result;
         if meta.size != link.digest.text_len() as u64 || *range != (0..meta.size) {
-            self.core.release(question, permit);
             return Ok(result);
         }
         let object = describe(location, meta, attributes).ok();
@@ -171,16 +170,11 @@ impl<S: ObjectStore> CachedStore<S> {
         let (range, extensions) = (range.clone(), std::mem::take(extensions));
         let content = result.bytes().await?;
         let object = object.filter(|_| content == link.digest.to_string());
-        match object {
-            Some(object) => {
-                let object = Some(object);
-                let facts = Facts {
-                    member: Some((link.clone(), Member { object })),
-                    meta: None,
-                };
-                self.core.fill(facts, permit);
-            }
-            None => self.core.release(question, permit),
+        if object.is_some() {
+            permit.fill(Facts {
+                member: Some((link.clone(), Member { object })),
+                meta: None,
+            });
         }
         Ok(GetResult {
             payload: GetResultPayload::Stream(once(content)),
@@ -198,10 +192,7 @@ impl<S: ObjectStore> CachedStore<S> {
         options: GetOptions,
         meaning: Meaning,
     ) -> Result<GetResult> {
-        let question = match meaning {
-            Meaning::Blob(digest) => Question::Meta(digest),
-            Meaning::Link(link) | Meaning::RepositoryBlob(link) => Question::Stat(link),
-        };
+        let question = question(meaning);
         let known = self.core.cache().recall_again(&question).meta;
         let permit = match &known {
             Some(_) => None,
@@ -211,7 +202,7 @@ impl<S: ObjectStore> CachedStore<S> {
         let mut result = self.heal_if_gone(location, result).await?;
         result.extensions.insert(CacheStatus::Bypass);
         match (describe(location, &result.meta, &result.attributes), permit) {
-            (Ok(meta), Some(permit)) => self.learn_blob(&question, meta, permit),
+            (Ok(meta), Some(permit)) => permit.fill(facts(&question, meta)),
             // Somebody has changed it behind the cache's back.
             (Ok(meta), None) if known.is_some_and(|known| known != meta) => {
                 self.core.heal(question.keys()).await;
@@ -221,26 +212,35 @@ impl<S: ObjectStore> CachedStore<S> {
         Ok(result)
     }
 
-    /// Remembers what came with a blob's content.
-    fn learn_blob(&self, question: &Question, meta: LayerMeta, permit: Permit) {
-        let object = Some(meta.clone());
-        let member = question
-            .link()
-            .cloned()
-            .map(|link| (link, Member { object }));
-        let meta = question.meta().copied().map(|digest| (digest, meta));
-        self.core.fill(Facts { member, meta }, permit);
-    }
-
     /// What the store says is gone is taken away everywhere before the caller learns of it.
     pub(super) async fn heal_if_gone<T>(&self, location: &Path, result: Result<T>) -> Result<T> {
         if let Err(object_store::Error::NotFound { .. }) = &result
             && let Some(meaning) = self.meaning(location)
         {
-            self.core.heal(keys(meaning)).await;
+            self.core.heal_if_held(&question(meaning)).await;
         }
         result
     }
+}
+
+/// What an object says something of.
+fn question(meaning: Meaning) -> Question {
+    match meaning {
+        Meaning::Blob(digest) => Question::Meta(digest),
+        Meaning::Link(link) => Question::Link(link),
+        Meaning::RepositoryBlob(link) => Question::Stat(link),
+    }
+}
+
+/// What comes with a blob's content.
+fn facts(question: &Question, meta: LayerMeta) -> Facts {
+    let object = Some(meta.clone());
+    let member = question
+        .link()
+        .cloned()
+        .map(|link| (link, Member { object }));
+    let meta = question.meta().copied().map(|digest| (digest, meta));
+    Facts { member, meta }
 }
 
 /// What the store would answer, from what is known of the object; `None` if that is not enough.

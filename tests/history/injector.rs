@@ -118,7 +118,7 @@ impl Injector {
                 3..5 => "blobs::*",
                 5..8 => "fence::*",
                 8..10 => "lease::*",
-                10 => "layercache::{nodes}::server",
+                10 => "layercache::{nodes}::servers",
                 11 if nodes_too => "layercache::{nodes}",
                 _ => {
                     block_in_place(|| redis.cli(&["SAVE"]));

@@ -74,7 +74,7 @@ async fn round(seed: u64) -> Verdict {
     let store = Flaky::new(seed, STORE_FAILS);
     let mut cluster = Cluster::start(NODES, store, Redis::start().await).await;
     let history = History::default();
-    let traffic = Traffic::start(&cluster, &history, seed, load(seed)).await;
+    let traffic = Traffic::start(&cluster.nodes, &cluster.store, &history, seed, load(seed)).await;
     let mut injector = Injector::new(&history, seed);
     injector.run(&mut cluster, Instant::now() + ROUND).await;
     // Whatever has happened, all goes on as before.

@@ -11,21 +11,26 @@
 )]
 
 pub mod bucket;
+pub mod cluster;
 pub mod every_path;
 pub mod go_registry;
 pub mod guarded;
 pub mod history;
 pub mod http;
 pub mod image;
+pub mod metrics;
 pub mod minio;
 pub mod nodes;
 pub mod proxy;
 pub mod recording;
 pub mod redis;
 pub mod registry;
+pub mod sentinel;
 pub mod server;
 pub mod skopeo;
+pub mod tls;
 pub mod tools;
+pub mod trouble;
 pub mod world;
 
 pub use skopeo::skopeo;

@@ -44,7 +44,12 @@ pub fn bare(latency: Duration) -> Bare {
 
 /// For a machine that is busy: the deadline is not what is tested.
 pub fn config(redis: &Redis) -> RedisConfig {
-    let config = RedisConfig::new(redis.url()).with_trust(TRUST);
+    config_at(redis.url())
+}
+
+/// The same at any address.
+pub fn config_at(url: impl Into<String>) -> RedisConfig {
+    let config = RedisConfig::new(url).with_trust(TRUST);
     config.with_timeout(Duration::from_secs(5))
 }
 

@@ -22,12 +22,32 @@ use tokio::sync::watch;
 pub struct Recording<S> {
     inner: Arc<S>,
     reads: Arc<AtomicUsize>,
+    /// How many reads are under way, and how many were at most.
+    reading: Arc<AtomicUsize>,
+    most_reading: Arc<AtomicUsize>,
     batches: Arc<AtomicUsize>,
     held: Arc<watch::Sender<bool>>,
     fails: Arc<AtomicBool>,
     changes: Arc<AtomicUsize>,
     changes_held: Arc<watch::Sender<Option<Moment>>>,
     at_change: Arc<OnceLock<Hook>>,
+}
+
+/// A read that is under way, until it is dropped.
+struct Reading<'a>(&'a AtomicUsize);
+
+impl<'a> Reading<'a> {
+    fn begin(reading: &'a AtomicUsize, most: &AtomicUsize) -> Self {
+        let now = reading.fetch_add(1, Ordering::SeqCst) + 1;
+        most.fetch_max(now, Ordering::SeqCst);
+        Self(reading)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What is done on the thread that changes something, before that.
@@ -53,6 +73,8 @@ impl<S> Clone for Recording<S> {
         Self {
             inner: Arc::clone(&self.inner),
             reads: Arc::clone(&self.reads),
+            reading: Arc::clone(&self.reading),
+            most_reading: Arc::clone(&self.most_reading),
             batches: Arc::clone(&self.batches),
             held: Arc::clone(&self.held),
             fails: Arc::clone(&self.fails),
@@ -72,6 +94,8 @@ impl<S: ObjectStore> Recording<S> {
         Self {
             inner,
             reads: Arc::default(),
+            reading: Arc::default(),
+            most_reading: Arc::default(),
             batches: Arc::default(),
             held: Arc::new(watch::Sender::new(false)),
             fails: Arc::default(),
@@ -89,6 +113,11 @@ impl<S: ObjectStore> Recording<S> {
     /// How often `get_opts` has been called.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::SeqCst)
+    }
+
+    /// How many calls of `get_opts` there were at most at a time.
+    pub fn most_reads_at_a_time(&self) -> usize {
+        self.most_reading.load(Ordering::SeqCst)
     }
 
     /// How often `delete_stream` has been called.
@@ -169,6 +198,7 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        let _reading = Reading::begin(&self.reading, &self.most_reading);
         let result = self.inner.get_opts(at, options).await;
         let mut held = self.held.subscribe();
         let _ = held.wait_for(|held| !held).await;

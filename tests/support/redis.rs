@@ -1,10 +1,13 @@
 //! A real Redis of a test's own.
 
-use super::server::{Server, Signal};
+use super::server::{Server, Signal, free_port, free_port_with_bus};
+use super::tls::Certificates;
 use super::tools::require;
 use std::fs;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// The servers that all has to work with.
@@ -19,7 +22,7 @@ pub enum Version {
 }
 
 impl Version {
-    const fn program(self) -> &'static str {
+    pub const fn program(self) -> &'static str {
         match self {
             Self::Redis6_2 => "redis-6.2",
             Self::Redis => "redis-server",
@@ -37,12 +40,76 @@ impl Version {
     }
 }
 
+/// How a server is to be.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub version: Version,
+    pub args: Vec<String>,
+    /// It speaks nothing but TLS, and asks for a client's certificate.
+    pub tls: Option<Arc<Certificates>>,
+    /// It is one of a Redis Cluster's, which talk to each other on a second port.
+    pub is_clustered: bool,
+}
+
+impl Setup {
+    pub fn new(version: Version, args: &[&str]) -> Self {
+        Self {
+            version,
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            tls: None,
+            is_clustered: false,
+        }
+    }
+
+    pub fn with_tls(self, certificates: &Arc<Certificates>) -> Self {
+        let tls = Some(Arc::clone(certificates));
+        Self { tls, ..self }
+    }
+
+    fn command(&self, program: &Path, port: u16, folder: &Path) -> Command {
+        let mut command = Command::new(program);
+        let port = port.to_string();
+        command.args(["--bind", "127.0.0.1", "--dir"]).arg(folder);
+        match &self.tls {
+            None => command.args(["--port", &port]),
+            Some(certificates) => command
+                .args(["--port", "0", "--tls-port", &port])
+                .args(certificates.server_args()),
+        };
+        if self.is_clustered {
+            command.args(["--cluster-enabled", "yes"]);
+        }
+        command.args(["--save", "", "--appendonly", "no"]);
+        command.args(&self.args);
+        command
+    }
+
+    pub fn password(&self) -> Option<&str> {
+        let at = self.args.iter().position(|arg| arg == "--requirepass")?;
+        self.args.get(at + 1).map(String::as_str)
+    }
+
+    /// `redis-cli` for a server on this port.
+    pub fn redis_cli(&self, port: u16) -> Command {
+        let mut command = Command::new(require("redis-cli"));
+        command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-e"]);
+        match self.password() {
+            Some(password) => command.env("REDISCLI_AUTH", password),
+            None => command.env_remove("REDISCLI_AUTH"),
+        };
+        if let Some(certificates) = &self.tls {
+            command.args(certificates.cli_args());
+        }
+        command
+    }
+}
+
 /// A `redis-server` on a free port, without persistence, in a folder that goes with it.
 #[derive(Debug)]
 pub struct Redis {
     server: Server,
     program: PathBuf,
-    args: Vec<String>,
+    setup: Setup,
     folder: TempDir,
 }
 
@@ -53,7 +120,7 @@ impl Redis {
 
     /// With arguments more, such as `&["--requirepass", "x"]`.
     pub async fn start_with(args: &[&str]) -> Self {
-        Self::start_in(folder(), Version::Redis, args).await
+        Self::start_as(Setup::new(Version::Redis, args)).await
     }
 
     /// A server of this version.
@@ -61,28 +128,57 @@ impl Redis {
     /// # Panics
     /// If it is another one.
     pub async fn start_of(version: Version) -> Self {
-        let redis = Self::start_in(folder(), version, &[]).await;
-        let info = redis.cli(&["INFO", "server"]);
-        assert!(info.contains(version.line()), "not {version:?}: {info}");
-        redis
+        Self::start_as(Setup::new(version, &[])).await
+    }
+
+    /// One that may not know the commands that it would be asked for its version by.
+    pub async fn start_in_ignorance(args: &[&str]) -> Self {
+        Self::start_in(folder(), Setup::new(Version::Redis, args)).await
     }
 
     /// With what a dump holds.
     pub async fn start_from(dump: &Path) -> Self {
         let folder = folder();
         fs::copy(dump, folder.path().join("dump.rdb")).expect("a dump");
-        Self::start_in(folder, Version::Redis, &[]).await
+        Self::start_in(folder, Setup::new(Version::Redis, &[])).await
     }
 
-    async fn start_in(folder: TempDir, version: Version, args: &[&str]) -> Self {
-        let program = require(version.program());
-        let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let command = |port| command(&program, port, folder.path(), &args);
-        let server = Server::start(command, ready).await;
+    /// On this port, where nobody has been yet.
+    pub async fn start_on(port: u16) -> Self {
+        let setup = Setup::new(Version::Redis, &[]);
+        let (folder, program) = (folder(), require(setup.version.program()));
+        let command = setup.command(&program, port, folder.path());
+        let server = Server::start_on(port, command, &ready(port)).await;
+        Self {
+            server: server.unwrap_or_else(|why| panic!("not started: {why}")),
+            program,
+            setup,
+            folder,
+        }
+    }
+
+    /// # Panics
+    /// If it is a server of another version.
+    pub async fn start_as(setup: Setup) -> Self {
+        let redis = Self::start_in(folder(), setup).await;
+        let version = redis.setup.version;
+        let info = redis.cli(&["INFO", "server"]);
+        assert!(info.contains(version.line()), "not {version:?}: {info}");
+        redis
+    }
+
+    async fn start_in(folder: TempDir, setup: Setup) -> Self {
+        let program = require(setup.version.program());
+        let command = |port| setup.command(&program, port, folder.path());
+        let port = match setup.is_clustered {
+            true => free_port_with_bus,
+            false => free_port,
+        };
+        let server = Server::start_at(port, command, ready).await;
         Self {
             server,
             program,
-            args,
+            setup,
             folder,
         }
     }
@@ -91,10 +187,19 @@ impl Redis {
         self.server.port()
     }
 
-    /// Its address, with the password if it requires one.
+    /// Its address, with the password if it requires one, and with a client's certificate if it
+    /// speaks TLS.
     pub fn url(&self) -> String {
-        let user = self.password().map(|password| format!(":{password}@"));
-        format!("redis://{}{}", user.unwrap_or_default(), self.address())
+        let user = self
+            .setup
+            .password()
+            .map(|password| format!(":{password}@"));
+        let (scheme, query) = match &self.setup.tls {
+            None => ("redis", String::new()),
+            Some(certificates) => ("rediss", format!("?{}", certificates.query())),
+        };
+        let (user, address) = (user.unwrap_or_default(), self.address());
+        format!("{scheme}://{user}{address}{query}")
     }
 
     /// Its `host:port`.
@@ -102,9 +207,8 @@ impl Redis {
         format!("127.0.0.1:{}", self.port())
     }
 
-    fn password(&self) -> Option<&str> {
-        let at = self.args.iter().position(|arg| arg == "--requirepass")?;
-        self.args.get(at + 1).map(String::as_str)
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What `redis-cli` prints for a command, one element a line.
@@ -112,43 +216,43 @@ impl Redis {
     /// # Panics
     /// If the server cannot be reached or answers with an error.
     pub fn cli(&self, args: &[&str]) -> String {
-        let answer = self.try_cli(args);
-        answer.unwrap_or_else(|why| panic!("{args:?}: {why}"))
+        said(self.setup.redis_cli(self.port()).args(args)).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// The same; an error is what it prints.
+    /// The same for what may fail.
     pub fn try_cli(&self, args: &[&str]) -> Result<String, String> {
-        let output = self.redis_cli().args(args).output().expect("redis-cli");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        match output.status.success() {
-            true => Ok(text.trim_end_matches('\n').to_owned()),
-            false => Err(format!("{text}{errors}")),
-        }
+        said(self.setup.redis_cli(self.port()).args(args))
+    }
+
+    /// What `redis-cli` prints for some commands on one connection, each of them without spaces in
+    /// its arguments.
+    pub fn cli_lines(&self, commands: &[&str]) -> String {
+        let mut file = tempfile::tempfile().expect("a file of commands");
+        let written = file.write_all((commands.join("\n") + "\n").as_bytes());
+        written.and_then(|()| file.rewind()).expect("a file");
+        let mut command = self.setup.redis_cli(self.port());
+        // An error of one is an answer: a server alone does not know what a cluster's know.
+        let output = command.stdin(file).output().expect("redis-cli");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs a file of commands, one a line.
     pub fn load(&self, commands: &Path) {
         let file = fs::File::open(commands).expect("a file of commands");
-        let output = self.redis_cli().stdin(file).output().expect("redis-cli");
+        let mut command = self.setup.redis_cli(self.port());
+        let output = command.stdin(file).output().expect("redis-cli");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {errors}", commands.display());
-    }
-
-    fn redis_cli(&self) -> Command {
-        let mut command = Command::new(require("redis-cli"));
-        command
-            .args(["-h", "127.0.0.1", "-p", &self.port().to_string(), "-e"])
-            .env("REDISCLI_AUTH", self.password().unwrap_or_default());
-        if self.password().is_none() {
-            command.env_remove("REDISCLI_AUTH");
-        }
-        command
     }
 
     /// `Signal::Stop` lets it hang with its connections open, `Signal::Cont` lets it go on.
     pub fn signal(&self, signal: Signal) {
         self.server.signal(signal);
+    }
+
+    /// Whether it has neither been ended nor been made to stand still.
+    pub fn runs(&self) -> bool {
+        self.server.runs()
     }
 
     /// Ends it at once, as a crash would.
@@ -160,7 +264,7 @@ impl Redis {
     pub async fn restart_on_same_port(&mut self) {
         self.kill();
         let port = self.port();
-        let command = command(&self.program, port, self.folder.path(), &self.args);
+        let command = self.setup.command(&self.program, port, self.folder.path());
         let server = Server::start_on(port, command, &ready(port)).await;
         self.server = server.unwrap_or_else(|why| panic!("not started again: {why}"));
     }
@@ -186,12 +290,19 @@ fn ready(_: u16) -> String {
     "Ready to accept connections".to_owned()
 }
 
-fn command(program: &Path, port: u16, folder: &Path, args: &[String]) -> Command {
-    let mut command = Command::new(program);
-    command
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"])
-        .arg(folder)
-        .args(["--save", "", "--appendonly", "no"])
-        .args(args);
-    command
+/// What a command of `redis-cli` prints, or how it failed.
+pub fn said(command: &mut Command) -> Result<String, String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("redis-cli");
+    let text = String::from_utf8_lossy(&stdout);
+    match status.success() {
+        true => Ok(text.trim_end_matches('\n').to_owned()),
+        false => {
+            let errors = String::from_utf8_lossy(&stderr);
+            Err(format!("{:?}: {text}{errors}", command.get_args()))
+        }
+    }
 }

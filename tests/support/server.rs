@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub struct Server {
     port: u16,
     log: Arc<Mutex<Vec<String>>>,
     ended: bool,
+    stopped: AtomicBool,
 }
 
 /// What can be sent to a server.
@@ -44,15 +46,35 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// The same, with nobody on the port 10,000 above it: there the servers of a Redis Cluster talk.
+pub fn free_port_with_bus() -> u16 {
+    loop {
+        let port = free_port();
+        let bus = port.checked_add(10_000);
+        if bus.is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
+            return port;
+        }
+    }
+}
+
 impl Server {
     /// Starts a server on a free port, and waits until it says `ready`.
     ///
     /// Between looking for a port and using it another process may take it: then the server ends,
     /// and another port is tried.
     pub async fn start(command: impl Fn(u16) -> Command, ready: impl Fn(u16) -> String) -> Self {
+        Self::start_at(free_port, command, ready).await
+    }
+
+    /// The same on one of these ports.
+    pub async fn start_at(
+        ports: impl Fn() -> u16,
+        command: impl Fn(u16) -> Command,
+        ready: impl Fn(u16) -> String,
+    ) -> Self {
         let mut failure = String::new();
         for _ in 0..ATTEMPTS {
-            let port = free_port();
+            let port = ports();
             match Self::start_on(port, command(port), &ready(port)).await {
                 Ok(server) => return server,
                 Err(why) => failure = why,
@@ -77,6 +99,7 @@ impl Server {
             port,
             log,
             ended: false,
+            stopped: AtomicBool::new(false),
         };
 
         let deadline = Instant::now() + PATIENCE;
@@ -98,6 +121,11 @@ impl Server {
 
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether it has neither been ended nor been made to stand still.
+    pub fn runs(&self) -> bool {
+        !self.ended && !self.stopped.load(Ordering::SeqCst)
     }
 
     pub fn pid(&self) -> u32 {
@@ -127,6 +155,8 @@ impl Server {
             .status()
             .expect("a shell");
         assert!(status.success(), "{name} to {}: {status}", self.pid());
+        let is_stopped = signal == Signal::Stop;
+        self.stopped.store(is_stopped, Ordering::SeqCst);
     }
 
     /// Ends it at once, as a crash would.

@@ -10,6 +10,7 @@ const APT: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("ab", "apache2-utils"),
     ("htpasswd", "apache2-utils"),
+    ("openssl", "openssl"),
 ];
 
 /// Where a program is.

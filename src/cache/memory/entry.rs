@@ -54,17 +54,23 @@ impl Entry {
         self.meta = Some(slot);
     }
 
-    pub(super) fn set_member(&mut self, link: &Link, slot: Slot<Member>, now: Instant) {
+    /// Says whether another one had to make room.
+    pub(super) fn set_member(&mut self, link: &Link, slot: Slot<Member>, now: Instant) -> bool {
         match self.find(link) {
-            Ok(at) => self.members[at].2 = slot,
+            Ok(at) => {
+                self.members[at].2 = slot;
+                false
+            }
             Err(_) => {
                 self.members.retain(|(_, _, slot)| now < slot.deadline);
-                if self.members.len() >= MOST_MEMBERS {
+                let is_full = self.members.len() >= MOST_MEMBERS;
+                if is_full {
                     self.drop_oldest();
                 }
                 let at = self.find(link).unwrap_or_else(|at| at);
                 let member = (link.repository.clone(), link.kind, slot);
                 self.members.insert(at, member);
+                is_full
             }
         }
     }
@@ -111,7 +117,8 @@ mod tests {
                 stamp,
                 deadline: now + Duration::from_secs(60 + i),
             };
-            entry.set_member(&link(i), slot, now);
+            let made_room = entry.set_member(&link(i), slot, now);
+            assert_eq!(made_room, i >= MOST_MEMBERS as u64, "{i}");
         }
         assert_eq!(entry.members.len(), MOST_MEMBERS);
         assert!(entry.member(&link(9)).is_none());

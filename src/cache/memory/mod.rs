@@ -6,9 +6,12 @@ use super::LayerInfoCache;
 use super::shared::{Facts, Found, Member, Question, is_plausible};
 use crate::coherence::Coherence;
 use crate::coherence::generation::{Generations, Right};
+use crate::metrics::limit_hits;
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use entry::{Entry, Slot};
+use metrics::Counter;
+use moka::notification::RemovalCause;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -61,6 +64,8 @@ pub(crate) struct Memory {
     entries: moka::sync::Cache<Digest, Arc<Entry>, foldhash::fast::RandomState>,
     coherence: Arc<Coherence>,
     ttl: Duration,
+    /// Times that one membership of a blob had to make room for another.
+    crowded: Counter,
 }
 
 /// The rights to fill that a load took before it read anything.
@@ -72,14 +77,21 @@ pub(crate) struct Rights {
 
 impl Memory {
     pub(crate) fn new(config: MemoryConfig, coherence: Arc<Coherence>) -> Self {
+        let evicted = limit_hits("memory");
         let entries = moka::sync::Cache::builder()
             .max_capacity(config.capacity)
             .weigher(|_, entry: &Arc<Entry>| entry.size().try_into().unwrap_or(u32::MAX))
+            .eviction_listener(move |_, _, cause| {
+                if cause == RemovalCause::Size {
+                    evicted.increment(1);
+                }
+            })
             .build_with_hasher(foldhash::fast::RandomState::default());
         Self {
             entries,
             coherence,
             ttl: config.ttl,
+            crowded: limit_hits("memberships"),
         }
     }
 
@@ -147,7 +159,9 @@ impl Memory {
                     stamp: right.stamp(),
                     deadline,
                 };
-                entry.set_member(link, slot, now);
+                if entry.set_member(link, slot, now) {
+                    self.crowded.increment(1);
+                }
             });
         }
         if let (Some((digest, meta)), Some(right)) = (&facts.meta, rights.meta)
@@ -284,6 +298,17 @@ mod tests {
         entries.run_pending_tasks();
         assert!(entries.weighted_size() <= capacity);
         assert!(entries.entry_count() > 50, "it is used");
+    }
+
+    #[tokio::test]
+    async fn memberships_that_make_room_for_others_are_counted() {
+        let make = || MemoryCache::new(MemoryConfig::default());
+        let (cache, hits) = crate::metrics::counted(make);
+        for i in 0..1030 {
+            let link = Link::layer(format!("r{i}").parse().unwrap(), DIGEST);
+            cache.add(&link).await.unwrap();
+        }
+        assert_eq!(hits("memberships"), 6);
     }
 
     #[tokio::test]

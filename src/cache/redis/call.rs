@@ -1,13 +1,15 @@
 //! Calls of scripts, many in one round trip.
 
 use super::RedisCache;
-use super::connection::failed;
 use super::scripts::Source;
+use super::servers::{Command, Reply};
+use super::trouble::failed;
 use crate::Error;
 use crate::coherence::lease::Token;
 use crate::link::Key;
-use ::redis::{Pipeline, RedisResult, Value};
+use ::redis::{Value, cmd};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The most calls of a round trip: more would not be done within one deadline.
 const MOST_CALLS: usize = 128;
@@ -32,9 +34,11 @@ impl Call {
         self
     }
 
-    fn push(&self, pipeline: &mut Pipeline, command: &str, script: &str) {
-        let command = pipeline.cmd(command).arg(script).arg(self.keys.len());
+    fn command(&self, command: &str, script: &str) -> Command {
+        let mut command = cmd(command);
+        command.arg(script).arg(self.keys.len());
         command.arg(&self.keys).arg(&self.args);
+        Command::call(command)
     }
 }
 
@@ -68,47 +72,66 @@ impl RedisCache {
             .arg(token.number())
     }
 
-    /// Runs a script for each call, [`MOST_CALLS`] in one round trip; another one where the server
-    /// does not have the script yet.
+    /// When an operation that begins now has to be over.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// Runs a script for each call. More than [`MOST_CALLS`] are several operations, one after the
+    /// other, each with a deadline of its own.
     pub(super) async fn run_all(
         &self,
         operation: &'static str,
         script: &Source,
         calls: impl IntoIterator<Item = Call>,
     ) -> Result<Vec<Value>, Error> {
+        let replies = self.run_each(operation, script, calls).await?;
+        let values: Result<Vec<_>, _> = replies.into_iter().collect();
+        values.map_err(|failure| failed(operation, failure))
+    }
+
+    /// The same, where each may fail by itself. It is an error if nothing was answered.
+    pub(super) async fn run_each(
+        &self,
+        operation: &'static str,
+        script: &Source,
+        calls: impl IntoIterator<Item = Call>,
+    ) -> Result<Vec<Reply>, Error> {
         let calls: Vec<_> = calls.into_iter().collect();
         let mut replies = Vec::with_capacity(calls.len());
         for calls in calls.chunks(MOST_CALLS) {
-            let values = self.run_some(operation, script, calls).await?;
-            let values: RedisResult<Vec<_>> = values.into_iter().collect();
-            replies.extend(values.map_err(|error| failed(operation, error))?);
+            replies.extend(self.run_some(operation, script, calls).await?);
         }
         Ok(replies)
     }
 
+    /// One round trip; another one where the server does not have the script yet.
     async fn run_some(
         &self,
         operation: &'static str,
         script: &Source,
         calls: &[Call],
-    ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let mut pipeline = Pipeline::new();
-        for call in calls {
-            call.push(&mut pipeline, "EVALSHA", &script.hash);
-        }
-        let mut replies = self.connection.run(operation, &mut pipeline).await?;
+    ) -> Result<Vec<Reply>, Error> {
+        let deadline = self.deadline();
+        let by_hash = calls
+            .iter()
+            .map(|call| call.command("EVALSHA", &script.hash));
+        let by_hash = by_hash.collect();
+        let mut replies = self.servers.run(operation, by_hash, deadline).await?;
         // The other calls of the pipeline were run: only these are repeated.
+        let is_unknown =
+            |reply: &Reply| matches!(reply, Err(failure) if failure.code() == Some("NOSCRIPT"));
         let unknown: Vec<_> = (0..calls.len().min(replies.len()))
-            .filter(|i| matches!(&replies[*i], Err(error) if error.code() == Some("NOSCRIPT")))
+            .filter(|i| is_unknown(&replies[*i]))
             .collect();
         if unknown.is_empty() {
             return Ok(replies);
         }
-        let mut pipeline = Pipeline::new();
-        for i in &unknown {
-            calls[*i].push(&mut pipeline, "EVAL", &script.text);
-        }
-        let again = self.connection.run(operation, &mut pipeline).await?;
+        let by_text = unknown
+            .iter()
+            .map(|i| calls[*i].command("EVAL", &script.text));
+        let by_text = by_text.collect();
+        let again = self.servers.run(operation, by_text, deadline).await?;
         for (i, reply) in unknown.into_iter().zip(again) {
             replies[i] = reply;
         }

@@ -6,7 +6,9 @@ use crate::coherence::peers::{Awaited, Heard, Peers, Roll, Term};
 use ::redis::{PushInfo, PushKind, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How many acknowledgements may wait to be sent. One that has no room is not sent: its sender waits
@@ -21,8 +23,9 @@ pub(super) struct Channel {
     coherence: Arc<Coherence>,
     peers: Mutex<Peers>,
     /// Who has acknowledged the messages that are waited for.
-    waiting: Mutex<HashMap<u64, mpsc::UnboundedSender<u64>>>,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<u64>>>,
     acks: mpsc::Sender<(u64, u64)>,
+    limit_hits: metrics::Counter,
 }
 
 /// Waits for the acknowledgements of one message.
@@ -30,7 +33,7 @@ pub(super) struct Channel {
 pub(super) struct Waiting {
     channel: Arc<Channel>,
     id: u64,
-    heard: mpsc::UnboundedReceiver<u64>,
+    heard: mpsc::Receiver<u64>,
 }
 
 impl Channel {
@@ -49,6 +52,7 @@ impl Channel {
             peers: Mutex::new(Peers::new(node, term, Instant::now())),
             waiting: Mutex::default(),
             acks,
+            limit_hits: crate::metrics::limit_hits("acknowledgements"),
         };
         (Arc::new(channel), owed)
     }
@@ -58,12 +62,17 @@ impl Channel {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<u64>>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<u64>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn term(&self) -> Term {
         self.peers().term()
+    }
+
+    /// For how long a node may go on believing what it once knew.
+    pub(super) fn doubt(&self) -> Duration {
+        self.peers().doubt()
     }
 
     /// The channel that all nodes hear.
@@ -137,19 +146,23 @@ impl Channel {
         let heard = peers.hear(session, message);
         let owed = self.coherence.apply(&heard, peers.term().trust);
         drop(peers);
-        if let Some(owed) = owed {
-            let _ = self.acks.try_send(owed);
+        let sent = owed.map_or(Ok(()), |owed| self.acks.try_send(owed));
+        if let Err(TrySendError::Full(_)) = sent {
+            self.limit_hits.increment(1);
         }
         if let Heard::Acknowledged { from, id } = heard
             && let Some(waiting) = self.waiting().get(&id)
         {
-            let _ = waiting.send(from);
+            // One that has no room is not heard: until its node has lost its trust.
+            if let Err(TrySendError::Full(_)) = waiting.try_send(from) {
+                self.limit_hits.increment(1);
+            }
         }
     }
 
     /// Waits for the acknowledgements of the message `id`, which is not yet sent.
     pub(super) fn wait_for(self: &Arc<Self>, id: u64) -> Waiting {
-        let (sender, heard) = mpsc::unbounded_channel();
+        let (sender, heard) = mpsc::channel(MOST_ACKS);
         self.waiting().insert(id, sender);
         Waiting {
             channel: Arc::clone(self),
@@ -189,7 +202,7 @@ mod tests {
     use super::*;
 
     use crate::coherence::peers::Seen;
-    use std::time::Duration;
+    use tokio::time::timeout;
 
     const BORN: u64 = 5;
     const TRUST: Duration = Duration::from_secs(2);
@@ -268,12 +281,59 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_flood_of_acknowledgements_is_bounded_and_waited_out() {
+        let coherence = Arc::new(Coherence::among_others());
+        let make = || Channel::new("", coherence, TERM);
+        let ((channel, _owed), hits) = crate::metrics::counted(make);
+        channel.connected(1);
+        let waiting = channel.wait_for(7);
+        for from in (0..MOST_ACKS as u64 + 10).chain([u64::MAX]) {
+            channel.push(1, &message(&Message::Acknowledge { from, id: 7 }));
+        }
+        assert_eq!(
+            (waiting.heard.len(), hits("acknowledgements")),
+            (MOST_ACKS, 11)
+        );
+        let time = time_of(waiting, roll(&channel, &[u64::MAX])).await;
+        assert_eq!(time, TRUST + MARGIN);
+        let names = Vec::new();
+        for id in 0..MOST_ACKS as u64 + 5 {
+            let names = names.clone();
+            channel.push(
+                1,
+                &message(&Message::Invalidate {
+                    from: 9,
+                    id: id + 1,
+                    names,
+                }),
+            );
+        }
+        assert_eq!(hits("acknowledgements"), 16);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_who_trusts_longer_is_waited_for_longer() {
         let (channel, _owed) = settled().await;
         let mut roll = roll(&channel, &[20]);
         roll.nodes[0].trust = TRUST * 3;
         let time = time_of(channel.wait_for(7), roll).await;
         assert_eq!(time, TRUST * 3 + MARGIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_says_to_trust_for_ever_is_nobody() {
+        let (channel, _owed) = settled().await;
+        let mut bent = roll(&channel, &[20]);
+        bent.nodes[0].trust = Duration::from_millis(u64::MAX);
+        let time = timeout(TRUST * 4, time_of(channel.wait_for(7), bent)).await;
+        let time = time.expect("an end");
+        assert_eq!(time, TRUST + MARGIN);
+        let steady = Roll {
+            time: roll(&channel, &[]).time + time.as_millis() as u64,
+            ..roll(&channel, &[20])
+        };
+        let time = time_of(channel.wait_for(8), steady).await;
+        assert_eq!(time, TRUST + MARGIN, "and is forgotten");
     }
 
     #[tokio::test(start_paused = true)]
@@ -361,7 +421,14 @@ mod tests {
         assert!(!trusts(), "of a connection before this one");
         channel.push(2, &message(&channel.heartbeat(2)));
         assert!(trusts());
+        for ahead in [1, 1_000_000, u64::MAX / 2, u64::MAX] {
+            let Message::Heartbeat { session, sent } = channel.heartbeat(2) else {
+                panic!("no heartbeat");
+            };
+            let sent = sent.saturating_add(ahead);
+            channel.push(2, &message(&Message::Heartbeat { session, sent }));
+        }
         tokio::time::advance(TRUST).await;
-        assert!(!trusts());
+        assert!(!trusts(), "by a heartbeat that was never sent");
     }
 }

@@ -1,7 +1,9 @@
 //! How to reach Redis, and what to keep there.
 
+use super::address::Address;
 use crate::Error;
 use crate::coherence::change::ChangePolicy;
+use crate::coherence::peers::MOST_TRUST;
 use std::fmt;
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ pub struct RedisConfig {
     /// How long a node answers from memory after it has last heard that the channel between nodes
     /// works; so long at most a change waits for a node that says nothing. Four heartbeats are sent
     /// in it. All nodes should have the same; where they have not, the longest is waited for. At
-    /// least 20 ms. Default: 2 s.
+    /// least 20 ms, and at most a minute. Default: 2 s.
     pub trust: Duration,
     /// How long one who reads from the backend has to fill Redis with it, and how long others leave
     /// a key to one who died: longer than a read takes. Default: 10 s.
@@ -55,6 +57,18 @@ struct TooShort {
     least: Duration,
 }
 
+/// Why a prefix is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("in a cluster braces decide where a key is kept: leave them out of the prefix")]
+struct Braces;
+
+/// Why another is.
+#[derive(Debug, thiserror::Error)]
+#[error("{given:?} is too long, the most is {MOST_TRUST:?}")]
+struct TooLong {
+    given: Duration,
+}
+
 impl RedisConfig {
     /// The Redis at `url`, with the defaults for the rest.
     pub fn new(url: impl Into<String>) -> Self {
@@ -71,7 +85,8 @@ impl RedisConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    /// The address, if all can work together.
+    pub(super) fn check(&self) -> Result<Address, Error> {
         let millis = Duration::from_millis;
         for (setting, given, least) in [
             ("redis ttl", self.ttl, millis(1)),
@@ -85,7 +100,20 @@ impl RedisConfig {
                 return Err(Error::Setting { setting, source });
             }
         }
-        Ok(())
+        let given = self.trust;
+        if given > MOST_TRUST {
+            return Err(Error::Setting {
+                setting: "redis trust",
+                source: Box::new(TooLong { given }),
+            });
+        }
+        let setting = |setting, source| Error::Setting { setting, source };
+        let address =
+            Address::parse(&self.url).map_err(|error| setting("redis url", Box::new(error)))?;
+        if matches!(address, Address::Cluster { .. }) && self.prefix.contains(['{', '}']) {
+            return Err(setting("redis prefix", Box::new(Braces)));
+        }
+        Ok(address)
     }
 
     /// Sets [`prefix`](Self::prefix).

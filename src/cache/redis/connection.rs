@@ -1,153 +1,89 @@
 //! One multiplexed connection, and what is done when it is lost.
 
-use super::config::RedisConfig;
-use super::purge::Identity;
+use super::about::Identity;
+use super::address::Server;
+use super::breaker::{Ask, Breaker, Turn};
+use super::route::Route;
 use super::session::Node;
+use super::shard::Shard;
+use super::trouble::{Failure, Trouble, failed};
 use crate::Error;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::io::tcp::TcpSettings;
-use ::redis::{
-    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    PushInfo, RedisError, RedisResult, Value,
-};
+use ::redis::{AsyncConnectionConfig, Pipeline, PushInfo, RedisResult, Value};
+use metrics::{Counter, counter};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-/// A connection that is made when it is needed.
+/// A connection that is made when it is needed, to whatever server its route names then.
 ///
 /// redis-rs has a manager that reconnects, but its commands wait for a reconnection outside of any
-/// timeout, and it never reconnects after timeouts alone; so this is a state machine of our own.
+/// timeout, and it never reconnects after timeouts alone; so the [`Breaker`] decides here.
 #[derive(Clone)]
 pub(super) struct Connection {
     line: Arc<Line>,
 }
 
 pub(super) struct Line {
-    client: Client,
+    route: Route,
+    duty: Duty,
     deadline: Duration,
-    state: Mutex<State>,
-    /// Whose end of the channel the connection is.
-    node: Option<Arc<Node>>,
+    breaker: Mutex<Breaker<MultiplexedConnection>>,
+    opened: Counter,
 }
 
-enum State {
-    /// Nobody has asked yet, or the line was lost; not to be tried again before `retry_at`.
-    Down { retry_at: Instant, hopeful: bool },
-    /// A task is connecting. Only where that is `hopeful`, because the server has not failed to
-    /// answer just before, is it worth waiting for.
-    Connecting {
-        hopeful: bool,
-        done: watch::Receiver<()>,
-    },
-    /// Connected. Which connection it is, and how many operations in a row had no answer.
-    Up {
-        connection: MultiplexedConnection,
-        number: u64,
-        silent: u32,
-    },
-    /// Not to be connected again.
-    Closed,
+/// What a connection is for, and so what has to be done before it is used.
+#[derive(Debug)]
+pub(super) enum Duty {
+    /// Operations alone.
+    Plain,
+    /// Operations, and a node's end of the channel.
+    Channel(Arc<Node>),
+    /// Operations of a node on one primary of a cluster, whose channel is elsewhere.
+    Shard(Shard),
 }
 
 /// How long connecting may take; nobody waits that long for it.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long it may take until a connection is a node's end of the channel; it may have to purge.
+/// How long it may take until a connection is a node's; it may have to purge.
 const GREETING: Duration = Duration::from_secs(60);
-/// How long a server that could not be reached is left alone.
-const RETRY: Duration = Duration::from_secs(1);
-/// A line without an answer to so many operations in a row is half open: it is made anew.
-const MOST_SILENT: u32 = 5;
 
-/// Why an operation failed before Redis could answer.
-#[derive(Debug, thiserror::Error)]
-enum Unanswered {
-    #[error("no answer within {deadline:?}; is Redis overloaded, or the timeout too short?")]
-    Timeout { deadline: Duration },
-    #[error("Redis cannot be reached; it is tried again every {RETRY:?}")]
-    Unreachable,
+/// What a probe brings back.
+struct Probed {
+    connection: MultiplexedConnection,
+    server: Server,
+    greeted: Option<Greeted>,
 }
 
-/// Why an address is refused, without what was found in it: that may be a secret in a wrong place.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct BadAddress(String);
-
-impl From<RedisError> for BadAddress {
-    fn from(error: RedisError) -> Self {
-        let text = error.to_string();
-        let why = match error.detail() {
-            Some(detail) => text.strip_suffix(detail).unwrap_or("it cannot be one"),
-            None => &text,
-        };
-        Self(why.trim_end_matches([':', ' ']).to_owned())
-    }
-}
-
-pub(super) fn failed(
-    operation: &'static str,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::Cache {
-        tier: "redis",
-        operation,
-        source: Box::new(source),
-    }
+/// What is known of a node's server when its connection may be used.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pub(super) identity: Identity,
+    /// When it was still known to be a primary.
+    pub(super) seen: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(config: &RedisConfig) -> Result<Self, Error> {
-        let setting = |error: RedisError| Error::Setting {
-            setting: "redis url",
-            source: Box::new(BadAddress::from(error)),
-        };
-        let info = config
-            .url
-            .as_str()
-            .into_connection_info()
-            .map_err(setting)?;
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(info).map_err(setting)?;
-        Ok(Self {
-            line: Arc::new(Line {
-                client,
-                deadline: config.timeout,
-                state: Mutex::new(State::Down {
-                    retry_at: Instant::now(),
-                    hopeful: true,
-                }),
-                node: None,
-            }),
-        })
+    pub(super) fn new(route: Route, duty: Duty, deadline: Duration) -> Self {
+        let line = Arc::new(Line {
+            route,
+            duty,
+            deadline,
+            breaker: Mutex::new(Breaker::new(deadline, Instant::now())),
+            opened: counter!("layercache_redis_breaker_opened_total"),
+        });
+        Self { line }
     }
 
-    /// The same line, as a node's end of the channel: by RESP3, which brings what is published in
-    /// order with all else. Begins to connect at once where there is a runtime for it.
-    pub(super) fn join(&self, node: Arc<Node>) -> Self {
-        let info = self.line.client.get_connection_info().clone();
-        let settings = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.clone().set_redis_settings(settings));
-        let line = Arc::new(Line {
-            // What could be opened once can be opened again.
-            client: client.unwrap_or_else(|_| self.line.client.clone()),
-            deadline: self.line.deadline,
-            state: Mutex::new(State::Down {
-                retry_at: Instant::now(),
-                hopeful: true,
-            }),
-            node: Some(node),
-        });
+    /// Begins to connect where there is a runtime for it.
+    pub(super) fn begin(&self) {
         if Handle::try_current().is_ok() {
-            line.step();
+            let _ = self.line.ask();
         }
-        Self { line }
     }
 
     pub(super) const fn of(line: Arc<Line>) -> Self {
@@ -156,73 +92,98 @@ impl Connection {
 
     /// Whether this is the connection that is up.
     pub(super) fn is(&self, session: u64) -> bool {
-        matches!(&*self.line.state(), State::Up { number, .. } if *number == session)
+        self.line.breaker().number() == Some(session)
     }
 
     /// Which connection is up; 0 if none is.
     pub(super) fn session(&self) -> u64 {
-        match &*self.line.state() {
-            State::Up { number, .. } => *number,
-            _ => 0,
-        }
+        self.line.breaker().number().unwrap_or(0)
+    }
+
+    /// Since when it has been up.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.line.breaker().since()
     }
 
     /// Makes the connection anew, if this one is still up.
-    pub(super) fn give_up(&self, session: u64) {
-        self.line.give_up(session);
+    pub(super) fn give_up(&self, session: u64, trouble: Trouble) {
+        self.line.lost(session, trouble);
+    }
+
+    /// The server has shown itself to be what it was; it is believed until then.
+    pub(super) fn believe(&self, session: u64, until: Instant) {
+        self.line.breaker().believe(session, until);
+    }
+
+    /// Sees whether the primary of a cluster is still the one that it was. Says whether to go on.
+    pub(super) async fn beat(&self, session: u64, identity: &Identity) -> bool {
+        match &self.line.duty {
+            Duty::Shard(shard) => shard.beat(self, session, identity).await,
+            Duty::Plain | Duty::Channel(_) => false,
+        }
+    }
+
+    /// Whether connections now go to another server than to this one.
+    pub(super) async fn has_moved(&self, from: &Server) -> bool {
+        self.line.route.has_moved(from).await
     }
 
     /// Connects no more.
     pub(super) fn close(&self) {
-        *self.line.state() = State::Closed;
+        self.line.breaker().shut();
+    }
+
+    /// When an operation that begins now has to be over.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.line.deadline
     }
 
     /// The connection itself, for what takes longer than the deadline.
-    pub(super) async fn get(
-        &self,
-        operation: &'static str,
-    ) -> Result<MultiplexedConnection, Error> {
-        let connection = timeout(self.line.deadline, self.line.get()).await;
-        match connection {
-            Ok(Some((connection, _))) => Ok(connection),
-            _ => Err(failed(operation, Unanswered::Unreachable)),
-        }
+    pub(super) async fn get(&self) -> Result<MultiplexedConnection, Failure> {
+        let (connection, _) = self.line.get(self.deadline()).await?;
+        Ok(connection)
     }
 
-    /// Runs a pipeline, whose commands fail or succeed one by one. Never takes longer than the
-    /// deadline; what was sent before it passed may still be executed.
+    /// Runs a pipeline, whose commands fail or succeed one by one.
     pub(super) async fn run(
         &self,
         operation: &'static str,
         pipeline: &mut Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let deadline = self.line.deadline;
-        let mut asked = None;
-        let answer = timeout(deadline, async {
-            let Some((mut connection, number)) = self.line.get().await else {
-                return Err(failed(operation, Unanswered::Unreachable));
-            };
-            asked = Some(number);
-            let replies: RedisResult<Vec<RedisResult<Value>>> =
-                pipeline.ignore_errors().query_async(&mut connection).await;
-            replies.map_err(|error| self.line.lost(number, operation, error))
-        });
-        match answer.await {
-            Ok(answer) => {
-                if let (Ok(replies), Some(number)) = (&answer, asked) {
-                    self.line.answered(number);
-                    if let Some(code) = replies.iter().find_map(demoted) {
-                        tracing::warn!(code, "Redis is no primary that can be written to");
-                        self.line.give_up(number);
-                    }
-                }
-                answer
-            }
+        let done = self.run_until(self.deadline(), pipeline).await;
+        done.map_err(|failure| failed(operation, failure))
+    }
+
+    /// As [`run`](Self::run). Takes no longer; what was sent before may still be executed.
+    pub(super) async fn run_until(
+        &self,
+        deadline: Instant,
+        pipeline: &mut Pipeline,
+    ) -> Result<Vec<RedisResult<Value>>, Failure> {
+        let line = &self.line;
+        let (mut connection, number) = line.get(deadline).await?;
+        let asked = pipeline.ignore_errors().query_async(&mut connection);
+        let replies: RedisResult<Vec<RedisResult<Value>>> = match timeout_at(deadline, asked).await
+        {
+            Ok(replies) => replies,
             Err(_) => {
-                if let Some(number) = asked {
-                    self.line.unanswered(number);
+                line.unanswered(number);
+                return Err(Failure::Timeout(line.deadline));
+            }
+        };
+        match replies {
+            Ok(replies) => {
+                line.breaker().answered(number);
+                if let Some(code) = replies.iter().find_map(demoted) {
+                    line.lost(number, Trouble::Demoted(code.to_owned()));
                 }
-                Err(failed(operation, Unanswered::Timeout { deadline }))
+                Ok(replies)
+            }
+            Err(error) => {
+                if error.is_unrecoverable_error() {
+                    line.lost(number, Trouble::Lost(error.clone()));
+                }
+                Err(Failure::Redis(error))
             }
         }
     }
@@ -243,188 +204,218 @@ fn demoted(reply: &RedisResult<Value>) -> Option<&str> {
 }
 
 impl Line {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two of its changes, whoever panicked.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn breaker(&self) -> MutexGuard<'_, Breaker<MultiplexedConnection>> {
+        // It is whole between any two of its changes, whoever panicked.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection, once there is one. `None` where none can be had.
-    async fn get(self: &Arc<Self>) -> Option<(MultiplexedConnection, u64)> {
-        let mut done = match self.step() {
-            Step::Go(connection, number) => return Some((connection, number)),
-            Step::Wait(done) => done,
-            Step::GiveUp => return None,
-        };
-        let _ = done.changed().await;
-        match &*self.state() {
-            State::Up {
-                connection, number, ..
-            } => Some((connection.clone(), *number)),
-            _ => None,
+    /// The connection, once there is one.
+    async fn get(
+        self: &Arc<Self>,
+        deadline: Instant,
+    ) -> Result<(MultiplexedConnection, u64), Failure> {
+        loop {
+            match self.ask() {
+                Ask::Through(connection, number) => return Ok((connection, number)),
+                Ask::No(trouble) => return Err(Failure::NotAsked(trouble)),
+                Ask::Probe(_) => {}
+                Ask::Wait(mut done, until) => {
+                    let _ = timeout_at(until.min(deadline), done.changed()).await;
+                    if deadline <= Instant::now() {
+                        return Err(Failure::NotAsked(self.breaker().trouble()));
+                    }
+                }
+            }
         }
     }
 
-    fn step(self: &Arc<Self>) -> Step {
-        let mut state = self.state();
-        match &*state {
-            State::Up {
-                connection, number, ..
-            } => Step::Go(connection.clone(), *number),
-            State::Connecting {
-                hopeful: true,
-                done,
-            } => Step::Wait(done.clone()),
-            State::Connecting { hopeful: false, .. } | State::Closed => Step::GiveUp,
-            State::Down { retry_at, .. } if Instant::now() < *retry_at => Step::GiveUp,
-            State::Down { hopeful, .. } => {
-                let hopeful = *hopeful;
-                let (sender, done) = watch::channel(());
-                *state = State::Connecting {
-                    hopeful,
-                    done: done.clone(),
-                };
-                tokio::spawn(Arc::clone(self).connect(sender));
-                if hopeful {
-                    Step::Wait(done)
-                } else {
-                    Step::GiveUp
-                }
+    /// What one does who wants to ask now; the probe is started here.
+    fn ask(self: &Arc<Self>) -> Ask<MultiplexedConnection> {
+        let now = Instant::now();
+        let mut breaker = self.breaker();
+        if let Some(number) = breaker.number()
+            && breaker.is_stale(now)
+        {
+            drop(breaker);
+            let trust = self.duty.trust().unwrap_or_default();
+            self.lost(number, Trouble::Stale(trust));
+            breaker = self.breaker();
+        }
+        match breaker.ask(now) {
+            Ask::Probe(done) => {
+                tokio::spawn(Arc::clone(self).probe(done));
+                breaker.ask(now)
             }
+            asked => asked,
         }
     }
 
     /// Connects, in a task of its own: nobody who gives up waiting takes it along.
-    async fn connect(self: Arc<Self>, _done: watch::Sender<()>) {
-        let number = fastrand::u64(..);
-        let connected = timeout(CONNECT + GREETING, self.open(number)).await;
-        let mut state = self.state();
-        if matches!(*state, State::Closed) {
-            self.leave(number);
-            return;
+    async fn probe(self: Arc<Self>, _done: watch::Sender<()>) {
+        let number = fastrand::u64(1..);
+        let probed = timeout(CONNECT + GREETING, self.open(number)).await;
+        let probed = probed.unwrap_or(Err(Trouble::Slow(GREETING)));
+        let mut breaker = self.breaker();
+        match probed {
+            Ok(probed) => {
+                let seen = probed.greeted.as_ref().map(|greeted| greeted.seen);
+                let believed = seen
+                    .zip(self.duty.trust())
+                    .map(|(seen, trust)| seen + trust);
+                let turn = breaker.probed(probed.connection, number, Instant::now(), believed);
+                if breaker.number() != Some(number) {
+                    drop(breaker);
+                    return self.duty.disconnected(number);
+                }
+                drop(breaker);
+                if turn.is_some() {
+                    tracing::info!(server = ?probed.server, "connected to Redis");
+                }
+                match (&self.duty, probed.greeted) {
+                    (Duty::Channel(node), Some(greeted)) => {
+                        node.live(&self, number, greeted.identity, probed.server);
+                    }
+                    (Duty::Shard(shard), Some(greeted)) => {
+                        shard.live(&self, number, greeted.identity);
+                    }
+                    _ => {}
+                }
+            }
+            Err(trouble) => {
+                tracing::debug!(error = %trouble, "Redis was probed in vain");
+                let turn = breaker.failed(trouble, Instant::now(), fastrand::f64());
+                drop(breaker);
+                self.duty.disconnected(number);
+                self.opened(turn);
+            }
         }
-        *state = match connected {
-            Ok(Ok((connection, server))) => {
-                tracing::info!("connected to Redis");
-                if let (Some(node), Some(server)) = (&self.node, server) {
-                    node.live(&self, number, server);
-                }
-                State::Up {
-                    connection,
-                    number,
-                    silent: 0,
-                }
-            }
-            failed => {
-                match failed {
-                    Ok(Err(error)) => tracing::warn!(%error, "Redis cannot be reached"),
-                    _ => tracing::warn!("Redis does not answer while connecting"),
-                }
-                self.leave(number);
-                State::Down {
-                    retry_at: Instant::now() + RETRY,
-                    hopeful: false,
-                }
-            }
-        };
     }
 
-    async fn open(
-        self: &Arc<Self>,
-        number: u64,
-    ) -> RedisResult<(MultiplexedConnection, Option<Identity>)> {
+    async fn open(self: &Arc<Self>, number: u64) -> Result<Probed, Trouble> {
+        let server = timeout(CONNECT, self.route.server()).await;
+        let server = server.unwrap_or(Err(Trouble::Slow(CONNECT)))?;
+        let server = match &self.duty {
+            Duty::Plain => server,
+            Duty::Channel(_) | Duty::Shard(_) => server.with_pushes(),
+        };
         // A network that fails while a node greets would otherwise be found out after a minute;
         // operations have a deadline of their own, which is the sooner one.
         let answer = CONNECT.max(self.deadline);
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(answer));
-        if let Some(node) = &self.node {
-            let (channel, line) = (Arc::clone(&node.channel), Arc::downgrade(self));
+        if !matches!(self.duty, Duty::Plain) {
+            let line = Arc::downgrade(self);
             config = config.set_push_sender(move |push: PushInfo| {
-                if channel.push(number, &push)
-                    && let Some(line) = line.upgrade()
+                if let Some(line) = line.upgrade()
+                    && line.duty.is_over(number, &push)
                 {
-                    line.give_up(number);
+                    line.lost(number, Trouble::Closed);
                 }
                 Ok::<_, Infallible>(())
             });
         }
-        let client = &self.client;
+        let client = server.client().map_err(Trouble::Connecting)?;
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let timed_out = |_| RedisError::from((ErrorKind::Io, "no answer while connecting"));
-        let mut connection = timeout(CONNECT, connecting).await.map_err(timed_out)??;
-        let server = match &self.node {
-            Some(node) => Some(node.greet(&mut connection, number).await?),
-            None => None,
+        let connected = timeout(CONNECT, connecting).await;
+        let connected = connected.map_err(|_| Trouble::Slow(CONNECT))?;
+        let mut connection = connected.map_err(Trouble::Connecting)?;
+        let greeted = match &self.duty {
+            Duty::Plain => None,
+            Duty::Channel(node) => Some(node.greet(&mut connection, number, &self.route).await?),
+            Duty::Shard(shard) => Some(shard.greet(&mut connection, &self.route).await?),
         };
-        Ok((connection, server))
+        // Whoever answers too slowly for operations is left alone.
+        let ping = ::redis::cmd("PING");
+        let ping = ping.query_async::<Value>(&mut connection);
+        let pong = timeout(self.deadline, ping).await;
+        pong.map_err(|_| Trouble::Slow(self.deadline))?
+            .map_err(Trouble::Connecting)?;
+        Ok(Probed {
+            connection,
+            server,
+            greeted,
+        })
     }
 
-    /// A connection is the node's no more.
-    fn leave(&self, number: u64) {
-        if let Some(node) = &self.node {
-            node.channel.disconnected(number);
+    fn unanswered(self: &Arc<Self>, asked: u64) {
+        let is_open = self.breaker().unanswered(asked, Instant::now());
+        if is_open {
+            self.duty.disconnected(asked);
+            self.opened(Some(Turn::Opened));
         }
     }
 
-    fn answered(&self, asked: u64) {
-        if let State::Up { number, silent, .. } = &mut *self.state()
-            && *number == asked
-        {
-            *silent = 0;
+    /// Makes the connection anew, if this one is still up.
+    fn lost(self: &Arc<Self>, session: u64, trouble: Trouble) {
+        let was_up = self.breaker().lost(session, trouble, Instant::now());
+        if was_up {
+            self.duty.disconnected(session);
+            self.opened(Some(Turn::Opened));
         }
     }
 
-    fn unanswered(&self, asked: u64) {
-        let mut state = self.state();
-        if let State::Up { number, silent, .. } = &mut *state
-            && *number == asked
-        {
-            *silent += 1;
-            if *silent >= MOST_SILENT {
-                tracing::warn!("Redis has stopped answering");
-                self.leave(asked);
-                *state = State::Down {
-                    retry_at: Instant::now(),
-                    hopeful: false,
-                };
+    /// A node needs its connection whether it is asked or not: the next probe is arranged for.
+    fn opened(self: &Arc<Self>, turn: Option<Turn>) {
+        let (probe_at, trouble) = {
+            let breaker = self.breaker();
+            (breaker.probe_at(), breaker.trouble())
+        };
+        if turn == Some(Turn::Opened) {
+            self.opened.increment(1);
+            if let Some(trouble) = &trouble {
+                tracing::warn!(error = %trouble, "Redis is not asked until it answers again");
             }
         }
-    }
-
-    fn lost(self: &Arc<Self>, asked: u64, operation: &'static str, error: RedisError) -> Error {
-        if error.is_unrecoverable_error() {
-            self.give_up(asked);
+        if let (Some(at), false, Ok(runtime)) = (
+            probe_at,
+            matches!(self.duty, Duty::Plain),
+            Handle::try_current(),
+        ) {
+            let line = Arc::downgrade(self);
+            runtime.spawn(async move {
+                sleep_until(at).await;
+                if let Some(line) = line.upgrade() {
+                    let _ = line.ask();
+                }
+            });
         }
-        failed(operation, error)
-    }
-
-    /// Makes the connection anew when somebody needs it, if this one is still up; a node of others
-    /// needs it at once.
-    fn give_up(self: &Arc<Self>, session: u64) {
-        let mut state = self.state();
-        if !matches!(&*state, State::Up { number, .. } if *number == session) {
-            return;
-        }
-        tracing::warn!("the connection to Redis was lost");
-        self.leave(session);
-        *state = State::Down {
-            retry_at: Instant::now(),
-            hopeful: true,
-        };
     }
 }
 
-enum Step {
-    Go(MultiplexedConnection, u64),
-    Wait(watch::Receiver<()>),
-    GiveUp,
+impl Duty {
+    /// For how long the connection is believed after its server was seen to be a primary.
+    fn trust(&self) -> Option<Duration> {
+        match self {
+            Self::Plain => None,
+            Self::Channel(node) => Some(node.channel.term().trust),
+            Self::Shard(shard) => Some(shard.trust()),
+        }
+    }
+
+    /// A connection is no longer up.
+    fn disconnected(&self, number: u64) {
+        match self {
+            Self::Plain => {}
+            Self::Channel(node) => node.channel.disconnected(number),
+            Self::Shard(shard) => shard.disconnected(),
+        }
+    }
+
+    /// Takes what came by itself; says whether it means that the connection is lost.
+    fn is_over(&self, number: u64, push: &PushInfo) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Channel(node) => node.channel.push(number, push),
+            Self::Shard(_) => push.kind == ::redis::PushKind::Disconnection,
+        }
+    }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client knows the password.
         f.debug_struct("Connection")
+            .field("route", &self.line.route)
             .field("deadline", &self.line.deadline)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,8 @@
 //! The fields of a blob's hash: written as the seed does, read with suspicion.
 
+use super::servers::Reply;
 use crate::cache::shared::is_plausible;
+use crate::netstring::{is_line, is_pairs};
 use crate::{Digest, LayerMeta};
 use ::redis::Value;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,16 +26,53 @@ pub(super) enum StoredPath {
     Any,
     /// This one, or none, which means this one.
     Only(String),
+    /// The same, where each repository has content of its own: another path is another one's.
+    Own(String),
     /// None at all: the layout has no place for the blob.
     None,
 }
 
+/// What no node and no Go registry has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken;
+
 /// Longer values than any backend writes are not believed.
 const LONGEST: usize = 4096;
 
-/// Reads the values of [`READ`]. `None` if anything is missing, broken, or of another blob.
-pub(super) fn read(digest: &Digest, path: StoredPath, values: &[Value]) -> Option<LayerMeta> {
-    let values: &[Value; READ.len()] = values.try_into().ok()?;
+/// The last second that HTTP can write, in the year 9999.
+const LAST: u64 = 253_402_300_799;
+
+/// Reads the reply to `SISMEMBER`.
+pub(super) fn read_member(reply: Option<Reply>) -> Result<bool, Broken> {
+    match reply {
+        Some(Err(failure)) if failure.code() == Some("WRONGTYPE") => Err(Broken),
+        reply => Ok(matches!(reply, Some(Ok(Value::Int(1))))),
+    }
+}
+
+/// Reads the reply to `HMGET` of [`READ`].
+pub(super) fn read_hash(
+    digest: &Digest,
+    path: StoredPath,
+    reply: Option<Reply>,
+) -> Result<Option<LayerMeta>, Broken> {
+    match reply {
+        Some(Err(failure)) if failure.code() == Some("WRONGTYPE") => Err(Broken),
+        Some(Ok(Value::Array(values))) => read(digest, path, &values),
+        _ => Ok(None),
+    }
+}
+
+/// Reads the values of [`READ`]. `None` if there is nothing, or nothing for one who asks at this path.
+pub(super) fn read(
+    digest: &Digest,
+    path: StoredPath,
+    values: &[Value],
+) -> Result<Option<LayerMeta>, Broken> {
+    if values.iter().all(|value| *value == Value::Nil) {
+        return Ok(None);
+    }
+    let values: &[Value; READ.len()] = values.try_into().map_err(|_| Broken)?;
     let mut texts = [None; READ.len()];
     for (text, value) in texts.iter_mut().zip(values) {
         *text = read_text(value)?;
@@ -43,87 +82,120 @@ pub(super) fn read(digest: &Digest, path: StoredPath, values: &[Value]) -> Optio
         length,
         e_tag,
         version,
-        last_modified,
+        modified,
         attributes,
         size,
         named,
     ] = texts;
 
     if named.is_some_and(|named| named.parse() != Ok(*digest)) {
-        return None;
+        return Err(Broken);
     }
-    let path = match (path, stored) {
-        (StoredPath::Any, Some(stored)) => stored.to_owned(),
-        (StoredPath::Only(path), None) => path,
-        (StoredPath::Only(path), Some(stored)) if path == stored => path,
-        _ => return None,
-    };
-    let length = match (length.map(read_length), size.map(read_length)) {
+    let length = match (length.map(read_number), size.map(read_number)) {
         (Some(length), None) | (None, Some(length)) => length?,
         (Some(length), Some(size)) if length == size => length?,
-        _ => return None,
+        _ => return Err(Broken),
     };
-    let mut meta = LayerMeta::new(path, length).ok()?;
-    if let Some(e_tag) = e_tag {
+    // A path of our own means that the attributes are the store's.
+    let is_whole: fn(&str) -> bool = match path {
+        StoredPath::Any => |_| true,
+        _ => is_pairs,
+    };
+    let path = match (path, stored) {
+        (StoredPath::Any, Some(stored)) => stored.to_owned(),
+        (StoredPath::Only(path) | StoredPath::Own(path), None) => path,
+        (StoredPath::Only(path) | StoredPath::Own(path), Some(stored)) if path == stored => path,
+        (StoredPath::Only(_), Some(_)) => return Err(Broken),
+        (StoredPath::Any, None) | (StoredPath::Own(_), Some(_)) | (StoredPath::None, _) => {
+            return Ok(None);
+        }
+    };
+    let mut meta = LayerMeta::new(path, length).map_err(|_| Broken)?;
+    if let Some(e_tag) = believe(e_tag, is_line)? {
         meta = meta.with_e_tag(e_tag);
     }
-    if let Some(version) = version {
+    if let Some(version) = believe(version, is_line)? {
         meta = meta.with_version(version);
     }
-    if let Some(attributes) = attributes {
+    if let Some(attributes) = believe(attributes, is_whole)? {
         meta = meta.with_attributes(attributes);
     }
-    if let Some(text) = last_modified {
+    if let Some(text) = modified {
         meta = meta.with_last_modified(read_time(text)?);
     }
-    is_plausible(digest, &meta).then_some(meta)
+    is_plausible(digest, &meta)
+        .then_some(Some(meta))
+        .ok_or(Broken)
 }
 
-/// `None` if it is no text, `Some(None)` if it is absent.
-fn read_text(value: &Value) -> Option<Option<&str>> {
+/// A text, or none if it is absent.
+fn read_text(value: &Value) -> Result<Option<&str>, Broken> {
     match value {
-        Value::Nil => Some(None),
+        Value::Nil => Ok(None),
         Value::BulkString(bytes) if bytes.len() <= LONGEST => {
-            std::str::from_utf8(bytes).ok().map(Some)
+            std::str::from_utf8(bytes).map(Some).map_err(|_| Broken)
         }
-        _ => None,
+        _ => Err(Broken),
     }
 }
 
-/// Digits only: neither a sign nor anything else that `parse` would take.
-fn read_length(text: &str) -> Option<u64> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok())?
+fn believe(text: Option<&str>, is_good: fn(&str) -> bool) -> Result<Option<&str>, Broken> {
+    match text {
+        Some(text) if !is_good(text) => Err(Broken),
+        text => Ok(text),
+    }
 }
 
-fn read_time(text: &str) -> Option<SystemTime> {
-    let (seconds, nanos) = text.split_once('.')?;
-    if nanos.len() != 9 {
-        return None;
-    }
-    let seconds = Duration::from_secs(read_length(seconds)?);
-    let nanos = Duration::from_nanos(read_length(nanos)?);
-    UNIX_EPOCH.checked_add(seconds)?.checked_add(nanos)
+/// Digits only: neither a sign nor anything else that `parse` would take. No object is longer than
+/// what a Go registry could say.
+fn read_number(text: &str) -> Result<u64, Broken> {
+    let number = match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse().map_err(|_| Broken)?,
+        false => return Err(Broken),
+    };
+    (number <= i64::MAX as u64).then_some(number).ok_or(Broken)
+}
+
+fn read_time(text: &str) -> Result<SystemTime, Broken> {
+    let (seconds, nanos) = text.split_once('.').ok_or(Broken)?;
+    let (seconds, nanos) = match (read_number(seconds)?, nanos.len()) {
+        (seconds, 9) if seconds <= LAST => (seconds, read_number(nanos)?),
+        _ => return Err(Broken),
+    };
+    let since = Duration::from_secs(seconds) + Duration::from_nanos(nanos);
+    UNIX_EPOCH.checked_add(since).ok_or(Broken)
 }
 
 fn write_time(time: SystemTime) -> Option<String> {
     let since = time.duration_since(UNIX_EPOCH).ok()?;
-    Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+    let text = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
+    (since.as_secs() <= LAST).then_some(text)
 }
 
-/// The fields to set, and the names of those to remove.
+/// The fields to set, and the names of those to remove. What would not be believed is left out, and
+/// with it the time: a meta that is not full claims nothing.
 pub(super) fn write(
     meta: &LayerMeta,
     path: bool,
 ) -> (Vec<(&'static str, String)>, Vec<&'static str>) {
-    let last_modified = meta.last_modified().and_then(write_time);
+    let good = |text: Option<&str>, is_good: fn(&str) -> bool| match text {
+        Some(text) if text.len() > LONGEST || !is_good(text) => (None, false),
+        text => (text.map(str::to_owned), true),
+    };
+    let (e_tag, is_tag) = good(meta.e_tag(), is_line);
+    let (version, is_version) = good(meta.version(), is_line);
+    let (attributes, are_attributes) = good(meta.attributes(), |_| true);
+    let modified = meta.last_modified().and_then(write_time);
     let fields = [
         ("path", path.then(|| meta.path().to_owned())),
         ("length", Some(meta.length().to_string())),
-        ("e_tag", meta.e_tag().map(str::to_owned)),
-        ("version", meta.version().map(str::to_owned)),
-        ("last_modified", last_modified),
-        ("attributes", meta.attributes().map(str::to_owned)),
+        ("e_tag", e_tag),
+        ("version", version),
+        (
+            "last_modified",
+            modified.filter(|_| is_tag && is_version && are_attributes),
+        ),
+        ("attributes", attributes),
         // A Go registry's length and name for the blob: ours replace them.
         ("size", None),
         ("digest", None),
@@ -179,17 +251,24 @@ mod tests {
         let mut values = vec![Value::Nil; READ.len()];
         values[6] = text("800");
         values[7] = text(&DIGEST.to_string());
-        let meta = read(&DIGEST, only(), &values).unwrap();
+        let meta = read(&DIGEST, only(), &values).unwrap().unwrap();
         assert_eq!((meta.path(), meta.length()), ("a/data", 800));
         assert!(!meta.is_full());
-        assert_eq!(read(&DIGEST, StoredPath::Any, &values), None, "no path");
+        for path in [StoredPath::Any, StoredPath::None] {
+            assert_eq!(read(&DIGEST, path, &values), Ok(None), "no path");
+        }
     }
 
     #[test]
-    fn what_is_broken_or_of_another_blob_is_a_miss() {
+    fn what_is_broken_or_of_another_blob_is_not_believed() {
         let other = Digest::Sha256([8; 32]).to_string();
+        let long = "x".repeat(LONGEST + 1);
         for (name, value) in [
             ("path", text("b/data")),
+            ("path", text("a/data/")),
+            ("path", text("../a/data")),
+            ("path", text("/etc/passwd")),
+            ("path", text(&long)),
             ("path", text("")),
             ("path", Value::Int(1)),
             ("length", Value::Nil),
@@ -197,36 +276,92 @@ mod tests {
             ("length", text("-5")),
             ("length", text("+5")),
             ("length", text("5 ")),
+            ("length", text(" 5")),
+            ("length", text("1e3")),
+            ("length", text("0x5")),
+            ("length", text("5.0")),
+            ("length", text("NaN")),
+            ("length", text("٥")),
+            ("length", text("9223372036854775808")),
             ("length", text("0")),
             ("length", text("18446744073709551616")),
             ("length", Value::BulkString(vec![0xff])),
             ("e_tag", Value::BulkString(vec![0xff])),
-            ("e_tag", text(&"x".repeat(LONGEST + 1))),
+            ("e_tag", text(&long)),
+            ("e_tag", text("\"x\"\r\nSet-Cookie: y")),
+            ("e_tag", text("\0")),
+            ("version", text("\n")),
+            ("version", text("\u{85}")),
+            ("attributes", text("12:content-type10:text/plai")),
+            ("attributes", text("12:content-type")),
+            ("attributes", text("12:content-type6:a\r\nb: ")),
+            ("attributes", text(&long)),
             ("last_modified", text("1")),
             ("last_modified", text("1.5")),
             ("last_modified", text("-1.000000000")),
             ("last_modified", text("99999999999999999999.000000000")),
+            ("last_modified", text("9223372036854775807.000000000")),
+            ("last_modified", text("253402300800.000000000")),
+            ("last_modified", text("1.+00000000")),
             ("size", text("6")),
             ("size", text("x")),
             ("digest", text(&other)),
             ("digest", text("sha256:")),
         ] {
             let values = with(name, value.clone());
-            assert_eq!(read(&DIGEST, only(), &values), None, "{name} {value:?}");
+            assert_eq!(
+                read(&DIGEST, only(), &values),
+                Err(Broken),
+                "{name} {value:?}"
+            );
         }
-        assert_eq!(read(&DIGEST, only(), &[]), None);
-        assert!(read(&DIGEST, only(), &with("size", text("5"))).is_some());
-        assert_eq!(
-            read(&DIGEST, StoredPath::None, &with("size", Value::Nil)),
-            None
+        assert_eq!(read(&DIGEST, only(), &[Value::Int(1)]), Err(Broken));
+        assert!(
+            read(&DIGEST, only(), &with("size", text("5")))
+                .unwrap()
+                .is_some()
         );
+    }
+
+    #[test]
+    fn what_is_absent_or_another_ones_is_not_broken() {
+        let other = || StoredPath::Own("b/data".into());
+        let nothing = vec![Value::Nil; READ.len()];
+        let good = with("size", Value::Nil);
+        for (path, values) in [
+            (only(), &nothing[..]),
+            (StoredPath::Any, &[][..]),
+            (StoredPath::None, &good),
+            (other(), &good),
+        ] {
+            assert_eq!(read(&DIGEST, path, values), Ok(None));
+        }
+        let own = StoredPath::Own("a/data".into());
+        assert!(read(&DIGEST, own, &good).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_would_not_be_believed_is_not_written() {
+        let meta = LayerMeta::new("a/data", 5)
+            .unwrap()
+            .with_last_modified(UNIX_EPOCH);
+        let late = UNIX_EPOCH + Duration::from_secs(LAST + 1);
+        for odd in [
+            meta.clone().with_e_tag("\n"),
+            meta.clone().with_version("\r"),
+            meta.clone().with_attributes("x".repeat(LONGEST + 1)),
+            meta.clone().with_last_modified(late),
+        ] {
+            let bare = LayerMeta::new("a/data", 5).unwrap();
+            assert_eq!(read(&DIGEST, only(), &stored(&odd, true)), Ok(Some(bare)));
+        }
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            length in 1..u64::MAX, e_tag: Option<String>, version: Option<String>, attributes: Option<String>,
-            modified in prop::option::of((0..1u64 << 40, 0..1_000_000_000u32)), path: bool,
+            length in 1..i64::MAX as u64, e_tag in prop::option::of("\\PC*"), version in prop::option::of("\\PC*"),
+            attributes: Option<String>, modified in prop::option::of((0..LAST, 0..1_000_000_000u32)),
         ) {
             let mut meta = LayerMeta::new("a/data", length).unwrap();
             if let Some(text) = e_tag { meta = meta.with_e_tag(text) }
@@ -235,7 +370,7 @@ mod tests {
             if let Some((seconds, nanos)) = modified {
                 meta = meta.with_last_modified(UNIX_EPOCH + Duration::new(seconds, nanos));
             }
-            prop_assert_eq!(read(&DIGEST, only(), &stored(&meta, path)), Some(meta));
+            prop_assert_eq!(read(&DIGEST, StoredPath::Any, &stored(&meta, true)), Ok(Some(meta)));
         }
 
         #[test]

@@ -27,13 +27,22 @@ impl Keys {
         format!("{}repository::{}::{kind}", self.prefix, link.repository)
     }
 
+    /// The key that holds a fact.
+    pub(super) fn subject(&self, key: &Key) -> String {
+        match key {
+            Key::Link(link) => self.set(link),
+            Key::Meta(digest) => self.hash(digest),
+        }
+    }
+
     /// The key that holds a fact, the lease to fill it and the fence around it: all in one slot of
     /// a cluster, which is that of what stands in the braces. A set's members have leases of their
     /// own.
     pub(super) fn of(&self, key: &Key) -> [String; 3] {
-        let (subject, member) = match key {
-            Key::Link(link) => (self.set(link), format!("::{}", link.digest)),
-            Key::Meta(digest) => (self.hash(digest), String::new()),
+        let subject = self.subject(key);
+        let member = match key {
+            Key::Link(link) => format!("::{}", link.digest),
+            Key::Meta(_) => String::new(),
         };
         let beside = |what: &str| format!("{}{what}::{{{subject}}}{member}", self.prefix);
         [subject.clone(), beside("lease"), beside("fence")]

@@ -1,38 +1,59 @@
 //! The shared tier: Redis, with the keys of docker/distribution.
 
+mod about;
+mod address;
+mod announce;
+mod breaker;
 mod call;
 mod channel;
+mod cluster;
 mod config;
 mod connection;
 mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod plain;
 mod purge;
+mod rehearsal;
+mod route;
 mod scripts;
+mod sentinel;
+mod servers;
 mod session;
+mod shard;
+mod slots;
 #[cfg(test)]
 mod tests;
+mod tier;
+mod trouble;
 
 pub use config::RedisConfig;
 
-use super::shared::{Facts, Found, Leases, Member, Question, SharedSettings, SharedTier};
+use super::shared::{Found, Member, Question, SharedSettings};
 use crate::coherence::Coherence;
-use crate::coherence::lease::{Ended, Grant, Token};
 use crate::layout::Layout;
-use crate::link::{Key, WireName};
+use crate::link::Key;
+use crate::metrics::BrokenValues;
 use crate::{Digest, Error, LayerMeta, Link};
-use ::redis::{Pipeline, RedisResult, Value};
-use async_trait::async_trait;
-use call::{Fields, millis, write};
-use connection::Connection;
+use ::redis::cmd;
+use address::Address;
+use announce::Forget;
+use call::Fields;
+use cluster::Cluster;
+use connection::{Connection, Duty};
 use fields::StoredPath;
 use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
+use futures::future::{BoxFuture, join, ready};
 use keys::Keys;
-use scripts::{Scripts, grant};
-use session::{Forget, Node};
+use route::Route;
+use scripts::Scripts;
+use sentinel::Sentinels;
+use servers::{Command, Reply, Servers};
+use session::Node;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 
 /// A [`LayerInfoCache`](crate::LayerInfoCache) in Redis, shared by all nodes that use it.
 ///
@@ -67,7 +88,9 @@ use std::time::Duration;
 /// hashes, sets, sorted sets, scripts, publishing, `INFO` and `SCAN`.
 #[derive(Debug)]
 pub struct RedisCache {
-    connection: Connection,
+    address: Address,
+    servers: Servers,
+    timeout: Duration,
     keys: Keys,
     scripts: Scripts,
     settings: SharedSettings,
@@ -77,8 +100,9 @@ pub struct RedisCache {
     /// the same.
     layout: Option<Arc<dyn Layout>>,
     store_path: bool,
+    broken: BrokenValues,
     /// Our end of the channel, where memory is filled from here.
-    node: Option<Arc<Node>>,
+    node: Option<(Arc<Node>, Connection)>,
 }
 
 impl RedisCache {
@@ -87,9 +111,11 @@ impl RedisCache {
     /// # Errors
     /// An address that cannot be one is refused, and so are times that cannot work.
     pub fn new(config: RedisConfig) -> Result<Self, Error> {
-        config.check()?;
+        let address = config.check()?;
         Ok(Self {
-            connection: Connection::new(&config)?,
+            servers: address.servers(config.timeout, None),
+            address,
+            timeout: config.timeout,
             keys: Keys::new(config.prefix),
             scripts: Scripts::new(),
             settings: SharedSettings {
@@ -101,6 +127,7 @@ impl RedisCache {
             trust: config.trust,
             layout: None,
             store_path: config.store_path,
+            broken: BrokenValues::new(),
             node: None,
         })
     }
@@ -113,8 +140,14 @@ impl RedisCache {
     /// The same, as a node among others that share this Redis.
     pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
         let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust));
-        self.connection = self.connection.join(Arc::clone(&node));
-        self.node = Some(node);
+        let servers = self.address.servers(self.timeout, Some(Arc::clone(&node)));
+        let home = match &servers {
+            Servers::One(connection) => connection.clone(),
+            Servers::Cluster(cluster) => cluster.join(Arc::clone(&node)),
+        };
+        home.begin();
+        self.servers = servers;
+        self.node = Some((node, home));
         self
     }
 
@@ -127,9 +160,11 @@ impl RedisCache {
         let Some(layout) = &self.layout else {
             return StoredPath::Any;
         };
-        let shared = layout.blob_path(digest);
-        match shared.or_else(|| link.and_then(|link| layout.link_path(link))) {
-            Some(path) => StoredPath::Only(path.into()),
+        if let Some(shared) = layout.blob_path(digest) {
+            return StoredPath::Only(shared.into());
+        }
+        match link.and_then(|link| layout.link_path(link)) {
+            Some(own) => StoredPath::Own(own.into()),
             None => StoredPath::None,
         }
     }
@@ -141,36 +176,36 @@ impl RedisCache {
         path.is_some_and(|path| path.as_ref() == meta.path())
     }
 
-    fn push_question(&self, pipeline: &mut Pipeline, question: &Question) {
-        if let Some(link) = question.link() {
-            let member = link.digest.to_string();
-            pipeline
-                .cmd("SISMEMBER")
+    fn commands(&self, question: &Question) -> impl Iterator<Item = Command> {
+        let member = question.link().map(|link| {
+            let mut command = cmd("SISMEMBER");
+            command
                 .arg(self.keys.set(link))
-                .arg(member);
-        }
-        if let Some(digest) = question.meta() {
-            let key = self.keys.hash(digest);
-            pipeline.cmd("HMGET").arg(key).arg(&fields::READ);
-        }
+                .arg(link.digest.to_string());
+            command
+        });
+        let meta = question.meta().map(|digest| {
+            let mut command = cmd("HMGET");
+            command.arg(self.keys.hash(digest)).arg(&fields::READ);
+            command
+        });
+        member.into_iter().chain(meta).map(Command::on_first)
     }
 
-    fn read_answer(
-        &self,
-        question: &Question,
-        replies: &mut impl Iterator<Item = RedisResult<Value>>,
-    ) -> Found {
+    fn read_answer(&self, question: &Question, replies: &mut impl Iterator<Item = Reply>) -> Found {
         let mut found = Found::default();
-        if question.link().is_some()
-            && let Some(Ok(Value::Int(1))) = replies.next()
-        {
-            found.member = Some(Member::default());
+        if question.link().is_some() {
+            match fields::read_member(replies.next()) {
+                Ok(is_member) => found.member = is_member.then(Member::default),
+                Err(fields::Broken) => self.broken.membership.increment(1),
+            }
         }
-        if let Some(digest) = question.meta()
-            && let Some(Ok(Value::Array(values))) = replies.next()
-        {
+        if let Some(digest) = question.meta() {
             let path = self.path_of(digest, question.link());
-            found.meta = fields::read(digest, path, &values);
+            match fields::read_hash(digest, path, replies.next()) {
+                Ok(meta) => found.meta = meta,
+                Err(fields::Broken) => self.broken.meta.increment(1),
+            }
         }
         if let (Some(link), Some(member), Some(meta)) =
             (question.link(), &mut found.member, &found.meta)
@@ -181,164 +216,47 @@ impl RedisCache {
         found
     }
 
+    /// Tells all other nodes. What it returns is over when none of them can answer from before, be
+    /// it from memory or from a primary that another one has replaced: that one is believed for as
+    /// long as memory is, after whoever asks here was connected to the new one at the latest.
+    async fn tell(&self, what: Forget<'_>, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
+        let Some((node, home)) = &self.node else {
+            return Ok(ready(()).boxed());
+        };
+        let others = node.publish(home, what).await?;
+        let subjects: Vec<_> = keys.iter().map(|key| self.keys.subject(key)).collect();
+        let since = self.servers.since(subjects.iter().map(String::as_bytes));
+        match since.map(|since| since + node.channel.doubt()) {
+            Some(end) if end > Instant::now() => {
+                Ok(join(others, sleep_until(end)).map(|_| ()).boxed())
+            }
+            _ => Ok(others),
+        }
+    }
+
     /// The fields of a hash: those to set, and the names of those to remove.
     fn fields(&self, meta: &LayerMeta) -> Fields {
         fields::write(meta, self.store_path || self.layout.is_none())
     }
 }
 
-#[async_trait]
-impl SharedTier for RedisCache {
-    fn session(&self) -> u64 {
-        self.connection.session()
-    }
-
-    async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error> {
-        let mut pipeline = Pipeline::new();
-        for question in questions {
-            self.push_question(&mut pipeline, question);
-        }
-        let replies = self.connection.run("look-up", &mut pipeline).await?;
-        let mut replies = replies.into_iter();
-        let answers = questions
-            .iter()
-            .map(|question| self.read_answer(question, &mut replies));
-        Ok(answers.collect())
-    }
-
-    async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
-        let calls = keys.iter().map(|key| {
-            let call = self.call(key, token);
-            call.arg(millis(self.lease)).arg(u8::from(steal))
-        });
-        let replies = self.run_all("grant", &self.scripts.grant, calls).await?;
-        let grant = |reply| match reply {
-            Value::Int(grant::HIT) => Grant::Hit,
-            Value::Int(grant::GRANTED) => Grant::Granted,
-            Value::Int(grant::WAIT) => Grant::Wait,
-            _ => Grant::Blocked,
+impl Address {
+    /// What is there, for a node or for nobody in particular.
+    fn servers(&self, timeout: Duration, node: Option<Arc<Node>>) -> Servers {
+        let route = match self.clone() {
+            Self::One(server) => Route::Fixed(server),
+            Self::Sentinel {
+                sentinels,
+                service,
+                primary,
+            } => Route::Sentinels(Sentinels {
+                sentinels,
+                service,
+                primary,
+            }),
+            Self::Cluster { seeds } => return Servers::Cluster(Cluster::new(seeds, timeout)),
         };
-        Ok(replies.into_iter().map(grant).collect())
+        let duty = node.map_or(Duty::Plain, Duty::Channel);
+        Servers::One(Connection::new(route, duty, timeout))
     }
-
-    async fn fill(&self, facts: Facts, leases: Leases, ttl: Duration) -> Result<Facts, Error> {
-        let member = facts.member.zip(leases.member);
-        let meta = facts.meta.zip(leases.meta);
-        let mut calls = Vec::with_capacity(2);
-        if let Some(((link, _), token)) = &member {
-            calls.push(write(
-                self.call(&Key::Link(link.clone()), *token),
-                ttl,
-                None,
-            ));
-        }
-        if let Some(((digest, meta), token)) = &meta {
-            let fields = self.fields(meta);
-            calls.push(write(
-                self.call(&Key::Meta(*digest), *token),
-                ttl,
-                Some(fields),
-            ));
-        }
-        let replies = self.run_all("fill", &self.scripts.fill, calls).await?;
-        let mut accepted = replies.into_iter().map(|reply| reply == Value::Int(1));
-        let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
-        Ok(Facts {
-            member: member.map(|(fact, _)| fact).filter(|_| keep(true)),
-            meta: meta.map(|(fact, _)| fact).filter(|_| keep(true)),
-        })
-    }
-
-    async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
-        let calls = keys.iter().map(|key| self.call(key, token));
-        self.run_all("release", &self.scripts.release, calls)
-            .await?;
-        Ok(())
-    }
-
-    async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error> {
-        let calls = keys.iter().map(|key| {
-            let call = self.call(key, token);
-            call.arg(millis(self.settings.fence))
-                .arg(u8::from(take_lease))
-        });
-        self.run_all("begin", &self.scripts.begin, calls).await?;
-        Ok(())
-    }
-
-    async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
-        let calls = keys
-            .iter()
-            .map(|key| self.call(key, token).arg(millis(self.settings.fence)));
-        self.run_all("renew", &self.scripts.renew, calls).await?;
-        Ok(())
-    }
-
-    async fn end(
-        &self,
-        keys: &[Key],
-        token: Token,
-        written: Option<&Link>,
-        ttl: Duration,
-    ) -> Result<Ended, Error> {
-        let calls = keys.iter().map(|key| {
-            let is_written = matches!(key, Key::Link(link) if Some(link) == written);
-            write(self.call(key, token).arg(u8::from(is_written)), ttl, None)
-        });
-        let replies = self.run_all("end", &self.scripts.end, calls).await?;
-        let both = |reply: &Value| matches!(reply, Value::Array(both) if both[..] == [Value::Int(1), Value::Int(1)]);
-        let stood = |reply: &Value| matches!(reply, Value::Array(both) if both.first() == Some(&Value::Int(1)));
-        Ok(Ended {
-            stood: replies.iter().all(stood),
-            filled: written.is_some() && replies.iter().any(both),
-        })
-    }
-
-    async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
-        // A change that begins and has nothing to do: what it takes away stays away.
-        let token = Token::random();
-        self.begin(keys, token, false).await?;
-        self.end(keys, token, None, self.settings.ttl).await?;
-        Ok(())
-    }
-
-    async fn mention(&self, keys: &[Key]) -> Result<(), Error> {
-        match (&self.node, &names(keys)[..]) {
-            (None, _) | (_, []) => Ok(()),
-            (Some(node), names) => node.mention(&self.connection, Forget::Names(names)).await,
-        }
-    }
-
-    async fn publish(&self, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
-        match (&self.node, &names(keys)[..]) {
-            (None, _) | (_, []) => Ok(ready(()).boxed()),
-            (Some(node), names) => node.publish(&self.connection, Forget::Names(names)).await,
-        }
-    }
-
-    async fn purge(&self) -> Result<(), Error> {
-        let mut connection = self.connection.get("purge").await?;
-        let purged = purge::everything(&mut connection, self.keys.prefix()).await;
-        purged.map_err(|error| connection::failed("purge", error))?;
-        match &self.node {
-            Some(node) => {
-                node.publish(&self.connection, Forget::Everything)
-                    .await?
-                    .await;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn leave(&self) {
-        match &self.node {
-            Some(node) => node.leave(&self.connection).await,
-            None => self.connection.close(),
-        }
-    }
-}
-
-fn names(keys: &[Key]) -> Vec<u64> {
-    keys.iter().map(WireName::wire_name).collect()
 }

@@ -3,11 +3,13 @@
 //! None begins with a shebang, which Redis 6.2 cannot compile. What has to succeed in a full Redis
 //! removes first: any earlier write lifts the check for memory, while a script whose first write is
 //! a `SET` is refused.
+//!
+//! A value of another type is nobody's: it counts as absent, and makes way for what is written.
 
 use ::redis::Script;
+use std::fmt;
 
 /// A script, and what a server that has it knows it by.
-#[derive(Debug)]
 pub(super) struct Source {
     pub(super) text: String,
     pub(super) hash: String,
@@ -18,6 +20,12 @@ impl Source {
         let text = parts.concat();
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hash)
     }
 }
 
@@ -45,20 +53,33 @@ pub(super) struct Scripts {
     pub(super) renew: Source,
     /// → 1 if the lease was still there.
     pub(super) release: Source,
+    /// `ttl absent-count absent… field value…` → 1: writes without a lease.
+    pub(super) put: Source,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            grant: Source::new(&[GRANT]),
+            grant: Source::new(&[FENCED, GRANT]),
             fill: Source::new(&[WRITE, FILL]),
-            begin: Source::new(&[REMOVE, BEGIN]),
-            end: Source::new(&[REMOVE, WRITE, END]),
+            begin: Source::new(&[REMOVE, FENCED, BEGIN]),
+            end: Source::new(&[REMOVE, WRITE, FENCED, END]),
             renew: Source::new(&[RENEW]),
             release: Source::new(&[RELEASE]),
+            put: Source::new(&[WRITE, PUT]),
         }
     }
 }
+
+/// Says whether there is a fence: what is no set is none of ours, and makes way.
+const FENCED: &str = "
+local function fenced()
+  local kind = redis.call('TYPE', KEYS[3]).ok
+  if kind == 'set' then return true end
+  if kind ~= 'none' then redis.call('DEL', KEYS[3]) end
+  return false
+end
+";
 
 /// Takes the entry away, whatever its type has become.
 const REMOVE: &str = "
@@ -94,26 +115,31 @@ local function write(at)
 end
 ";
 
-/// An entry that its asker could not use is no hit: it steals.
+/// An entry that its asker could not use is no hit: it steals. A fence and a lease that never lapse are
+/// none of ours: the one gets a time, the other makes way.
 const GRANT: &str = "
 local steal = ARGV[5] == '1'
 if not steal then
   local hit
-  if ARGV[1] == 'hash' then hit = redis.call('EXISTS', KEYS[1])
-  else hit = redis.pcall('SISMEMBER', KEYS[1], ARGV[2]) end
-  if hit == 1 then return 0 end
+  if ARGV[1] == 'hash' then hit = redis.call('TYPE', KEYS[1]).ok == 'hash'
+  else hit = redis.pcall('SISMEMBER', KEYS[1], ARGV[2]) == 1 end
+  if hit then return 0 end
 end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 3 end
-if steal then
-  redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
-  return 1
+if fenced() then
+  if redis.call('PTTL', KEYS[3]) == -1 then redis.call('PEXPIRE', KEYS[3], ARGV[4]) end
+  return 3
 end
-if redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PX', ARGV[4]) then return 1 end
-return 2
+if not steal then
+  if redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PX', ARGV[4]) then return 1 end
+  local is_ours = redis.call('TYPE', KEYS[2]).ok == 'string' and redis.call('PTTL', KEYS[2]) ~= -1
+  if is_ours then return 2 end
+end
+redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+return 1
 ";
 
 const FILL: &str = "
-if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+if redis.pcall('GET', KEYS[2]) ~= ARGV[3] then return 0 end
 local filled = write(4)
 redis.call('DEL', KEYS[2])
 return filled and 1 or 0
@@ -124,6 +150,7 @@ return filled and 1 or 0
 const BEGIN: &str = "
 remove()
 redis.call('DEL', KEYS[2])
+fenced()
 redis.call('SADD', KEYS[3], ARGV[3])
 if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[3], ARGV[4]) end
 if ARGV[5] == '1' then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4]) end
@@ -133,10 +160,11 @@ return 1
 /// What the change wrote is filled only under a lease from before it, which any other change has
 /// taken away, and while no other change is under way.
 const END: &str = "
+fenced()
 local stood = redis.call('SREM', KEYS[3], ARGV[3])
-local own = redis.call('GET', KEYS[2]) == ARGV[3]
+local own = redis.pcall('GET', KEYS[2]) == ARGV[3]
 redis.call('DEL', KEYS[2])
-if ARGV[4] == '1' and stood == 1 and own and redis.call('EXISTS', KEYS[3]) == 0 then
+if ARGV[4] == '1' and stood == 1 and own and not fenced() then
   if write(5) then return {stood, 1} end
 end
 remove()
@@ -145,12 +173,17 @@ return {stood, 0}
 
 /// Never makes a fence anew: that would hide that it was gone in between.
 const RENEW: &str = "
-if redis.call('SISMEMBER', KEYS[3], ARGV[3]) == 0 then return 0 end
+if redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) ~= 1 then return 0 end
 redis.call('PEXPIRE', KEYS[3], ARGV[4])
 return 1
 ";
 
 const RELEASE: &str = "
-if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+if redis.pcall('GET', KEYS[2]) ~= ARGV[3] then return 0 end
 return redis.call('DEL', KEYS[2])
+";
+
+const PUT: &str = "
+if write(4) then return 1 end
+return redis.error_reply('OOM it was not written: Redis is full')
 ";

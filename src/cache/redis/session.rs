@@ -1,18 +1,22 @@
 //! One connection's life as a node's end of the channel: its beginning, its heartbeats, the
 //! acknowledgements that it owes.
 
+use super::about::{About, Identity};
+use super::address::Server;
+use super::announce::ANNOUNCE;
 use super::channel::Channel;
-use super::connection::{Connection, Line, failed};
-use super::purge::{self, Identity};
+use super::connection::{Connection, Greeted, Line};
+use super::purge::Record;
+use super::rehearsal::rehearse;
+use super::route::Route;
 use super::scripts::Source;
-use crate::Error;
+use super::trouble::Trouble;
 use crate::coherence::Coherence;
-use crate::coherence::message::{MOST_NAMES, Message};
-use crate::coherence::peers::{Roll, Seen, Term};
+use crate::coherence::message::Message;
+use crate::coherence::peers::Term;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use ::redis::{Pipeline, RedisResult, Value};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -21,43 +25,37 @@ use tokio::time::{Instant, sleep};
 /// How many heartbeats are sent within the time of one: all but one may be lost.
 const BEATS: u32 = 4;
 
-/// For how many times its trust a node tries to publish a message before its change counts as
-/// unconfirmed.
-const PATIENCE: u32 = 3;
-
 /// The scripts of the channel. Their keys are of one slot.
 #[derive(Debug)]
 pub(super) struct Scripts {
     /// `nodes private-channel | node keep message born` → which set of nodes it is, and the time.
     heartbeat: Source,
     /// `nodes shared-channel | message…` → the same, and who was seen when.
-    announce: Source,
+    pub(super) announce: Source,
 }
 
 /// How long a node that is not seen stays in the set, at least.
 const KEEP: Duration = Duration::from_secs(60);
 
+/// The node notes itself in the set. What no node has made of it (a value of another type, a name that
+/// is none, a time that is far ahead) makes way for a new set: where that is, it is not known who
+/// was in the old one.
 const HEARTBEAT: &str = "
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - ARGV[2])
-local born = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
-if not born then
+redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+local names = redis.pcall('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf', 'LIMIT', 0, 2)
+local ahead = redis.pcall('ZCOUNT', KEYS[1], '(' .. now + ARGV[2], '(+inf')
+local born = names[1]
+local is_name = born and string.find(born, '^%d+$') and (#born < 20 or born <= '18446744073709551615' and #born == 20)
+if not (is_name and #names == 1 and ahead == 0) then
+  redis.call('DEL', KEYS[1])
   born = ARGV[4]
   redis.call('ZADD', KEYS[1], '+inf', born)
 end
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('PUBLISH', KEYS[2], ARGV[3])
 return {born, now}
-";
-
-/// The nodes are read after the message was published: one that appears later hears it.
-const ANNOUNCE: &str = "
-for i = 1, #ARGV do redis.call('PUBLISH', KEYS[2], ARGV[i]) end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local born = redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')[1]
-return {born or '', now, redis.call('ZRANGEBYSCORE', KEYS[1], 0, '(+inf', 'WITHSCORES')}
 ";
 
 impl Scripts {
@@ -74,9 +72,11 @@ impl Scripts {
 pub(super) struct Node {
     pub(super) channel: Arc<Channel>,
     prefix: String,
-    scripts: Scripts,
+    pub(super) scripts: Scripts,
     /// The server that this node was connected to last.
     last: Mutex<Option<Identity>>,
+    /// What was said of the servers already.
+    advice: Mutex<HashSet<&'static str>>,
     /// The acknowledgements that are owed, until there is a task that sends them.
     owed: Mutex<Option<mpsc::Receiver<(u64, u64)>>>,
     /// Held while a heartbeat is under way: one that ended after the node has left would bring it
@@ -93,14 +93,22 @@ impl Node {
             prefix: prefix.to_owned(),
             scripts: Scripts::new(),
             last: Mutex::default(),
+            advice: Mutex::default(),
             owed: Mutex::new(Some(owed)),
             beating: tokio::sync::Mutex::default(),
         }
     }
 
     /// Lets the node live on a connection that has just been made its own.
-    pub(super) fn live(self: &Arc<Self>, line: &Arc<Line>, session: u64, server: Identity) {
-        tokio::spawn(Arc::clone(self).beat(Arc::downgrade(line), session, server));
+    pub(super) fn live(
+        self: &Arc<Self>,
+        line: &Arc<Line>,
+        session: u64,
+        identity: Identity,
+        server: Server,
+    ) {
+        let beat = Arc::clone(self).beat(Arc::downgrade(line), session, identity, server);
+        tokio::spawn(beat);
         let owed = self
             .owed
             .lock()
@@ -117,36 +125,76 @@ impl Node {
         &self,
         connection: &mut MultiplexedConnection,
         session: u64,
-    ) -> RedisResult<Identity> {
+        route: &Route,
+    ) -> Result<Greeted, Trouble> {
         let channel = &self.channel;
+        let about = About::greet(connection, route.leads_into_a_cluster()).await?;
+        let identity = about.identity.clone();
+        rehearse(connection, &self.prefix, "nodes").await?;
         // The shared one first: a heartbeat proves that both are heard.
         let names = [channel.shared_name(), channel.private_name(channel.node)];
-        connection.subscribe(&names).await?;
+        let subscribed = connection.subscribe(&names).await;
+        subscribed.map_err(|error| match error.code() {
+            Some("NOPERM") => Trouble::Forbidden(vec![format!(
+                "SUBSCRIBE to {}layercache::* ({error})",
+                self.prefix
+            )]),
+            _ => Trouble::Connecting(error),
+        })?;
         channel.connected(session);
         // A server that may not be written to gives no trust.
-        let _: Vec<Value> = self.write().query_async(connection).await?;
+        let written: RedisResult<Vec<Value>> = self.write().query_async(connection).await;
+        written.map_err(Trouble::Connecting)?;
         let nodes = channel.nodes_key();
         let last = self.last().clone();
-        let server =
-            purge::if_another_server(connection, &self.prefix, &nodes, last.as_ref()).await?;
-        *self.last() = Some(server.clone());
+        let mut same = connection.clone();
+        let mut record = Record {
+            connection: &mut same,
+            nodes: &nodes,
+        };
+        let purged = record.purge_if_another(&identity, last.as_ref(), connection, &self.prefix);
+        purged.await.map_err(Trouble::Connecting)?;
+        *self.last() = Some(identity.clone());
+        let seen = Instant::now();
         let mut pipeline = self.heartbeat(session, Command::Text);
-        let replies: Vec<RedisResult<Value>> =
-            pipeline.ignore_errors().query_async(connection).await?;
-        self.noted(session, &replies);
-        Ok(server)
+        let replies: RedisResult<Vec<RedisResult<Value>>> =
+            pipeline.ignore_errors().query_async(connection).await;
+        let replies = replies.map_err(Trouble::Connecting)?;
+        if !self.noted(session, &replies) {
+            return Err(match replies.into_iter().next() {
+                Some(Err(error)) => Trouble::Connecting(error),
+                _ => Trouble::Stale(channel.term().trust),
+            });
+        }
+        self.advise(&about, route);
+        Ok(Greeted { identity, seen })
+    }
+
+    /// Tells whoever runs the servers what they should know of them, once.
+    pub(super) fn advise(&self, about: &About, route: &Route) {
+        let mut given = self.advice.lock().unwrap_or_else(PoisonError::into_inner);
+        for advice in about.advice(matches!(route, Route::Sentinels(_))) {
+            if given.insert(advice) {
+                tracing::warn!("advice for this Redis: {advice}");
+            }
+        }
+    }
+
+    /// What all keys begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Identity>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A write that changes nothing, which a server refuses that has too few replicas. Redis 6.2
-    /// would run a script all the same, so it goes before the heartbeat.
+    /// A write that changes nothing of ours, whatever is there, which a server refuses that has too few
+    /// replicas. Redis 6.2 would run a script all the same, so it goes before the heartbeat.
     fn write(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         let nodes = self.channel.nodes_key();
-        pipeline.cmd("ZREMRANGEBYSCORE").arg(nodes).arg(0).arg(0);
+        pipeline.cmd("PERSIST").arg(nodes);
         pipeline
     }
 
@@ -177,29 +225,41 @@ impl Node {
     }
 
     /// How long from one heartbeat to the next.
-    fn pause(&self) -> Duration {
+    pub(super) fn pause(&self) -> Duration {
         self.channel.term().trust / BEATS
     }
 
     /// Sends heartbeats for as long as the connection is the node's.
-    async fn beat(self: Arc<Self>, line: Weak<Line>, session: u64, server: Identity) {
-        loop {
+    async fn beat(
+        self: Arc<Self>,
+        line: Weak<Line>,
+        session: u64,
+        identity: Identity,
+        server: Server,
+    ) {
+        let trust = self.channel.term().trust;
+        for beat in 1u32.. {
             sleep(self.pause()).await;
             let Some(line) = line.upgrade() else {
                 return;
             };
             let connection = Connection::of(line);
+            // Once in the time of its trust, where servers do not say so themselves.
+            if beat.is_multiple_of(BEATS) && connection.has_moved(&server).await {
+                connection.give_up(session, Trouble::Another);
+                return;
+            }
             let _beating = self.beating.lock().await;
             if !connection.is(session) {
                 return;
             }
+            let sent = Instant::now();
             let mut questions = self.write();
-            purge::ask(&mut questions);
+            About::ask(&mut questions);
             match connection.run("heartbeat", &mut questions).await {
-                Ok(replies) => match purge::identify(&replies) {
-                    Some(now) if now != server => {
-                        tracing::warn!("behind the connection to Redis is another server now");
-                        connection.give_up(session);
+                Ok(replies) => match About::read(&replies) {
+                    Some(now) if now.identity != identity || !now.is_primary => {
+                        connection.give_up(session, Trouble::Another);
                         return;
                     }
                     Some(_) if replies.iter().all(Result::is_ok) => {}
@@ -211,8 +271,17 @@ impl Node {
             for command in [Command::Hash, Command::Text] {
                 let mut pipeline = self.heartbeat(session, command);
                 match connection.run("heartbeat", &mut pipeline).await {
-                    Ok(replies) if !self.noted(session, &replies) => {}
-                    _ => break,
+                    Ok(replies) if self.noted(session, &replies) => {
+                        connection.believe(session, sent + trust);
+                        break;
+                    }
+                    Ok(replies) => {
+                        if replies.iter().any(is_elsewhere) {
+                            connection.give_up(session, Trouble::Another);
+                            return;
+                        }
+                    }
+                    Err(_) => break,
                 }
             }
         }
@@ -249,102 +318,17 @@ impl Node {
             let _ = Connection::of(line).run("acknowledge", &mut pipeline).await;
         }
     }
-
-    /// Publishes messages that make all nodes forget. What it returns is over when nobody can answer
-    /// from before.
-    pub(super) async fn publish(
-        &self,
-        connection: &Connection,
-        what: Forget<'_>,
-    ) -> Result<BoxFuture<'static, ()>, Error> {
-        let id = fastrand::u64(..);
-        let waiting = self.channel.wait_for(id);
-        let messages = self.messages(what, id);
-        let give_up = Instant::now() + self.channel.term().trust * PATIENCE;
-        let (roll, published) = loop {
-            match self.send(connection, &messages).await {
-                Ok(roll) => break (roll, Instant::now()),
-                Err(error) if Instant::now() > give_up => return Err(error),
-                Err(_) => sleep(self.pause() / 10).await,
-            }
-        };
-        Ok(waiting.over(roll, published).boxed())
-    }
-
-    /// Publishes the same, and waits for nobody.
-    pub(super) async fn mention(
-        &self,
-        connection: &Connection,
-        what: Forget<'_>,
-    ) -> Result<(), Error> {
-        self.send(connection, &self.messages(what, 0)).await?;
-        Ok(())
-    }
-
-    /// The last one carries the id: who acknowledges it has heard all.
-    fn messages(&self, what: Forget<'_>, id: u64) -> Vec<Vec<u8>> {
-        let from = self.channel.node;
-        match what {
-            Forget::Everything => vec![Message::Flush { from, id }.write()],
-            Forget::Names(names) => {
-                let chunks = names.chunks(MOST_NAMES);
-                let last = chunks.len() - 1;
-                let message = |(i, names): (usize, &[u64])| Message::Invalidate {
-                    from,
-                    id: if i == last { id } else { 0 },
-                    names: names.to_vec(),
-                };
-                chunks
-                    .enumerate()
-                    .map(|chunk| message(chunk).write())
-                    .collect()
-            }
-        }
-    }
-
-    async fn send(&self, connection: &Connection, messages: &[Vec<u8>]) -> Result<Roll, Error> {
-        let mut last = None;
-        for command in [Command::Hash, Command::Text] {
-            let mut pipeline = Pipeline::new();
-            let script = command.push(&mut pipeline, &self.scripts.announce);
-            script
-                .arg(2)
-                .arg(self.channel.nodes_key())
-                .arg(self.channel.shared_name())
-                .arg(messages);
-            match connection.run("announce", &mut pipeline).await?.pop() {
-                Some(Ok(reply)) => {
-                    return read_roll(&reply).ok_or_else(|| {
-                        let odd = RedisError::from((ErrorKind::UnexpectedReturnType, "no roll"));
-                        failed("announce", odd)
-                    });
-                }
-                Some(Err(error)) => last = Some(error),
-                None => {}
-            }
-        }
-        let nothing = || RedisError::from((ErrorKind::UnexpectedReturnType, "no answer"));
-        Err(failed("announce", last.unwrap_or_else(nothing)))
-    }
-}
-
-/// What is to be forgotten.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Forget<'a> {
-    Everything,
-    /// Never empty.
-    Names(&'a [u64]),
 }
 
 /// How a script is called.
 #[derive(Debug, Clone, Copy)]
-enum Command {
+pub(super) enum Command {
     Hash,
     Text,
 }
 
 impl Command {
-    fn push<'a>(self, pipeline: &'a mut Pipeline, script: &Source) -> &'a mut Pipeline {
+    pub(super) fn push<'a>(self, pipeline: &'a mut Pipeline, script: &Source) -> &'a mut Pipeline {
         match self {
             Self::Hash => pipeline.cmd("EVALSHA").arg(&script.hash),
             Self::Text => pipeline.cmd("EVAL").arg(&script.text),
@@ -352,38 +336,18 @@ impl Command {
     }
 }
 
-fn read_roll(reply: &Value) -> Option<Roll> {
-    let Value::Array(reply) = reply else {
-        return None;
-    };
-    let [born, Value::Int(time), Value::Array(nodes)] = reply.as_slice() else {
-        return None;
-    };
-    let (pairs, _) = nodes.as_chunks::<2>();
-    let nodes: Option<Vec<_>> = pairs.iter().map(seen).collect();
-    Some(Roll {
-        // Where it is not known who is there, it is no set that we know.
-        born: number(born).filter(|_| nodes.is_some()).unwrap_or(0),
-        time: u64::try_from(*time).ok()?,
-        nodes: nodes.unwrap_or_default(),
-    })
+/// Whether a cluster has given the nodes' slot to another server.
+fn is_elsewhere(reply: &RedisResult<Value>) -> bool {
+    reply
+        .as_ref()
+        .is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
 }
 
-/// A member of the set of nodes, and when it was seen.
-fn seen([member, time]: &[Value; 2]) -> Option<Seen> {
-    let (node, trust) = text(member)?.split_once(':')?;
-    Some(Seen {
-        node: node.parse().ok()?,
-        trust: Duration::from_millis(trust.parse().ok()?),
-        time: number(time)?,
-    })
-}
-
-fn number(value: &Value) -> Option<u64> {
+pub(super) fn number(value: &Value) -> Option<u64> {
     text(value)?.parse().ok()
 }
 
-fn text(value: &Value) -> Option<&str> {
+pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(text) => std::str::from_utf8(text).ok(),
         _ => None,

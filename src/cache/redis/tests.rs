@@ -1,10 +1,13 @@
 //! The scripts on real servers beside what they are specified to do.
 
+use super::servers::Command;
 use super::*;
 use crate::LayerInfoCache;
+use crate::cache::shared::{Facts, Leases, SharedTier};
+use crate::coherence::lease::Token;
 use crate::coherence::slot::Slot;
 use crate::support::redis::{Redis, Version};
-use ::redis::Pipeline;
+use ::redis::Cmd;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -29,6 +32,8 @@ enum Act {
     },
     /// One of the key's three parts is evicted.
     Evict(usize),
+    /// One of them becomes a value of another type, which means the same.
+    Spoil(usize),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -42,7 +47,14 @@ fn act() -> impl Strategy<Value = Act> {
         1 => token().prop_map(Act::Renew),
         2 => (token(), any::<bool>()).prop_map(|(token, written)| Act::End { token, written }),
         1 => (0..3usize).prop_map(Act::Evict),
+        1 => (0..3usize).prop_map(Act::Spoil),
     ]
+}
+
+async fn run(cache: &RedisCache, command: Cmd) {
+    let commands = vec![Command::on_first(command)];
+    let done = cache.servers.run("test", commands, cache.deadline()).await;
+    assert!(done.unwrap().iter().all(Result::is_ok));
 }
 
 /// Does the same to a server and to the specification; both have to answer the same, and to have the
@@ -87,10 +99,16 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             let specified = slot.end(of(token), link.map(|_| ()));
             (format!("{ended:?}"), format!("{specified:?}"))
         }
-        Act::Evict(part) => {
-            let mut evict = Pipeline::new();
-            evict.cmd("DEL").arg(&cache.keys.of(key)[part]);
-            cache.connection.run("evict", &mut evict).await.unwrap();
+        Act::Evict(part) | Act::Spoil(part) => {
+            let name = &cache.keys.of(key)[part];
+            let mut lose = cmd("DEL");
+            lose.arg(name);
+            run(cache, lose).await;
+            if let Act::Spoil(_) = act {
+                let mut spoil = cmd(if part == 1 { "RPUSH" } else { "SET" });
+                spoil.arg(name).arg("foreign");
+                run(cache, spoil).await;
+            }
             match part {
                 0 => slot.entry = None,
                 1 => slot.lease = None,
@@ -138,9 +156,7 @@ async fn scripts_do_as_specified(version: Version) {
         let history = histories.new_tree(&mut runner).unwrap().current();
         for key in [Key::Link(link), Key::Meta(digest)] {
             // Evictions take a set away with all its members, which the specification has no word for.
-            let mut sweep = Pipeline::new();
-            sweep.cmd("FLUSHDB");
-            cache.connection.run("sweep", &mut sweep).await.unwrap();
+            run(&cache, cmd("FLUSHDB")).await;
             let mut slot = Slot::default();
             for (step, act) in history.iter().enumerate() {
                 let (real, specified) = same(&cache, &key, &mut slot, *act).await;

@@ -1,6 +1,7 @@
 //! Changes of the tiers, step by step as [`coherence::change`](crate::coherence::change) has them.
 
 use super::TieredCache;
+use super::lapses::Lapses;
 use crate::cache::memory::{Rights, jittered};
 use crate::cache::shared::{Facts, Member, SharedTier};
 use crate::coherence::Coherence;
@@ -37,6 +38,11 @@ impl Fences {
     /// Ends them; the rights to fill what the change has written, key by key.
     fn end(mut self) -> Vec<Option<Right>> {
         self.take()
+    }
+
+    /// Lets them stand for this time.
+    fn lapse(mut self, lapses: &Arc<Lapses>, time: Duration) {
+        lapses.add(self.fences.drain(..), time);
     }
 
     fn take(&mut self) -> Vec<Option<Right>> {
@@ -209,10 +215,7 @@ impl TieredCache {
     fn let_lapse(&self, fences: Fences) {
         let settings = self.shared.as_ref().map(|shared| shared.settings);
         let time = settings.map_or(FENCE, |settings| settings.fence);
-        tokio::spawn(async move {
-            sleep(time).await;
-            fences.end();
-        });
+        fences.lapse(&self.lapses, time);
     }
 
     /// Takes keys away everywhere, because the backend denied what they say.
@@ -228,7 +231,7 @@ impl TieredCache {
         };
         if let Err(error) = healed.await {
             tracing::debug!(%error, "what the backend denied may still be cached");
-            shared.debts.owe(keys.iter().cloned());
+            shared.debts.owe_if_room(keys);
         }
     }
 }

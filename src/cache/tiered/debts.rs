@@ -4,6 +4,8 @@ use crate::Error;
 use crate::cache::shared::SharedTier;
 use crate::coherence::journal::{Journal, Payment};
 use crate::link::Key;
+use crate::metrics::limit_hits;
+use metrics::Counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -15,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Debts {
     tier: Arc<dyn SharedTier>,
     journal: Mutex<Journal<Key>>,
+    limit_hits: Counter,
 }
 
 /// Why the shared tier is not asked.
@@ -27,6 +30,7 @@ impl Debts {
         Arc::new(Self {
             tier,
             journal: Mutex::new(Journal::new()),
+            limit_hits: limit_hits("journal"),
         })
     }
 
@@ -50,7 +54,28 @@ impl Debts {
 
     /// Remembers what could not be taken away, and takes it away as soon as that can be done.
     pub(super) fn owe(self: &Arc<Self>, keys: impl IntoIterator<Item = Key>) {
-        if self.journal().owe(keys) {
+        let mut journal = self.journal();
+        let was_everything = journal.is_everything();
+        let begins = journal.owe(keys);
+        if !was_everything && journal.is_everything() {
+            self.limit_hits.increment(1);
+        }
+        drop(journal);
+        self.begin(begins);
+    }
+
+    /// The same for what the backend has denied: beyond some thousands it is not remembered, and the
+    /// next who reads it takes it away.
+    pub(super) fn owe_if_room(self: &Arc<Self>, keys: &[Key]) {
+        let begins = self.journal().owe_if_room(keys.to_vec());
+        if begins.is_none() {
+            self.limit_hits.increment(1);
+        }
+        self.begin(begins.unwrap_or(false));
+    }
+
+    fn begin(self: &Arc<Self>, begins: bool) {
+        if begins {
             tracing::warn!("Redis is not asked until this node's changes have been told to it");
             tokio::spawn(Arc::clone(self).pay());
         }
@@ -82,8 +107,13 @@ impl Debts {
     }
 
     async fn take_away(&self, keys: &[Key]) -> Result<(), Error> {
-        self.tier.withdraw(keys).await?;
-        self.tier.publish(keys).await?.await;
-        Ok(())
+        loop {
+            let session = self.tier.session();
+            self.tier.withdraw(keys).await?;
+            self.tier.publish(keys).await?.await;
+            if self.tier.session() == session {
+                return Ok(());
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ mod change;
     allow(dead_code, reason = "Redis is the only shared tier")
 )]
 mod debts;
+mod lapses;
 
 use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
@@ -22,6 +23,7 @@ use crate::metrics::{Lookups, Work};
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use debts::Debts;
+use lapses::Lapses;
 use std::sync::Arc;
 
 /// A [`LayerInfoCache`] of one or two tiers: memory, and behind it, if there is one, Redis.
@@ -40,6 +42,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct TieredCache {
     memory: Memory,
+    lapses: Arc<Lapses>,
     shared: Option<Shared>,
     lookups: Lookups,
     work: Work,
@@ -61,6 +64,7 @@ impl TieredCache {
 
     fn over(memory: MemoryConfig, coherence: Arc<Coherence>) -> Self {
         Self {
+            lapses: Lapses::new(Arc::clone(&coherence)),
             memory: Memory::new(memory, coherence),
             shared: None,
             lookups: Lookups::new("memory"),
@@ -175,8 +179,8 @@ impl TieredCache {
     }
 
     /// Asks once for the leases to fill all of `question`, for one who reads from the backend anyway.
-    pub(crate) async fn try_lease(&self, question: &Question, steal: bool) -> Leases {
-        let (keys, token) = (question.keys(), Token::random());
+    pub(crate) async fn try_lease(&self, question: &Question, token: Token, steal: bool) -> Leases {
+        let keys = question.keys();
         let mut leases = Leases::default();
         leases.take(&keys, &self.grant(&keys, token, steal).await, token);
         leases
@@ -195,7 +199,11 @@ impl TieredCache {
         if facts.is_empty() {
             return Ok(());
         }
-        let facts = plausible(facts);
+        let (facts, odd) = plausible(facts);
+        if let Some(key) = odd {
+            // Who would fill it otherwise need not wait for this lease to lapse.
+            self.release(&[key], leases).await;
+        }
         let facts = match &self.shared {
             Some(shared) => {
                 let ttl = jittered(shared.settings.ttl);
@@ -221,6 +229,22 @@ impl TieredCache {
             let keys: Vec<_> = held.by_ref().cloned().collect();
             // One that stays lapses by itself.
             let _ = shared.tier.release(&keys, token).await;
+        }
+    }
+
+    /// Whether a tier holds any of this, or may: where Redis cannot be asked it may.
+    pub(crate) async fn may_hold(&self, question: &Question) -> bool {
+        let is_held = |found: &Found| found.member.is_some() || found.meta.is_some();
+        if is_held(&self.memory.look_up(question)) {
+            return true;
+        }
+        match self.ask_shared() {
+            Ok(None) => false,
+            Ok(Some(shared)) => {
+                let found = shared.tier.look_up(std::slice::from_ref(question)).await;
+                found.map_or(true, |found| found.iter().any(is_held))
+            }
+            Err(_) => true,
         }
     }
 
@@ -283,7 +307,7 @@ impl TieredCache {
 
     async fn remember(&self, question: Question, facts: Facts) -> Result<(), Error> {
         let rights = self.rights(&question);
-        let leases = self.try_lease(&question, true).await;
+        let leases = self.try_lease(&question, Token::random(), true).await;
         self.try_fill(facts, rights, leases).await
     }
 
@@ -293,12 +317,17 @@ impl TieredCache {
     }
 }
 
-fn plausible(facts: Facts) -> Facts {
-    Facts {
-        meta: facts
-            .meta
-            .filter(|(digest, meta)| is_plausible(digest, meta)),
-        ..facts
+/// What of these may be believed, and the key of what may not.
+fn plausible(facts: Facts) -> (Facts, Option<Key>) {
+    match facts.meta {
+        Some((digest, meta)) if !is_plausible(&digest, &meta) => (
+            Facts {
+                meta: None,
+                ..facts
+            },
+            Some(Key::Meta(digest)),
+        ),
+        meta => (Facts { meta, ..facts }, None),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the core promises, against a backend and a shared tier that can be stopped at any step.
 
+mod limits;
 mod races;
 
 use super::fakes::{FakeBackend, FakeShared};
@@ -7,7 +8,7 @@ use super::*;
 use crate::cache::shared::SharedSettings;
 use crate::cache::shared::{Facts, Member};
 use crate::coherence::change::ChangePolicy;
-use crate::{MemoryConfig, Registry, Repository};
+use crate::{Limits, MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ fn world(with_shared: bool) -> World {
 }
 
 fn world_with(with_shared: bool, policy: ChangePolicy) -> World {
+    limited(with_shared, policy, Limits::default())
+}
+
+fn limited(with_shared: bool, policy: ChangePolicy, limits: Limits) -> World {
     let backend = Arc::new(FakeBackend::default());
     let shared = Arc::new(FakeShared::default());
     let memory = MemoryConfig::default();
@@ -47,7 +52,7 @@ fn world_with(with_shared: bool, policy: ChangePolicy) -> World {
         }
         false => TieredCache::in_memory(memory),
     };
-    let core = ReadThrough::new(Arc::clone(&backend), cache);
+    let core = ReadThrough::new(Arc::clone(&backend), cache, limits);
     let link = link(1);
     World {
         layers: Registry::over(core.clone()).repository(link.repository.clone()),

@@ -249,11 +249,11 @@ impl From<object_store::Result<()>> for Ended {
     }
 }
 
-pub(super) fn name(repository: u32) -> RepositoryName {
+pub fn name(repository: u32) -> RepositoryName {
     format!("library/number-{repository}").parse().unwrap()
 }
 
-pub(super) fn digest(blob: u32) -> Digest {
+pub fn digest(blob: u32) -> Digest {
     let mut hash = [7; 32];
     hash[..4].copy_from_slice(&blob.to_be_bytes());
     Digest::Sha256(hash)

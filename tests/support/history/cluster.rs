@@ -33,16 +33,21 @@ impl Cluster {
         for _ in 0..nodes {
             let proxy = Proxy::start(cluster.redis.port()).await;
             let url = format!("redis://127.0.0.1:{}", proxy.port());
-            let config = RedisConfig::new(url)
-                .with_timeout(TIMEOUT)
-                .with_trust(TRUST)
-                .with_lease(LEASE)
-                .with_fence(FENCE);
-            let builder = CachedStore::builder(cluster.store.clone());
-            let builder = builder.memory(MemoryConfig::default()).redis(config);
-            cluster.nodes.push(builder.unwrap().build());
+            cluster.nodes.push(node(&cluster.store, &url));
             cluster.proxies.push(proxy);
         }
         cluster
     }
+}
+
+/// A node on this store, which shares what is at `url`.
+pub fn node(store: &Flaky, url: &str) -> CachedStore<Flaky> {
+    let config = RedisConfig::new(url)
+        .with_timeout(TIMEOUT)
+        .with_trust(TRUST)
+        .with_lease(LEASE)
+        .with_fence(FENCE);
+    let builder = CachedStore::builder(store.clone());
+    let builder = builder.memory(MemoryConfig::default()).redis(config);
+    builder.unwrap().build()
 }

@@ -1,6 +1,6 @@
 //! What several nodes were asked and told, and whether that can be.
 
-mod ask;
+pub mod ask;
 pub mod check;
 pub mod cluster;
 pub mod flaky;

@@ -1,12 +1,12 @@
 //! Readers and changers: random operations on a few keys, on all nodes, all of them recorded.
 
 use super::ask::{Ask, Ended, REPOSITORIES, Shared, digest, name};
-use super::cluster::Cluster;
+use super::flaky::Flaky;
 use super::record::{Fact, History, now};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use layercache::layout::Distribution;
-use layercache::{CacheStatus, Freshness, LayerMeta};
+use layercache::{CacheStatus, CachedStore, Freshness, LayerMeta};
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct Load {
     pub has_quiet: bool,
 }
 
-/// Operations on all nodes of a cluster, until they are told to stop.
+/// Operations on all nodes, until they are told to stop.
 #[derive(Debug)]
 pub struct Traffic {
     shared: Arc<Shared>,
@@ -44,11 +44,17 @@ struct Worker {
 }
 
 impl Traffic {
-    /// Begins with all there can be.
-    pub async fn start(cluster: &Cluster, history: &History, seed: u64, load: Load) -> Self {
+    /// Begins with all there can be, on nodes that have this store.
+    pub async fn start(
+        nodes: &[CachedStore<Flaky>],
+        store: &Flaky,
+        history: &History,
+        seed: u64,
+        load: Load,
+    ) -> Self {
         let shared = Arc::new(Shared {
-            nodes: cluster.nodes.clone(),
-            store: cluster.store.clone(),
+            nodes: nodes.to_vec(),
+            store: store.clone(),
             history: history.clone(),
             layout: Distribution::default(),
             retired: (0..load.blobs).map(|_| AtomicU32::new(0)).collect(),
@@ -65,7 +71,7 @@ impl Traffic {
             node,
         };
         let mut workers = Vec::new();
-        for node in 0..cluster.nodes.len() {
+        for node in 0..nodes.len() {
             workers.extend((0..load.readers).map(|_| tokio::spawn(worker(node).reads())));
             let changers = match node {
                 0 if load.has_quiet => 0,

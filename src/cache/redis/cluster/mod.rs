@@ -1,0 +1,146 @@
+//! A cluster: a connection to each of its primaries, and the way from a key to the right one.
+
+mod look;
+mod purge;
+mod run;
+
+use super::address::{Place, Server};
+use super::connection::{Connection, Duty};
+use super::route::Route;
+use super::session::Node;
+use super::shard::Shard;
+use super::slots::{SlotMap, slot_of};
+use super::trouble::Trouble;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The primaries of a cluster.
+///
+/// redis-rs has a cluster client, but it repeats commands and reconnects on its own, without saying
+/// which of them went through which connection: a fence that may have been lost would go unnoticed,
+/// and so would a primary that has to be purged.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    me: Weak<Self>,
+    seeds: Vec<Server>,
+    deadline: Duration,
+    map: watch::Sender<Known>,
+    lines: Mutex<HashMap<Place, Connection>>,
+    /// Held by the one who asks who serves what; when that was asked last.
+    asking: tokio::sync::Mutex<Option<Instant>>,
+    /// Whose cluster it is, and its end of the channel.
+    node: OnceLock<(Arc<Node>, Connection)>,
+}
+
+/// Who serves what, as far as is known.
+#[derive(Debug, Clone)]
+enum Known {
+    NotYet,
+    Map(Arc<SlotMap>),
+    /// Nobody has ever said it, and this is why.
+    Never(Trouble),
+}
+
+impl Cluster {
+    pub(super) fn new(seeds: Vec<Server>, deadline: Duration) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            seeds,
+            deadline,
+            map: watch::Sender::new(Known::NotYet),
+            lines: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+            node: OnceLock::new(),
+        })
+    }
+
+    /// Makes it a node's, and begins to connect where there is a runtime for it. Returns the node's
+    /// end of the channel: on one primary, always that which serves the slot of the set of nodes.
+    pub(super) fn join(self: &Arc<Self>, node: Arc<Node>) -> Connection {
+        let slot = slot_of(node.channel.nodes_key().as_bytes());
+        let route = Route::Slot(Weak::clone(&self.me), slot);
+        let home = Connection::new(route, Duty::Channel(Arc::clone(&node)), self.deadline);
+        let (_, home) = self.node.get_or_init(|| (node, home));
+        home.begin();
+        home.clone()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<Place, Connection>> {
+        // It is whole between any two of its changes, whoever panicked.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> Option<Arc<SlotMap>> {
+        match &*self.map.borrow() {
+            Known::Map(map) => Some(Arc::clone(map)),
+            Known::NotYet | Known::Never(_) => None,
+        }
+    }
+
+    /// Which connections are up, as one: what went through others may have been lost with them.
+    ///
+    /// One that is young is another when it has grown up: until then others may have believed the
+    /// primary before, and kept what it told them.
+    pub(super) fn session(&self) -> u64 {
+        let Some((node, home)) = self.node.get() else {
+            return 0;
+        };
+        let (now, doubt) = (Instant::now(), node.channel.doubt());
+        let lines = self.lines();
+        let sessions = lines.values().map(|line| {
+            let is_young = line.since().is_none_or(|since| now < since + doubt);
+            line.session().wrapping_add(u64::from(is_young))
+        });
+        sessions.fold(home.session(), u64::wrapping_add)
+    }
+
+    /// Since when all the connections have been up that lead to these keys; to all primaries, if
+    /// none are named.
+    pub(super) fn since<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Instant {
+        let known = self.known();
+        let named = keys.map(|key| known.as_ref()?.primary_of(slot_of(key)).cloned());
+        let mut places: Vec<_> = named.collect();
+        if places.is_empty() {
+            let all = known.iter().flat_map(|map| map.primaries());
+            places = all.map(Some).collect();
+        }
+        let since = places.into_iter().map(|place| self.line(&place?).since());
+        let now = Instant::now();
+        // Where one is not up, another one may come.
+        since.map(|since| since.unwrap_or(now)).max().unwrap_or(now)
+    }
+
+    /// A name whose slot this primary serves.
+    pub(super) fn tag_of(&self, place: &Place) -> Option<String> {
+        self.known()?.tag_of(place)
+    }
+
+    /// The connection to a primary.
+    fn line(&self, place: &Place) -> Connection {
+        let mut lines = self.lines();
+        let line = lines.entry(place.clone()).or_insert_with(|| {
+            let duty = match self.node.get() {
+                Some((node, home)) => Duty::Shard(Shard {
+                    node: Arc::clone(node),
+                    home: home.clone(),
+                    cluster: Weak::clone(&self.me),
+                    place: place.clone(),
+                }),
+                None => Duty::Plain,
+            };
+            let route = Route::Fixed(self.server(place.clone()));
+            Connection::new(route, duty, self.deadline)
+        });
+        line.clone()
+    }
+
+    /// Connects no more.
+    pub(super) fn close(&self) {
+        for line in self.lines().values() {
+            line.close();
+        }
+    }
+}

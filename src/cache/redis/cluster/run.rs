@@ -1,0 +1,134 @@
+//! Commands, each to the primary that has its key.
+
+use super::Cluster;
+use crate::cache::redis::address::Place;
+use crate::cache::redis::connection::Connection;
+use crate::cache::redis::servers::{Command, Reply};
+use crate::cache::redis::slots::{read_place, slot_of};
+use crate::cache::redis::trouble::{Failure, Trouble};
+use ::redis::Pipeline;
+use futures::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long a command waits until a slot that is on its way has arrived.
+const ON_ITS_WAY: Duration = Duration::from_millis(2);
+
+/// Where a command goes next.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    place: Place,
+    /// Whether the slot is still on its way there.
+    asking: bool,
+}
+
+impl Cluster {
+    /// Runs commands where their keys are, all at the same time. Those that are sent elsewhere go
+    /// there; those whose slot is on its way wait for it.
+    pub(in crate::cache::redis) async fn run(
+        &self,
+        commands: &[Command],
+        deadline: Instant,
+    ) -> Vec<Reply> {
+        let map = match self.map(deadline).await {
+            Ok(map) => map,
+            Err(failure) => return commands.iter().map(|_| Err(failure.clone())).collect(),
+        };
+        let mut replies: Vec<Option<Reply>> = commands.iter().map(|_| None).collect();
+        let mut open: BTreeMap<Turn, Vec<usize>> = BTreeMap::new();
+        for (i, command) in commands.iter().enumerate() {
+            let slot = slot_of(command.key());
+            match map.primary_of(slot) {
+                Some(place) => open.entry(Turn::to(place.clone())).or_default().push(i),
+                None => {
+                    self.look_again();
+                    let trouble = Some(Arc::new(Trouble::NoSlot(slot)));
+                    replies[i] = Some(Err(Failure::NotAsked(trouble)));
+                }
+            }
+        }
+        while !open.is_empty() {
+            let turns = std::mem::take(&mut open);
+            let asked = join_all(turns.iter().map(|(turn, which)| async move {
+                let commands = which.iter().map(|i| &commands[*i]);
+                let line = self.line(&turn.place);
+                send(&line, commands, turn.asking, deadline).await
+            }));
+            let mut is_on_its_way = false;
+            for ((turn, which), answers) in turns.iter().zip(asked.await) {
+                for (i, reply) in which.iter().zip(answers) {
+                    let next = self.next_turn(turn, &reply);
+                    is_on_its_way |= next.as_ref() == Some(turn);
+                    if let Some(next) = next.filter(|_| Instant::now() < deadline) {
+                        open.entry(next).or_default().push(*i);
+                    }
+                    replies[*i] = Some(reply);
+                }
+            }
+            if is_on_its_way {
+                sleep(ON_ITS_WAY).await;
+            }
+        }
+        let none = || Err(Failure::NotAsked(None));
+        replies
+            .into_iter()
+            .map(|reply| reply.unwrap_or_else(none))
+            .collect()
+    }
+
+    /// Where a command goes after this reply, if it does.
+    fn next_turn(&self, turn: &Turn, reply: &Reply) -> Option<Turn> {
+        let Err(Failure::Redis(error)) = reply else {
+            return None;
+        };
+        match error.code()? {
+            // Its keys are here and there: it waits until all have arrived.
+            "TRYAGAIN" => Some(turn.clone()),
+            code @ ("MOVED" | "ASK") => {
+                let (place, _) = error.redirect_node()?;
+                let place = read_place(&turn.place.0, place)?;
+                let asking = code == "ASK";
+                if !asking {
+                    self.look_again();
+                }
+                Some(Turn { place, asking })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Turn {
+    const fn to(place: Place) -> Self {
+        Self {
+            place,
+            asking: false,
+        }
+    }
+}
+
+async fn send<'a>(
+    line: &Connection,
+    commands: impl Iterator<Item = &'a Command>,
+    asking: bool,
+    deadline: Instant,
+) -> Vec<Reply> {
+    let (mut pipeline, mut count) = (Pipeline::new(), 0);
+    for command in commands {
+        if asking {
+            pipeline.cmd("ASKING");
+        }
+        pipeline.add_command(command.cmd().clone());
+        count += 1;
+    }
+    match line.run_until(deadline, &mut pipeline).await {
+        Ok(replies) => {
+            let step = if asking { 2 } else { 1 };
+            let replies = replies.into_iter().skip(step - 1).step_by(step);
+            replies.map(|reply| reply.map_err(Failure::Redis)).collect()
+        }
+        Err(failure) => vec![Err(failure); count],
+    }
+}

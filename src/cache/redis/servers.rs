@@ -1,0 +1,123 @@
+//! The servers that are asked: one, or a cluster's primaries.
+
+use super::cluster::Cluster;
+use super::connection::Connection;
+use super::purge;
+use super::trouble::{Failure, failed};
+use crate::Error;
+use ::redis::{Arg, Cmd, Pipeline, Value};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// The servers that are asked.
+#[derive(Debug)]
+pub(super) enum Servers {
+    One(Connection),
+    Cluster(Arc<Cluster>),
+}
+
+/// A command about one key, or about several of one slot.
+#[derive(Debug)]
+pub(super) struct Command {
+    cmd: Cmd,
+    /// Which argument is the key.
+    key: usize,
+}
+
+/// What a command was answered.
+pub(super) type Reply = Result<Value, Failure>;
+
+impl Command {
+    /// About the key that is its first argument.
+    pub(super) const fn on_first(cmd: Cmd) -> Self {
+        Self { cmd, key: 1 }
+    }
+
+    /// A script's call: its text or hash, the number of keys, and then the keys.
+    pub(super) const fn call(cmd: Cmd) -> Self {
+        Self { cmd, key: 3 }
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        match self.cmd.args_iter().nth(self.key) {
+            Some(Arg::Simple(key)) => key,
+            _ => &[],
+        }
+    }
+
+    pub(super) const fn cmd(&self) -> &Cmd {
+        &self.cmd
+    }
+}
+
+impl Servers {
+    /// Which connections are up. What went through others may have been lost with them.
+    pub(super) fn session(&self) -> u64 {
+        match self {
+            Self::One(connection) => connection.session(),
+            Self::Cluster(cluster) => cluster.session(),
+        }
+    }
+
+    /// Since when all the connections have been up that lead to these keys, or to all where none are
+    /// named; `None` if that is the node's end of the channel, which knows it.
+    pub(super) fn since<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Option<Instant> {
+        match self {
+            Self::One(_) => None,
+            Self::Cluster(cluster) => Some(cluster.since(keys)),
+        }
+    }
+
+    /// Runs commands in one round trip, or one for each primary that has some of them, at the same
+    /// time. Never takes longer than until `deadline`; what was sent before may still be executed.
+    ///
+    /// # Errors
+    /// If none of them was answered.
+    pub(super) async fn run(
+        &self,
+        operation: &'static str,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Vec<Reply>, Error> {
+        let replies: Vec<Reply> = match self {
+            Self::One(connection) => {
+                let mut pipeline = Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    pipeline.add_command(command.cmd);
+                }
+                let replies = connection.run_until(deadline, &mut pipeline).await;
+                let replies = replies.map_err(|failure| failed(operation, failure))?;
+                replies
+                    .into_iter()
+                    .map(|reply| reply.map_err(Failure::Redis))
+                    .collect()
+            }
+            Self::Cluster(cluster) => cluster.run(&commands, deadline).await,
+        };
+        let is_silent = |reply: &Reply| matches!(reply, Err(failure) if failure.code().is_none());
+        match replies.first() {
+            Some(Err(failure)) if replies.iter().all(is_silent) => {
+                Err(failed(operation, failure.clone()))
+            }
+            _ => Ok(replies),
+        }
+    }
+
+    /// Takes all leases away, then all entries. Takes as long as it takes.
+    pub(super) async fn purge(&self, prefix: &str) -> Result<(), Failure> {
+        match self {
+            Self::One(connection) => {
+                let mut connection = connection.get().await?;
+                Ok(purge::everything(&mut connection, prefix).await?)
+            }
+            Self::Cluster(cluster) => cluster.purge(prefix).await,
+        }
+    }
+
+    pub(super) fn close(&self) {
+        match self {
+            Self::One(connection) => connection.close(),
+            Self::Cluster(cluster) => cluster.close(),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! A node's connection to one primary of a cluster, beside its end of the channel.
+
+use super::about::{About, Identity};
+use super::address::Place;
+use super::cluster::Cluster;
+use super::connection::{Connection, Greeted, Line};
+use super::purge::Record;
+use super::rehearsal::rehearse;
+use super::route::Route;
+use super::session::Node;
+use super::trouble::Trouble;
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Pipeline, RedisResult, Value};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// What a connection to one primary is used for.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) node: Arc<Node>,
+    /// The node's end of the channel, on the primary that has the record of servers.
+    pub(super) home: Connection,
+    pub(super) cluster: Weak<Cluster>,
+    pub(super) place: Place,
+}
+
+impl Shard {
+    pub(super) fn trust(&self) -> Duration {
+        self.node.channel.term().trust
+    }
+
+    /// A name whose slot the primary serves.
+    fn tag(&self) -> Result<String, Trouble> {
+        let cluster = self.cluster.upgrade().ok_or(Trouble::Left)?;
+        cluster.tag_of(&self.place).ok_or(Trouble::Another)
+    }
+
+    /// A write that changes nothing, which a server refuses that is no primary, or has too few
+    /// replicas, or is cut off from the others.
+    fn write(&self, tag: &str) -> Pipeline {
+        let mut pipeline = Pipeline::new();
+        let key = format!("{}layercache::{{{tag}}}", self.node.prefix());
+        pipeline.cmd("ZREMRANGEBYSCORE").arg(key).arg(0).arg(0);
+        pipeline
+    }
+
+    /// Makes sure that what the primary has is not from before a failover.
+    pub(super) async fn greet(
+        &self,
+        connection: &mut MultiplexedConnection,
+        route: &Route,
+    ) -> Result<Greeted, Trouble> {
+        let about = About::greet(connection, true).await?;
+        let tag = self.tag()?;
+        rehearse(connection, self.node.prefix(), &tag).await?;
+        let unproven = |failure| Trouble::Unproven(Box::new(failure));
+        let mut home = self.home.get().await.map_err(unproven)?;
+        let nodes = self.node.channel.nodes_key();
+        let mut record = Record {
+            connection: &mut home,
+            nodes: &nodes,
+        };
+        let prefix = self.node.prefix();
+        let purged = record.purge_if_another(&about.identity, None, connection, prefix);
+        purged.await.map_err(Trouble::Connecting)?;
+        let seen = Instant::now();
+        let written: RedisResult<Vec<Value>> = self.write(&tag).query_async(connection).await;
+        written.map_err(Trouble::Connecting)?;
+        self.node.advise(&about, route);
+        let identity = about.identity;
+        Ok(Greeted { identity, seen })
+    }
+
+    /// Looks after a connection that has just been made.
+    pub(super) fn live(&self, line: &Arc<Line>, session: u64, identity: Identity) {
+        let pause = self.node.pause();
+        let line = Arc::downgrade(line);
+        tokio::spawn(async move {
+            loop {
+                sleep(pause).await;
+                let Some(line) = line.upgrade() else { return };
+                let connection = Connection::of(line);
+                if !connection.is(session) || !connection.beat(session, &identity).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Sees whether the primary is still the one that it was. Says whether to go on.
+    pub(super) async fn beat(
+        &self,
+        connection: &Connection,
+        session: u64,
+        identity: &Identity,
+    ) -> bool {
+        let sent = Instant::now();
+        let Ok(tag) = self.tag() else {
+            connection.give_up(session, Trouble::Another);
+            return false;
+        };
+        let mut questions = self.write(&tag);
+        About::ask(&mut questions);
+        let Ok(replies) = connection.run("heartbeat", &mut questions).await else {
+            return true;
+        };
+        match About::read(&replies) {
+            Some(now) if now.identity != *identity || !now.is_primary => {
+                connection.give_up(session, Trouble::Another);
+                false
+            }
+            Some(_) if replies.iter().all(Result::is_ok) => {
+                connection.believe(session, sent + self.trust());
+                true
+            }
+            _ => {
+                // The slot has been given away, or a server is cut off.
+                self.disconnected();
+                true
+            }
+        }
+    }
+
+    /// The connection is lost: who serves what may have changed.
+    pub(super) fn disconnected(&self) {
+        if let Some(cluster) = self.cluster.upgrade() {
+            cluster.look_again();
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The slots of a cluster: which one a key is in, and who serves it.
+
+use super::address::Place;
+use ::redis::Value;
+use crc::{CRC_16_XMODEM, Crc};
+
+/// How many slots every cluster has.
+const SLOTS: u16 = 16384;
+
+/// Says how the primary that is asked was reached, where an answer leaves that out.
+pub(super) type Asked<'a> = &'a str;
+
+/// The slot of a key: that of what stands in its first pair of braces, if anything does.
+///
+/// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
+pub(super) fn slot_of(key: &[u8]) -> u16 {
+    const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        let close = rest.iter().position(|byte| *byte == b'}')?;
+        (close > 0).then(|| &rest[..close])
+    });
+    CRC.checksum(tag.unwrap_or(key)) % SLOTS
+}
+
+/// Who serves which slots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct SlotMap {
+    /// Grows with each failover and each slot that moves.
+    pub(super) epoch: u64,
+    /// In their order, without overlaps.
+    ranges: Vec<Range>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Range {
+    first: u16,
+    last: u16,
+    place: Place,
+}
+
+impl SlotMap {
+    /// Reads the answers to `CLUSTER INFO` and `CLUSTER SLOTS`.
+    pub(super) fn read(asked: Asked<'_>, info: &str, slots: &Value) -> Option<Self> {
+        let epoch = info
+            .lines()
+            .find_map(|line| line.strip_prefix("cluster_current_epoch:"))?;
+        let Value::Array(slots) = slots else {
+            return None;
+        };
+        let mut ranges: Vec<_> = slots
+            .iter()
+            .map(|range| read_range(asked, range))
+            .collect::<Option<_>>()?;
+        ranges.sort_by_key(|range| range.first);
+        let has_overlap = ranges.windows(2).any(|two| two[1].first <= two[0].last);
+        (!ranges.is_empty() && !has_overlap).then_some(Self {
+            epoch: epoch.trim().parse().ok()?,
+            ranges,
+        })
+    }
+
+    /// Who serves a slot.
+    pub(super) fn primary_of(&self, slot: u16) -> Option<&Place> {
+        let after = self.ranges.partition_point(|range| range.first <= slot);
+        let range = self.ranges.get(after.checked_sub(1)?)?;
+        (slot <= range.last).then_some(&range.place)
+    }
+
+    /// All who serve a slot, each once.
+    pub(super) fn primaries(&self) -> Vec<Place> {
+        let mut places: Vec<_> = self
+            .ranges
+            .iter()
+            .map(|range| range.place.clone())
+            .collect();
+        places.sort();
+        places.dedup();
+        places
+    }
+
+    /// A name in a slot that this primary serves.
+    pub(super) fn tag_of(&self, place: &Place) -> Option<String> {
+        // A primary that serves a single slot is found after some 16384.
+        let names = (0u32..1 << 18).map(|number| number.to_string());
+        let is_there = |place: &Place| self.ranges.iter().any(|range| range.place == *place);
+        is_there(place)
+            .then_some(names)?
+            .find(|name| self.primary_of(slot_of(name.as_bytes())) == Some(place))
+    }
+}
+
+fn read_range(asked: Asked<'_>, range: &Value) -> Option<Range> {
+    let Value::Array(parts) = range else {
+        return None;
+    };
+    let [
+        Value::Int(first),
+        Value::Int(last),
+        Value::Array(primary),
+        ..,
+    ] = parts.as_slice()
+    else {
+        return None;
+    };
+    let [host, Value::Int(port), ..] = primary.as_slice() else {
+        return None;
+    };
+    // One that does not know how it is reached leaves its name out.
+    let host = match host {
+        Value::BulkString(host) if host.is_empty() => asked.to_owned(),
+        Value::BulkString(host) if host != b"?" => std::str::from_utf8(host).ok()?.to_owned(),
+        Value::Nil => asked.to_owned(),
+        _ => return None,
+    };
+    let slot = |number: i64| u16::try_from(number).ok().filter(|slot| *slot < SLOTS);
+    let (first, last) = (slot(*first)?, slot(*last)?);
+    (first <= last).then_some(Range {
+        first,
+        last,
+        place: (host, u16::try_from(*port).ok()?),
+    })
+}
+
+/// Reads where a server sends us instead: `host:port`, without a host if it is the same.
+pub(super) fn read_place(asked: Asked<'_>, text: &str) -> Option<Place> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = if host.is_empty() { asked } else { host };
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn range(first: i64, last: i64, host: Value, port: i64) -> Value {
+        let primary = Value::Array(vec![host, Value::Int(port), text("id")]);
+        Value::Array(vec![Value::Int(first), Value::Int(last), primary])
+    }
+
+    const INFO: &str = "cluster_state:ok\r\ncluster_current_epoch:7\r\n";
+
+    fn map(ranges: Vec<Value>) -> Option<SlotMap> {
+        SlotMap::read("asked", INFO, &Value::Array(ranges))
+    }
+
+    /// The values are those of `CLUSTER KEYSLOT`.
+    #[test]
+    fn a_slot_is_that_of_the_tag() {
+        for (key, slot) in [
+            ("123456789", 12739),
+            ("foo", 12182),
+            ("a{foo}b{bar}", 12182),
+            ("a{}b{foo}", 976),
+            ("{foo", 13308),
+            ("", 0),
+        ] {
+            assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
+        }
+    }
+
+    #[test]
+    fn slots_have_a_primary() {
+        let map = map(vec![
+            range(5000, 16383, text("b"), 2),
+            range(0, 99, Value::Nil, 1),
+            range(200, 4999, text(""), 3),
+        ]);
+        let map = map.unwrap();
+        assert_eq!(map.epoch, 7);
+        let place = |host: &str, port| Some((host.to_owned(), port));
+        for (slot, primary) in [
+            (0, place("asked", 1)),
+            (99, place("asked", 1)),
+            (100, None),
+            (200, place("asked", 3)),
+            (5000, place("b", 2)),
+            (16383, place("b", 2)),
+        ] {
+            assert_eq!(map.primary_of(slot).cloned(), primary, "{slot}");
+        }
+        assert_eq!(map.primaries().len(), 3);
+        for primary in map.primaries() {
+            let tag = map.tag_of(&primary).unwrap();
+            assert_eq!(map.primary_of(slot_of(tag.as_bytes())), Some(&primary));
+        }
+        assert_eq!(map.tag_of(&("c".to_owned(), 1)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_no_map() {
+        for ranges in [
+            vec![],
+            vec![text("?")],
+            vec![range(0, 16384, text("a"), 1)],
+            vec![range(-1, 5, text("a"), 1)],
+            vec![range(6, 5, text("a"), 1)],
+            vec![range(0, 5, text("a"), 70000)],
+            vec![range(0, 5, text("?"), 1)],
+            vec![range(0, 5, text("a"), 1), range(5, 9, text("b"), 1)],
+        ] {
+            assert_eq!(map(ranges.clone()), None, "{ranges:?}");
+        }
+        let whole = Value::Array(vec![range(0, 5, text("a"), 1)]);
+        assert_eq!(SlotMap::read("asked", "cluster_state:ok", &whole), None);
+        assert_eq!(SlotMap::read("asked", INFO, &Value::Nil), None);
+    }
+}

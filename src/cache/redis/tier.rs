@@ -1,0 +1,172 @@
+//! Redis as the tier that nodes share.
+
+use super::RedisCache;
+use super::announce::Forget;
+use super::call::{millis, write};
+use super::scripts::grant;
+use super::trouble::failed;
+use crate::cache::shared::{Facts, Found, Leases, Question, SharedTier};
+use crate::coherence::lease::{Ended, Grant, Token};
+use crate::link::{Key, WireName};
+use crate::{Error, Link};
+use ::redis::Value;
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use std::time::Duration;
+
+#[async_trait]
+impl SharedTier for RedisCache {
+    fn session(&self) -> u64 {
+        self.servers.session()
+    }
+
+    async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error> {
+        let commands = questions
+            .iter()
+            .flat_map(|question| self.commands(question));
+        let commands = commands.collect();
+        let replies = self.servers.run("look-up", commands, self.deadline());
+        let mut replies = replies.await?.into_iter();
+        let answers = questions
+            .iter()
+            .map(|question| self.read_answer(question, &mut replies));
+        Ok(answers.collect())
+    }
+
+    async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
+        let calls = keys.iter().map(|key| {
+            let call = self.call(key, token);
+            call.arg(millis(self.lease)).arg(u8::from(steal))
+        });
+        let replies = self.run_each("grant", &self.scripts.grant, calls).await?;
+        let grant = |reply| match reply {
+            Ok(Value::Int(grant::HIT)) => Grant::Hit,
+            Ok(Value::Int(grant::GRANTED)) => Grant::Granted,
+            Ok(Value::Int(grant::WAIT)) => Grant::Wait,
+            // Where a primary is away the others' leases are good.
+            _ => Grant::Blocked,
+        };
+        Ok(replies.into_iter().map(grant).collect())
+    }
+
+    async fn fill(&self, facts: Facts, leases: Leases, ttl: Duration) -> Result<Facts, Error> {
+        let member = facts.member.zip(leases.member);
+        let meta = facts.meta.zip(leases.meta);
+        let mut calls = Vec::with_capacity(2);
+        if let Some(((link, _), token)) = &member {
+            calls.push(write(
+                self.call(&Key::Link(link.clone()), *token),
+                ttl,
+                None,
+            ));
+        }
+        if let Some(((digest, meta), token)) = &meta {
+            let fields = self.fields(meta);
+            calls.push(write(
+                self.call(&Key::Meta(*digest), *token),
+                ttl,
+                Some(fields),
+            ));
+        }
+        let replies = self.run_each("fill", &self.scripts.fill, calls).await?;
+        let is_filled = |reply| matches!(reply, Ok(Value::Int(1)));
+        let mut accepted = replies.into_iter().map(is_filled);
+        let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
+        Ok(Facts {
+            member: member.map(|(fact, _)| fact).filter(|_| keep(true)),
+            meta: meta.map(|(fact, _)| fact).filter(|_| keep(true)),
+        })
+    }
+
+    async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        let calls = keys.iter().map(|key| self.call(key, token));
+        self.run_all("release", &self.scripts.release, calls)
+            .await?;
+        Ok(())
+    }
+
+    async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error> {
+        let calls = keys.iter().map(|key| {
+            let call = self.call(key, token);
+            call.arg(millis(self.settings.fence))
+                .arg(u8::from(take_lease))
+        });
+        self.run_all("begin", &self.scripts.begin, calls).await?;
+        Ok(())
+    }
+
+    async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        let calls = keys
+            .iter()
+            .map(|key| self.call(key, token).arg(millis(self.settings.fence)));
+        self.run_all("renew", &self.scripts.renew, calls).await?;
+        Ok(())
+    }
+
+    async fn end(
+        &self,
+        keys: &[Key],
+        token: Token,
+        written: Option<&Link>,
+        ttl: Duration,
+    ) -> Result<Ended, Error> {
+        let calls = keys.iter().map(|key| {
+            let is_written = matches!(key, Key::Link(link) if Some(link) == written);
+            write(self.call(key, token).arg(u8::from(is_written)), ttl, None)
+        });
+        let replies = self.run_all("end", &self.scripts.end, calls).await?;
+        let both = |reply: &Value| matches!(reply, Value::Array(both) if both[..] == [Value::Int(1), Value::Int(1)]);
+        let stood = |reply: &Value| matches!(reply, Value::Array(both) if both.first() == Some(&Value::Int(1)));
+        Ok(Ended {
+            stood: replies.iter().all(stood),
+            filled: written.is_some() && replies.iter().any(both),
+        })
+    }
+
+    async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
+        // A change that begins and has nothing to do: what it takes away stays away.
+        let token = Token::random();
+        self.begin(keys, token, false).await?;
+        self.end(keys, token, None, self.settings.ttl).await?;
+        Ok(())
+    }
+
+    async fn mention(&self, keys: &[Key]) -> Result<(), Error> {
+        match (&self.node, &names(keys)[..]) {
+            (None, _) | (_, []) => Ok(()),
+            (Some((node, home)), names) => node.mention(home, Forget::Names(names)).await,
+        }
+    }
+
+    async fn publish(&self, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
+        match (&self.node, &names(keys)[..]) {
+            (None, _) | (_, []) => Ok(ready(()).boxed()),
+            (Some(_), names) => self.tell(Forget::Names(names), keys).await,
+        }
+    }
+
+    async fn purge(&self) -> Result<(), Error> {
+        let purged = self.servers.purge(self.keys.prefix()).await;
+        purged.map_err(|failure| failed("purge", failure))?;
+        loop {
+            let session = self.session();
+            self.tell(Forget::Everything, &[]).await?.await;
+            // What others learned meanwhile from a primary that was replaced is forgotten, too.
+            if self.session() == session {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn leave(&self) {
+        if let Some((node, home)) = &self.node {
+            node.leave(home).await;
+        }
+        self.servers.close();
+    }
+}
+
+fn names(keys: &[Key]) -> Vec<u64> {
+    keys.iter().map(WireName::wire_name).collect()
+}

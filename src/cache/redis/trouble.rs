@@ -1,0 +1,100 @@
+//! Why Redis is not asked, or has not answered.
+
+use crate::Error;
+use ::redis::RedisError;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why there is no connection. Says what to do, and no secret.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error("no connection: {0}; is Redis there, and are user, password and certificates right?")]
+    Connecting(#[source] RedisError),
+    #[error("no answer within {0:?} while connecting; does Redis hang, or a firewall swallow it?")]
+    Slow(Duration),
+    #[error("the connection was lost: {0}")]
+    Lost(#[source] RedisError),
+    #[error("the server has closed the connection")]
+    Closed,
+    #[error(
+        "{0} operations in a row had no answer; is Redis overloaded, or the timeout too short?"
+    )]
+    Silent(u32),
+    #[error("no heartbeat was answered for {0:?}")]
+    Stale(Duration),
+    #[error("the server says {0}: it is not a primary that can be used now")]
+    Demoted(String),
+    #[error("the server is a replica: name its primary, or its sentinels (redis+sentinel://)")]
+    Replica,
+    #[error("the server is one of a cluster: name it as redis+cluster://")]
+    InCluster,
+    #[error("the server is a sentinel: name it as redis+sentinel://, with its service")]
+    Sentinel,
+    #[error("behind the connection is another server than before")]
+    Another,
+    #[error("Redis refuses what the cache needs: {}; grant the user these commands and keys", .0.join(", "))]
+    Forbidden(Vec<String>),
+    #[error("no sentinel of {sentinels} knows a primary of service `{service}`{}", because(.source))]
+    NoPrimary {
+        sentinels: usize,
+        service: String,
+        source: Option<RedisError>,
+    },
+    #[error("no node of the cluster says who serves which slots{}", because(.0))]
+    NoMap(Option<RedisError>),
+    #[error("no primary of the cluster serves slot {0}")]
+    NoSlot(u16),
+    #[error("what was kept from an earlier life of this server could not be ruled out: {0}")]
+    Unproven(#[source] Box<Failure>),
+    #[error("this node has left")]
+    Left,
+}
+
+fn because(source: &Option<RedisError>) -> String {
+    source
+        .as_ref()
+        .map(|source| format!(": {source}"))
+        .unwrap_or_default()
+}
+
+impl Trouble {
+    /// Whether it is likely that a connection can be had again at once.
+    pub(super) const fn may_be_over(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost(_) | Self::Closed | Self::Another | Self::Demoted(_)
+        )
+    }
+}
+
+/// Why an operation failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("no answer within {0:?}; is Redis overloaded, or the timeout too short?")]
+    Timeout(Duration),
+    #[error("Redis is not asked{}", .0.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default())]
+    NotAsked(#[source] Option<Arc<Trouble>>),
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+}
+
+impl Failure {
+    /// What Redis itself has said.
+    pub(super) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Redis(error) => error.code(),
+            Self::Timeout(_) | Self::NotAsked(_) => None,
+        }
+    }
+}
+
+pub(super) fn failed(
+    operation: &'static str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::Cache {
+        tier: "redis",
+        operation,
+        source: Box::new(source),
+    }
+}

@@ -1,0 +1,96 @@
+//! Netstrings: texts of any content in one text, each behind its length.
+
+/// Appends `part` to `text`.
+pub(crate) fn push(text: &mut String, part: &str) {
+    text.push_str(&part.len().to_string());
+    text.push(':');
+    text.push_str(part);
+}
+
+/// Takes the first part off `text`. `None` if there is none, or it is cut off.
+pub(crate) fn pop<'a>(text: &mut &'a str) -> Option<&'a str> {
+    let (length, rest) = text.split_once(':')?;
+    if !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let (part, rest) = rest.split_at_checked(length.parse().ok()?)?;
+    *text = rest;
+    Some(part)
+}
+
+/// Whether `text` is pairs of parts, none of which could end the line of a header.
+pub(crate) fn is_pairs(mut text: &str) -> bool {
+    let mut count = 0;
+    while !text.is_empty() {
+        match pop(&mut text) {
+            Some(part) if is_line(part) => count += 1,
+            _ => return false,
+        }
+    }
+    count % 2 == 0
+}
+
+/// Whether `text` has no control characters, as nothing has that came in a header.
+pub(crate) fn is_line(text: &str) -> bool {
+    !text.contains(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_cut_off_or_signed_is_none() {
+        for text in [
+            "",
+            "3",
+            "3:",
+            "3:ab",
+            ":ab",
+            "+2:ab",
+            "-2:ab",
+            " 2:ab",
+            "2 :ab",
+            "1:é",
+            "18446744073709551616:a",
+        ] {
+            assert_eq!(pop(&mut &*text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn pairs_are_whole_and_hold_no_line_ends() {
+        for (text, is_whole) in [
+            ("", true),
+            ("1:a1:b", true),
+            ("1:a0:", true),
+            ("1:a", false),
+            ("1:a1:b1:c", false),
+            ("1:a1:bx", false),
+            ("1:a3:b\r\n", false),
+            ("1:a1:\0", false),
+        ] {
+            assert_eq!(is_pairs(text), is_whole, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pushed_is_popped(parts: Vec<String>) {
+            let mut text = String::new();
+            parts.iter().for_each(|part| push(&mut text, part));
+            let mut rest = &*text;
+            for part in &parts {
+                prop_assert_eq!(pop(&mut rest), Some(&**part));
+            }
+            prop_assert_eq!(rest, "");
+        }
+
+        #[test]
+        fn no_text_panics(text: String, digits in "[0-9:a]{0,20}") {
+            is_pairs(&text);
+            is_pairs(&digits);
+        }
+    }
+}

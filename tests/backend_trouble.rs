@@ -1,0 +1,443 @@
+//! A backend in trouble: its errors come through as they are, and nothing of them stays.
+
+mod support;
+
+use layercache::layout::{Distribution, Layout};
+use layercache::{
+    CachePolicy, CacheStatus, CachedStore, Digest, Error as CacheError, Freshness, Link,
+    Repository, StoreBackend,
+};
+use object_store::aws::AmazonS3;
+use object_store::path::Path;
+use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, Result};
+use std::error::Error as StdError;
+use std::time::{Duration, Instant};
+use support::metrics::Metrics;
+use support::nodes::config;
+use support::redis::Redis;
+use support::trouble::{Bucket, TIMEOUT, Trouble};
+use support::world::{head, status, with_policy};
+
+type Store = CachedStore<AmazonS3>;
+
+const CONTENT: &str = "content";
+const DIGEST: Digest = Digest::Sha256([0xab; 32]);
+
+/// What fails for certain, what may still happen, and what never arrives.
+const TROUBLES: [Trouble; 8] = [
+    Trouble::Status(500, "InternalError"),
+    Trouble::Status(503, "SlowDown"),
+    Trouble::Status(403, "AccessDenied"),
+    Trouble::Status(401, "Unauthorized"),
+    Trouble::Status(412, "PreconditionFailed"),
+    Trouble::Status(404, "NoSuchBucket"),
+    Trouble::Hang,
+    Trouble::Reset,
+];
+
+struct World {
+    bucket: Bucket,
+    bare: AmazonS3,
+    store: Store,
+    blob: Path,
+    link: Path,
+}
+
+impl World {
+    async fn start() -> Self {
+        let bucket = Bucket::start().await;
+        let layout = Distribution::default();
+        let link = Link::layer("a/b".parse().unwrap(), DIGEST);
+        let world = Self {
+            bare: bucket.client(),
+            store: CachedStore::new(bucket.client()),
+            bucket,
+            blob: layout.blob_path(&DIGEST).unwrap(),
+            link: layout.link_path(&link).unwrap(),
+        };
+        world.bare.put(&world.blob, CONTENT.into()).await.unwrap();
+        let link = DIGEST.to_string();
+        world.bare.put(&world.link, link.into()).await.unwrap();
+        world
+    }
+
+    async fn head(&self, path: &Path) -> Result<(u64, CacheStatus)> {
+        let result = self.store.get_opts(path, head()).await?;
+        Ok((result.meta.size, status(&result)))
+    }
+
+    /// Asks until memory answers: a fill does not delay the answer that led to it.
+    async fn warm(&self, path: &Path) {
+        for _ in 0..100 {
+            if self.head(path).await.unwrap().1 == CacheStatus::Memory {
+                return;
+            }
+        }
+        panic!("{path} is never answered from memory");
+    }
+
+    fn repository(&self) -> Repository<StoreBackend<AmazonS3>> {
+        self.store.registry().repository("a/b".parse().unwrap())
+    }
+}
+
+/// A kind, the words, and all causes. What differs from try to try is left out.
+fn told(error: &(dyn StdError + 'static)) -> String {
+    let kind = error.downcast_ref::<Error>().map(std::mem::discriminant);
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    let words: Vec<_> = causes.map(ToString::to_string).collect();
+    let words = words.join(" < ");
+    // "… in 1.234567ms"
+    let words = words.split(' ').filter(|word| {
+        let is_time = word.ends_with('s') || word.ends_with("s,");
+        !(is_time && word.starts_with(|first: char| first.is_ascii_digit()))
+    });
+    format!("{kind:?} {}", words.collect::<Vec<_>>().join(" "))
+}
+
+/// Everything that asks for something, one after the other.
+async fn ask_all(store: &dyn ObjectStore, blob: &Path, link: &Path) -> Vec<(String, Result<()>)> {
+    let mut results = Vec::new();
+    for path in [blob, link] {
+        let ways: [(&str, GetOptions); 3] = [
+            ("head", head()),
+            ("get", GetOptions::new()),
+            ("part", GetOptions::new().with_range(Some(0..3))),
+        ];
+        for (way, options) in ways {
+            let result = async { store.get_opts(path, options).await?.bytes().await.map(drop) };
+            results.push((format!("{way} {path}"), result.await));
+        }
+        let ranges = store.get_ranges(path, &[0..3]).await.map(drop);
+        results.push((format!("ranges {path}"), ranges));
+    }
+    results
+}
+
+#[tokio::test]
+async fn errors_come_through_as_they_are_and_are_never_stored() {
+    for trouble in TROUBLES {
+        let world = World::start().await;
+        world.bucket.is_in(trouble);
+        let mut bare = ask_all(&world.bare, &world.blob, &world.link).await;
+        // Whether an object is a link its content says: the store is asked for that.
+        bare[4] = (
+            bare[4].0.clone(),
+            world.bare.get(&world.link).await.map(drop),
+        );
+        for _ in 0..2 {
+            let asked = world.bucket.asked();
+            let cached = ask_all(&world.store, &world.blob, &world.link).await;
+            assert_eq!(world.bucket.asked() - asked, 8, "{trouble:?}: each asks");
+            for ((what, bare), (_, cached)) in bare.iter().zip(cached) {
+                let (bare, cached) = (bare.as_ref().unwrap_err(), cached.unwrap_err());
+                match (bare, &cached) {
+                    // Who asks for a head shares the answer with others: it has no cause but that.
+                    (Error::NotFound { path: bare, .. }, Error::NotFound { path, .. }) => {
+                        assert_eq!(bare, path, "{what} in {trouble:?}");
+                    }
+                    _ => assert_eq!(told(bare), told(&cached), "{what} in {trouble:?}"),
+                }
+            }
+        }
+        world.bucket.is_in(Trouble::None);
+        let results = ask_all(&world.store, &world.blob, &world.link).await;
+        assert!(
+            results.iter().all(|(_, result)| result.is_ok()),
+            "{results:?}"
+        );
+        for path in [&world.blob, &world.link] {
+            world.warm(path).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_changes_and_fails_fails_as_it_would() {
+    for trouble in TROUBLES {
+        let world = World::start().await;
+        world.bucket.is_in(trouble);
+        let bare = world
+            .bare
+            .put(&world.blob, CONTENT.into())
+            .await
+            .unwrap_err();
+        for path in [&world.blob, &world.link] {
+            let text = if path == &world.blob {
+                CONTENT.into()
+            } else {
+                DIGEST.to_string().into()
+            };
+            let cached = world.store.put(path, text).await.unwrap_err();
+            let masked = told(&cached).replace(path.as_ref(), world.blob.as_ref());
+            assert_eq!(told(&bare), masked, "{trouble:?}");
+        }
+        let bare = world.bare.delete(&world.blob).await.unwrap_err();
+        let cached = world.store.delete(&world.blob).await.unwrap_err();
+        let kind = std::mem::discriminant::<Error>;
+        assert_eq!(kind(&bare), kind(&cached), "{trouble:?}: {bare}, {cached}");
+        // One that was given up may happen yet.
+        if trouble != Trouble::Hang {
+            world.bucket.is_in(Trouble::None);
+            assert_eq!(world.head(&world.blob).await.unwrap().0, 7);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_typed_api_gives_the_stores_own_error() {
+    let world = World::start().await;
+    world.bucket.is_in(Trouble::Status(403, "AccessDenied"));
+    let repository = world.repository();
+    for freshness in [Freshness::Cached, Freshness::Verified] {
+        let stat = repository.stat(&DIGEST, freshness).await.unwrap_err();
+        let contains = repository.contains(&DIGEST, freshness).await.unwrap_err();
+        let blob = world
+            .store
+            .registry()
+            .blobs()
+            .stat(&DIGEST, freshness)
+            .await;
+        for error in [stat, contains, blob.unwrap_err()] {
+            let CacheError::Backend { source } = &error else {
+                panic!("{error:?}");
+            };
+            let source = source.downcast_ref::<Error>().unwrap();
+            assert!(matches!(source, Error::PermissionDenied { .. }), "{source}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn verified_and_refresh_always_ask_and_their_failure_leaves_what_is_known() {
+    for trouble in TROUBLES
+        .into_iter()
+        .filter(|trouble| *trouble != Trouble::Status(404, "NoSuchBucket"))
+    {
+        let world = World::start().await;
+        for path in [&world.blob, &world.link] {
+            world.warm(path).await;
+        }
+        let repository = world.repository();
+        repository.stat(&DIGEST, Freshness::Cached).await.unwrap();
+        for _ in 0..2 {
+            let asked = world.bucket.asked();
+            repository.stat(&DIGEST, Freshness::Verified).await.unwrap();
+            assert_eq!(world.bucket.asked() - asked, 2, "both facts");
+            for policy in [CachePolicy::Refresh, CachePolicy::Bypass] {
+                let asked = world.bucket.asked();
+                let request = with_policy(head(), policy);
+                world.store.get_opts(&world.blob, request).await.unwrap();
+                assert_eq!(world.bucket.asked() - asked, 1, "{policy:?}");
+            }
+        }
+        for path in [&world.blob, &world.link] {
+            world.warm(path).await;
+        }
+
+        world.bucket.is_in(trouble);
+        let bare = world.bare.head(&world.blob).await.unwrap_err();
+        repository
+            .stat(&DIGEST, Freshness::Verified)
+            .await
+            .unwrap_err();
+        for policy in [CachePolicy::Refresh, CachePolicy::Bypass] {
+            let request = with_policy(head(), policy);
+            let error = world
+                .store
+                .get_opts(&world.blob, request)
+                .await
+                .unwrap_err();
+            assert_eq!(told(&bare), told(&error), "{policy:?}");
+        }
+        let asked = world.bucket.asked();
+        for path in [&world.blob, &world.link] {
+            let known = world.head(path).await.unwrap();
+            assert_eq!(known.1, CacheStatus::Memory, "{trouble:?} of {path}");
+        }
+        let known = repository.stat(&DIGEST, Freshness::Cached).await.unwrap();
+        assert_eq!(known.status, CacheStatus::Memory);
+        assert_eq!(world.bucket.asked(), asked);
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_load_is_tried_again_once_for_all() {
+    let world = World::start().await;
+    let store = CachedStore::new(world.bucket.client_that_tries(5));
+    let asked = world.bucket.asked();
+    world.bucket.is_in(Trouble::Few(2, 503, "SlowDown"));
+    let heads = (0..50).map(|_| store.head(&world.blob));
+    for result in futures::future::join_all(heads).await {
+        assert_eq!(result.unwrap().size, 7);
+    }
+    assert_eq!(world.bucket.asked() - asked, 3);
+}
+
+/// A store that is not consistent: what was written is not there for a while.
+#[tokio::test]
+async fn what_was_written_and_is_not_there_yet_is_found_when_it_is() {
+    let world = World::start().await;
+    let repository = world.repository();
+    world.bucket.is_in(Trouble::Blind);
+    for _ in 0..2 {
+        world.store.put(&world.blob, CONTENT.into()).await.unwrap();
+        repository.link(&DIGEST).await.unwrap();
+        for path in [&world.blob, &world.link] {
+            for result in [
+                world.head(path).await.map(drop),
+                world.store.get(path).await.map(drop),
+            ] {
+                assert!(matches!(result, Err(Error::NotFound { .. })), "{result:?}");
+            }
+        }
+        let stat = repository.stat(&DIGEST, Freshness::Verified).await.unwrap();
+        assert_eq!(stat.value, None);
+    }
+    world.bucket.is_in(Trouble::None);
+    let stat = repository.stat(&DIGEST, Freshness::Cached).await.unwrap();
+    assert_eq!(stat.value.unwrap().length(), 7);
+    for path in [&world.blob, &world.link] {
+        world.warm(path).await;
+    }
+}
+
+#[tokio::test]
+async fn odd_answers_are_given_as_they_are_and_not_believed_for_long() {
+    let world = World::start().await;
+    // No blob but one has no content.
+    world.bucket.is_in(Trouble::Length(0));
+    for _ in 0..3 {
+        assert_eq!(
+            world.head(&world.blob).await.unwrap(),
+            (0, CacheStatus::Miss)
+        );
+    }
+    world.bucket.is_in(Trouble::NoLength);
+    let bare = world.bare.head(&world.blob).await.unwrap_err();
+    for _ in 0..2 {
+        let cached = world.head(&world.blob).await.unwrap_err();
+        assert_eq!(told(&bare), told(&cached));
+    }
+    world.bucket.is_in(Trouble::Cut);
+    for path in [&world.blob, &world.link] {
+        for _ in 0..2 {
+            let cached = async { world.store.get(path).await?.bytes().await }.await;
+            let bare = async { world.bare.get(path).await?.bytes().await }.await;
+            assert_eq!(
+                told(&bare.unwrap_err()),
+                told(&cached.unwrap_err()),
+                "{path}"
+            );
+        }
+    }
+    world.bucket.is_in(Trouble::None);
+    world.warm(&world.link).await;
+
+    world.store.flush_memory();
+    world.bucket.is_in(Trouble::NoTag);
+    let bare = world.bare.head(&world.blob).await.unwrap();
+    world.warm(&world.blob).await;
+    assert_eq!(world.store.head(&world.blob).await.unwrap(), bare);
+
+    // Of another length nobody can know it, until the content comes with the right one.
+    world.store.flush_memory();
+    world.bucket.is_in(Trouble::Length(5));
+    world.warm(&world.blob).await;
+    assert_eq!(world.head(&world.blob).await.unwrap().0, 5);
+    world.bucket.is_in(Trouble::None);
+    let content = world.store.get(&world.blob).await.unwrap().bytes().await;
+    assert_eq!(content.unwrap(), CONTENT);
+    assert_eq!(
+        world.head(&world.blob).await.unwrap(),
+        (7, CacheStatus::Miss)
+    );
+}
+
+fn node(world: &World, redis: &Redis) -> (Metrics, Store) {
+    Metrics::of(|| {
+        let builder = CachedStore::builder(world.bucket.client());
+        builder.redis(config(redis)).unwrap().build()
+    })
+}
+
+/// Returns when nobody has a lease.
+async fn until_no_lease(redis: &Redis, why: &str) {
+    let end = Instant::now() + Duration::from_secs(2);
+    while !redis.cli(&["KEYS", "lease::*"]).trim().is_empty() {
+        assert!(Instant::now() < end, "a lease stands: {why}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_trouble_leaves_a_lease_that_others_wait_for() {
+    let (world, redis) = (World::start().await, Redis::start().await);
+    let nodes = [node(&world, &redis).1, node(&world, &redis).1];
+    for trouble in
+        TROUBLES
+            .into_iter()
+            .chain([Trouble::Length(0), Trouble::Length(5), Trouble::Cut])
+    {
+        world.bucket.is_in(trouble);
+        let why = format!("{trouble:?}");
+        for (what, result) in ask_all(&nodes[0], &world.blob, &world.link).await {
+            drop(result);
+            until_no_lease(&redis, &format!("{what} in {why}")).await;
+        }
+        nodes[0].purge().await.unwrap();
+        world.bucket.is_in(Trouble::None);
+        for path in [&world.blob, &world.link] {
+            assert!(nodes[1].head(path).await.is_ok(), "{why}");
+        }
+        nodes[0].purge().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_goes_away_leaves_no_lease_that_others_wait_for() {
+    let (world, redis) = (World::start().await, Redis::start().await);
+    let (_, store) = node(&world, &redis);
+    store.head(&world.blob).await.unwrap();
+    store.purge().await.unwrap();
+    world.bucket.is_in(Trouble::Hang);
+    for path in [&world.blob, &world.link] {
+        let get = tokio::time::timeout(TIMEOUT / 5, store.get(path)).await;
+        assert!(get.is_err(), "it hangs");
+        until_no_lease(&redis, path.as_ref()).await;
+    }
+}
+
+/// Anybody can ask for what was never there: the others need not hear of it.
+#[tokio::test]
+async fn only_what_is_held_is_taken_away_everywhere() {
+    let (world, redis) = (World::start().await, Redis::start().await);
+    let (metrics, store) = node(&world, &redis);
+    let heals = || metrics.get("layercache_heals_total");
+    let never = Distribution::default()
+        .blob_path(&Digest::Sha256([1; 32]))
+        .unwrap();
+    for _ in 0..3 {
+        for result in [
+            store.get(&never).await.map(drop),
+            store.get_ranges(&never, &[0..3]).await.map(drop),
+        ] {
+            assert!(matches!(result, Err(Error::NotFound { .. })), "{result:?}");
+        }
+    }
+    assert_eq!(heals(), 0);
+    until_no_lease(&redis, "not there").await;
+
+    // In Redis alone.
+    store.head(&world.blob).await.unwrap();
+    let end = Instant::now() + Duration::from_secs(2);
+    while redis.cli(&["KEYS", "blobs::*"]).trim().is_empty() {
+        assert!(Instant::now() < end, "never filled");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    store.flush_memory();
+    world.bucket.is_in(Trouble::Blind);
+    assert!(store.get(&world.blob).await.is_err());
+    assert_eq!(heals(), 1);
+    assert_eq!(redis.cli(&["KEYS", "blobs::*"]).trim(), "");
+}

@@ -1,0 +1,181 @@
+//! What nodes are told by those who are none: nothing of it is trusted, and nobody is the worse for it.
+
+use crate::support::nodes::{
+    Bare, Node, SETTLED, TRUST, add_silent_node, bare, digest, layers, node, put, stat, until,
+    until_in_memory,
+};
+use crate::support::redis::Redis;
+use crate::support::server::Signal;
+use crate::{KNOWN, TOLD};
+use futures::StreamExt;
+use layercache::CacheStatus;
+use std::time::{Duration, Instant};
+
+const SHARED: &str = "layercache::{nodes}::all";
+
+/// Publishes any bytes, which a command line could not hold.
+fn publish(redis: &Redis, channel: &str, message: &[u8]) {
+    let escaped: String = message.iter().map(|byte| format!("\\{byte:03}")).collect();
+    let script = format!("redis.call('PUBLISH', KEYS[1], '{escaped}')");
+    redis.cli(&["EVAL", &script, "1", channel]);
+}
+
+fn message(kind: u8, numbers: &[u64]) -> Vec<u8> {
+    let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
+    [1, kind].into_iter().chain(numbers).collect()
+}
+
+/// The next message that begins so, and its channel.
+async fn overhear(redis: &Redis, kind: u8) -> (String, Vec<u8>) {
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut listener = client.get_async_pubsub().await.unwrap();
+    listener.psubscribe("layercache::{nodes}::*").await.unwrap();
+    let mut heard = listener.into_on_message();
+    loop {
+        let next = tokio::time::timeout(SETTLED * 5, heard.next()).await;
+        let message = next.expect("a message").expect("a connection");
+        let bytes = message.get_payload_bytes();
+        if bytes.starts_with(&[1, kind]) {
+            return (message.get_channel_name().to_owned(), bytes.to_vec());
+        }
+    }
+}
+
+async fn world() -> (Redis, Bare, [Node; 2]) {
+    let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    put(&bare, &digest(1)).await;
+    let nodes = [(); 2].map(|()| node(&bare, &redis));
+    for node in &nodes {
+        until_in_memory(node, &digest(1)).await;
+    }
+    tokio::time::sleep(SETTLED).await;
+    (redis, bare, nodes)
+}
+
+async fn still_hear(nodes: &[Node; 2]) {
+    tokio::time::sleep(SETTLED).await;
+    for node in nodes {
+        until_in_memory(node, &digest(1)).await;
+    }
+    let start = Instant::now();
+    layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+    let time = start.elapsed();
+    assert!(time < TRUST, "the other one was waited out: {time:?}");
+    for node in nodes {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+    layers(&nodes[1]).link(&digest(1)).await.unwrap();
+}
+
+/// The node would trust its memory for as long as somebody else says.
+#[tokio::test]
+async fn a_heartbeat_that_was_never_sent_gives_no_trust() {
+    let (redis, _bare, [node, _]) = world().await;
+    for ahead in [1_000_000_000, u64::MAX / 2, u64::MAX] {
+        until(&node, &digest(1), KNOWN).await;
+        // Of one node or the other: each is forged in turn.
+        for _ in 0..4 {
+            let (channel, mut beat) = overhear(&redis, b'H').await;
+            let sent = beat[10..].try_into().map(u64::from_le_bytes).unwrap();
+            beat[10..].copy_from_slice(&sent.saturating_add(ahead).to_le_bytes());
+            publish(&redis, &channel, &beat);
+            publish(&redis, SHARED, &beat);
+        }
+        until(&node, &digest(1), KNOWN).await;
+        redis.signal(Signal::Stop);
+        tokio::time::sleep(TRUST + TRUST / 4).await;
+        let said = tokio::time::timeout(Duration::from_millis(200), stat(&node, &digest(1))).await;
+        redis.signal(Signal::Cont);
+        let from_memory = said.is_ok_and(|(_, status)| status == CacheStatus::Memory);
+        assert!(!from_memory, "{ahead} ns ahead");
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_of_another_message_or_node_is_none() {
+    let (redis, _bare, nodes) = world().await;
+    add_silent_node(&redis);
+    let start = Instant::now();
+    let node = nodes[0].clone();
+    let unlink = tokio::spawn(async move { layers(&node).unlink(&digest(1)).await });
+    let (_, asked) = overhear_during(&redis, unlink).await;
+    // The silent one was waited for, whatever others have said.
+    assert!(start.elapsed() >= TRUST, "{:?}", start.elapsed());
+    assert!(asked > 0);
+    for node in &nodes {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+}
+
+/// Forges acknowledgements until the change is over; how many.
+async fn overhear_during(
+    redis: &Redis,
+    change: tokio::task::JoinHandle<Result<(), layercache::Error>>,
+) -> (String, usize) {
+    let (channel, _) = overhear(redis, b'H').await;
+    let mut forged = 0;
+    while !change.is_finished() {
+        for (from, id) in [
+            (12345, fastrand::u64(..)),
+            (12345, 0),
+            (fastrand::u64(..), 0),
+        ] {
+            publish(redis, SHARED, &message(b'A', &[from, id]));
+            publish(redis, &channel, &message(b'A', &[from, id]));
+            forged += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    change.await.unwrap().unwrap();
+    (channel, forged)
+}
+
+/// Everything at once, many times: nodes forget, and hear each other still.
+#[tokio::test]
+async fn a_flood_of_anything_is_survived() {
+    let (redis, _bare, nodes) = world().await;
+    let mut random = fastrand::Rng::with_seed(7);
+    let (private, _) = overhear(&redis, b'H').await;
+    for i in 0..600 {
+        let kind = *random.choice(b"IFAHZ\0").unwrap();
+        let numbers: Vec<_> = (0..random.usize(0..6)).map(|_| random.u64(..)).collect();
+        let mut bytes = message(kind, &numbers);
+        if random.bool() {
+            bytes[0] = random.u8(..);
+        }
+        if random.bool() {
+            bytes.truncate(random.usize(0..=bytes.len()));
+        }
+        let channel = if i % 2 == 0 { SHARED } else { &private };
+        publish(&redis, channel, &bytes);
+    }
+    still_hear(&nodes).await;
+}
+
+/// Of many bytes none is kept, and what follows them is heard.
+#[tokio::test]
+async fn messages_of_many_megabytes_make_a_node_forget_all_and_go_on() {
+    let (redis, _bare, nodes) = world().await;
+    for start in ["\\001I", "\\001F", "\\001A", "\\001H", "\\002I", ""] {
+        until(&nodes[1], &digest(1), KNOWN).await;
+        let script =
+            format!("redis.call('PUBLISH', KEYS[1], '{start}' .. string.rep('x', 16000016))");
+        redis.cli(&["EVAL", &script, "1", SHARED]);
+        let end = Instant::now() + SETTLED * 10;
+        while stat(&nodes[1], &digest(1)).await != TOLD {
+            assert!(Instant::now() < end, "{start:?} was ignored");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    still_hear(&nodes).await;
+}
+
+/// Each asks for an acknowledgement: more are owed than are ever sent, and those of nodes are again.
+#[tokio::test]
+async fn a_flood_of_invalidations_by_nobody_is_survived() {
+    let (redis, _bare, nodes) = world().await;
+    let flood = "for i = 1, 50000 do redis.call('PUBLISH', KEYS[1],
+        '\\001I' .. struct.pack('<I8I8I8', i, i, i)) end";
+    redis.cli(&["EVAL", flood, "1", SHARED]);
+    still_hear(&nodes).await;
+}

@@ -1,0 +1,314 @@
+//! Leases, fences, the set of nodes and the server's name: what stands there is somebody else's.
+
+use crate::support::nodes::{
+    Node, PATIENCE, SET, SETTLED, TRUST, bare, beside, config, digest, eventually, hash, layers,
+    node, node_with, put, stat, until, until_in_memory,
+};
+use crate::support::recording::Moment;
+use crate::support::redis::{Redis, Version};
+use crate::{KNOWN, READ};
+use futures::future::join_all;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+const NODES: &str = "layercache::{nodes}";
+
+const VERSIONS: [Version; 3] = [Version::Redis6_2, Version::Redis, Version::Valkey];
+
+/// How long a fence stands that is one, whoever has put it up.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// What makes a key a value of some type, without a time to live.
+const TYPES: [&[&str]; 6] = [
+    &["SET", "x"],
+    &["RPUSH", "x"],
+    &["HSET", "x", "y"],
+    &["ZADD", "7", "x"],
+    &["XADD", "*", "x", "y"],
+    &["SADD", "x"],
+];
+
+fn be(redis: &Redis, key: &str, value: &[&str]) {
+    redis.cli(&["DEL", key]);
+    redis.cli(&[&value[..1], &[key], &value[1..]].concat());
+}
+
+/// The names of a lease or fence of each fact.
+fn keys(what: &str) -> [String; 2] {
+    let meta = format!("{what}::{{{}}}", hash(&digest(1)));
+    [beside(what, &digest(1)), meta]
+}
+
+async fn world(version: Version) -> (Redis, crate::Bare) {
+    let bare = bare(Duration::ZERO);
+    put(&bare, &digest(1)).await;
+    (Redis::start_of(version).await, bare)
+}
+
+async fn nobody_knows(nodes: &[Node]) {
+    for node in nodes {
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+}
+
+/// One lease would keep all others away, and never lapse.
+#[tokio::test]
+async fn what_is_no_lease_keeps_no_fill_away() {
+    for version in VERSIONS {
+        let (redis, bare) = world(version).await;
+        let node = node(&bare, &redis);
+        until_in_memory(&node, &digest(1)).await;
+        for key in keys("lease") {
+            for value in TYPES {
+                redis.cli(&["DEL", SET, &hash(&digest(1))]);
+                be(&redis, &key, value);
+                node.flush_memory();
+                let reads = bare.reads();
+                assert_eq!(stat(&node, &digest(1)).await, READ, "{key} {value:?}");
+                until(&node, &digest(1), KNOWN).await;
+                assert!(
+                    bare.reads() - reads <= 2,
+                    "{key} {value:?}: one load, and no other"
+                );
+                assert_eq!(redis.cli(&["EXISTS", &key]), "0", "{key} {value:?}");
+            }
+        }
+    }
+}
+
+/// A fence that is a set is believed for as long as a lease lasts; anything else not at all.
+#[tokio::test]
+async fn what_is_no_fence_is_soon_none() {
+    for version in VERSIONS {
+        let (redis, bare) = world(version).await;
+        let node = node_with(&bare, config(&redis).with_lease(SHORT));
+        until_in_memory(&node, &digest(1)).await;
+        for key in keys("fence") {
+            for value in TYPES {
+                redis.cli(&["DEL", SET, &hash(&digest(1))]);
+                be(&redis, &key, value);
+                node.flush_memory();
+                assert_eq!(stat(&node, &digest(1)).await, READ, "{key} {value:?}");
+                until(&node, &digest(1), KNOWN).await;
+                assert_eq!(redis.cli(&["EXISTS", &key]), "0", "{key} {value:?}");
+            }
+        }
+    }
+}
+
+/// At any time of a change, also where Redis is full.
+#[tokio::test]
+async fn changes_are_made_whatever_stands_in_their_way() {
+    for version in VERSIONS {
+        for is_full in [false, true] {
+            let (redis, bare) = world(version).await;
+            let config = config(&redis).with_lease(SHORT).with_fence(SHORT);
+            let nodes = [(); 2].map(|()| node_with(&bare, config.clone()));
+            for node in &nodes {
+                until_in_memory(node, &digest(1)).await;
+            }
+            let keys = [keys("lease"), keys("fence")].concat();
+            let spoil = |value| keys.iter().for_each(|key| be(&redis, key, value));
+            let fill_up = |most| drop(redis.cli(&["CONFIG", "SET", "maxmemory", most]));
+            for value in TYPES {
+                let when = format!("{version:?} {value:?} {is_full}");
+                spoil(value);
+                fill_up(if is_full { "1" } else { "0" });
+                let unlinked = layers(&nodes[0]).unlink(&digest(1)).await;
+                fill_up("0");
+                unlinked.unwrap_or_else(|error| panic!("{when}: {error}"));
+                nobody_knows(&nodes).await;
+                spoil(value);
+                layers(&nodes[1]).link(&digest(1)).await.unwrap();
+                until(&nodes[0], &digest(1), KNOWN).await;
+
+                // Between the beginning and the end.
+                bare.hold_changes(Some(Moment::Before));
+                let changes = bare.changes();
+                let node = nodes[0].clone();
+                let unlink = tokio::spawn(async move { layers(&node).unlink(&digest(1)).await });
+                eventually("the change", || bare.changes() > changes).await;
+                spoil(value);
+                fill_up(if is_full { "1" } else { "0" });
+                bare.hold_changes(None);
+                let unlinked = unlink.await.unwrap();
+                fill_up("0");
+                unlinked.unwrap_or_else(|error| panic!("{when}: {error}"));
+                nobody_knows(&nodes).await;
+                layers(&nodes[1]).link(&digest(1)).await.unwrap();
+                until(&nodes[0], &digest(1), KNOWN).await;
+            }
+        }
+    }
+}
+
+/// What may become of the set of nodes, as the rest of a command and its key's place.
+const SETS: [&[&str]; 11] = [
+    &["SET", "x"],
+    &["RPUSH", "x"],
+    &["HSET", "x", "y"],
+    &["SADD", "x"],
+    &["XADD", "*", "x", "y"],
+    &["ZADD", "7", "x", "+inf", "x"],
+    &["ZADD", "+inf", "18446744073709551616"],
+    &["ZADD", "+inf", "1", "+inf", "2"],
+    &["ZADD", "+inf", "-1", "-inf", "x"],
+    // Far ahead: seen for ever.
+    &["ZADD", "+inf", "1", "9999999999999", "5:600"],
+    &["ZADD", "+inf", "1", "1e300", "x"],
+];
+
+#[tokio::test]
+async fn a_set_of_nodes_that_is_none_makes_way_and_changes_wait() {
+    // All at once: most of it is waiting.
+    join_all(VERSIONS.map(async |version| {
+        let (redis, bare) = world(version).await;
+        let nodes = [(); 2].map(|()| node(&bare, &redis));
+        for set in SETS {
+            tokio::time::sleep(SETTLED).await;
+            for node in &nodes {
+                until_in_memory(node, &digest(1)).await;
+            }
+            be(&redis, NODES, set);
+            let start = Instant::now();
+            layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+            let time = start.elapsed();
+            assert!(
+                time >= TRUST,
+                "{version:?} {set:?}: nobody knew who trusts: {time:?}"
+            );
+            assert!(time < TRUST * 4, "{version:?} {set:?}: {time:?}");
+            nobody_knows(&nodes).await;
+            layers(&nodes[1]).link(&digest(1)).await.unwrap();
+
+            // And soon it is known again.
+            tokio::time::sleep(SETTLED).await;
+            let start = Instant::now();
+            layers(&nodes[1]).unlink(&digest(1)).await.unwrap();
+            let time = start.elapsed();
+            assert!(time < TRUST, "{version:?} {set:?}: waited out: {time:?}");
+            nobody_knows(&nodes).await;
+            layers(&nodes[0]).link(&digest(1)).await.unwrap();
+            assert_eq!(redis.cli(&["ZCARD", NODES]), "3", "{version:?} {set:?}");
+        }
+    }))
+    .await;
+}
+
+/// Among the nodes is one that none can be. Nobody waits for it longer than for any other.
+#[tokio::test]
+async fn a_node_that_is_none_is_waited_for_as_any_other() {
+    let (redis, bare) = world(Version::Redis).await;
+    let nodes = [(); 2].map(|()| node(&bare, &redis));
+    let long = "7".repeat(100_000);
+    for member in [
+        "",
+        "x",
+        "5",
+        "5:",
+        ":600",
+        "-5:600",
+        "5:-600",
+        "5:600:1",
+        "5:18446744073709551615",
+        "5:99999999999999999999",
+        "99999999999999999999:600",
+        &long,
+    ] {
+        tokio::time::sleep(SETTLED).await;
+        for node in &nodes {
+            until_in_memory(node, &digest(1)).await;
+        }
+        let time = redis.cli(&["TIME"]).lines().next().unwrap().to_owned() + "000";
+        redis.cli(&["ZADD", NODES, &time, member]);
+        let start = Instant::now();
+        let (repository, blob) = (layers(&nodes[0]), digest(1));
+        let unlinked = timeout(PATIENCE, repository.unlink(&blob)).await;
+        unlinked.expect("an end").unwrap();
+        let (time, name) = (start.elapsed(), &member[..member.len().min(30)]);
+        assert!((TRUST..TRUST * 3).contains(&time), "{name}: {time:?}");
+        nobody_knows(&nodes).await;
+        redis.cli(&["ZREM", NODES, member]);
+        layers(&nodes[1]).link(&digest(1)).await.unwrap();
+    }
+}
+
+/// The set would have been larger than any of real nodes: it is not read, and changes wait.
+#[tokio::test]
+async fn a_million_nodes_are_not_waited_for_one_by_one() {
+    let (redis, bare) = world(Version::Redis).await;
+    let nodes = [(); 2].map(|()| node(&bare, &redis));
+    tokio::time::sleep(SETTLED).await;
+    let fill = "local time = redis.call('TIME')[1] * 1000
+        for i = 1, 1000000 do redis.call('ZADD', KEYS[1], time, i .. ':600') end";
+    redis.cli(&["EVAL", fill, "1", NODES]);
+    for node in &nodes {
+        until_in_memory(node, &digest(1)).await;
+    }
+    let start = Instant::now();
+    layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+    let time = start.elapsed();
+    assert!((TRUST..TRUST * 3).contains(&time), "{time:?}");
+    nobody_knows(&nodes).await;
+}
+
+/// Of more than are read nobody knows whom it leaves out: here one that may trust its memory.
+#[tokio::test]
+async fn one_who_stands_behind_a_crowd_is_waited_for() {
+    let (redis, bare) = world(Version::Redis).await;
+    let nodes = [(); 2].map(|()| node(&bare, &redis));
+    tokio::time::sleep(SETTLED).await;
+    let crowd = "local now = redis.call('TIME')
+        now = now[1] * 1000 + math.floor(now[2] / 1000)
+        for i = 1, 5000 do redis.call('ZADD', KEYS[1], now, i .. ':1') end
+        redis.call('ZADD', KEYS[1], now + 1000, '5000:600')";
+    for _ in 0..5 {
+        until_in_memory(&nodes[0], &digest(1)).await;
+        redis.cli(&["EVAL", crowd, "1", NODES]);
+        // None of the crowd is waited for: it trusts for a millisecond.
+        let start = Instant::now();
+        layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+        let time = start.elapsed();
+        assert!(time >= TRUST, "{time:?}");
+        layers(&nodes[0]).link(&digest(1)).await.unwrap();
+    }
+}
+
+/// Two numbers of forty digits.
+fn is_name(redis: &Redis, key: &str) -> bool {
+    redis.cli(&["TYPE", key]) == "string" && redis.cli(&["STRLEN", key]) == "81"
+}
+
+/// Nodes that connect anew ask for it. What is no name is another server's: all is purged.
+#[tokio::test]
+async fn a_servers_name_that_is_none_keeps_nobody_out() {
+    let server = format!("{NODES}::server");
+    let long = "7".repeat(100_000);
+    for version in VERSIONS {
+        let (redis, bare) = world(version).await;
+        let nodes = [(); 2].map(|()| node(&bare, &redis));
+        for value in TYPES
+            .into_iter()
+            .chain([&["SET", &*long][..], &["SET", ""]])
+        {
+            for node in &nodes {
+                until_in_memory(node, &digest(1)).await;
+            }
+            be(&redis, &server, value);
+            redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            // A node connects anew when it has to ask.
+            let end = Instant::now() + PATIENCE;
+            while !is_name(&redis, &server) {
+                stat(&nodes[0], &digest(1)).await;
+                assert!(Instant::now() < end, "{version:?} {value:?} stays");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            for node in &nodes {
+                until_in_memory(node, &digest(1)).await;
+            }
+            layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+            nobody_knows(&nodes).await;
+            layers(&nodes[0]).link(&digest(1)).await.unwrap();
+        }
+    }
+}

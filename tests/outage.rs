@@ -1,0 +1,203 @@
+//! A Redis that is away in one way or another: what reads cost, and how it comes back.
+
+mod support;
+
+use futures::future::join_all;
+use layercache::{CacheStatus, Error, RedisConfig};
+use object_store::ObjectStoreExt;
+use std::time::{Duration, Instant};
+use support::nodes::{
+    Bare, LENGTH, Node, bare, blob_path, config, digest, eventually, layers, node, node_with, put,
+    stat, until, until_in_memory,
+};
+use support::proxy::{Line, Proxy};
+use support::redis::Redis;
+use support::server::{Signal, free_port};
+
+/// What the backend takes for a call.
+const LATENCY: Duration = Duration::from_millis(3);
+/// What an operation on Redis may take: the default.
+const TIMEOUT: Duration = Duration::from_millis(50);
+/// More than this above what is usual is slow.
+const SLOW: Duration = Duration::from_millis(40);
+/// How many reads are looked at.
+const READS: usize = 400;
+const CLIENTS: usize = 8;
+
+async fn world() -> (Redis, Bare) {
+    let bare = bare(LATENCY);
+    for i in 0..READS as u32 {
+        put(&bare, &digest(i)).await;
+    }
+    (Redis::start().await, bare)
+}
+
+/// How long it takes to ask for all blobs once, each for the first time; all have to be there.
+async fn reads(node: &Node) -> Vec<Duration> {
+    let client = async |client: usize| {
+        let mut times = Vec::new();
+        for i in (client..READS).step_by(CLIENTS) {
+            let start = Instant::now();
+            assert_eq!(stat(node, &digest(i as u32)).await.0, Some(LENGTH));
+            times.push(start.elapsed());
+        }
+        times
+    };
+    join_all((0..CLIENTS).map(client)).await.concat()
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Few of the reads may be slow, and the others as fast as without Redis.
+fn costs_little(what: &str, with: &[Duration], without: &[Duration]) {
+    let usual = median(without);
+    let slow = with.iter().filter(|time| **time > usual + SLOW).count();
+    let ratio = median(with).as_secs_f64() / usual.as_secs_f64();
+    println!(
+        "{what}: median {ratio:.2} of that without Redis, {slow} of {} slow",
+        with.len()
+    );
+    assert!(ratio <= 1.2, "{what}: {ratio}");
+    assert!(slow <= 20, "{what}: {slow}");
+}
+
+/// Waits until the node has been heard of by a Redis that is there again, without asking it anything.
+async fn until_heard_of(redis: &Redis) {
+    let newest = || {
+        let nodes = redis.cli(&[
+            "ZREVRANGEBYSCORE",
+            "layercache::{nodes}",
+            "(+inf",
+            "0",
+            "WITHSCORES",
+        ]);
+        nodes.lines().nth(1).map(str::to_owned)
+    };
+    let before = newest();
+    eventually("a heartbeat", || newest() != before).await;
+    let before = newest();
+    eventually("another heartbeat", || newest() != before).await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_costs_the_first_few_reads_alone() {
+    let (redis, bare) = world().await;
+    let alone = layercache::CachedStore::new(bare.clone());
+    let without = reads(&alone).await;
+    let frozen = node_with(&bare, RedisConfig::new(redis.url()));
+    until_in_memory(&frozen, &digest(0)).await;
+    frozen.flush_memory();
+    redis.signal(Signal::Stop);
+    costs_little("frozen", &reads(&frozen).await, &without);
+    let start = Instant::now();
+    let refused = layers(&frozen).unlink(&digest(0)).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::ChangeRefused { .. }),
+        "{refused:?}"
+    );
+    assert!(start.elapsed() < TIMEOUT * 8, "{:?}", start.elapsed());
+    assert_eq!(stat(&frozen, &digest(0)).await.0, Some(LENGTH));
+
+    // Nobody asks, and trust comes back all the same.
+    redis.signal(Signal::Cont);
+    until_heard_of(&redis).await;
+    until_in_memory(&frozen, &digest(0)).await;
+    layers(&frozen).unlink(&digest(0)).await.unwrap();
+    assert_eq!(stat(&frozen, &digest(0)).await.0, None);
+}
+
+/// It answers, but later than anybody waits: being connected again and again would cost a few slow
+/// reads each time.
+#[tokio::test]
+async fn a_slow_redis_is_left_alone() {
+    let (redis, bare) = world().await;
+    let alone = layercache::CachedStore::new(bare.clone());
+    let without = reads(&alone).await;
+    let proxy = Proxy::start(redis.port()).await;
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
+    let slow = node_with(&bare, RedisConfig::new(url));
+    until_in_memory(&slow, &digest(0)).await;
+    proxy.set(Line::Delay(TIMEOUT * 2, TIMEOUT * 3), Line::Flow);
+    let mut with = Vec::new();
+    for _ in 0..4 {
+        slow.flush_memory();
+        with.extend(reads(&slow).await);
+    }
+    costs_little("slow", &with, &without);
+    proxy.heal();
+    until_in_memory(&slow, &digest(0)).await;
+}
+
+/// The packets go nowhere, and nobody says so.
+#[tokio::test]
+async fn a_connection_that_is_half_open_is_made_anew() {
+    let bare = bare(LATENCY);
+    put(&bare, &digest(0)).await;
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.port()).await;
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
+    let node = node_with(
+        &bare,
+        RedisConfig::new(url).with_trust(Duration::from_millis(600)),
+    );
+    until_in_memory(&node, &digest(0)).await;
+    proxy.set(Line::Swallow, Line::Swallow);
+    node.flush_memory();
+    for _ in 0..3 {
+        let said = stat(&node, &digest(0)).await;
+        assert_eq!(said, (Some(LENGTH), CacheStatus::Miss));
+    }
+    // This connection stays as it is; another one would not.
+    proxy.heal();
+    until_in_memory(&node, &digest(0)).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_starts_late_is_found_without_being_asked_for() {
+    let bare = bare(LATENCY);
+    put(&bare, &digest(0)).await;
+    let port = free_port();
+    let node = node_with(&bare, RedisConfig::new(format!("redis://127.0.0.1:{port}")));
+    assert_eq!(
+        stat(&node, &digest(0)).await,
+        (Some(LENGTH), CacheStatus::Miss)
+    );
+    let refused = layers(&node).unlink(&digest(0)).await.unwrap_err();
+    assert!(refused.to_string().contains("no connection"), "{refused}");
+    let redis = Redis::start_on(port).await;
+    until_heard_of(&redis).await;
+    until_in_memory(&node, &digest(0)).await;
+    layers(&node).unlink(&digest(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_is_not_asked_and_says_so() {
+    let bare = bare(LATENCY);
+    put(&bare, &digest(0)).await;
+    let primary = Redis::start().await;
+    let port = primary.port().to_string();
+    let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]).await;
+    let to_replica = node_with(&bare, config(&replica));
+    let to_primary = node(&bare, &primary);
+    until_in_memory(&to_primary, &digest(0)).await;
+    for _ in 0..20 {
+        let said = stat(&to_replica, &digest(0)).await;
+        assert_eq!(said, (Some(LENGTH), CacheStatus::Miss));
+    }
+    let refused = layers(&to_replica).unlink(&digest(0)).await.unwrap_err();
+    assert!(refused.to_string().contains("replica"), "{refused}");
+    assert_eq!(
+        bare.head(&blob_path(&digest(0))).await.unwrap().size,
+        LENGTH
+    );
+
+    // It is promoted, and found.
+    replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    until_in_memory(&to_replica, &digest(0)).await;
+    layers(&to_replica).unlink(&digest(0)).await.unwrap();
+    until(&to_replica, &digest(0), (None, CacheStatus::Miss)).await;
+}

@@ -1,0 +1,130 @@
+//! Certificates of a test's own, for servers on loopback and their clients.
+
+use super::tools::require;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// An authority, and a server's and a client's certificates from it, in a folder that goes with
+/// this.
+#[derive(Debug)]
+pub struct Certificates {
+    folder: TempDir,
+}
+
+/// What `openssl req` makes: a certificate and its key, without a password.
+const NEW: &[&str] = &[
+    "req",
+    "-x509",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
+    "-days",
+    "2",
+];
+
+impl Certificates {
+    /// Of an authority that nobody else knows.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for certificates");
+        let made = Self { folder };
+        made.make(
+            "ca",
+            &[
+                "basicConstraints=critical,CA:TRUE",
+                "keyUsage=critical,keyCertSign",
+            ],
+            &[],
+        );
+        for name in ["server", "client"] {
+            let (ca, key) = (made.path("ca.pem"), made.path("ca.key"));
+            made.make(
+                name,
+                &[
+                    "basicConstraints=critical,CA:FALSE",
+                    "subjectAltName=IP:127.0.0.1,DNS:localhost",
+                ],
+                &[Path::new("-CA"), &ca, Path::new("-CAkey"), &key],
+            );
+        }
+        made
+    }
+
+    fn make(&self, name: &str, extensions: &[&str], issuer: &[&Path]) {
+        let mut command = Command::new(require("openssl"));
+        command.args(NEW).args(issuer);
+        for (option, file) in [("-keyout", "key"), ("-out", "pem")] {
+            command
+                .arg(option)
+                .arg(self.path(&format!("{name}.{file}")));
+        }
+        // Two authorities are not to be mistaken for one that has changed its key.
+        let common_name = format!("layercache test {name} {}", fastrand::u32(..));
+        command.args(["-subj", &format!("/CN={common_name}")]);
+        for extension in extensions {
+            command.args(["-addext", extension]);
+        }
+        let output = command.output().expect("openssl");
+        assert!(output.status.success(), "{command:?}: {output:?}");
+    }
+
+    /// One of `ca.pem`, `server.pem`, `server.key`, `client.pem`, `client.key`.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    fn text(&self, file: &str) -> String {
+        let path = self.path(file);
+        path.to_str().expect("a path of letters").to_owned()
+    }
+
+    /// What a server is started with; it asks a client for a certificate.
+    pub fn server_args(&self) -> [String; 6] {
+        [
+            ("--tls-cert-file", "server.pem"),
+            ("--tls-key-file", "server.key"),
+            ("--tls-ca-cert-file", "ca.pem"),
+        ]
+        .map(|(option, file)| [option.to_owned(), self.text(file)])
+        .concat()
+        .try_into()
+        .expect("three pairs")
+    }
+
+    /// The same as lines of a configuration.
+    pub fn server_lines(&self) -> String {
+        let args = self.server_args();
+        let (pairs, _) = args.as_chunks::<2>();
+        let line = |[option, file]: &[String; 2]| {
+            let option = option.trim_start_matches('-');
+            format!("{option} {file}\n")
+        };
+        pairs.iter().map(line).collect()
+    }
+
+    /// What `redis-cli` is told.
+    pub fn cli_args(&self) -> Vec<String> {
+        let mut args = vec!["--tls".to_owned()];
+        for (option, file) in [
+            ("--cacert", "ca.pem"),
+            ("--cert", "client.pem"),
+            ("--key", "client.key"),
+        ] {
+            args.extend([option.to_owned(), self.text(file)]);
+        }
+        args
+    }
+
+    /// The part of an address that names the authority alone.
+    pub fn authority(&self) -> String {
+        format!("ca={}", self.text("ca.pem"))
+    }
+
+    /// The part of an address that names a client's certificate too.
+    pub fn query(&self) -> String {
+        let (cert, key) = (self.text("client.pem"), self.text("client.key"));
+        format!("{}&cert={cert}&key={key}", self.authority())
+    }
+}

@@ -1,0 +1,215 @@
+//! One server, behind users, permissions and a socket.
+
+use crate::support::nodes::{config_at, digest, layers, node_with, stat, until_in_memory};
+use crate::support::redis::{Redis, Version};
+use crate::{BLOBS, eventually_changes, keys, names, node_at, only_reads, reason, serves, stocked};
+use layercache::{CacheStatus, RedisConfig};
+use std::time::{Duration, Instant};
+
+const PASSWORD: &str = "pa55w0rd-of-the-app";
+
+/// Everything that the cache needs, as one would give it to it.
+const ENOUGH: &[&str] = &[
+    "~repository::*",
+    "~blobs::*",
+    "~lease::*",
+    "~fence::*",
+    "~layercache::*",
+    "&layercache::*",
+    "-@all",
+    "+@connection",
+    "+@string",
+    "+@hash",
+    "+@set",
+    "+@sortedset",
+    "+@keyspace",
+    "+@scripting",
+    "+@pubsub",
+    "-@dangerous",
+    "+info",
+    "+time",
+];
+
+/// A server that knows the user `app`, and nobody else.
+async fn redis_for(version: Version, rights: &[&str]) -> Redis {
+    let redis = Redis::start_of(version).await;
+    set_rights(&redis, rights);
+    redis
+}
+
+fn set_rights(redis: &Redis, rights: &[&str]) {
+    let password = format!(">{PASSWORD}");
+    let user = [
+        "ACL",
+        "SETUSER",
+        "app",
+        "reset",
+        "resetchannels",
+        "on",
+        &password,
+    ];
+    redis.cli(&[&user, rights].concat());
+}
+
+fn url(redis: &Redis) -> String {
+    format!("redis://app:{PASSWORD}@{}", redis.address())
+}
+
+#[tokio::test]
+async fn a_user_with_no_more_rights_than_it_needs_is_served() {
+    for version in [Version::Redis6_2, Version::Redis, Version::Valkey] {
+        let redis = redis_for(version, ENOUGH).await;
+        serves(&url(&redis), |pattern| keys(&redis, 0, pattern)).await;
+        let log = redis.cli(&["ACL", "LOG"]);
+        let denied: Vec<_> = log
+            .lines()
+            .zip(log.lines().skip(1))
+            .filter(|(name, value)| *name == "object" && !value.starts_with("client"))
+            .collect();
+        // That the client may not say its name matters to nobody.
+        assert!(denied.is_empty(), "{version:?} denied {denied:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_and_reads_go_on() {
+    let redis = redis_for(Version::Redis, &[]).await;
+    let missing: &[(&[&str], &[&str])] = &[
+        (&["-info"], &["info"]),
+        (&["-evalsha"], &["'evalsha'"]),
+        (&["-eval"], &["'eval'"]),
+        (&["-subscribe"], &["'subscribe'"]),
+        // Not every server says which command it was in a script.
+        (&["-publish"], &["publish", "can't run this command"]),
+        (&["resetchannels", "&other::*"], &["channel"]),
+        (&["resetkeys", "~blobs::*", "~repository::*"], &["key"]),
+        (
+            &["-zrangebyscore"],
+            &["zrangebyscore", "can't run this command"],
+        ),
+    ];
+    for (rights, named) in missing {
+        set_rights(&redis, &[ENOUGH, rights].concat());
+        let reason = only_reads(config_at(url(&redis))).await;
+        names(&reason, named, &[PASSWORD]);
+    }
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_later_are_noticed_and_given_back_later_too() {
+    let redis = redis_for(Version::Redis, ENOUGH).await;
+    let bare = stocked().await;
+    let node = node_at(&bare, &url(&redis));
+    until_in_memory(&node, &digest(1)).await;
+    set_rights(&redis, &[ENOUGH, &["-evalsha", "-eval"]].concat());
+    let refused = layers(&node).unlink(&digest(1)).await.unwrap_err();
+    names(&reason(&refused), &["eval"], &[PASSWORD]);
+    set_rights(&redis, ENOUGH);
+    eventually_changes(&node).await;
+    until_in_memory(&node, &digest(1)).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_or_user_is_named_and_tells_nothing() {
+    let redis = redis_for(Version::Redis, ENOUGH).await;
+    for url in [
+        format!("redis://app:wrong-{PASSWORD}@{}", redis.address()),
+        format!("redis://nobody:{PASSWORD}@{}", redis.address()),
+    ] {
+        let reason = only_reads(config_at(url)).await;
+        names(&reason, &["WRONGPASS", "authentication"], &[PASSWORD]);
+    }
+    redis.cli(&["CONFIG", "SET", "requirepass", PASSWORD]);
+    let reason = only_reads(config_at(format!("redis://{}", redis.address()))).await;
+    names(&reason, &["NOAUTH", "authentication"], &[PASSWORD]);
+}
+
+/// What has a meaning in an address is written as `%XX` there.
+#[tokio::test]
+async fn a_password_of_any_letters_can_be_written() {
+    let redis = Redis::start().await;
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "a@b",
+        "on",
+        ">p@ss:w/ö%?&#",
+        "~*",
+        "&*",
+        "+@all",
+    ]);
+    let url = format!(
+        "redis://a%40b:p%40ss%3Aw%2F%C3%B6%25%3F%26%23@{}",
+        redis.address()
+    );
+    serves(&url, |pattern| keys(&redis, 0, pattern)).await;
+}
+
+#[tokio::test]
+async fn a_database_has_keys_of_its_own() {
+    let redis = Redis::start().await;
+    serves(&format!("{}/3", redis.url()), |pattern| {
+        keys(&redis, 3, pattern)
+    })
+    .await;
+    assert_eq!(redis.cli(&["-n", "0", "DBSIZE"]), "0");
+}
+
+#[tokio::test]
+async fn a_socket_is_as_good_as_a_port() {
+    let redis = Redis::start_with(&["--unixsocket", "redis.sock"]).await;
+    let socket = redis.folder().join("redis.sock");
+    let socket = format!("unix://{}", socket.to_str().unwrap());
+    serves(&socket, |pattern| keys(&redis, 0, pattern)).await;
+
+    set_rights(&redis, ENOUGH);
+    redis.cli(&["FLUSHALL"]);
+    let url = format!("{socket}?user=app&pass={PASSWORD}&db=3");
+    serves(&url, |pattern| keys(&redis, 3, pattern)).await;
+    assert_eq!(redis.cli(&["-n", "0", "DBSIZE"]), "0");
+
+    let wrong = config_at(format!("{socket}?user=app&pass=wrong-{PASSWORD}"));
+    names(&only_reads(wrong).await, &["WRONGPASS"], &[PASSWORD]);
+    let nobody = config_at("unix:///nowhere/redis.sock");
+    names(&only_reads(nobody).await, &["No such file"], &[]);
+}
+
+/// Operators rename commands. What is needed is named when it is missing; what is not needed is
+/// not missed.
+#[tokio::test]
+async fn a_command_that_was_renamed_is_named_if_it_is_needed() {
+    for (command, named) in [
+        ("EVALSHA", "EVALSHA"),
+        ("EVAL", "EVAL"),
+        ("SUBSCRIBE", "SUBSCRIBE"),
+        ("INFO", "INFO"),
+    ] {
+        let redis = Redis::start_in_ignorance(&["--rename-command", command, ""]).await;
+        let reason = only_reads(config_at(redis.url())).await;
+        names(&reason, &[named], &[]);
+    }
+    let mut args = Vec::new();
+    for command in [
+        "CONFIG", "KEYS", "FLUSHALL", "FLUSHDB", "DEBUG", "CLIENT", "MONITOR", "SCRIPT", "ACL",
+        "COMMAND", "ROLE",
+    ] {
+        args.extend(["--rename-command", command, ""]);
+    }
+    let redis = Redis::start_in_ignorance(&args).await;
+    serves(&redis.url(), |pattern| keys(&redis, 0, pattern)).await;
+}
+
+/// With the deadline that a node has by default.
+#[tokio::test]
+async fn a_server_that_does_not_let_us_in_costs_no_read_much() {
+    let redis = redis_for(Version::Redis, &["+@connection"]).await;
+    let bare = stocked().await;
+    let node = node_with(&bare, RedisConfig::new(url(&redis)));
+    let begin = Instant::now();
+    for i in 0..200 {
+        let said = stat(&node, &digest(i % BLOBS)).await;
+        assert_eq!(said.1, CacheStatus::Miss);
+    }
+    let each = begin.elapsed() / 200;
+    assert!(each < Duration::from_millis(25), "{each:?} for each read");
+}

@@ -1,0 +1,150 @@
+//! A Redis Cluster.
+
+use crate::lost::Lost;
+use crate::support::cluster::{HOME, Member, PASSWORD, RedisCluster};
+use crate::support::nodes::{SET, config_at, digest, hash, until_in_memory};
+use crate::support::redis::{Redis, Setup, Version};
+use crate::support::sentinel::until;
+use crate::support::server::{Signal, free_port};
+use crate::support::tls::Certificates;
+use crate::{
+    BLOBS, all_in_memory, eventually_changes, names, node_at, only_reads, serves, stocked,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+fn keys(cluster: &RedisCluster, pattern: &str) -> Vec<String> {
+    let keys = cluster.keys(pattern).into_iter();
+    keys.map(|(_, key)| key).collect()
+}
+
+async fn is_served_by(setup: Setup) {
+    let cluster = RedisCluster::start_as(setup).await;
+    serves(&cluster.url(), |pattern| keys(&cluster, pattern)).await;
+    // What a node that is named first does not have is found elsewhere.
+    let replica = cluster.replica_of(&cluster.primary_of(HOME));
+    let url = cluster.url_of(&[replica.server]);
+    serves(&url, |pattern| keys(&cluster, pattern)).await;
+}
+
+#[tokio::test]
+async fn each_primary_has_its_part() {
+    let cluster = RedisCluster::start().await;
+    serves(&cluster.url(), |pattern| keys(&cluster, pattern)).await;
+    let bare = stocked().await;
+    let node = node_at(&bare, &cluster.url_of(&[3]));
+    all_in_memory(&[&node]).await;
+    let having: BTreeSet<_> = cluster
+        .keys("blobs::*")
+        .into_iter()
+        .map(|(server, _)| server)
+        .collect();
+    assert_eq!(having.len(), 3, "there are blobs at each primary");
+    for i in 0..BLOBS {
+        let key = hash(&digest(i));
+        let at = cluster.primary_of(&key).server;
+        assert_eq!(cluster.servers[at].cli(&["EXISTS", &key]), "1");
+    }
+    let at = cluster.primary_of(SET).server;
+    assert_eq!(cluster.servers[at].cli(&["EXISTS", SET]), "1");
+    let home = cluster.primary_of(HOME).server;
+    assert_eq!(cluster.servers[home].cli(&["EXISTS", HOME]), "1");
+    node.purge().await.unwrap();
+    assert_eq!(keys(&cluster, "blobs::*"), [""; 0]);
+    assert_eq!(keys(&cluster, "repository::*"), [""; 0]);
+
+    // One that is named may be away, or nobody's.
+    let url = cluster.url_of(&[5]);
+    let away = format!("@127.0.0.1:{},", free_port());
+    serves(&url.replace('@', &away), |pattern| keys(&cluster, pattern)).await;
+
+    let wrong = cluster.url_with(&[0, 1], &format!("wrong-{PASSWORD}"));
+    let named = ["WRONGPASS", "authentication"];
+    names(&only_reads(config_at(wrong)).await, &named, &[PASSWORD]);
+}
+
+#[tokio::test]
+async fn it_is_served_by_redis_6_2() {
+    is_served_by(Setup::new(Version::Redis6_2, &[])).await;
+}
+
+#[tokio::test]
+async fn it_is_served_by_valkey() {
+    is_served_by(Setup::new(Version::Valkey, &[])).await;
+}
+
+#[tokio::test]
+async fn it_is_served_with_tls() {
+    let setup = Setup::new(Version::Redis, &[]);
+    is_served_by(setup.with_tls(&Arc::new(Certificates::new()))).await;
+}
+
+/// What the address says and what is there are two things: it is said which.
+#[tokio::test]
+async fn an_address_of_another_kind_is_named() {
+    let redis = Redis::start().await;
+    let url = redis.url().replace("redis://", "redis+cluster://");
+    names(&only_reads(config_at(url)).await, &["cluster"], &[]);
+}
+
+/// The replica that takes over has not heard of a delete. `has` are blobs (and the link) whose keys
+/// are at the primary that fails.
+async fn fails_over_late(cluster: &mut RedisCluster, failing: &Member, lost: Lost) {
+    let bare = stocked().await;
+    let url = cluster.url();
+    let (first, second) = (node_at(&bare, &url), node_at(&bare, &url));
+    all_in_memory(&[&first, &second]).await;
+    let (primary, late) = (failing.server, cluster.replica_of(failing).server);
+    let slots: Vec<_> = [SET, &hash(&lost.blob)]
+        .map(|key| cluster.primary_of(key).server == primary)
+        .into();
+    let (has_link, has_blob) = (slots[0], slots[1]);
+    let knows = |cluster: &RedisCluster, server: usize| {
+        let server = &cluster.servers[server];
+        (!has_link || lost.has_link(server)) && (!has_blob || lost.has_blob(server))
+    };
+    until("the replica knows what is to be deleted", || {
+        knows(cluster, late)
+    })
+    .await;
+    cluster.servers[late].signal(Signal::Stop);
+    cluster.servers[primary].cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+    lost.delete(&first).await;
+    cluster.servers[primary].kill();
+    cluster.servers[late].signal(Signal::Cont);
+    assert!(knows(cluster, late), "it has heard of it: nothing is shown");
+
+    tokio::select! {
+        () = cluster.failed_over_from(failing) => {}
+        () = lost.is_asked_for([&first, &second]) => unreachable!(),
+    }
+    for node in [&first, &second] {
+        eventually_changes(node).await;
+        lost.is_gone(node).await;
+        until_in_memory(node, &digest(3)).await;
+        lost.is_gone(node).await;
+    }
+    cluster.servers[primary].restart_on_same_port().await;
+    cluster.until_whole().await;
+}
+
+/// A blob whose key is at a primary, or is not.
+fn blob_at(cluster: &RedisCluster, primary: &Member, is_there: bool) -> u32 {
+    let mut blobs = 4..BLOBS;
+    let is_wanted = |i: &u32| (cluster.primary_of(&hash(&digest(*i))).id == primary.id) == is_there;
+    blobs.find(is_wanted).expect("one of them")
+}
+
+#[tokio::test]
+async fn a_failover_that_lost_a_delete_answers_nothing_old() {
+    let mut cluster = RedisCluster::start().await;
+    for key in [HOME, SET] {
+        let failing = cluster.primary_of(key);
+        let blob = blob_at(&cluster, &failing, true);
+        let lost = Lost {
+            link: digest(1),
+            blob: digest(blob),
+        };
+        fails_over_late(&mut cluster, &failing, lost).await;
+    }
+}

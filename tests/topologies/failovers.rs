@@ -1,0 +1,310 @@
+//! Readers and changers at work while Redis fails over or moves slots: every answer is one that the
+//! promise allows, and no read fails.
+//!
+//! `LAYERCACHE_HISTORY_SEED` begins with that seed.
+
+use crate::support::cluster::{HOME, Member, RedisCluster};
+use crate::support::history::ask::{digest, name};
+use crate::support::history::cluster::node;
+use crate::support::history::flaky::Flaky;
+use crate::support::history::record::{History, now};
+use crate::support::history::report::judge;
+use crate::support::history::traffic::{Load, Traffic};
+use crate::support::redis::{Setup, Version};
+use crate::support::sentinel::Watched;
+use crate::support::server::Signal;
+use layercache::layout::{Distribution, Layout};
+use layercache::{CacheStatus, CachedStore, Freshness, Link};
+use std::env;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+const NODES: usize = 3;
+/// How long all is well at a time.
+const CALM: Duration = Duration::from_millis(2500);
+/// How long a primary goes on that nobody follows: less than it takes to be missed.
+const UNHEARD: Duration = Duration::from_secs(1);
+/// The longest that any answer may take, when the store takes up to four pauses for it.
+const LONGEST: Duration = Duration::from_secs(6);
+/// How long nodes may take to do again all that they did.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Nodes at an address, and all that is done to them.
+struct Work {
+    name: &'static str,
+    nodes: Vec<CachedStore<Flaky>>,
+    store: Flaky,
+    history: History,
+    traffic: Traffic,
+    /// How many blobs were asked for by [`Work::recovers`].
+    probes: u32,
+}
+
+impl Work {
+    async fn start(name: &'static str, url: &str) -> Self {
+        let seed = env::var("LAYERCACHE_HISTORY_SEED");
+        let seed = seed.map_or_else(|_| fastrand::u64(..1 << 32), |seed| seed.parse().unwrap());
+        println!("{name}: seed {seed}");
+        let store = Flaky::new(seed, 0);
+        let nodes: Vec<_> = (0..NODES).map(|_| node(&store, url)).collect();
+        let load = Load {
+            blobs: 6,
+            readers: 3,
+            changers: 2,
+            has_quiet: false,
+        };
+        let history = History::default();
+        let traffic = Traffic::start(&nodes, &store, &history, seed, load).await;
+        let mut work = Self {
+            name,
+            nodes,
+            store,
+            history,
+            traffic,
+            probes: 0,
+        };
+        work.recovers("at first").await;
+        sleep(CALM).await;
+        work
+    }
+
+    fn notes(&self, begin: u64, what: &str) {
+        self.history.fault(begin, what);
+    }
+
+    /// Returns when each node keeps what it is asked for, wherever in Redis that is, and takes it
+    /// away, as if nothing had ever happened.
+    async fn recovers(&mut self, when: &str) {
+        const BLOBS: u32 = 8;
+        let begin = Instant::now();
+        let layout = Distribution::default();
+        for node in 0..NODES {
+            let repository = self.nodes[node].registry().repository(name(9));
+            for _ in 0..BLOBS {
+                let blob = digest(u32::MAX - self.probes);
+                self.probes += 1;
+                let link = layout.link_path(&Link::layer(name(9), blob)).unwrap();
+                let path = layout.blob_path(&blob).unwrap();
+                self.store.put_now(&path, "content").await;
+                self.store.put_now(&link, blob.to_string()).await;
+                loop {
+                    let answer = repository.stat(&blob, Freshness::Cached).await.unwrap();
+                    assert!(answer.value.is_some());
+                    if answer.status == CacheStatus::Memory {
+                        break;
+                    }
+                    let waited = begin.elapsed();
+                    assert!(
+                        waited < PATIENCE,
+                        "{}: node {node} keeps nothing {when}",
+                        self.name
+                    );
+                    sleep(Duration::from_millis(5)).await;
+                }
+                while let Err(error) = repository.unlink(&blob).await {
+                    let waited = begin.elapsed();
+                    assert!(
+                        waited < PATIENCE,
+                        "{}: {when}, node {node}: {error}",
+                        self.name
+                    );
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        println!(
+            "{}: all is well {when}, after {:?}",
+            self.name,
+            begin.elapsed()
+        );
+    }
+
+    async fn ends(mut self) {
+        self.recovers("in the end").await;
+        sleep(CALM).await;
+        self.traffic.stop().await;
+        let records = self.history.take();
+        let verdict = judge(self.name, &records);
+        // It has not passed by doing nothing.
+        assert!(verdict.decided >= 2_000, "{verdict:?}");
+        assert!(verdict.from_memory >= 1_000, "{verdict:?}");
+        assert!(verdict.from_redis >= 100, "{verdict:?}");
+        let longest = records
+            .reads
+            .iter()
+            .map(|read| read.span.end - read.span.begin);
+        let longest = Duration::from_nanos(longest.max().unwrap_or(0));
+        assert!(longest < LONGEST, "a read took {longest:?}");
+        println!("{}: the longest read took {longest:?}", self.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sentinels_primary_dies() {
+    let mut watched = Watched::start().await;
+    let mut work = Work::start("a Sentinel's primary dies", &watched.url()).await;
+    let begin = now();
+    watched.servers[0].kill();
+    let primary = watched.failed_over_from(0).await;
+    work.notes(begin, "the primary died, until another was one");
+    work.recovers("after the failover").await;
+    assert_ne!(primary, 0);
+    work.ends().await;
+}
+
+/// The old primary does not know that it is none any more, until a Sentinel tells it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sentinels_primary_freezes_and_wakes() {
+    let watched = Watched::start().await;
+    let mut work = Work::start("a Sentinel's primary freezes", &watched.url()).await;
+    let begin = now();
+    watched.servers[0].signal(Signal::Stop);
+    watched.failed_over_from(0).await;
+    work.notes(begin, "the primary stood still, until another was one");
+    work.recovers("after the failover").await;
+    let begin = now();
+    watched.servers[0].signal(Signal::Cont);
+    watched.follows(0).await;
+    work.notes(begin, "the old primary woke, until it followed the new one");
+    work.ends().await;
+}
+
+/// It wakes before anybody has had the time to connect to the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sentinels_primary_wakes_as_soon_as_it_is_none() {
+    let watched = Watched::start().await;
+    let work = Work::start("a Sentinel's primary wakes early", &watched.url()).await;
+    let begin = now();
+    watched.servers[0].signal(Signal::Stop);
+    watched.failed_over_from(0).await;
+    watched.servers[0].signal(Signal::Cont);
+    work.notes(begin, "the primary stood still, until another was one");
+    sleep(CALM).await;
+    work.ends().await;
+}
+
+/// As an operator does it who wants to restart a server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sentinels_primary_is_told_to_hand_over() {
+    let setup = Setup::new(Version::Valkey, &[]);
+    let watched = Watched::start_as(setup).await;
+    let work = Work::start("a Sentinel hands over", &watched.url()).await;
+    for _ in 0..2 {
+        let (begin, old) = (now(), watched.primary());
+        watched.sentinels[0].hand_over().await;
+        watched.failed_over_from(old).await;
+        work.notes(begin, "a Sentinel handed over");
+        sleep(CALM).await;
+    }
+    work.ends().await;
+}
+
+/// A primary that has not the home of the nodes, and then the one that has it. What they do in their
+/// last moments the replicas do not hear.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn primaries_of_a_cluster_die() {
+    let mut cluster = RedisCluster::start().await;
+    let mut work = Work::start("primaries of a cluster die", &cluster.url()).await;
+    for (failing, what) in [(away(&cluster), "a primary"), (home(&cluster), "the home")] {
+        let replica = cluster.replica_of(&failing).server;
+        let begin = now();
+        cluster.servers[replica].signal(Signal::Stop);
+        cluster.servers[failing.server].cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+        sleep(UNHEARD).await;
+        cluster.servers[failing.server].kill();
+        cluster.servers[replica].signal(Signal::Cont);
+        cluster.failed_over_from(&failing).await;
+        work.notes(begin, &format!("{what} died, until another was one"));
+        work.recovers(&format!("after {what} died")).await;
+        sleep(CALM).await;
+    }
+    work.ends().await;
+}
+
+/// They wake, and do not know yet that they are none any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn primaries_of_a_cluster_freeze_and_wake() {
+    let cluster = RedisCluster::start().await;
+    let work = Work::start("primaries of a cluster freeze", &cluster.url()).await;
+    for (failing, what) in [(away(&cluster), "a primary"), (home(&cluster), "the home")] {
+        let begin = now();
+        cluster.servers[failing.server].signal(Signal::Stop);
+        cluster.failed_over_from(&failing).await;
+        sleep(CALM / 4).await;
+        cluster.servers[failing.server].signal(Signal::Cont);
+        work.notes(begin, &format!("{what} stood still, and another is one"));
+        sleep(CALM).await;
+    }
+    work.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn slots_of_a_cluster_move() {
+    moves(Version::Redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn slots_of_a_cluster_of_valkey_move() {
+    moves(Version::Valkey).await;
+}
+
+/// Slots that have sets, hashes and the home move about, the home to a primary that nobody knew.
+async fn moves(version: Version) {
+    let name = match version {
+        Version::Valkey => "slots of Valkey's cluster move",
+        _ => "slots of a cluster move",
+    };
+    let mut cluster = RedisCluster::start_as(Setup::new(version, &[])).await;
+    let mut work = Work::start(name, &cluster.url()).await;
+    let grown = cluster.grow().await;
+    for (i, key) in ours().into_iter().enumerate() {
+        let slot = cluster.slot(&key);
+        let from = cluster.owner(slot);
+        let others = cluster.primaries().into_iter();
+        let others: Vec<_> = others.filter(|primary| primary.id != from.id).collect();
+        let to = if key == HOME && from.id != grown.id {
+            &grown
+        } else {
+            &others[i % others.len()]
+        };
+        let begin = now();
+        match version {
+            Version::Valkey => cluster.migrate_slot(slot, to).await,
+            _ => {
+                let pause = if i % 2 == 0 { 20 } else { 200 };
+                let pause = Duration::from_millis(pause);
+                cluster.move_slot(slot, to, pause).await;
+            }
+        }
+        work.notes(begin, &format!("the slot of {key} moved"));
+        sleep(Duration::from_millis(600)).await;
+    }
+    work.recovers("after all moves").await;
+    work.ends().await;
+}
+
+/// Keys of ours, the home before and after the others.
+fn ours() -> Vec<String> {
+    let sets = (0..2).map(|repository| format!("repository::{}::blobs", name(repository)));
+    let hashes = (0..3).map(|blob| format!("blobs::{}", digest(blob)));
+    let home = || [HOME.to_owned()].into_iter();
+    home().chain(sets).chain(hashes).chain(home()).collect()
+}
+
+/// The primary that has the home of the nodes.
+fn home(cluster: &RedisCluster) -> Member {
+    cluster.primary_of(HOME)
+}
+
+/// One that has not, and has a repository's links.
+fn away(cluster: &RedisCluster) -> Member {
+    let home = home(cluster);
+    let sets = (0..2).map(|repository| format!("repository::{}::blobs", name(repository)));
+    let mut owners = sets.map(|set| cluster.primary_of(&set));
+    let owner = owners.find(|owner| owner.id != home.id);
+    let any = || {
+        let mut primaries = cluster.primaries().into_iter();
+        primaries.find(|primary| primary.id != home.id)
+    };
+    owner.or_else(any).expect("more than one primary")
+}

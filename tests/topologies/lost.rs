@@ -1,0 +1,59 @@
+//! Deletes that a failover loses.
+
+use crate::support::nodes::{Node, SET, blob_path, hash, layers, stat};
+use crate::support::redis::Redis;
+use layercache::Digest;
+use object_store::ObjectStoreExt;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// What is deleted, and comes back with a server that has not heard of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lost {
+    pub(crate) link: Digest,
+    pub(crate) blob: Digest,
+}
+
+impl Lost {
+    pub(crate) async fn delete(&self, node: &Node) {
+        layers(node).unlink(&self.link).await.unwrap();
+        node.delete(&blob_path(&self.blob)).await.unwrap();
+    }
+
+    pub(crate) fn has_link(&self, server: &Redis) -> bool {
+        let member = self.link.to_string();
+        asked_as_replica(server, &["SISMEMBER", SET, &member])
+    }
+
+    pub(crate) fn has_blob(&self, server: &Redis) -> bool {
+        asked_as_replica(server, &["EXISTS", &hash(&self.blob)])
+    }
+
+    pub(crate) fn is_in(&self, server: &Redis) -> bool {
+        self.has_link(server) && self.has_blob(server)
+    }
+
+    pub(crate) async fn is_gone(&self, node: &Node) {
+        for digest in [&self.link, &self.blob] {
+            let (found, status) = stat(node, digest).await;
+            assert_eq!(found, None, "{digest} is back, says {status:?}");
+        }
+    }
+
+    /// Asks for it all the time, and never ends unless it is answered.
+    pub(crate) async fn is_asked_for(&self, nodes: [&Node; 2]) {
+        loop {
+            for node in nodes {
+                self.is_gone(node).await;
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// Whether a server answers 1. A replica in a cluster answers nobody who has not said that a replica
+/// is good enough, on the same connection.
+fn asked_as_replica(server: &Redis, command: &[&str]) -> bool {
+    let answers = server.cli_lines(&["READONLY", &command.join(" ")]);
+    answers.lines().last() == Some("1")
+}

@@ -1,0 +1,173 @@
+//! The ways in which people run Redis, with real servers of each.
+//!
+//! | module | what Redis is |
+//! |---|---|
+//! | `access` | one server, behind users, permissions and a socket |
+//! | `tls` | one server that speaks TLS |
+//! | `sentinel` | a primary that Sentinels watch over |
+//! | `cluster` | a Redis Cluster |
+//! | `failovers` | one of these while it fails over or moves slots, under load |
+
+mod access;
+mod cluster;
+mod failovers;
+mod lost;
+mod sentinel;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls;
+mod woken;
+
+use layercache::{CacheStatus, Error, RedisConfig};
+use object_store::ObjectStoreExt;
+use std::error::Error as _;
+use std::time::{Duration, Instant};
+use support::nodes::{
+    Bare, LENGTH, Node, Said, bare, blob_path, config_at, digest, layers, node_with, put, stat,
+    until_in_memory,
+};
+use support::redis::Redis;
+
+const KNOWN: Said = (Some(LENGTH), CacheStatus::Memory);
+const TOLD: Said = (Some(LENGTH), CacheStatus::Redis);
+const READ: Said = (Some(LENGTH), CacheStatus::Miss);
+
+/// How long a node may take to recover.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How many blobs there are: enough to have some in each part of a Redis Cluster.
+const BLOBS: u32 = 16;
+
+/// A store with all blobs and their links.
+async fn stocked() -> Bare {
+    let bare = bare(Duration::ZERO);
+    for i in 0..BLOBS {
+        put(&bare, &digest(i)).await;
+    }
+    bare
+}
+
+fn node_at(bare: &Bare, url: &str) -> Node {
+    node_with(bare, config_at(url))
+}
+
+/// The keys of a server's database that match a pattern.
+fn keys(redis: &Redis, database: u32, pattern: &str) -> Vec<String> {
+    let database = database.to_string();
+    let keys = redis.cli(&["-n", &database, "--scan", "--pattern", pattern]);
+    let keys = keys.lines().filter(|key| !key.is_empty());
+    keys.map(str::to_owned).collect()
+}
+
+async fn all_in_memory(nodes: &[&Node]) {
+    for node in nodes {
+        for i in 0..BLOBS {
+            until_in_memory(node, &digest(i)).await;
+        }
+    }
+}
+
+/// Two nodes at this address do for each other what they should. `keys` are those that match a
+/// pattern, anywhere there.
+async fn serves(url: &str, keys: impl Fn(&str) -> Vec<String>) {
+    let bare = stocked().await;
+    let (first, second) = (node_at(&bare, url), node_at(&bare, url));
+    all_in_memory(&[&first]).await;
+    let reads = bare.reads();
+    for i in 0..BLOBS {
+        assert_eq!(stat(&second, &digest(i)).await, TOLD, "blob {i}");
+    }
+    assert_eq!(bare.reads(), reads, "the store was not asked");
+    all_in_memory(&[&second]).await;
+    assert_eq!(keys("blobs::*").len(), BLOBS as usize);
+    assert_eq!(keys("repository::*").len(), 1);
+
+    // Who asks next is told the truth, whichever of the two deletes, and what.
+    let mut gone = Vec::new();
+    for (i, (deleter, other)) in [(0, (&first, &second)), (1, (&second, &first))] {
+        layers(deleter).unlink(&digest(i)).await.unwrap();
+        assert_eq!(stat(other, &digest(i)).await.0, None, "link {i}");
+        assert_eq!(stat(deleter, &digest(i)).await.0, None, "link {i}");
+        let blob = digest(i + 2);
+        deleter.delete(&blob_path(&blob)).await.unwrap();
+        assert_eq!(stat(other, &blob).await.0, None, "blob {}", i + 2);
+        assert_eq!(stat(deleter, &blob).await.0, None, "blob {}", i + 2);
+        gone.push(blob);
+    }
+    for blob in gone {
+        assert_eq!(keys(&format!("*{blob}*")), [""; 0], "left of what is gone");
+    }
+
+    // What is collected behind the cache's back is answered until a purge, and then nowhere.
+    let collected = digest(4);
+    let inner = bare.inner();
+    inner.delete(&blob_path(&collected)).await.unwrap();
+    for node in [&first, &second] {
+        assert_eq!(stat(node, &collected).await, KNOWN);
+    }
+    first.purge().await.unwrap();
+    for pattern in ["blobs::*", "repository::*", "lease::*"] {
+        assert_eq!(keys(pattern), [""; 0], "left of {pattern}");
+    }
+    for node in [&first, &second] {
+        assert_eq!(stat(node, &collected).await.0, None);
+        until_in_memory(node, &digest(5)).await;
+    }
+}
+
+/// A node with this configuration reads, and changes nothing; says why.
+async fn only_reads(config: RedisConfig) -> String {
+    let bare = bare(Duration::ZERO);
+    put(&bare, &digest(1)).await;
+    let node = node_with(&bare, config);
+    for _ in 0..10 {
+        assert_eq!(stat(&node, &digest(1)).await, READ);
+    }
+    let changes = bare.changes();
+    let begin = Instant::now();
+    let refused = layers(&node).unlink(&digest(1)).await.unwrap_err();
+    let waited = begin.elapsed();
+    assert!(
+        matches!(refused, Error::ChangeRefused { .. }),
+        "{refused:?}"
+    );
+    assert_eq!(bare.changes(), changes, "nothing was changed");
+    assert!(waited < Duration::from_secs(8), "{waited:?}");
+    for _ in 0..10 {
+        assert_eq!(stat(&node, &digest(1)).await, READ);
+    }
+    reason(&refused)
+}
+
+/// Returns when a node changes again.
+async fn eventually_changes(node: &Node) {
+    let end = Instant::now() + PATIENCE;
+    while let Err(error) = layers(node).unlink(&digest(u32::MAX)).await {
+        assert!(Instant::now() < end, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// All that an error and its sources say, in the words that a user reads and in a programmer's.
+fn reason(error: &Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(" {error} {error:?}");
+        source = error.source();
+    }
+    text
+}
+
+/// Makes sure that a reason names one of these, and tells no password.
+#[track_caller]
+fn names(reason: &str, any_of: &[&str], secrets: &[&str]) {
+    let lower = reason.to_lowercase();
+    let is_named = any_of
+        .iter()
+        .any(|name| lower.contains(&name.to_lowercase()));
+    assert!(is_named, "{any_of:?} is not in: {reason}");
+    for secret in secrets {
+        assert!(!reason.contains(secret), "{secret} is in: {reason}");
+    }
+}

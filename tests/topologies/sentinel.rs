@@ -1,0 +1,140 @@
+//! A primary that Sentinels watch over.
+
+use crate::lost::Lost;
+use crate::support::nodes::{config_at, digest, layers, stat, until_in_memory};
+use crate::support::redis::{Setup, Version};
+use crate::support::sentinel::{PASSWORD, SERVICE, WATCHERS_PASSWORD, Watched, until};
+use crate::support::server::Signal;
+use crate::support::tls::Certificates;
+use crate::{all_in_memory, eventually_changes, keys, names, node_at, only_reads, serves, stocked};
+use std::sync::Arc;
+
+const SECRETS: &[&str] = &[PASSWORD, WATCHERS_PASSWORD];
+
+async fn is_served_by(version: Version) {
+    let watched = Watched::start_as(Setup::new(version, &[])).await;
+    let keys = |pattern: &str| keys(&watched.servers[watched.primary()], 0, pattern);
+    serves(&watched.url(), keys).await;
+}
+
+#[tokio::test]
+async fn the_primary_is_found() {
+    let mut watched = Watched::start().await;
+    let of =
+        |watched: &Watched, pattern: &str| keys(&watched.servers[watched.primary()], 0, pattern);
+    serves(&watched.url(), |pattern| of(&watched, pattern)).await;
+
+    let wrong = watched.url_with(&format!("wrong-{PASSWORD}"), WATCHERS_PASSWORD);
+    names(
+        &only_reads(config_at(wrong)).await,
+        &["WRONGPASS", "authentication"],
+        SECRETS,
+    );
+    let wrong = watched.url_with(PASSWORD, &format!("wrong-{WATCHERS_PASSWORD}"));
+    names(
+        &only_reads(config_at(wrong)).await,
+        &["WRONGPASS", "authentication"],
+        SECRETS,
+    );
+    let unknown = watched.url().replace(&format!("/{SERVICE}?"), "/nobody?");
+    names(&only_reads(config_at(unknown)).await, &["nobody"], SECRETS);
+
+    // The first Sentinel that is named is away, and another is asked.
+    let url = watched.url();
+    watched.sentinels[0].kill();
+    watched.sentinels.remove(0);
+    watched.servers[0].cli(&["FLUSHALL"]);
+    serves(&url, |pattern| of(&watched, pattern)).await;
+
+    // Who is connected needs no Sentinel.
+    let bare = stocked().await;
+    let node = node_at(&bare, &url);
+    until_in_memory(&node, &digest(1)).await;
+    for sentinel in &mut watched.sentinels {
+        sentinel.kill();
+    }
+    layers(&node).unlink(&digest(1)).await.unwrap();
+    assert_eq!(stat(&node, &digest(1)).await.0, None);
+    // And who is not is told what there is too little of.
+    names(&only_reads(config_at(&url)).await, &["sentinel"], SECRETS);
+}
+
+#[tokio::test]
+async fn the_primary_is_found_on_redis_6_2() {
+    is_served_by(Version::Redis6_2).await;
+}
+
+#[tokio::test]
+async fn the_primary_is_found_on_valkey() {
+    is_served_by(Version::Valkey).await;
+}
+
+#[tokio::test]
+async fn the_primary_and_the_sentinels_are_reached_with_tls() {
+    let setup = Setup::new(Version::Redis, &[]).with_tls(&Arc::new(Certificates::new()));
+    let watched = Watched::start_as(setup).await;
+    let keys = |pattern: &str| keys(&watched.servers[watched.primary()], 0, pattern);
+    serves(&watched.url(), keys).await;
+    let without = watched.url().replace("&cert=", "&other=");
+    let without = without.split("&other=").next().unwrap();
+    names(
+        &only_reads(config_at(without)).await,
+        &["certificate"],
+        SECRETS,
+    );
+}
+
+/// The replica that takes over has not heard of a delete: it had just lost its connection, and the
+/// one that had heard of it is lost with the primary.
+#[tokio::test]
+async fn a_failover_that_lost_a_delete_answers_nothing_old() {
+    let mut watched = Watched::start().await;
+    let bare = stocked().await;
+    let (first, second) = (
+        node_at(&bare, &watched.url()),
+        node_at(&bare, &watched.url()),
+    );
+    all_in_memory(&[&first, &second]).await;
+    let lost = Lost {
+        link: digest(1),
+        blob: digest(2),
+    };
+    {
+        let (primary, late) = (&watched.servers[0], &watched.servers[2]);
+        until("the replica knows what is to be deleted", || {
+            lost.is_in(late)
+        })
+        .await;
+        // Nobody will follow it, and it is to be written to all the same.
+        late.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        late.signal(Signal::Stop);
+        primary.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+        until("the other replica is back", || {
+            let info = primary.cli(&["INFO", "replication"]);
+            info.contains("state=online")
+        })
+        .await;
+    }
+    lost.delete(&first).await;
+    assert!(!lost.is_in(&watched.servers[0]));
+    watched.servers[0].kill();
+    watched.servers[1].kill();
+    let late = &watched.servers[2];
+    late.signal(Signal::Cont);
+    assert!(lost.is_in(late), "it has heard of it: nothing is shown");
+
+    let taken_over = until("the replica takes over", || {
+        late.cli(&["INFO", "replication"]).contains("role:master")
+    });
+    tokio::select! {
+        () = taken_over => {}
+        () = lost.is_asked_for([&first, &second]) => unreachable!(),
+    }
+    for node in [&first, &second] {
+        eventually_changes(node).await;
+        lost.is_gone(node).await;
+        until_in_memory(node, &digest(3)).await;
+        lost.is_gone(node).await;
+    }
+    assert!(!lost.is_in(late), "it was purged");
+}

@@ -1,0 +1,152 @@
+//! One server that speaks TLS.
+
+use crate::support::http::{Http, Image};
+use crate::support::nodes::config_at;
+use crate::support::redis::{Redis, Setup, Version};
+use crate::support::registry::Registry;
+use crate::support::tls::Certificates;
+use crate::{keys, names, only_reads, reason, serves};
+use layercache::{RedisCache, RedisConfig};
+use std::fs;
+use std::sync::Arc;
+
+/// A server with certificates of its own, and these arguments more.
+async fn redis_with(args: &[&str]) -> (Redis, Arc<Certificates>) {
+    let certificates = Arc::new(Certificates::new());
+    let setup = Setup::new(Version::Redis, args).with_tls(&certificates);
+    (Redis::start_as(setup).await, certificates)
+}
+
+#[tokio::test]
+async fn a_server_is_reached_with_its_authority_and_a_clients_certificate() {
+    let (redis, certificates) = redis_with(&["--requirepass", "pa55w0rd"]).await;
+    serves(&redis.url(), |pattern| keys(&redis, 0, pattern)).await;
+
+    // Its name is as good as its address, where the certificate has it.
+    let query = certificates.query();
+    let url = format!("rediss://:pa55w0rd@localhost:{}/1?{query}", redis.port());
+    serves(&url, |pattern| keys(&redis, 1, pattern)).await;
+
+    let without = format!(
+        "rediss://:pa55w0rd@{}?{}",
+        redis.address(),
+        certificates.authority()
+    );
+    let reason = only_reads(config_at(without)).await;
+    names(&reason, &["certificate"], &["pa55w0rd"]);
+    let another = Certificates::new();
+    let url = redis.url().replace(
+        certificates.path("client").to_str().unwrap(),
+        another.path("client").to_str().unwrap(),
+    );
+    names(
+        &only_reads(config_at(url)).await,
+        &["unknownca", "unknown ca"],
+        &["pa55w0rd"],
+    );
+    let wrong = redis.url().replace("pa55w0rd", "wrong-pa55w0rd");
+    names(
+        &only_reads(config_at(wrong)).await,
+        &["WRONGPASS", "authentication"],
+        &["pa55w0rd"],
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_no_certificate_is_reached_with_its_authority() {
+    let (redis, certificates) = redis_with(&["--tls-auth-clients", "no"]).await;
+    let url = format!("rediss://{}?{}", redis.address(), certificates.authority());
+    serves(&url, |pattern| keys(&redis, 0, pattern)).await;
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
+    let args = ["--tls-auth-clients", "no", "--bind", "127.0.0.1 127.0.0.2"];
+    let (redis, certificates) = redis_with(&args).await;
+    let another = Certificates::new();
+    let url = |host: &str, query: String| {
+        config_at(format!("rediss://:pa55w0rd@{host}:{}{query}", redis.port()))
+    };
+    for config in [
+        url("127.0.0.1", format!("?{}", another.authority())),
+        // The system's roots do not have it.
+        url("127.0.0.1", String::new()),
+    ] {
+        let reason = only_reads(config).await;
+        names(&reason, &["UnknownIssuer", "unknown issuer"], &["pa55w0rd"]);
+    }
+    // It is for another address.
+    let config = url("127.0.0.2", format!("?{}", certificates.authority()));
+    names(
+        &only_reads(config).await,
+        &["not valid for name", "NotValidForName"],
+        &["pa55w0rd"],
+    );
+}
+
+#[tokio::test]
+async fn who_speaks_otherwise_is_not_waited_for() {
+    let (redis, certificates) = redis_with(&[]).await;
+    only_reads(config_at(format!("redis://{}", redis.address()))).await;
+    let plain = Redis::start().await;
+    let url = format!("rediss://{}?{}", plain.address(), certificates.query());
+    only_reads(config_at(url)).await;
+}
+
+#[test]
+fn files_that_do_not_hold_what_they_should_are_refused_at_once() {
+    let certificates = Certificates::new();
+    let path = |file: &str| certificates.path(file).to_str().unwrap().to_owned();
+    fs::write(certificates.path("broken.pem"), "no certificate").unwrap();
+    let (ca, client, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+    let broken = path("broken.pem");
+    for query in [
+        "ca=/nowhere/ca.pem".to_owned(),
+        format!("ca={broken}"),
+        format!("ca={ca}&cert={client}"),
+        format!("ca={ca}&key={key}"),
+        format!("ca={ca}&cert={client}&key=/nowhere/key"),
+        format!("ca={ca}&cert={broken}&key={key}"),
+        format!("ca={ca}&cert={client}&key={broken}"),
+    ] {
+        for scheme in ["rediss", "rediss+sentinel", "rediss+cluster"] {
+            let end = if scheme.ends_with("sentinel") {
+                "/service"
+            } else {
+                ""
+            };
+            let url = format!("{scheme}://:pa55w0rd@127.0.0.1:1{end}?{query}");
+            let refused = RedisCache::new(RedisConfig::new(url));
+            let Err(refused) = refused else {
+                panic!("taken: {scheme} with {query}");
+            };
+            let reason = reason(&refused);
+            names(&reason, &["redis url"], &["pa55w0rd"]);
+            if query.contains("nowhere") {
+                names(&reason, &["no such file"], &[]);
+            }
+        }
+    }
+}
+
+/// `SSL_CERT_FILE` is where people put an authority of their own into a container.
+#[tokio::test]
+async fn the_systems_roots_vouch_for_a_server() {
+    let args = ["--tls-auth-clients", "no"];
+    let (redis, certificates) = redis_with(&args).await;
+    let url = format!("rediss://{}", redis.address());
+    let ca = certificates.path("ca.pem").to_str().unwrap().to_owned();
+    let args = [
+        "--storage",
+        "memory://",
+        "--redis",
+        &url,
+        "--redis-timeout",
+        "5s",
+    ];
+    let registry = Registry::start(&args, &[("SSL_CERT_FILE".to_owned(), ca)]).await;
+    let (http, image) = (Http::new(&registry), Image::new(1));
+    http.push("a/b", "latest", &image).await;
+    http.pulls("a/b", "latest", &image).await;
+    assert_ne!(keys(&redis, 0, "blobs::*"), [""; 0], "{:?}", registry.log());
+}

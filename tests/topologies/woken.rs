@@ -1,0 +1,147 @@
+//! A primary of a Redis Cluster that stands still, is replaced, and wakes with what was deleted
+//! since, before anybody has told it.
+
+use crate::support::cluster::{HOME, Member, RedisCluster};
+use crate::support::nodes::{
+    Node, blob_path, config_at, digest, hash, node_with, stat, until_in_memory,
+};
+use crate::support::redis::{Setup, Version};
+use crate::support::server::Signal;
+use crate::{BLOBS, PATIENCE, stocked};
+use layercache::Digest;
+use object_store::ObjectStoreExt;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// Longer than it takes to replace a primary.
+const LONG: Duration = Duration::from_secs(6);
+/// Not so long.
+const SHORT: Duration = Duration::from_secs(1);
+
+struct World {
+    cluster: RedisCluster,
+    primary: Member,
+    deleter: Node,
+    /// Connected to all primaries; it has to ask for the blob.
+    idle: Node,
+    /// Its meta is at the primary.
+    blob: Digest,
+}
+
+impl World {
+    async fn start(trust: Duration) -> Self {
+        // The others go on serving while it is replaced.
+        let quick = ["--cluster-node-timeout", "1000"];
+        let args = [quick, ["--cluster-require-full-coverage", "no"]].concat();
+        let cluster = RedisCluster::start_as(Setup::new(Version::Redis, &args)).await;
+        let home = cluster.primary_of(HOME);
+        let mut primaries = cluster.primaries().into_iter();
+        let primary = primaries.find(|primary| primary.id != home.id).unwrap();
+
+        let bare = stocked().await;
+        let config = config_at(cluster.url()).with_trust(trust);
+        let deleter = config.clone().with_timeout(Duration::from_millis(100));
+        let (deleter, idle) = (node_with(&bare, deleter), node_with(&bare, config));
+        let is_there = |i: &u32| cluster.primary_of(&hash(&digest(*i))).id == primary.id;
+        let blob = (0..BLOBS).find(is_there).expect("one of them");
+        for i in 0..BLOBS {
+            until_in_memory(&deleter, &digest(i)).await;
+            if i != blob {
+                until_in_memory(&idle, &digest(i)).await;
+            }
+        }
+        // They know each other, and wait for acknowledgements alone.
+        sleep(trust + trust / 10).await;
+        Self {
+            cluster,
+            primary,
+            deleter,
+            idle,
+            blob: digest(blob),
+        }
+    }
+
+    /// The primary stands still until another one has taken over; since when.
+    async fn replace_primary(&self) -> Instant {
+        let stopped = Instant::now();
+        self.cluster.servers[self.primary.server].signal(Signal::Stop);
+        self.cluster.failed_over_from(&self.primary).await;
+        stopped
+    }
+}
+
+/// A node that asks nothing meanwhile believes the primary all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_long() {
+    wakes(LONG).await;
+}
+
+/// The trust in it has lapsed, and the node has had no other sign.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_shortly() {
+    wakes(SHORT).await;
+}
+
+async fn wakes(trust: Duration) {
+    let world = World::start(trust).await;
+    let blob = world.blob;
+    let stopped = world.replace_primary().await;
+    let World {
+        cluster,
+        primary,
+        deleter,
+        idle,
+        ..
+    } = world;
+    while let Err(error) = deleter.delete(&blob_path(&blob)).await {
+        assert!(stopped.elapsed() < PATIENCE, "{error}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let deleted = stopped.elapsed();
+    // It asks the one that stands still, if it believes it yet.
+    let asked = tokio::spawn(async move { stat(&idle, &blob).await });
+    sleep(Duration::from_millis(200)).await;
+    cluster.servers[primary.server].signal(Signal::Cont);
+    let (found, status) = asked.await.unwrap();
+    println!("deleted {deleted:?} after the primary stopped");
+    assert_eq!(found, None, "it is answered from {status:?}");
+}
+
+/// It wakes while the delete waits for those who believe it, and one of them keeps what it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_primary_has_told_meanwhile_is_forgotten() {
+    let world = World::start(LONG).await;
+    let blob = world.blob;
+    let stopped = world.replace_primary().await;
+    let World {
+        cluster,
+        primary,
+        deleter,
+        idle,
+        ..
+    } = world;
+    let deleting = tokio::spawn(async move {
+        while let Err(error) = deleter.delete(&blob_path(&blob)).await {
+            assert!(stopped.elapsed() < PATIENCE, "{error}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let fence = format!("fence::{{{}}}", hash(&blob));
+    let now = cluster.primary_of(&fence).server;
+    while cluster.servers[now].cli(&["EXISTS", &fence]) == "0" {
+        assert!(!deleting.is_finished(), "it did not wait");
+        sleep(Duration::from_millis(5)).await;
+    }
+    sleep(Duration::from_millis(300)).await;
+    let asked = tokio::spawn(async move { (stat(&idle, &blob).await, idle) });
+    sleep(Duration::from_millis(200)).await;
+    cluster.servers[primary.server].signal(Signal::Cont);
+    let ((_, status), idle) = asked.await.unwrap();
+    assert!(!deleting.is_finished(), "it did not wait");
+    deleting.await.unwrap();
+    let (found, now) = stat(&idle, &blob).await;
+    assert_eq!(
+        found, None,
+        "it was answered from {status:?}, and is from {now:?}"
+    );
+}
