@@ -93,10 +93,13 @@ async fn whatever_fails_what_was_acknowledged_holds_and_nothing_grows() {
     table::print_gauges(&gauges);
     println!(
         "\nat the end, of {} facts: {} there and {} not, on every node and in the bucket; \
-         all was well after {well_after:.1?}, at rest after {rested:.1?}\n",
+         all was well after {well_after:.1?}, at rest after {}\n",
         facts.len(),
         checked.present,
         checked.absent,
+        rested
+            .as_ref()
+            .map_or("never".to_owned(), |time| format!("{time:.1?}")),
     );
 
     judge_history(&format!("seed {seed}"), &books.records);

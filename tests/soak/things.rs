@@ -115,7 +115,7 @@ pub(crate) fn blob_content(number: u32) -> Vec<u8> {
     let length = match number {
         ANCHOR => return CONFIG.to_vec(),
         LARGE => 9 << 20,
-        _ if number % 50 == 0 => 200_000,
+        _ if number.is_multiple_of(50) => 200_000,
         _ => 100 + number as usize * 7919 % 6_000,
     };
     content(u64::from(number), length)
