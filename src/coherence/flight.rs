@@ -117,11 +117,6 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
         }
     }
 
-    /// A turn for the next load, as soon as it is the caller's.
-    pub(crate) async fn turn(&self) -> Turn {
-        self.turns.take().await
-    }
-
     /// Remembers which load is under way now.
     pub(crate) fn ask(&self, key: &K) -> Ticket {
         Ticket::new(self.board().get(key).map(|flight| flight.number))
@@ -166,6 +161,13 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
     }
 }
 
+impl<K: Send, V: Send + Sync> Flights<K, V> {
+    /// A turn for the next load, as soon as it is the caller's.
+    pub(crate) async fn turn(&self) -> Turn {
+        self.turns.take().await
+    }
+}
+
 impl<K: Eq + Hash, V> Flights<K, V> {
     fn board(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
         // The table is whole between any two of its operations, whoever panicked.
@@ -179,6 +181,16 @@ impl<K: Eq + Hash, V> Departure<K, V> {
         self.answer.send_replace(Some(value));
     }
 
+    /// Lets nobody board any more.
+    fn take_off(&self, board: &mut HashMap<K, Flight<V>>) {
+        let latest = board.get(&self.key).map(|flight| flight.number);
+        if latest == Some(self.number) {
+            board.remove(&self.key);
+        }
+    }
+}
+
+impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Departure<K, V> {
     /// Returns when nobody waits for this load, and nobody can board it any more; after `patience`
     /// at the earliest.
     pub(crate) async fn forsaken(&self, patience: Duration) {
@@ -191,14 +203,6 @@ impl<K: Eq + Hash, V> Departure<K, V> {
                 self.take_off(&mut board);
                 return;
             }
-        }
-    }
-
-    /// Lets nobody board any more.
-    fn take_off(&self, board: &mut HashMap<K, Flight<V>>) {
-        let latest = board.get(&self.key).map(|flight| flight.number);
-        if latest == Some(self.number) {
-            board.remove(&self.key);
         }
     }
 }
