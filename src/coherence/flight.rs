@@ -161,6 +161,13 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
     }
 }
 
+impl<K: Send, V: Send + Sync> Flights<K, V> {
+    /// A turn for the next load, as soon as it is the caller's.
+    pub(crate) async fn turn(&self) -> Turn {
+        self.turns.take().await
+    }
+}
+
 impl<K: Eq + Hash, V> Flights<K, V> {
     fn board(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
         // The table is whole between any two of its operations, whoever panicked.
@@ -168,10 +175,18 @@ impl<K: Eq + Hash, V> Flights<K, V> {
     }
 }
 
-impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Flights<K, V> {
-    /// A turn for the next load, as soon as it is the caller's.
-    pub(crate) async fn turn(&self) -> Turn {
-        self.turns.take().await
+impl<K: Eq + Hash, V> Departure<K, V> {
+    /// Gives the answer to all who boarded. The load goes on until this is dropped.
+    pub(crate) fn answer(&self, value: V) {
+        self.answer.send_replace(Some(value));
+    }
+
+    /// Lets nobody board any more.
+    fn take_off(&self, board: &mut HashMap<K, Flight<V>>) {
+        let latest = board.get(&self.key).map(|flight| flight.number);
+        if latest == Some(self.number) {
+            board.remove(&self.key);
+        }
     }
 }
 
@@ -188,21 +203,6 @@ impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Departure<K, V> {
                 self.take_off(&mut board);
                 return;
             }
-        }
-    }
-}
-
-impl<K: Eq + Hash, V> Departure<K, V> {
-    /// Gives the answer to all who boarded. The load goes on until this is dropped.
-    pub(crate) fn answer(&self, value: V) {
-        self.answer.send_replace(Some(value));
-    }
-
-    /// Lets nobody board any more.
-    fn take_off(&self, board: &mut HashMap<K, Flight<V>>) {
-        let latest = board.get(&self.key).map(|flight| flight.number);
-        if latest == Some(self.number) {
-            board.remove(&self.key);
         }
     }
 }

@@ -185,7 +185,7 @@ async fn changes_wait_for_their_turn_and_may_be_given_up_until_then() {
         let [third, fourth] = [unlink(3), unlink(4)];
         world.all_stand_still().await;
         third.abort();
-        for task in first.iter() {
+        for task in &first {
             // Theirs goes on, and keeps its turn.
             task.abort();
         }
