@@ -7,7 +7,7 @@ use crate::support::cluster::{HOME, Member, RedisCluster};
 use crate::support::history::ask::{digest, name};
 use crate::support::history::cluster::node;
 use crate::support::history::flaky::Flaky;
-use crate::support::history::record::{History, now};
+use crate::support::history::record::{History, Outcome, now};
 use crate::support::history::report::judge;
 use crate::support::history::traffic::{Load, Traffic};
 use crate::support::redis::{Setup, Version};
@@ -117,7 +117,8 @@ impl Work {
         );
     }
 
-    async fn ends(mut self) {
+    /// Says how many changes were made, and how many were refused.
+    async fn ends(mut self) -> (usize, usize) {
         self.recovers("in the end").await;
         sleep(CALM).await;
         self.traffic.stop().await;
@@ -134,6 +135,11 @@ impl Work {
         let longest = Duration::from_nanos(longest.max().unwrap_or(0));
         assert!(longest < LONGEST, "a read took {longest:?}");
         println!("{}: the longest read took {longest:?}", self.name);
+        let count = |outcome| {
+            let changes = records.changes.iter();
+            changes.filter(|change| change.outcome == outcome).count()
+        };
+        (count(Outcome::Done), count(Outcome::Refused))
     }
 }
 
@@ -280,7 +286,9 @@ async fn moves(version: Version) {
         sleep(Duration::from_millis(600)).await;
     }
     work.recovers("after all moves").await;
-    work.ends().await;
+    let (done, refused) = work.ends().await;
+    // Nobody was away: it is no outage.
+    assert!(refused * 20 < done, "{refused} refused, {done} done");
 }
 
 /// Keys of ours, the home before and after the others.
