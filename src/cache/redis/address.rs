@@ -36,8 +36,12 @@ pub(super) type Place = (String, u16);
 
 /// Certificates, as PEM.
 #[derive(Clone, Default)]
+#[cfg_attr(
+    not(feature = "redis-tls"),
+    allow(dead_code, reason = "nobody gets so far as to use them")
+)]
 pub(super) struct Tls {
-    /// Who is believed besides nobody; without it, whom the platform believes.
+    /// The only authority that is trusted; without it, those of the platform.
     pub(super) ca: Option<Vec<u8>>,
     /// The client's certificate and key.
     pub(super) client: Option<(Vec<u8>, Vec<u8>)>,
