@@ -107,8 +107,14 @@ impl Node {
         identity: Identity,
         server: Server,
     ) {
-        let beat = Arc::clone(self).beat(Arc::downgrade(line), session, identity, server);
+        let beat = Arc::clone(self).beat(Arc::downgrade(line), session, identity);
         tokio::spawn(beat);
+        tokio::spawn(watch(
+            Arc::downgrade(line),
+            session,
+            server,
+            self.channel.term().trust,
+        ));
         let owed = self
             .owed
             .lock()
@@ -230,25 +236,14 @@ impl Node {
     }
 
     /// Sends heartbeats for as long as the connection is the node's.
-    async fn beat(
-        self: Arc<Self>,
-        line: Weak<Line>,
-        session: u64,
-        identity: Identity,
-        server: Server,
-    ) {
+    async fn beat(self: Arc<Self>, line: Weak<Line>, session: u64, identity: Identity) {
         let trust = self.channel.term().trust;
-        for beat in 1u32.. {
+        loop {
             sleep(self.pause()).await;
             let Some(line) = line.upgrade() else {
                 return;
             };
             let connection = Connection::of(line);
-            // Once in the time of its trust, where servers do not say so themselves.
-            if beat.is_multiple_of(BEATS) && connection.has_moved(&server).await {
-                connection.give_up(session, Trouble::Another);
-                return;
-            }
             let _beating = self.beating.lock().await;
             if !connection.is(session) {
                 return;
@@ -332,6 +327,24 @@ impl Command {
         match self {
             Self::Hash => pipeline.cmd("EVALSHA").arg(&script.hash),
             Self::Text => pipeline.cmd("EVAL").arg(&script.text),
+        }
+    }
+}
+
+/// Ends a connection when its route leads to another server, as sentinels say it; others say so
+/// themselves.
+async fn watch(line: Weak<Line>, session: u64, server: Server, pause: Duration) {
+    loop {
+        sleep(pause).await;
+        let Some(line) = line.upgrade() else {
+            return;
+        };
+        let connection = Connection::of(line);
+        if !connection.is(session) {
+            return;
+        }
+        if connection.has_moved(&server).await {
+            connection.give_up(session, Trouble::Another);
         }
     }
 }

@@ -15,6 +15,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+/// How long the end of the channel is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a connection to one primary is used for.
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -54,8 +57,7 @@ impl Shard {
         let about = About::greet(connection, true).await?;
         let tag = self.tag()?;
         rehearse(connection, self.node.prefix(), &tag).await?;
-        let unproven = |failure| Trouble::Unproven(Box::new(failure));
-        let mut home = self.home.get().await.map_err(unproven)?;
+        let mut home = self.home().await?;
         let nodes = self.node.channel.nodes_key();
         let mut record = Record {
             connection: &mut home,
@@ -70,6 +72,20 @@ impl Shard {
         self.node.advise(&about, route);
         let identity = about.identity;
         Ok(Greeted { identity, seen })
+    }
+
+    /// The connection to the primary that has the record, which is often being made at the same time.
+    async fn home(&self) -> Result<MultiplexedConnection, Trouble> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.home.get().await {
+                Ok(home) => return Ok(home),
+                Err(failure) if Instant::now() > end => {
+                    return Err(Trouble::Unproven(Box::new(failure)));
+                }
+                Err(_) => sleep(PATIENCE / 40).await,
+            }
+        }
     }
 
     /// Looks after a connection that has just been made.
