@@ -1,8 +1,8 @@
 //! What nodes are told by those who are none: nothing of it is trusted, and nobody is the worse for it.
 
 use crate::support::nodes::{
-    Bare, Node, SETTLED, TRUST, add_silent_node, bare, digest, layers, node, put, stat, until,
-    until_in_memory,
+    Bare, Node, PATIENCE, SETTLED, TRUST, add_silent_node, bare, digest, layers, node, put, stat,
+    until, until_in_memory,
 };
 use crate::support::redis::Redis;
 use crate::support::server::Signal;
@@ -53,18 +53,24 @@ async fn world() -> (Redis, Bare, [Node; 2]) {
 }
 
 async fn still_hear(nodes: &[Node; 2]) {
-    tokio::time::sleep(SETTLED).await;
-    for node in nodes {
-        until_in_memory(node, &digest(1)).await;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        for node in nodes {
+            until_in_memory(node, &digest(1)).await;
+        }
+        let start = Instant::now();
+        layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
+        let time = start.elapsed();
+        for node in nodes {
+            assert_eq!(stat(node, &digest(1)).await.0, None);
+        }
+        layers(&nodes[1]).link(&digest(1)).await.unwrap();
+        if time < TRUST {
+            return;
+        }
+        // On a busy machine a flood may have cost a connection, and its node's trust.
+        assert!(start < end, "the other one is still waited out: {time:?}");
     }
-    let start = Instant::now();
-    layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
-    let time = start.elapsed();
-    assert!(time < TRUST, "the other one was waited out: {time:?}");
-    for node in nodes {
-        assert_eq!(stat(node, &digest(1)).await.0, None);
-    }
-    layers(&nodes[1]).link(&digest(1)).await.unwrap();
 }
 
 /// The node would trust its memory for as long as somebody else says.
