@@ -62,7 +62,7 @@ impl Trouble {
     pub(super) const fn may_be_over(&self) -> bool {
         matches!(
             self,
-            Self::Lost(_) | Self::Closed | Self::Another | Self::Demoted(_)
+            Self::Lost(_) | Self::Closed | Self::Stale(_) | Self::Another | Self::Demoted(_)
         )
     }
 }
