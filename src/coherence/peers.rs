@@ -1,8 +1,8 @@
 //! Peers: which other nodes there are, what they say, and when all of them have forgotten.
 //!
-//! A node subscribes the shared channel and one of its own on the connection that it also asks
-//! through, the shared one first. What arrives is applied in order, so a heartbeat that came back
-//! proves that every message before it has been applied.
+//! A node subscribes the shared channel and one of its own on one connection, the shared one first,
+//! and its heartbeats go through the same one. What arrives is applied in order, so a heartbeat that
+//! came back proves that every message before it has been applied.
 
 use super::message::Message;
 use std::collections::BTreeSet;

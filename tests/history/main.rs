@@ -9,7 +9,6 @@ mod injector;
 mod support;
 
 use injector::Injector;
-use std::env;
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 use support::history::check::Verdict;
@@ -19,6 +18,7 @@ use support::history::record::History;
 use support::history::report::judge;
 use support::history::traffic::{Load, Traffic};
 use support::redis::Redis;
+use support::tools::setting;
 use tokio::task::JoinError;
 
 const NODES: usize = 3;
@@ -28,14 +28,6 @@ const ROUND: Duration = Duration::from_secs(12);
 const ABREAST: u64 = 2;
 /// One call to the store in so many fails.
 const STORE_FAILS: u32 = 100;
-
-fn setting(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
-    )
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_answer_is_older_than_what_was_acknowledged_before_the_question() {

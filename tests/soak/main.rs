@@ -26,24 +26,16 @@ use injector::Injector;
 use judge::{Cause, cause, sum};
 use ledger::{Books, End, Kind, Ledger, Op};
 use reqwest::Client;
-use std::env;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::history::report::judge as judge_history;
+use support::tools::setting;
 use tokio::time::sleep;
 use traffic::Traffic;
 use world::World;
 
 /// Longer than trust lasts: nodes that have been connected for so long know each other.
 const SETTLED: Duration = Duration::from_millis(2300);
-
-fn setting(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
-    )
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_fails_what_was_acknowledged_holds_and_nothing_grows() {

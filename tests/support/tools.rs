@@ -48,3 +48,15 @@ fn remedy(program: &str) -> String {
         None => "tests/run.sh --setup".to_owned(),
     }
 }
+
+/// A number that the environment sets.
+///
+/// # Panics
+/// If it is none.
+pub fn setting(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
+}

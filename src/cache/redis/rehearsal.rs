@@ -59,7 +59,6 @@ pub(super) async fn rehearse(
     pipeline.cmd("UNLINK").arg(&fence);
     pipeline.cmd("PERSIST").arg(&nodes);
     pipeline.cmd("SCAN").arg(0).arg("COUNT").arg(1);
-    pipeline.cmd("INFO").arg("server");
     let replies: Vec<RedisResult<Value>> = pipeline
         .ignore_errors()
         .query_async(connection)
@@ -74,7 +73,6 @@ pub(super) async fn rehearse(
         "UNLINK",
         "PERSIST",
         "SCAN",
-        "INFO",
     ];
     let mut refused: Vec<_> = names
         .iter()
