@@ -17,6 +17,9 @@ use std::str::FromStr;
 /// let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 /// let digest: Digest = text.parse()?;
 /// assert_eq!(digest.to_string(), text);
+/// assert_eq!(digest.algorithm(), "sha256");
+/// assert_eq!(digest.hex(), text[7..]);
+/// assert_eq!(digest.as_bytes().len(), 32);
 ///
 /// let error = "sha256:E3B0".parse::<Digest>().unwrap_err();
 /// assert_eq!(error.to_string(), "invalid digest: byte 7 is not a lower-case hexadecimal digit");
@@ -33,6 +36,13 @@ pub enum Digest {
 }
 
 /// Why a text is not a [`Digest`]. Positions are bytes from the start of the text.
+///
+/// ```
+/// use layercache::{Digest, DigestError};
+///
+/// let error = "md5:d41d8cd9".parse::<Digest>().unwrap_err();
+/// assert_eq!(error, DigestError::UnknownAlgorithm { colon: 3 });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DigestError {
@@ -82,9 +92,20 @@ impl Digest {
 
     /// The hash as lower-case hexadecimal digits: what follows the `:`. Allocates once.
     pub fn hex(&self) -> String {
-        let mut text = String::with_capacity(self.as_bytes().len() * 2);
-        push_hex(&mut text, self.as_bytes());
-        text
+        let mut text = vec![0; self.as_bytes().len() * 2];
+        write_hex(&mut text, self.as_bytes());
+        // Digits are text.
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Whether this is the hash as lower-case hexadecimal digits.
+    pub(crate) fn is_hex(&self, hex: &str) -> bool {
+        let (hash, hex) = (self.as_bytes(), hex.as_bytes());
+        let mut pairs = hash.iter().zip(hex.chunks_exact(2));
+        let is = |(byte, pair): (&u8, &[u8])| {
+            pair[0] == DIGITS[usize::from(byte >> 4)] && pair[1] == DIGITS[usize::from(byte & 15)]
+        };
+        hex.len() == hash.len() * 2 && pairs.all(is)
     }
 
     /// Builds a digest from an algorithm's name and the hash in hexadecimal digits, as they
@@ -123,23 +144,43 @@ impl Digest {
 }
 
 fn parse_hex<const N: usize>(hex: &str, start: usize) -> Result<[u8; N], DigestError> {
-    let hex = hex.as_bytes();
-    if let Some(at) = hex.iter().position(|byte| nibble(*byte).is_none()) {
-        return Err(DigestError::Hex { at: start + at });
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    let (mut hash, mut all) = ([0; N], 0);
+    for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+        let (high, low) = (NIBBLES[usize::from(*high)], NIBBLES[usize::from(*low)]);
+        all |= high | low;
+        *byte = high << 4 | low;
     }
-    if hex.len() != N * 2 {
-        return Err(DigestError::Length {
+    match all < 16 && pairs.len() == N && rest.is_empty() {
+        true => Ok(hash),
+        false => Err(odd_hex(hex.as_bytes(), start, N * 2)),
+    }
+}
+
+/// What is wrong with a hash that is not as many digits as `expected`.
+fn odd_hex(hex: &[u8], start: usize, expected: usize) -> DigestError {
+    match hex.iter().position(|byte| nibble(*byte).is_none()) {
+        Some(at) => DigestError::Hex { at: start + at },
+        None => DigestError::Length {
             start,
             found: hex.len(),
-            expected: N * 2,
-        });
+            expected,
+        },
     }
-    let mut hash = [0; N];
-    for (byte, pair) in hash.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = nibble(pair[0]).unwrap_or(0) << 4 | nibble(pair[1]).unwrap_or(0);
-    }
-    Ok(hash)
 }
+
+/// The value of each digit, and something above 15 for what is none.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [u8::MAX; 256];
+    let mut digit = 0;
+    while digit < 256 {
+        if let Some(nibble) = nibble(digit as u8) {
+            nibbles[digit] = nibble;
+        }
+        digit += 1;
+    }
+    nibbles
+};
 
 const fn nibble(digit: u8) -> Option<u8> {
     match digit {
@@ -149,12 +190,16 @@ const fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-fn push_hex(text: &mut impl fmt::Write, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        // Writing to a String or a stack buffer of the right size cannot fail.
-        let _ = text.write_char(char::from(DIGITS[usize::from(byte >> 4)]));
-        let _ = text.write_char(char::from(DIGITS[usize::from(byte & 15)]));
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The length of the longest printed digest.
+const MOST_TEXT: usize = Digest::Sha512([0; 64]).text_len();
+
+/// Writes `bytes` as digits into `text`, which is as long as they are.
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 
@@ -169,10 +214,13 @@ impl FromStr for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.algorithm())?;
-        f.write_str(":")?;
-        push_hex(f, self.as_bytes());
-        Ok(())
+        // In one piece: a text that grows digit by digit is allocated again and again.
+        let mut text = [b':'; MOST_TEXT];
+        let (text, _) = text.split_at_mut(self.text_len());
+        let (algorithm, hex) = text.split_at_mut(self.algorithm().len() + 1);
+        algorithm[..self.algorithm().len()].copy_from_slice(self.algorithm().as_bytes());
+        write_hex(hex, self.as_bytes());
+        f.write_str(std::str::from_utf8(text).unwrap_or_default())
     }
 }
 
@@ -231,6 +279,8 @@ mod tests {
             for digest in [Digest::Sha256(hash), Digest::Sha512(wide)] {
                 let text = digest.to_string();
                 prop_assert_eq!(text.len(), digest.text_len());
+                prop_assert!(digest.is_hex(&digest.hex()));
+                prop_assert!(!digest.is_hex(&digest.hex()[2..]));
                 prop_assert_eq!(text.parse::<Digest>(), Ok(digest));
                 prop_assert_eq!(format!("{}:{}", digest.algorithm(), digest.hex()), text);
             }

@@ -3,12 +3,34 @@
 use std::sync::Arc;
 
 /// An error of something below this crate.
+///
+/// ```
+/// use layercache::BoxError;
+///
+/// let error: BoxError = "the database is away".into();
+/// assert_eq!(error.to_string(), "the database is away");
+/// ```
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What can go wrong in a cache, in the backend or on the way between them.
 ///
 /// A read never fails because of a cache: only [`Backend`](Self::Backend) and
 /// [`LoadLost`](Self::LoadLost) reach the one who asked.
+///
+/// ```
+/// use layercache::Error;
+///
+/// /// What a registry's client is told.
+/// fn status(error: &Error) -> u16 {
+///     match error {
+///         Error::ChangeRefused { .. } => 503,     // nothing was changed: try again
+///         Error::ChangeUnconfirmed { .. } => 503, // try again: it tells when all nodes know
+///         Error::NoPath { .. } => 404,
+///         _ => 500,
+///     }
+/// }
+/// # assert_eq!(status(&Error::LoadLost), 500);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

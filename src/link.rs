@@ -6,6 +6,16 @@ use crate::{Digest, RepositoryName};
 ///
 /// A registry that lets one kind answer for the other serves manifests as blobs
 /// ([distribution#4812](https://github.com/distribution/distribution/issues/4812)).
+///
+/// ```
+/// use layercache::{Digest, Link, LinkKind};
+///
+/// let digest = Digest::Sha256([0xab; 32]);
+/// let link = Link::manifest("library/alpine".parse()?, digest);
+/// assert_eq!(link.kind, LinkKind::Manifest);
+/// assert_ne!(link, Link::layer("library/alpine".parse()?, digest));
+/// # Ok::<(), layercache::RepositoryNameError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinkKind {
     /// A layer, a configuration or any other blob (`_layers` in docker/distribution).
@@ -15,6 +25,16 @@ pub enum LinkKind {
 }
 
 /// A blob's membership in a repository: what an access check asks for.
+///
+/// ```
+/// use layercache::{Digest, Link};
+///
+/// let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse()?;
+/// let layer = Link::layer("library/alpine".parse()?, digest);
+/// let manifest = Link::manifest("library/alpine".parse()?, digest);
+/// assert_eq!(layer.digest, manifest.digest);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Link {
     /// What the link makes the blob.
@@ -41,6 +61,34 @@ impl Link {
             kind: LinkKind::Manifest,
             repository,
             digest,
+        }
+    }
+}
+
+/// A [`Link`], to ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LinkRef<'a> {
+    pub(crate) kind: LinkKind,
+    pub(crate) repository: &'a RepositoryName,
+    pub(crate) digest: &'a Digest,
+}
+
+impl LinkRef<'_> {
+    pub(crate) fn to_owned(self) -> Link {
+        Link {
+            kind: self.kind,
+            repository: self.repository.clone(),
+            digest: *self.digest,
+        }
+    }
+}
+
+impl<'a> From<&'a Link> for LinkRef<'a> {
+    fn from(link: &'a Link) -> Self {
+        Self {
+            kind: link.kind,
+            repository: &link.repository,
+            digest: &link.digest,
         }
     }
 }
@@ -74,6 +122,12 @@ impl WireName for Digest {
 
 impl WireName for Link {
     fn wire_name(&self) -> u64 {
+        LinkRef::from(self).wire_name()
+    }
+}
+
+impl WireName for LinkRef<'_> {
+    fn wire_name(&self) -> u64 {
         // FNV-1a of the kind and the repository, over the digest.
         let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         let kind = match self.kind {
@@ -84,6 +138,13 @@ impl WireName for Link {
         let repository = self.repository.as_str().as_bytes();
         let hash = repository.iter().fold(start, fnv);
         (hash ^ self.digest.wire_name()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// What has been named already.
+impl WireName for u64 {
+    fn wire_name(&self) -> u64 {
+        *self
     }
 }
 

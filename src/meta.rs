@@ -1,8 +1,9 @@
 //! [`LayerMeta`]: what is known of an object that holds a blob.
 
+use crate::netstring;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where a blob is and how long it is, and as much as is known of the rest.
 ///
@@ -10,31 +11,59 @@ use std::time::SystemTime;
 /// possible to answer an `object_store` `head` without asking the backend. A meta that knows
 /// [`last_modified`](Self::last_modified) is *full*: what it lacks then, the object lacks too.
 ///
-/// Cloning is a reference count, and a value is never changed in place.
+/// Cloning is a reference count, and a value is never changed in place. It is one pointer to two
+/// allocations of some 60 bytes together, and the texts.
 ///
 /// ```
 /// use layercache::LayerMeta;
+/// use std::time::SystemTime;
 ///
 /// let meta = LayerMeta::new("blobs/sha256/ab/abcd/data", 1024)?.with_e_tag("\"5d41\"");
 /// assert_eq!(meta.length(), 1024);
 /// assert_eq!(meta.e_tag(), Some("\"5d41\""));
 /// assert!(!meta.is_full());
+///
+/// let full = meta.with_version("7").with_attributes("…").with_last_modified(SystemTime::UNIX_EPOCH);
+/// assert!(full.is_full());
+/// assert_eq!((full.path(), full.version()), ("blobs/sha256/ab/abcd/data", Some("7")));
+/// assert_eq!(full.last_modified(), Some(SystemTime::UNIX_EPOCH));
+/// assert_eq!(full.attributes(), Some("…"));
 /// # Ok::<(), layercache::LayerMetaError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct LayerMeta(Arc<Fields>);
 
+/// As small as it can be: memory keeps one for each blob.
 #[derive(Clone, PartialEq, Eq)]
 struct Fields {
-    path: Box<str>,
     length: u64,
-    e_tag: Option<Box<str>>,
-    version: Option<Box<str>>,
-    last_modified: Option<SystemTime>,
-    attributes: Option<Box<str>>,
+    /// Nanoseconds since the epoch, or [`UNKNOWN`].
+    last_modified: i64,
+    /// Path, entity tag, version and attributes: netstrings, and [`ABSENT`] for what is not there.
+    texts: Box<str>,
+}
+
+const UNKNOWN: i64 = i64::MIN;
+const ABSENT: char = '-';
+
+/// The fields of a [`LayerMeta`], to make one in one go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) length: u64,
+    pub(crate) e_tag: Option<&'a str>,
+    pub(crate) version: Option<&'a str>,
+    pub(crate) last_modified: Option<SystemTime>,
+    pub(crate) attributes: Option<&'a str>,
 }
 
 /// Why a [`LayerMeta`] cannot be made.
+///
+/// ```
+/// use layercache::{LayerMeta, LayerMetaError};
+///
+/// assert_eq!(LayerMeta::new("", 7), Err(LayerMetaError::EmptyPath));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerMetaError {
@@ -49,53 +78,113 @@ impl LayerMeta {
     /// # Errors
     /// An empty `path` is refused.
     pub fn new(path: impl Into<Box<str>>, length: u64) -> Result<Self, LayerMetaError> {
-        let path = path.into();
-        if path.is_empty() {
-            return Err(LayerMetaError::EmptyPath);
-        }
-        Ok(Self(Arc::new(Fields {
-            path,
+        let path: Box<str> = path.into();
+        Self::from_parts(Parts {
+            path: &path,
             length,
             e_tag: None,
             version: None,
             last_modified: None,
             attributes: None,
-        })))
+        })
+    }
+
+    /// Allocates twice.
+    pub(crate) fn from_parts(parts: Parts<'_>) -> Result<Self, LayerMetaError> {
+        if parts.path.is_empty() {
+            return Err(LayerMetaError::EmptyPath);
+        }
+        Ok(Self::of(parts))
+    }
+
+    fn of(parts: Parts<'_>) -> Self {
+        let Parts {
+            path,
+            length,
+            e_tag,
+            version,
+            last_modified,
+            attributes,
+        } = parts;
+        let fields = [Some(path), e_tag, version, attributes];
+        let len = fields.iter().flatten().map(|text| text.len() + 6).sum();
+        let mut texts = String::with_capacity(len);
+        for field in fields {
+            match field {
+                Some(text) => netstring::push(&mut texts, text),
+                None => texts.push(ABSENT),
+            }
+        }
+        Self(Arc::new(Fields {
+            length,
+            last_modified: last_modified.and_then(nanos).unwrap_or(UNKNOWN),
+            texts: texts.into_boxed_str(),
+        }))
+    }
+
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let mut texts = &*self.0.texts;
+        let mut next = || match texts.strip_prefix(ABSENT) {
+            Some(rest) => {
+                texts = rest;
+                None
+            }
+            None => netstring::pop(&mut texts),
+        };
+        Parts {
+            path: next().unwrap_or_default(),
+            length: self.0.length,
+            e_tag: next(),
+            version: next(),
+            last_modified: self.last_modified(),
+            attributes: next(),
+        }
     }
 
     /// Adds the object's entity tag, exactly as the backend writes it.
     #[must_use]
     pub fn with_e_tag(self, e_tag: impl Into<Box<str>>) -> Self {
-        self.with(|fields| fields.e_tag = Some(e_tag.into()))
+        let e_tag: Box<str> = e_tag.into();
+        Self::of(Parts {
+            e_tag: Some(&e_tag),
+            ..self.parts()
+        })
     }
 
     /// Adds the object's version, exactly as the backend writes it.
     #[must_use]
     pub fn with_version(self, version: impl Into<Box<str>>) -> Self {
-        self.with(|fields| fields.version = Some(version.into()))
+        let version: Box<str> = version.into();
+        Self::of(Parts {
+            version: Some(&version),
+            ..self.parts()
+        })
     }
 
-    /// Adds when the object was written, and says that nothing else is to be known.
+    /// Adds when the object was written, and says that nothing else is to be known. A time that is no
+    /// 64-bit number of nanoseconds since the epoch (before 1677 or after 2262) is not kept.
     #[must_use]
     pub fn with_last_modified(self, last_modified: SystemTime) -> Self {
-        self.with(|fields| fields.last_modified = Some(last_modified))
+        Self::of(Parts {
+            last_modified: Some(last_modified),
+            ..self.parts()
+        })
     }
 
     /// Adds the object's attributes (its content type and the like), in a form that whoever wrote
     /// them can read back.
     #[must_use]
     pub fn with_attributes(self, attributes: impl Into<Box<str>>) -> Self {
-        self.with(|fields| fields.attributes = Some(attributes.into()))
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Fields)) -> Self {
-        change(Arc::make_mut(&mut self.0));
-        self
+        let attributes: Box<str> = attributes.into();
+        Self::of(Parts {
+            attributes: Some(&attributes),
+            ..self.parts()
+        })
     }
 
     /// The object's path in the backend. Never empty.
     pub fn path(&self) -> &str {
-        &self.0.path
+        self.parts().path
     }
 
     /// The object's length in bytes.
@@ -105,49 +194,74 @@ impl LayerMeta {
 
     /// The object's entity tag.
     pub fn e_tag(&self) -> Option<&str> {
-        self.0.e_tag.as_deref()
+        self.parts().e_tag
     }
 
     /// The object's version.
     pub fn version(&self) -> Option<&str> {
-        self.0.version.as_deref()
+        self.parts().version
     }
 
     /// When the object was written.
     pub fn last_modified(&self) -> Option<SystemTime> {
-        self.0.last_modified
+        let nanos = self.0.last_modified;
+        let distance = Duration::from_nanos(nanos.unsigned_abs());
+        match nanos {
+            UNKNOWN => None,
+            0.. => UNIX_EPOCH.checked_add(distance),
+            _ => UNIX_EPOCH.checked_sub(distance),
+        }
     }
 
     /// The object's attributes, as [`with_attributes`](Self::with_attributes) received them.
     pub fn attributes(&self) -> Option<&str> {
-        self.0.attributes.as_deref()
+        self.parts().attributes
     }
 
     /// Whether this is all there is to know, so that a `head` can be answered with it.
     pub fn is_full(&self) -> bool {
-        self.0.last_modified.is_some()
+        self.0.last_modified != UNKNOWN
+    }
+
+    /// The same in allocations of its own: threads that clone one value share its count, and each waits
+    /// for the other's.
+    pub(crate) fn apart(&self) -> Self {
+        Self(Arc::new(Fields::clone(&self.0)))
     }
 
     /// The bytes that this value keeps on the heap, about.
     pub(crate) fn heap_size(&self) -> usize {
-        let text = |field: &Option<Box<str>>| field.as_deref().map_or(0, str::len);
-        size_of::<Fields>()
-            + self.0.path.len()
-            + text(&self.0.e_tag)
-            + text(&self.0.version)
-            + text(&self.0.attributes)
+        size_of::<Fields>() + 2 * size_of::<usize>() + self.0.texts.len()
+    }
+}
+
+fn nanos(at: SystemTime) -> Option<i64> {
+    match at.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).ok(),
+        Err(before) => {
+            let nanos = i64::try_from(before.duration().as_nanos()).ok()?;
+            Some(-nanos)
+        }
     }
 }
 
 impl fmt::Debug for LayerMeta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parts {
+            path,
+            length,
+            e_tag,
+            version,
+            last_modified,
+            attributes,
+        } = self.parts();
         f.debug_struct("LayerMeta")
-            .field("path", &self.0.path)
-            .field("length", &self.0.length)
-            .field("e_tag", &self.0.e_tag)
-            .field("version", &self.0.version)
-            .field("last_modified", &self.0.last_modified)
-            .field("attributes", &self.0.attributes)
+            .field("path", &path)
+            .field("length", &length)
+            .field("e_tag", &e_tag)
+            .field("version", &version)
+            .field("last_modified", &last_modified)
+            .field("attributes", &attributes)
             .finish()
     }
 }
@@ -155,6 +269,7 @@ impl fmt::Debug for LayerMeta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn an_empty_path_is_refused() {
@@ -167,5 +282,44 @@ mod tests {
         let full = meta.clone().with_last_modified(SystemTime::UNIX_EPOCH);
         assert!(full.is_full());
         assert!(!meta.is_full());
+    }
+
+    #[test]
+    fn times_before_the_epoch_are_kept_and_those_out_of_range_are_not() {
+        let meta = LayerMeta::new("a", 1).unwrap();
+        let second = Duration::from_secs(1);
+        for at in [UNIX_EPOCH - second, UNIX_EPOCH, UNIX_EPOCH + second] {
+            let full = meta.clone().with_last_modified(at);
+            assert_eq!(full.last_modified(), Some(at));
+        }
+        let years = second * 3600 * 24 * 366 * 300;
+        for at in [UNIX_EPOCH - years, UNIX_EPOCH + years] {
+            assert!(!meta.clone().with_last_modified(at).is_full());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_in_comes_out(
+            path in "\\PC+", length: u64, nanos: i64,
+            e_tag: Option<String>, version: Option<String>, attributes: Option<String>,
+        ) {
+            let after = Duration::from_nanos(nanos.unsigned_abs());
+            let parts = Parts {
+                path: &path,
+                length,
+                e_tag: e_tag.as_deref(),
+                version: version.as_deref(),
+                last_modified: Some(UNIX_EPOCH + after).filter(|_| nanos >= 0),
+                attributes: attributes.as_deref(),
+            };
+            let meta = LayerMeta::from_parts(parts).unwrap();
+            prop_assert_eq!(meta.path(), &path);
+            prop_assert_eq!(meta.length(), length);
+            prop_assert_eq!(meta.e_tag(), parts.e_tag);
+            prop_assert_eq!(meta.version(), parts.version);
+            prop_assert_eq!(meta.last_modified(), parts.last_modified);
+            prop_assert_eq!(meta.attributes(), parts.attributes);
+        }
     }
 }

@@ -9,13 +9,19 @@ pub(crate) fn push(text: &mut String, part: &str) {
 
 /// Takes the first part off `text`. `None` if there is none, or it is cut off.
 pub(crate) fn pop<'a>(text: &mut &'a str) -> Option<&'a str> {
-    let (length, rest) = text.split_once(':')?;
-    if !length.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+    let mut length = 0usize;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'0'..=b'9' => length = length.checked_mul(10)?.checked_add((byte - b'0').into())?,
+            b':' if at > 0 => {
+                let (part, rest) = text.get(at + 1..)?.split_at_checked(length)?;
+                *text = rest;
+                return Some(part);
+            }
+            _ => return None,
+        }
     }
-    let (part, rest) = rest.split_at_checked(length.parse().ok()?)?;
-    *text = rest;
-    Some(part)
+    None
 }
 
 /// Whether `text` is pairs of parts, none of which could end the line of a header.

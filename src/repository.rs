@@ -18,6 +18,7 @@ use std::sync::Arc;
 ///
 /// let name: RepositoryName = "library/alpine".parse()?;
 /// assert_eq!(name.as_str(), "library/alpine");
+/// assert!(name.as_str().len() <= RepositoryName::MAX_LEN);
 ///
 /// let error = "library/../etc".parse::<RepositoryName>().unwrap_err();
 /// assert_eq!(error.to_string(), "invalid repository name: byte 8 may not stand there");
@@ -29,6 +30,13 @@ use std::sync::Arc;
 pub struct RepositoryName(Arc<str>);
 
 /// Why a text is not a [`RepositoryName`]. Positions are bytes from the start of the text.
+///
+/// ```
+/// use layercache::{RepositoryName, RepositoryNameError};
+///
+/// let error = "Alpine".parse::<RepositoryName>().unwrap_err();
+/// assert_eq!(error, RepositoryNameError::Character { at: 0 });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepositoryNameError {

@@ -23,6 +23,23 @@ pub enum CachePolicy {
 }
 
 /// Who answered: it is in the `extensions` of every result of `get_opts`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use layercache::{CacheStatus, CachedStore};
+/// use object_store::{GetOptions, ObjectStore, ObjectStoreExt, memory::InMemory};
+///
+/// let store = CachedStore::new(InMemory::new());
+/// # let path = format!("docker/registry/v2/blobs/sha256/ab/{}/data", "ab".repeat(32)).into();
+/// # store.put(&path, "content".into()).await?;
+/// for expected in [CacheStatus::Miss, CacheStatus::Memory] {
+///     let result = store.get_opts(&path, GetOptions::new().with_head(true)).await?;
+///     assert_eq!(result.extensions.get(), Some(&expected));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CacheStatus {
@@ -37,6 +54,21 @@ pub enum CacheStatus {
 }
 
 /// How sure an answer has to be.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use layercache::{CacheStatus, CachedStore, Freshness};
+/// # let store = CachedStore::new(object_store::memory::InMemory::new());
+/// # let repository = store.registry().repository("library/alpine".parse()?);
+/// # let digest = layercache::Digest::Sha256([0xab; 32]);
+///
+/// repository.link(&digest).await?;
+/// assert_eq!(repository.contains(&digest, Freshness::Cached).await?.status, CacheStatus::Memory);
+/// assert_eq!(repository.contains(&digest, Freshness::Verified).await?.status, CacheStatus::Miss);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Freshness {
     /// The cache may answer.
@@ -47,6 +79,13 @@ pub enum Freshness {
 }
 
 /// An answer, and who gave it.
+///
+/// ```
+/// use layercache::{Answer, CacheStatus};
+///
+/// let answer = Answer { value: Some(1024), status: CacheStatus::Memory };
+/// assert_eq!(answer.map(|length| length.is_some()).value, true);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer<T> {
     /// What the answer is.

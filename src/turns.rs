@@ -1,7 +1,7 @@
 //! Turns: so many at a time, and the others wait.
 
-use crate::metrics::limit_hits;
-use metrics::{Counter, Gauge, gauge};
+use crate::metrics::{limit_hits, turns};
+use metrics::{Counter, Gauge};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -11,6 +11,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Beyond a limit callers wait for their turn, first come, first served. None of them is refused:
 /// one who waits costs no task and no entry, only its own future, and one that is dropped was never
 /// there. What memory or Redis knows is answered at once all the same.
+///
+/// ```
+/// use layercache::{CachedStore, Limits};
+/// use object_store::memory::InMemory;
+///
+/// // A store that bears 100 calls at a time, two of them for each load.
+/// let limits = Limits::default().with_loads(40).with_changes(20);
+/// let store = CachedStore::builder(InMemory::new()).limits(limits).build();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -84,10 +93,11 @@ impl Turns {
     /// At most `most` at a time, but one in any case.
     pub(crate) fn new(what: &'static str, most: usize) -> Self {
         let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        let (taken, waiting) = turns(what);
         Self {
             free: Arc::new(Semaphore::new(most)),
-            taken: gauge!("layercache_in_flight", "what" => what),
-            waiting: gauge!("layercache_waiting", "what" => what),
+            taken,
+            waiting,
             hits: limit_hits(what),
         }
     }

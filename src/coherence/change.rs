@@ -7,6 +7,13 @@
 use super::lease::Ended;
 
 /// What to do with a change while what caches hold of it cannot be taken away first.
+///
+/// ```
+/// use layercache::ChangePolicy;
+///
+/// assert_eq!(ChangePolicy::default(), ChangePolicy::Strict);
+/// // `RedisConfig::with_change_policy` takes it.
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum ChangePolicy {
     /// Refuse it: nothing is changed, and the caller is told so

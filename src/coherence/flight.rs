@@ -10,6 +10,7 @@
 //! whoever asks for what. Where there is none its caller waits for one, which takes no place here.
 
 use crate::turns::{Turn, Turns};
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,9 +23,11 @@ use tokio::time::sleep;
 #[derive(Debug)]
 pub(crate) struct Flights<K, V> {
     departures: AtomicU64,
-    board: Mutex<HashMap<K, Flight<V>>>,
+    board: Mutex<Board<K, V>>,
     turns: Turns,
 }
+
+type Board<K, V> = HashMap<K, Flight<V>, RandomState>;
 
 #[derive(Debug)]
 struct Flight<V> {
@@ -112,7 +115,7 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
     pub(crate) fn new(turns: Turns) -> Self {
         Self {
             departures: AtomicU64::new(0),
-            board: Mutex::new(HashMap::new()),
+            board: Mutex::default(),
             turns,
         }
     }
@@ -169,7 +172,7 @@ impl<K: Send, V: Send + Sync> Flights<K, V> {
 }
 
 impl<K: Eq + Hash, V> Flights<K, V> {
-    fn board(&self) -> MutexGuard<'_, HashMap<K, Flight<V>>> {
+    fn board(&self) -> MutexGuard<'_, Board<K, V>> {
         // The table is whole between any two of its operations, whoever panicked.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,7 +185,7 @@ impl<K: Eq + Hash, V> Departure<K, V> {
     }
 
     /// Lets nobody board any more.
-    fn take_off(&self, board: &mut HashMap<K, Flight<V>>) {
+    fn take_off(&self, board: &mut Board<K, V>) {
         let latest = board.get(&self.key).map(|flight| flight.number);
         if latest == Some(self.number) {
             board.remove(&self.key);

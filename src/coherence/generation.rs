@@ -22,6 +22,19 @@ pub(crate) struct Stamp(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Right(Stamp);
 
+/// A stamp to fill under and the stripe that it is of, in one word: where the fences are counted in a
+/// stripe, a stamp to fill under has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark(u64);
+
+/// The generations of all keys at one moment, for one who does not know yet which keys it will read
+/// of. Half a megabyte.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    global: u64,
+    stripes: Box<[u64]>,
+}
+
 /// A change that is under way. Whoever holds it must give it back to [`Generations::end`]; a key
 /// whose change never ends is never cached again.
 #[derive(Debug)]
@@ -51,8 +64,7 @@ impl Generations {
     }
 
     fn stripe_of(&self, name: u64) -> usize {
-        // The product's upper bits depend on all of the name's.
-        (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (self.stripes.len() - 1)
+        stripe_of(name, self.stripes.len())
     }
 
     fn stripe(&self, key: &impl WireName) -> usize {
@@ -71,13 +83,34 @@ impl Generations {
 
     /// The right to fill what is read from here on, unless the key is being changed.
     pub(super) fn right(&self, key: &impl WireName) -> Option<Right> {
-        let stamp = self.stamp(key);
-        (stamp.0 & (GENERATION - 1) == 0).then_some(Right(stamp))
+        self.stamp(key).right()
+    }
+
+    /// The generations of all keys, to fill what is read from here on.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        // The global one first: one that grows meanwhile makes older stamps, not newer ones.
+        let global = self.global.load(Ordering::Acquire);
+        let stripes = self.stripes.iter();
+        Snapshot {
+            global,
+            stripes: stripes.map(|word| word.load(Ordering::Acquire)).collect(),
+        }
     }
 
     /// Whether what was read under this right may still be filled.
     pub(crate) fn holds(&self, key: &impl WireName, right: Right) -> bool {
         self.stamp(key) == right.0
+    }
+
+    /// What a value of this key is marked with that is filled under this right.
+    pub(crate) fn mark(&self, key: &impl WireName, right: Right) -> Mark {
+        Mark(right.0.0 | self.stripe(key) as u64)
+    }
+
+    /// Whether the keys of a value's stripe have not been changed since it was read.
+    pub(super) fn is_current(&self, mark: Mark) -> bool {
+        let stripe = (mark.0 & (GENERATION - 1)) as usize;
+        self.stamp_of(stripe & (self.stripes.len() - 1)) == Stamp(mark.0 & !(GENERATION - 1))
     }
 
     /// Begins a change: what was filled is dead, and nothing is filled until the change ends.
@@ -117,6 +150,26 @@ impl Generations {
     }
 }
 
+/// There is a power of two of stripes.
+fn stripe_of(name: u64, stripes: usize) -> usize {
+    // The product's upper bits depend on all of the name's.
+    (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (stripes - 1)
+}
+
+impl Stamp {
+    fn right(self) -> Option<Right> {
+        (self.0 & (GENERATION - 1) == 0).then_some(Right(self))
+    }
+}
+
+impl Snapshot {
+    /// The right to fill what was read after this was taken, unless the key was being changed then.
+    pub(crate) fn right(&self, key: &impl WireName) -> Option<Right> {
+        let stripe = stripe_of(key.wire_name(), self.stripes.len());
+        Stamp(self.global.wrapping_add(self.stripes[stripe])).right()
+    }
+}
+
 impl Fence {
     /// Keys of the same stripe are fenced together.
     pub(crate) const fn stripe(&self) -> usize {
@@ -124,9 +177,13 @@ impl Fence {
     }
 }
 
-impl Right {
-    pub(crate) const fn stamp(self) -> Stamp {
+impl Mark {
+    pub(crate) const fn word(self) -> u64 {
         self.0
+    }
+
+    pub(crate) const fn of_word(word: u64) -> Self {
+        Self(word)
     }
 }
 
@@ -148,6 +205,12 @@ mod snapshot {
         fn words(&self) -> (u64, Vec<u64>) {
             let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
             (read(&self.global), self.stripes.iter().map(read).collect())
+        }
+    }
+
+    impl Right {
+        pub(crate) const fn stamp(self) -> Stamp {
+            self.0
         }
     }
 
@@ -227,6 +290,24 @@ mod tests {
         assert_eq!(generations.right(&KEY), None, "the second is under way");
         generations.end(second);
         assert!(generations.right(&KEY).is_some());
+    }
+
+    #[test]
+    fn a_snapshot_gives_the_rights_of_its_moment() {
+        let generations = Generations::new();
+        let other = Key::Meta(Digest::Sha256([2; 32]));
+        let fence = generations.begin(&KEY);
+        let snapshot = generations.snapshot();
+        generations.end(fence);
+        assert_eq!(snapshot.right(&KEY), None, "it was being changed");
+        let right = snapshot.right(&other).unwrap();
+        assert!(generations.holds(&other, right));
+        generations.bump(&other);
+        assert!(!generations.holds(&other, right));
+        let right = generations.snapshot().right(&other).unwrap();
+        assert!(generations.holds(&other, right));
+        generations.flush();
+        assert!(!generations.holds(&other, right));
     }
 
     #[test]

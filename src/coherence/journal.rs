@@ -11,8 +11,8 @@ use std::hash::Hash;
 pub(crate) struct Journal<K: Eq + Hash> {
     owed: HashSet<K>,
     everything: bool,
-    /// What is being paid at the moment.
-    paying: bool,
+    /// How many are being paid at the moment.
+    paying: usize,
 }
 
 /// What is paid at once.
@@ -39,20 +39,20 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         Self {
             owed: HashSet::new(),
             everything: false,
-            paying: false,
+            paying: 0,
         }
     }
 
     /// Whether nothing is owed.
     pub(crate) fn is_clear(&self) -> bool {
-        self.owed.is_empty() && !self.everything && !self.paying
+        self.owed.is_empty() && !self.everything && self.paying == 0
     }
 
-    /// How many keys are owed; all of them count as one more than fit.
+    /// How many keys are owed, those that are being paid too; all of them count as one more than fit.
     pub(crate) fn len(&self) -> usize {
         match self.everything {
             true => MOST + 1,
-            false => self.owed.len(),
+            false => self.owed.len() + self.paying,
         }
     }
 
@@ -87,20 +87,20 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         if self.everything {
             self.everything = false;
             self.owed.clear();
-            self.paying = true;
+            self.paying = MOST + 1;
             return Some(Payment::Everything);
         }
         let keys: Vec<_> = self.owed.iter().take(BATCH).cloned().collect();
         for key in &keys {
             self.owed.remove(key);
         }
-        self.paying = !keys.is_empty();
-        self.paying.then_some(Payment::Keys(keys))
+        self.paying = keys.len();
+        (!keys.is_empty()).then_some(Payment::Keys(keys))
     }
 
     /// A payment was made.
     pub(crate) const fn paid(&mut self) {
-        self.paying = false;
+        self.paying = 0;
     }
 
     /// A payment was not made. The payer is still the same.
@@ -109,7 +109,7 @@ impl<K: Eq + Hash + Clone> Journal<K> {
             Payment::Keys(keys) => self.owed.extend(keys),
             Payment::Everything => self.everything = true,
         }
-        self.paying = true;
+        self.paying = 0;
     }
 }
 

@@ -71,6 +71,10 @@ impl Load {
         }
     }
 
+    pub(crate) const fn is_verified(&self) -> bool {
+        self.verified
+    }
+
     pub(crate) const fn begin(&self) -> Step {
         match self.verified {
             true => self.grant(),

@@ -29,7 +29,7 @@ pub(crate) mod slot;
 pub(crate) mod trust;
 
 use crate::link::WireName;
-use generation::{Generations, Right, Stamp};
+use generation::{Generations, Mark, Right, Snapshot};
 use peers::{Heard, Owed};
 use tokio::time::Instant;
 use trust::Trust;
@@ -107,13 +107,26 @@ impl Coherence {
 }
 
 impl Trusted<'_> {
-    /// The key's stamp now. A value with another one is dead.
-    pub(crate) fn stamp(self, key: &impl WireName) -> Stamp {
-        self.generations.stamp(key)
+    /// Whether a value with this mark is alive.
+    pub(crate) fn is_current(self, mark: Mark) -> bool {
+        self.generations.is_current(mark)
     }
 
     /// The right to fill what is read from here on, unless the key is being changed.
     pub(crate) fn right(self, key: &impl WireName) -> Option<Right> {
         self.generations.right(key)
+    }
+
+    /// The rights of all keys, to fill what is read from here on.
+    pub(crate) fn snapshot(self) -> Snapshot {
+        self.generations.snapshot()
+    }
+}
+
+/// For the model, which takes each step by itself.
+#[cfg(test)]
+impl Trusted<'_> {
+    pub(crate) fn stamp(self, key: &impl WireName) -> generation::Stamp {
+        self.generations.stamp(key)
     }
 }

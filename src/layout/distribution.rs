@@ -18,6 +18,25 @@ use object_store::path::Path;
 /// when a client names a blob by an algorithm other than SHA-256) is not a membership to us.
 ///
 /// [`registry/storage/paths.go`]: https://github.com/distribution/distribution/blob/main/registry/storage/paths.go
+///
+/// ```
+/// use layercache::layout::{Distribution, Layout, Meaning};
+/// use layercache::{Digest, Link};
+/// use object_store::path::Path;
+///
+/// let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse()?;
+/// let layout = Distribution::default();
+/// let path = layout.blob_path(&digest).unwrap();
+/// assert!(path.as_ref().starts_with("docker/registry/v2/blobs/sha256/ab/abab"));
+/// assert_eq!(layout.meaning(&path), Some(Meaning::Blob(digest)));
+///
+/// // Below another root.
+/// let layout = Distribution::new(Path::from("registry"));
+/// let name = "library/alpine".parse()?;
+/// assert_eq!(layout.repositories_path().as_ref(), "registry/repositories");
+/// assert_eq!(layout.repository_path(&name).as_ref(), "registry/repositories/library/alpine");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distribution {
     root: Path,
@@ -47,10 +66,12 @@ impl Distribution {
     }
 }
 
+/// Every head comes by here, so nothing is searched for that has its place.
 fn blob(rest: &str) -> Option<Meaning> {
-    let mut parts = rest.split('/');
-    let (algorithm, shard, hex) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next() != Some("data") || parts.next().is_some() || hex.get(..2) != Some(shard) {
+    let (algorithm, rest) = rest.split_at_checked("sha256".len())?;
+    let (shard, rest) = rest.strip_prefix('/')?.split_at_checked(2)?;
+    let hex = rest.strip_prefix('/')?.strip_suffix("/data")?;
+    if hex.get(..2) != Some(shard) {
         return None;
     }
     Digest::from_parts(algorithm, hex).ok().map(Meaning::Blob)
@@ -79,10 +100,9 @@ fn link(rest: &str) -> Option<Meaning> {
 impl Layout for Distribution {
     fn meaning(&self, location: &Path) -> Option<Meaning> {
         let rest = below(&self.root, location)?;
-        match rest.split_once('/')? {
-            ("blobs", rest) => blob(rest),
-            ("repositories", rest) => link(rest),
-            _ => None,
+        match rest.strip_prefix("blobs/") {
+            Some(rest) => blob(rest),
+            None => link(rest.strip_prefix("repositories/")?),
         }
     }
 
@@ -90,6 +110,21 @@ impl Layout for Distribution {
         let (algorithm, hex) = (digest.algorithm(), digest.hex());
         let rest = format!("blobs/{algorithm}/{}/{hex}/data", &hex[..2]);
         Some(above(&self.root, &rest))
+    }
+
+    fn is_blob_path(&self, digest: &Digest, path: &str) -> bool {
+        let is = || {
+            let rest = match self.root.as_ref() {
+                "" => path,
+                root => path.strip_prefix(root)?.strip_prefix('/')?,
+            };
+            let rest = rest.strip_prefix("blobs/")?;
+            let rest = rest.strip_prefix(digest.algorithm())?;
+            let (first, rest) = rest.strip_prefix('/')?.split_at_checked(2)?;
+            let hex = rest.strip_prefix('/')?.strip_suffix("/data")?;
+            (hex.starts_with(first) && digest.is_hex(hex)).then_some(())
+        };
+        is().is_some()
     }
 
     fn link_path(&self, link: &Link) -> Option<Path> {

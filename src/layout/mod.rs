@@ -11,8 +11,26 @@ pub use template::{Template, TemplateError};
 use crate::{Digest, Link};
 use object_store::path::Path;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// What the object at a path is.
+///
+/// ```
+/// use layercache::Digest;
+/// use layercache::layout::{Distribution, Layout, Meaning};
+/// use object_store::path::Path;
+///
+/// let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse()?;
+/// let link = Path::from(format!(
+///     "docker/registry/v2/repositories/library/alpine/_layers/sha256/{}/link",
+///     digest.hex(),
+/// ));
+/// match Distribution::default().meaning(&link) {
+///     Some(Meaning::Link(link)) => assert_eq!(link.repository.as_str(), "library/alpine"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), layercache::DigestError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
     /// The content of a blob, shared by all repositories.
@@ -63,6 +81,11 @@ pub enum Meaning {
 ///         None
 ///     }
 /// }
+///
+/// let digest = Digest::Sha256([0xab; 32]);
+/// let path = GitLfs.blob_path(&digest).unwrap();
+/// assert_eq!(GitLfs.meaning(&path), Some(Meaning::Blob(digest)));
+/// assert!(GitLfs.is_blob_path(&digest, path.as_ref()));
 /// ```
 pub trait Layout: Debug + Send + Sync + 'static {
     /// What the object at `location` is; `None` if it is nothing that this crate caches.
@@ -71,9 +94,35 @@ pub trait Layout: Debug + Send + Sync + 'static {
     /// Where the shared content of a blob is; `None` if each repository has content of its own.
     fn blob_path(&self, digest: &Digest) -> Option<Path>;
 
+    /// Whether `path` is [`blob_path`](Self::blob_path) of this blob. It is asked of every blob that
+    /// Redis answers, so a layout that can see it without making the path should.
+    fn is_blob_path(&self, digest: &Digest, path: &str) -> bool {
+        self.blob_path(digest)
+            .is_some_and(|own| own.as_ref() == path)
+    }
+
     /// Where the object is whose presence is this membership; `None` if the layout keeps no
     /// membership of that kind.
     fn link_path(&self, link: &Link) -> Option<Path>;
+}
+
+/// A layout that is chosen at run time.
+impl<L: Layout + ?Sized> Layout for Arc<L> {
+    fn meaning(&self, location: &Path) -> Option<Meaning> {
+        (**self).meaning(location)
+    }
+
+    fn blob_path(&self, digest: &Digest) -> Option<Path> {
+        (**self).blob_path(digest)
+    }
+
+    fn is_blob_path(&self, digest: &Digest, path: &str) -> bool {
+        (**self).is_blob_path(digest, path)
+    }
+
+    fn link_path(&self, link: &Link) -> Option<Path> {
+        (**self).link_path(link)
+    }
 }
 
 /// What of `location` follows `root` and a `/`.
@@ -87,10 +136,12 @@ fn below<'a>(root: &Path, location: &'a Path) -> Option<&'a str> {
 
 /// `root`, and `rest` below it.
 fn above(root: &Path, rest: &str) -> Path {
-    match root.as_ref() {
-        "" => Path::from(rest),
-        root => Path::from(format!("{root}/{rest}")),
-    }
+    let path = match root.as_ref() {
+        "" => rest.to_owned(),
+        root => format!("{root}/{rest}"),
+    };
+    // To see that nothing has to be escaped is faster than to escape.
+    Path::parse(&path).unwrap_or_else(|_| Path::from(path))
 }
 
 #[cfg(test)]
@@ -142,9 +193,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_meaning_has_one_path_and_a_path_one_meaning(link in any_link()) {
+        fn a_meaning_has_one_path_and_a_path_one_meaning(link in any_link(), other in any_digest()) {
             for layout in layouts() {
                 if let Some(path) = layout.blob_path(&link.digest) {
+                    prop_assert!(layout.is_blob_path(&link.digest, path.as_ref()));
+                    prop_assert!(!layout.is_blob_path(&other, path.as_ref()) || other == link.digest);
+                    for longer in [format!("{path}/"), format!("/{path}"), format!("{path}a")] {
+                        let is_path = layout.is_blob_path(&link.digest, &longer);
+                        prop_assert!(!is_path, "{longer}");
+                    }
                     prop_assert_eq!(layout.meaning(&path), Some(Meaning::Blob(link.digest)));
                 }
                 if let Some(path) = layout.link_path(&link) {

@@ -16,6 +16,18 @@ use object_store::path::Path;
 /// turns asking for it, it remembers the repository that asked last.
 ///
 /// [OCI image layout]: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+///
+/// ```
+/// use layercache::layout::{Layout, OciImages};
+/// use layercache::{Digest, Link};
+/// use object_store::path::Path;
+///
+/// let layout = OciImages::new(Path::from("zot"));
+/// let link = Link::layer("library/alpine".parse()?, Digest::Sha256([0xab; 32]));
+/// let path = layout.link_path(&link).unwrap();
+/// assert!(path.as_ref().starts_with("zot/library/alpine/blobs/sha256/abab"));
+/// # Ok::<(), layercache::RepositoryNameError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OciImages {
     root: Path,

@@ -40,6 +40,12 @@ enum Part {
 }
 
 /// Why a text is not a [`Template`].
+///
+/// ```
+/// use layercache::layout::{Template, TemplateError};
+///
+/// assert_eq!("blobs/{shard}".parse::<Template>(), Err(TemplateError::NoDigest));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {

@@ -1,0 +1,170 @@
+//! What the tier does as a whole.
+
+use super::*;
+use crate::Digest;
+use crate::cache::LayerInfoCache;
+
+const DIGEST: Digest = Digest::Sha256([1; 32]);
+
+fn meta() -> LayerMeta {
+    LayerMeta::new("a/data", 5).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fact_expires_however_often_it_is_read() {
+    let ttl = Duration::from_secs(100);
+    let cache = MemoryCache::new(MemoryConfig::default().with_ttl(ttl));
+    let link = Link::layer("a".parse().unwrap(), DIGEST);
+    cache.add(&link).await.unwrap();
+    cache.set_meta(&DIGEST, &meta()).await.unwrap();
+    for second in 0..100 {
+        let (known, described) = (cache.contains(&link).await, cache.meta(&DIGEST).await);
+        assert!(second >= 90 || known.unwrap(), "gone after {second} s");
+        assert!(second >= 90 || described.unwrap().is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(!cache.contains(&link).await.unwrap());
+    assert_eq!(cache.meta(&DIGEST).await.unwrap(), None);
+}
+
+#[test]
+fn jitter_takes_off_and_never_adds() {
+    let ttl = Duration::from_secs(100);
+    for _ in 0..1000 {
+        let jittered = jittered(ttl);
+        assert!(jittered <= ttl && jittered >= ttl.mul_f64(0.9));
+    }
+}
+
+#[tokio::test]
+async fn memory_is_bounded() {
+    let capacity = 100_000;
+    let cache = MemoryCache::new(MemoryConfig::default().with_capacity(capacity));
+    for i in 0..10_000u64 {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&i.to_be_bytes());
+        cache
+            .set_meta(&Digest::Sha256(hash), &meta())
+            .await
+            .unwrap();
+    }
+    let entries = &cache.memory.entries;
+    entries.run_pending_tasks();
+    assert!(entries.weighted_size() <= capacity);
+    assert!(entries.entry_count() > 50, "it is used");
+}
+
+#[tokio::test]
+async fn memberships_that_make_room_for_others_are_counted() {
+    let make = || MemoryCache::new(MemoryConfig::default());
+    let (cache, hits) = crate::metrics::counted(make);
+    for i in 0..1030 {
+        let link = Link::layer(format!("r{i}").parse().unwrap(), DIGEST);
+        cache.add(&link).await.unwrap();
+    }
+    assert_eq!(hits("memberships"), 6);
+}
+
+#[tokio::test]
+async fn an_empty_meta_is_believed_of_the_empty_blob_only() {
+    let cache = MemoryCache::new(MemoryConfig::default());
+    let empty = LayerMeta::new("a/data", 0).unwrap();
+    cache.set_meta(&DIGEST, &meta()).await.unwrap();
+    cache.set_meta(&DIGEST, &empty).await.unwrap();
+    assert_eq!(cache.meta(&DIGEST).await.unwrap(), None);
+    let nothing = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let nothing: Digest = nothing.parse().unwrap();
+    cache.set_meta(&nothing, &empty).await.unwrap();
+    assert_eq!(cache.meta(&nothing).await.unwrap(), Some(empty));
+}
+
+/// Memory without other nodes, of so many bytes.
+fn memory_of(capacity: u64) -> Memory {
+    let config = MemoryConfig::default().with_capacity(capacity);
+    Memory::new(config, Arc::new(Coherence::alone()))
+}
+
+/// Fills a meta of this length, as whoever has asked the backend.
+fn fill(memory: &Memory, digest: Digest, length: u64) {
+    let meta = LayerMeta::new("a/data", length).unwrap();
+    let facts = Facts {
+        member: None,
+        meta: Some((digest, meta)),
+    };
+    memory.fill(&facts, memory.rights(&Question::Meta(digest)));
+}
+
+fn length(memory: &Memory, digest: &Digest) -> Option<u64> {
+    let found = memory.look_up(QuestionRef::Meta(digest));
+    found?.meta.map(|meta| meta.length())
+}
+
+/// Asks until this thread has the entry itself.
+fn ask_often(memory: &Memory, digest: &Digest) {
+    for _ in 0..3 {
+        assert!(length(memory, digest).is_some());
+    }
+}
+
+#[test]
+fn what_a_thread_keeps_gives_way_to_what_is_filled_later() {
+    let memory = memory_of(1 << 20);
+    for length_now in 1..50 {
+        fill(&memory, DIGEST, length_now);
+        assert_eq!(length(&memory, &DIGEST), Some(length_now));
+        ask_often(&memory, &DIGEST);
+    }
+}
+
+#[test]
+fn what_a_thread_keeps_gives_way_also_if_it_was_evicted_before() {
+    let memory = memory_of(100_000);
+    let other = |i: u32| {
+        let mut hash = [7; 32];
+        hash[..4].copy_from_slice(&i.to_le_bytes());
+        Digest::Sha256(hash)
+    };
+    fill(&memory, DIGEST, 1);
+    ask_often(&memory, &DIGEST);
+    let tag = SubjectRef::Blob(&DIGEST).tag();
+    for i in 0..100_000 {
+        // Asked for more often than the one, whose place they are to take.
+        fill(&memory, other(i % 400), 1);
+        let _ = length(&memory, &other(i % 400));
+        if !memory.entries.contains_key(&tag) {
+            break;
+        }
+    }
+    assert!(!memory.entries.contains_key(&tag), "it is evicted");
+    for length_now in 2..20 {
+        fill(&memory, DIGEST, length_now);
+        assert!([None, Some(length_now)].contains(&length(&memory, &DIGEST)));
+    }
+}
+
+#[test]
+fn what_a_thread_keeps_is_dead_after_a_change_and_nothing_to_another_memory() {
+    let (memory, another) = (memory_of(1 << 20), memory_of(1 << 20));
+    fill(&memory, DIGEST, 1);
+    ask_often(&memory, &DIGEST);
+    assert_eq!(length(&another, &DIGEST), None);
+    memory.generations().bump(&DIGEST);
+    assert_eq!(length(&memory, &DIGEST), None);
+}
+
+#[test]
+fn blobs_whose_digests_begin_alike_take_turns_and_are_never_taken_for_each_other() {
+    let memory = memory_of(1 << 20);
+    let mut hash = [1; 32];
+    hash[31] = 2;
+    let twin = Digest::Sha256(hash);
+    for _ in 0..3 {
+        fill(&memory, DIGEST, 1);
+        ask_often(&memory, &DIGEST);
+        assert_eq!(length(&memory, &twin), None);
+        fill(&memory, twin, 2);
+        ask_often(&memory, &twin);
+        assert_eq!(length(&memory, &twin), Some(2));
+        assert_eq!(length(&memory, &DIGEST), None);
+    }
+}
