@@ -93,12 +93,7 @@ async fn a_link_with_other_content_is_given_as_it_is_and_grants_nothing() {
 #[tokio::test]
 async fn what_the_store_says_is_gone_is_forgotten() {
     for world in worlds() {
-        world
-            .store
-            .put(&world.blob, "content".into())
-            .await
-            .unwrap();
-        world.warm(&world.blob).await;
+        world.warm_blob().await;
         world.bare.inner().delete(&world.blob).await.unwrap();
         assert_eq!(
             world.head(&world.blob).await.1,
@@ -112,12 +107,7 @@ async fn what_the_store_says_is_gone_is_forgotten() {
             .assert_right(&world.blob, "a get that found nothing")
             .await;
 
-        world
-            .store
-            .put(&world.blob, "content".into())
-            .await
-            .unwrap();
-        world.warm(&world.blob).await;
+        world.warm_blob().await;
         world.bare.inner().delete(&world.blob).await.unwrap();
         let ranges = world.store.get_ranges(&world.blob, &[0..1, 2..3]).await;
         assert!(matches!(ranges, Err(Error::NotFound { .. })));
@@ -147,12 +137,7 @@ async fn content_comes_from_the_store_and_teaches_the_cache() {
 #[tokio::test]
 async fn what_is_not_a_plain_head_is_the_stores_to_answer() {
     for world in worlds() {
-        world
-            .store
-            .put(&world.blob, "content".into())
-            .await
-            .unwrap();
-        world.warm(&world.blob).await;
+        world.warm_blob().await;
         let meta = world.bare.inner().head(&world.blob).await.unwrap();
         let tag = meta.e_tag.clone();
         let (past, future) = (meta.last_modified - DAY, meta.last_modified + DAY);
@@ -199,12 +184,7 @@ const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 #[tokio::test]
 async fn refresh_asks_the_store_and_remembers() {
     for world in worlds() {
-        world
-            .store
-            .put(&world.blob, "content".into())
-            .await
-            .unwrap();
-        world.warm(&world.blob).await;
+        world.warm_blob().await;
         world
             .bare
             .put(&world.blob, "changed behind the cache".into())

@@ -76,12 +76,7 @@ async fn every_way_to_write_takes_the_old_answer_away() {
 #[tokio::test]
 async fn a_write_that_fails_counts_as_one_that_may_have_happened() {
     let world = world(Distribution::default());
-    world
-        .store
-        .put(&world.blob, "content".into())
-        .await
-        .unwrap();
-    world.warm(&world.blob).await;
+    world.warm_blob().await;
     world
         .bare
         .put(&world.blob, "changed behind the cache".into())
@@ -98,12 +93,7 @@ async fn a_write_that_fails_counts_as_one_that_may_have_happened() {
 #[tokio::test]
 async fn a_dropped_write_is_carried_through() {
     let world = world(Distribution::default());
-    world
-        .store
-        .put(&world.blob, "content".into())
-        .await
-        .unwrap();
-    world.warm(&world.blob).await;
+    world.warm_blob().await;
     let mut put = Box::pin(world.store.put(&world.blob, "changed".into()));
     // Polled once, so that it has begun.
     assert!(futures::poll!(&mut put).is_pending());

@@ -13,6 +13,20 @@ use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
 
 /// Asks an `object_store` what a layout's paths say.
+///
+/// ```
+/// use layercache::{CachedStore, Repository, StoreBackend};
+/// use object_store::memory::InMemory;
+///
+/// // What has to be named where a registry is kept.
+/// struct App {
+///     repository: Repository<StoreBackend<InMemory>>,
+/// }
+///
+/// let store = CachedStore::new(InMemory::new());
+/// let app = App { repository: store.registry().repository("library/alpine".parse()?) };
+/// # Ok::<(), layercache::RepositoryNameError>(())
+/// ```
 #[derive(Debug)]
 pub struct StoreBackend<S: ObjectStore> {
     store: Arc<S>,
@@ -21,7 +35,7 @@ pub struct StoreBackend<S: ObjectStore> {
 }
 
 impl<S: ObjectStore> StoreBackend<S> {
-    pub(super) fn new(store: Arc<S>, layout: Arc<dyn Layout>) -> Self {
+    pub(crate) fn new(store: Arc<S>, layout: Arc<dyn Layout>) -> Self {
         let any = Digest::Sha256([0; 32]);
         let shares_blobs = layout.blob_path(&any).is_some();
         Self {

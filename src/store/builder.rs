@@ -2,7 +2,7 @@
 
 use super::CachedStore;
 use crate::layout::{Distribution, Layout};
-use crate::{Limits, MemoryConfig, TieredCache};
+use crate::{AuditorConfig, Limits, MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
 use crate::{RedisCache, RedisConfig};
 use object_store::ObjectStore;
@@ -12,12 +12,13 @@ use std::sync::Arc;
 ///
 /// ```
 /// use layercache::layout::OciImages;
-/// use layercache::{CachedStore, MemoryConfig};
+/// use layercache::{CachedStore, Limits, MemoryConfig};
 /// use object_store::memory::InMemory;
 ///
 /// let store = CachedStore::builder(InMemory::new())
 ///     .layout(OciImages::default())
 ///     .memory(MemoryConfig::default().with_capacity(256 << 20))
+///     .limits(Limits::default().with_loads(256))
 ///     .build();
 /// assert_eq!(store.to_string(), "CachedStore(InMemory)");
 /// ```
@@ -28,6 +29,7 @@ pub struct CachedStoreBuilder<S> {
     layout: Arc<dyn Layout>,
     memory: MemoryConfig,
     limits: Limits,
+    auditor: Option<AuditorConfig>,
     #[cfg(feature = "redis")]
     redis: Option<RedisCache>,
 }
@@ -39,6 +41,7 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
             layout: Arc::new(Distribution::default()),
             memory: MemoryConfig::default(),
             limits: Limits::default(),
+            auditor: None,
             #[cfg(feature = "redis")]
             redis: None,
         }
@@ -62,12 +65,40 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         self
     }
 
+    /// Has an auditor look at whether the cache keeps its promise. Default: none.
+    ///
+    /// ```
+    /// use layercache::{AuditorConfig, CachedStore};
+    /// use object_store::memory::InMemory;
+    ///
+    /// let store = CachedStore::builder(InMemory::new())
+    ///     .auditor(AuditorConfig::default())
+    ///     .build();
+    /// ```
+    pub const fn auditor(mut self, auditor: AuditorConfig) -> Self {
+        self.auditor = Some(auditor);
+        self
+    }
+
     /// Puts a Redis behind memory, to be shared with other nodes.
     ///
     /// Does not connect: a start does not need Redis.
     ///
     /// # Errors
     /// An address that cannot be one is refused.
+    ///
+    /// ```
+    /// use layercache::{CachedStore, RedisConfig};
+    /// use object_store::memory::InMemory;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), layercache::Error> {
+    /// let store = CachedStore::builder(InMemory::new())
+    ///     .redis(RedisConfig::new("redis://127.0.0.1"))?
+    ///     .build();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn redis(mut self, redis: RedisConfig) -> Result<Self, crate::Error> {
@@ -86,6 +117,7 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         };
         #[cfg(not(feature = "redis"))]
         let cache = TieredCache::in_memory(self.memory);
-        CachedStore::with(self.inner, self.layout, cache, self.limits)
+        let options = (self.limits, self.auditor);
+        CachedStore::with(self.inner, self.layout, cache, options)
     }
 }

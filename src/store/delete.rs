@@ -67,13 +67,23 @@ impl<S: ObjectStore> CachedStore<S> {
             (results, outcome)
         };
         match self.core.change(keys, call).await {
-            Ok(results) => self.confirm(results).await,
+            Ok(results) => {
+                let results = self.confirm(results).await;
+                self.audit(results.iter().flatten());
+                results
+            }
             Err(error) => (0..count).map(|_| Err(to_store(error.again()))).collect(),
         }
     }
 }
 
 impl<S: ObjectStore> CachedStore<S> {
+    /// These were deleted.
+    fn audit<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
+        let meanings = paths.filter_map(|path| self.meaning(path));
+        self.core.audit_deleted(meanings.flat_map(keys));
+    }
+
     /// A batch of which some may still happen has no end, and its fences may be lost: what it has
     /// deleted for certain is taken away once more before it is reported.
     async fn confirm(&self, mut results: Vec<Result<Path>>) -> Vec<Result<Path>> {

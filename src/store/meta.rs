@@ -2,6 +2,7 @@
 
 use crate::LayerMeta;
 use crate::error::BoxError;
+use crate::meta::Parts;
 use crate::netstring;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectMeta};
@@ -13,44 +14,72 @@ pub(super) fn describe(
     meta: &ObjectMeta,
     attributes: &Attributes,
 ) -> Result<LayerMeta, BoxError> {
+    let attributes = write_attributes(attributes);
+    let parts = Parts {
+        last_modified: attributes.is_some().then(|| meta.last_modified.into()),
+        attributes: attributes.as_deref().filter(|text| !text.is_empty()),
+        ..parts(location, meta)
+    };
+    Ok(LayerMeta::from_parts(parts)?)
+}
+
+/// What a list says of the object at `location`: never full, because it says nothing of attributes.
+pub(super) fn describe_in_part(location: &Path, meta: &ObjectMeta) -> Result<LayerMeta, BoxError> {
+    Ok(LayerMeta::from_parts(parts(location, meta))?)
+}
+
+/// All but the time, which would say that there is no more to know.
+fn parts<'a>(location: &'a Path, meta: &'a ObjectMeta) -> Parts<'a> {
     let ObjectMeta {
         location: _,
-        last_modified,
+        last_modified: _,
         size,
         e_tag,
         version,
     } = meta;
-    let mut layer = LayerMeta::new(location.as_ref(), *size)?;
-    if let Some(e_tag) = e_tag {
-        layer = layer.with_e_tag(e_tag.as_str());
+    Parts {
+        path: location.as_ref(),
+        length: *size,
+        e_tag: e_tag.as_deref(),
+        version: version.as_deref(),
+        last_modified: None,
+        attributes: None,
     }
-    if let Some(version) = version {
-        layer = layer.with_version(version.as_str());
-    }
-    let Some(attributes) = write_attributes(attributes) else {
-        return Ok(layer);
+}
+
+/// Whether the two cannot be of the same object. What one of them does not say is no contradiction,
+/// unless both are full.
+pub(super) fn contradict(known: &LayerMeta, meta: &LayerMeta) -> bool {
+    let differ = |one: Option<&str>, other: Option<&str>| {
+        one.zip(other).is_some_and(|(one, other)| one != other)
     };
-    if !attributes.is_empty() {
-        layer = layer.with_attributes(attributes);
+    match known.is_full() && meta.is_full() {
+        true => known != meta,
+        false => {
+            known.path() != meta.path()
+                || known.length() != meta.length()
+                || differ(known.e_tag(), meta.e_tag())
+                || differ(known.version(), meta.version())
+        }
     }
-    Ok(layer.with_last_modified((*last_modified).into()))
 }
 
 /// The store's own words for the object at `location`, if `meta` is of it and full.
 pub(super) fn recite(location: &Path, meta: &LayerMeta) -> Option<(ObjectMeta, Attributes)> {
-    if meta.path() != location.as_ref() {
+    let parts = meta.parts();
+    if parts.path != location.as_ref() {
         return None;
     }
-    let attributes = match meta.attributes() {
+    let attributes = match parts.attributes {
         Some(text) => read_attributes(text)?,
         None => Attributes::new(),
     };
     let object = ObjectMeta {
         location: location.clone(),
-        last_modified: meta.last_modified()?.into(),
-        size: meta.length(),
-        e_tag: meta.e_tag().map(str::to_owned),
-        version: meta.version().map(str::to_owned),
+        last_modified: parts.last_modified?.into(),
+        size: parts.length,
+        e_tag: parts.e_tag.map(str::to_owned),
+        version: parts.version.map(str::to_owned),
     };
     Some((object, attributes))
 }

@@ -9,17 +9,22 @@ mod multipart;
 mod read;
 #[cfg(feature = "signer")]
 mod signer;
+mod warm;
 mod write;
 
 pub use backend::StoreBackend;
 pub use builder::CachedStoreBuilder;
+#[cfg(feature = "redis")]
+pub(crate) use warm::has_text_of;
+pub use warm::{Warm, WarmError, WarmProgress};
 
 use crate::layout::{Layout, Meaning};
 use crate::link::Key;
 use crate::read_through::ReadThrough;
-use crate::{Limits, Registry, TieredCache};
+use crate::{AuditorConfig, Forgotten, Limits, Registry, TieredCache};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -55,6 +60,24 @@ use std::sync::Arc;
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
 /// ```
 ///
+/// For operators:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use layercache::CachedStore;
+/// use object_store::memory::InMemory;
+///
+/// let store = CachedStore::builder(InMemory::new()).build();
+/// store.warm(None).await?; // before the first requests, from lists
+/// store.purge().await?; // after a garbage collection behind its back
+/// store.flush_memory(); // this node's memory alone
+/// store.leave().await; // before it stops: the other nodes need not wait for it
+/// println!("{}", store.get_ref()); // the wrapped store
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # What is cached
 /// | call | answered by |
 /// |---|---|
@@ -68,6 +91,31 @@ use std::sync::Arc;
 /// empty stream and the range `0..size`, as the HTTP stores answer a `head`. Each result says in
 /// its `extensions` who gave it ([`CacheStatus`](crate::CacheStatus)), and each request may say how
 /// it wants the cache used ([`CachePolicy`](crate::CachePolicy)).
+///
+/// # Cost
+/// Redis round trips (`2 + 1`: two before the answer, and one after it) and calls of the wrapped store,
+/// by who knows the object. [`Registry`] has the terms.
+///
+/// | a read | memory | Redis alone | nobody | [`Refresh`](crate::CachePolicy) |
+/// |---|---|---|---|---|
+/// | `head` of a blob | 0, 0 calls | 1, 0 calls | 2 + 1, 1 call | 1 + 1, 1 call |
+/// | `head` of a link, or its content | 0, 0 calls | 1 + 1, 1 call | 1 + 1, 1 call | 1 + 1, 1 call |
+/// | content of a blob, or a range of it | 0, 1 call | 1, 1 call | 1 + 1, 1 call | 0, 1 call |
+/// | `get_ranges`, conditions, versions, lists, other paths | 0, 1 call | 0, 1 call | 0, 1 call | 0, 1 call |
+///
+/// A content that is not there costs 2 + 1 round trips if no tier held anything of it, and else 3.
+/// An answer from memory allocates 6 times for the `head` of a blob (the future, the location, the
+/// entity tag, and three times for the extensions), 7 times for that of a link, and 10 times for a
+/// link's content; versions and attributes come on top.
+///
+/// | a change of a blob or a link | Redis round trips | calls |
+/// |---|---|---|
+/// | `put`, `copy`, `rename`, `delete` | 3: two before the call, one after it | 1 |
+/// | `delete_stream` of what stands ready, 1,000 at most | 3 for all of them | 1, and 1 at the same time for other paths |
+/// | a multipart upload | 3, around its completion | its own |
+/// | anything of another path | 0 | its own |
+///
+/// A change waits for the other nodes beside its call; see [`Repository::link`](crate::Repository::link).
 ///
 /// # What is never cached
 /// Absence, errors, content, and anything that may be changing.
@@ -110,24 +158,32 @@ impl<S: ObjectStore> CachedStore<S> {
         CachedStoreBuilder::new(inner)
     }
 
-    fn with(inner: S, layout: Arc<dyn Layout>, cache: TieredCache, limits: Limits) -> Self {
+    fn with(
+        inner: S,
+        layout: Arc<dyn Layout>,
+        cache: TieredCache,
+        (limits, auditor): (Limits, Option<AuditorConfig>),
+    ) -> Self {
         let backend = StoreBackend::new(Arc::new(inner), layout);
         Self {
-            core: ReadThrough::new(backend, cache, limits),
+            core: ReadThrough::new(backend, cache, limits, auditor),
         }
     }
 
-    /// The wrapped store. What is changed through it the cache does not learn of.
+    /// The wrapped store. What is changed through it the cache does not learn of. No I/O.
     pub fn get_ref(&self) -> &S {
         self.inner()
     }
 
-    /// The typed face of the same store and the same cache.
+    /// The typed face of the same store and the same cache: a reference count, and no I/O.
     pub fn registry(&self) -> Registry<StoreBackend<S>> {
         Registry::over(self.core.clone())
     }
 
     /// Forgets all that is in memory. What is in Redis stays.
+    ///
+    /// # Cost
+    /// As [`TieredCache::flush_memory`].
     pub fn flush_memory(&self) {
         self.core.cache().flush_memory();
     }
@@ -135,13 +191,52 @@ impl<S: ObjectStore> CachedStore<S> {
     /// Forgets everything, here, in Redis and on all nodes that share it; see
     /// [`TieredCache::purge`].
     ///
+    /// # Cost
+    /// As [`TieredCache::purge`].
+    ///
     /// # Errors
     /// If Redis could not be told.
     pub async fn purge(&self) -> std::result::Result<(), crate::Error> {
         self.core.cache().purge().await
     }
 
+    /// Forgets the memberships of some repositories, here, in Redis and on all nodes that share it; see
+    /// [`TieredCache::purge_repositories`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), layercache::Error> {
+    /// use layercache::CachedStore;
+    /// use object_store::memory::InMemory;
+    ///
+    /// let store = CachedStore::new(InMemory::new());
+    /// store.purge_repositories(|name| name == "library/alpine").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cost
+    /// As [`TieredCache::purge_repositories`].
+    ///
+    /// # Errors
+    /// If Redis could not be told.
+    pub async fn purge_repositories(
+        &self,
+        which: impl Fn(&str) -> bool + Sync + Send,
+    ) -> std::result::Result<Forgotten, crate::Error> {
+        self.core.cache().purge_repositories(which).await
+    }
+
+    /// Fills the tiers from a list of what the store has below `prefix`, or of all of it: before the
+    /// first requests of a node, or after a [`purge`](Self::purge). See [`Warm`].
+    pub fn warm(&self, prefix: Option<&Path>) -> Warm<S> {
+        Warm::new(self.clone(), prefix.cloned())
+    }
+
     /// Leaves the other nodes that share Redis, before this one stops; see [`TieredCache::leave`].
+    ///
+    /// # Cost
+    /// As [`TieredCache::leave`].
     pub async fn leave(&self) {
         self.core.cache().leave().await;
     }
@@ -210,7 +305,11 @@ impl<S: ObjectStore> ObjectStore for CachedStore<S> {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.get(location, options).await
+        let mut asked = self.asked(location, &options);
+        match self.hit(location, &mut asked) {
+            Some(result) => Ok(result),
+            None => self.get(location, options, asked).boxed().await,
+        }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

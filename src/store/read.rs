@@ -1,7 +1,7 @@
 //! Reads: what the cache may answer, and what it learns from the rest.
 
 use super::error::{not_found, to_store};
-use super::meta::{describe, recite};
+use super::meta::{contradict, describe, recite};
 use super::{CachedStore, StoreBackend};
 use crate::cache::shared::{Facts, Member, Question};
 use crate::layout::Meaning;
@@ -12,6 +12,14 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{GetOptions, GetResult, GetResultPayload, ObjectStore, Result};
+
+/// What is asked, and of what.
+#[derive(Debug)]
+pub(super) struct Asked {
+    request: Request,
+    /// `None` where the path means nothing to the layout.
+    meaning: Option<Meaning>,
+}
 
 /// What a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +67,47 @@ impl Request {
 }
 
 impl<S: ObjectStore> CachedStore<S> {
-    pub(super) async fn get(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let Some(meaning) = self.meaning(location) else {
+    pub(super) fn asked(&self, location: &Path, options: &GetOptions) -> Asked {
+        Asked {
+            request: Request::of(options),
+            meaning: self.meaning(location),
+        }
+    }
+
+    /// A `head` that memory answers: no future, and nothing that is moved about for one. Where memory
+    /// knows a part of the answer only the store knows the rest.
+    pub(super) fn hit(&self, location: &Path, asked: &mut Asked) -> Option<GetResult> {
+        let Asked {
+            request: request @ Request::Head(Freshness::Cached),
+            meaning: Some(meaning),
+        } = asked
+        else {
+            return None;
+        };
+        let known = match meaning {
+            Meaning::Blob(digest) => self.core.recall_meta(digest),
+            Meaning::RepositoryBlob(link) => self.core.recall_stat((&*link).into()),
+            Meaning::Link(link) => self.core.recall_object((&*link).into()),
+        }?;
+        let result = answer(location, &known, Bytes::new(), CacheStatus::Memory);
+        if result.is_none() {
+            *request = Request::Head(Freshness::Verified);
+        }
+        result
+    }
+
+    /// What memory has not answered.
+    pub(super) async fn get(
+        &self,
+        location: &Path,
+        options: GetOptions,
+        asked: Asked,
+    ) -> Result<GetResult> {
+        let Asked { request, meaning } = asked;
+        let Some(meaning) = meaning else {
             return self.bypass(location, options).await;
         };
-        match (Request::of(&options), meaning) {
+        match (request, meaning) {
             (Request::Other, _) | (Request::Part, Meaning::Link(_)) => {
                 self.bypass(location, options).await
             }
@@ -95,9 +139,9 @@ impl<S: ObjectStore> CachedStore<S> {
         // What the tiers know may not be all that a head has to say: then the store is asked once.
         for freshness in [freshness, Freshness::Verified] {
             let Answer { value, status } = match &meaning {
-                Meaning::Blob(digest) => self.core.meta(digest, freshness).await,
-                Meaning::RepositoryBlob(link) => self.core.stat(link, freshness).await,
-                Meaning::Link(link) => match self.core.link_object(link, freshness).await {
+                Meaning::Blob(digest) => self.core.load_meta(digest, freshness).await,
+                Meaning::RepositoryBlob(link) => self.core.load_stat(link.into(), freshness).await,
+                Meaning::Link(link) => match self.core.load_object(link.into()).await {
                     // There is an object, but it is no link: only the store can describe it.
                     Ok(Answer {
                         value: LinkState::Broken,
@@ -123,20 +167,15 @@ impl<S: ObjectStore> CachedStore<S> {
         link: Link,
         freshness: Freshness,
     ) -> Result<GetResult> {
-        let question = Question::Link(link);
         if freshness == Freshness::Cached
-            && let Some(object) = self
-                .core
-                .cache()
-                .recall(&question)
-                .member
-                .and_then(|m| m.object)
+            && let Some(object) = self.core.recall_object((&link).into())
         {
-            let content = Bytes::from(question.digest().to_string());
+            let content = Bytes::from(link.digest.to_string());
             if let Some(result) = answer(location, &object, content, CacheStatus::Memory) {
                 return Ok(result);
             }
         }
+        let question = Question::Link(link);
         let permit = self.core.permit(&question).await;
         let result = self.inner().get_opts(location, options).await;
         let mut result = self.heal_if_gone(location, result).await?;
@@ -193,20 +232,23 @@ impl<S: ObjectStore> CachedStore<S> {
         meaning: Meaning,
     ) -> Result<GetResult> {
         let question = question(meaning);
-        let known = self.core.cache().recall_again(&question).meta;
+        let known = self.core.known(&question);
         let permit = match &known {
-            Some(_) => None,
+            Some(known) if known.is_full() => None,
+            // A list does not tell all: what comes with the content takes its place.
+            Some(_) => Some(self.core.permit_anew(&question).await),
             None => Some(self.core.permit(&question).await),
         };
         let result = self.inner().get_opts(location, options).await;
         let mut result = self.heal_if_gone(location, result).await?;
         result.extensions.insert(CacheStatus::Bypass);
         match (describe(location, &result.meta, &result.attributes), permit) {
-            (Ok(meta), Some(permit)) => permit.fill(facts(&question, meta)),
             // Somebody has changed it behind the cache's back.
-            (Ok(meta), None) if known.is_some_and(|known| known != meta) => {
+            (Ok(meta), permit) if known.is_some_and(|known| contradict(&known, &meta)) => {
+                drop(permit);
                 self.core.heal(question.keys()).await;
             }
+            (Ok(meta), Some(permit)) => permit.fill(facts(&question, meta)),
             _ => {}
         }
         Ok(result)
@@ -224,7 +266,7 @@ impl<S: ObjectStore> CachedStore<S> {
 }
 
 /// What an object says something of.
-fn question(meaning: Meaning) -> Question {
+pub(super) fn question(meaning: Meaning) -> Question {
     match meaning {
         Meaning::Blob(digest) => Question::Meta(digest),
         Meaning::Link(link) => Question::Link(link),
@@ -233,7 +275,7 @@ fn question(meaning: Meaning) -> Question {
 }
 
 /// What comes with a blob's content.
-fn facts(question: &Question, meta: LayerMeta) -> Facts {
+pub(super) fn facts(question: &Question, meta: LayerMeta) -> Facts {
     let object = Some(meta.clone());
     let member = question
         .link()
@@ -271,7 +313,7 @@ fn once(content: Bytes) -> BoxStream<'static, Result<Bytes>> {
 }
 
 impl Question {
-    fn digest(&self) -> &Digest {
+    pub(super) const fn digest(&self) -> &Digest {
         match self {
             Self::Stat(link) | Self::Link(link) => &link.digest,
             Self::Meta(digest) => digest,

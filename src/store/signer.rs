@@ -16,6 +16,10 @@ use tokio::sync::oneshot;
 /// so what the cache holds of that object is taken away, and nothing of it is cached until then. An
 /// upload that begins before the expiry and ends after it is not waited for. One key in 65,536
 /// shares this, so many long-lived addresses make the cache less useful.
+///
+/// # Cost
+/// 1 call of the store. For what may be changed by it, 2 Redis round trips before, and 1 when the last
+/// address has expired; the other nodes are not waited for.
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 #[cfg_attr(docsrs, doc(cfg(feature = "signer")))]

@@ -71,14 +71,17 @@ impl<S: ObjectStore> CachedStore<S> {
         to: &Path,
         options: RenameOptions,
     ) -> Result<()> {
-        let meanings = [self.meaning(from), self.meaning(to)];
-        let keys: Vec<_> = meanings.into_iter().flatten().flat_map(keys).collect();
-        if keys.is_empty() {
+        let meant = |path| self.meaning(path).map(keys).unwrap_or_default();
+        let gone = if from == to { Vec::new() } else { meant(from) };
+        let all = [meant(from), meant(to)].concat();
+        if all.is_empty() {
             return self.inner().rename_opts(from, to, options).await;
         }
         let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
         let call = async move { store.rename_opts(&from, &to, options).await };
-        self.change(keys, call).await
+        self.change(all, call).await?;
+        self.core.audit_deleted(gone);
+        Ok(())
     }
 
     /// Brackets a call to the store.

@@ -1,0 +1,119 @@
+//! What a listed object proves.
+
+use super::super::meta::describe_in_part;
+use super::super::read::facts;
+use super::listing::Listed;
+use crate::Digest;
+use crate::cache::shared::{Facts, Member, Question, is_plausible};
+use md5::{Digest as _, Md5};
+use object_store::ObjectMeta;
+
+/// What a listed object proves.
+#[derive(Debug)]
+pub(super) enum Proof {
+    /// These facts.
+    Facts(Facts),
+    /// Nothing: its content has to be read.
+    Unread,
+    /// That it is not what its path says.
+    Broken,
+}
+
+impl Proof {
+    pub(super) fn of(listed: &Listed) -> Self {
+        let Listed { object, question } = listed;
+        match question {
+            // A link is a membership only if it holds its own digest.
+            Question::Link(link) => match () {
+                () if object.size != link.digest.text_len() as u64 => Self::Broken,
+                () if has_text_of(object, &link.digest) => Self::Facts(Facts {
+                    member: Some((link.clone(), Member::default())),
+                    meta: None,
+                }),
+                () => Self::Unread,
+            },
+            Question::Stat(_) | Question::Meta(_) => {
+                match describe_in_part(&object.location, object) {
+                    Ok(meta) if is_plausible(question.digest(), &meta) => {
+                        Self::Facts(facts(question, meta))
+                    }
+                    _ => Self::Broken,
+                }
+            }
+        }
+    }
+}
+
+/// Whether the entity tag is the MD5 of the digest's text. A store that makes its tags in another way
+/// makes none that looks so, and nobody can make another content for it.
+pub(crate) fn has_text_of(object: &ObjectMeta, digest: &Digest) -> bool {
+    let Some(tag) = &object.e_tag else {
+        return false;
+    };
+    let tag = tag.trim_matches('"').as_bytes();
+    if tag.len() != 32 {
+        return false;
+    }
+    let hash = Md5::digest(digest.to_string());
+    let hex = |digit: u8| char::from_digit(u32::from(digit), 16);
+    let digits = hash
+        .iter()
+        .flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]);
+    let tag = tag.iter().map(|byte| char::from(byte.to_ascii_lowercase()));
+    digits.eq(tag.map(Some))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Link;
+    use object_store::path::Path;
+    use std::time::UNIX_EPOCH;
+
+    fn listed(size: u64, e_tag: Option<&str>) -> Listed {
+        let digest = Digest::Sha256([0xab; 32]);
+        Listed {
+            object: ObjectMeta {
+                location: Path::from("a/link"),
+                last_modified: UNIX_EPOCH.into(),
+                size,
+                e_tag: e_tag.map(str::to_owned),
+                version: None,
+            },
+            question: Question::Link(Link::layer("a".parse().unwrap(), digest)),
+        }
+    }
+
+    /// As `printf sha256:abab… | md5sum` says it.
+    const TAG: &str = "36f6769913c757cd5f39ec96e06ef47d";
+
+    #[test]
+    fn a_tag_proves_a_link_only_if_it_is_the_md5_of_its_digest() {
+        let quoted = format!("\"{TAG}\"");
+        for tag in [TAG, &quoted, &quoted.to_uppercase()] {
+            assert!(
+                matches!(Proof::of(&listed(71, Some(tag))), Proof::Facts(_)),
+                "{tag}"
+            );
+            assert!(matches!(Proof::of(&listed(70, Some(tag))), Proof::Broken));
+        }
+        let other = quoted.replace(&TAG[..1], if TAG.starts_with('0') { "1" } else { "0" });
+        for tag in [
+            None,
+            Some("\"1\""),
+            Some(&other[..]),
+            Some(&quoted[..20]),
+            Some(""),
+        ] {
+            assert!(
+                matches!(Proof::of(&listed(71, tag)), Proof::Unread),
+                "{tag:?}"
+            );
+        }
+        let of_parts = format!("\"{TAG}-1\"");
+        assert!(matches!(
+            Proof::of(&listed(71, Some(&of_parts))),
+            Proof::Unread
+        ));
+    }
+}

@@ -1,0 +1,241 @@
+//! Warming Redis and memory.
+
+use super::super::{CachedStore, StoreBackend};
+use super::listing::{Listed, Listing, Page, list};
+use super::progress::{Counts, Tally, WarmError, WarmProgress};
+use super::proof::Proof;
+use crate::Error;
+use crate::cache::memory::Rights;
+use crate::cache::shared::{Facts, Question};
+use crate::coherence::lease::Grant;
+use crate::read_through::Claims;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How many objects are read at a time.
+pub(super) const AT_A_TIME: usize = 16;
+
+/// How many pages are under way: while one waits for Redis, the store is asked for another.
+const PAGES: usize = 3;
+
+/// How long to wait before Redis is asked again for a page that it could not be asked for.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_millis(1000),
+    Duration::from_millis(2000),
+];
+
+/// One list gives the names, page by page; under leases for what is missing of a page a second one
+/// gives what is filled.
+pub(super) async fn run<S: ObjectStore>(
+    store: &CachedStore<S>,
+    prefix: Option<Path>,
+    mut tally: Tally,
+) -> Result<WarmProgress, WarmError> {
+    let listing = Listing::new(store, prefix.as_ref(), tally.position());
+    let mut done = under_way(store.clone(), prefix, listing);
+    loop {
+        match done.try_next().await {
+            Ok(Some((page, counts))) => tally.add(&page, counts),
+            Ok(None) => return Ok(tally.done()),
+            Err(error) => return Err(tally.stopped(error)),
+        }
+    }
+}
+
+/// Fills a few pages at a time, and gives them in their order.
+fn under_way<S: ObjectStore>(
+    store: CachedStore<S>,
+    prefix: Option<Path>,
+    listing: Listing<S>,
+) -> BoxStream<'static, Result<(Page, Counts), Error>> {
+    let pages = futures::stream::try_unfold(listing, |mut listing| async move {
+        let page = listing.next().await?;
+        Ok::<_, Error>(page.map(|page| (page, listing)))
+    });
+    let done = pages.map_ok(move |page| {
+        let (store, prefix) = (store.clone(), prefix.clone());
+        async move {
+            let counts = insist(&store, prefix.as_ref(), &page).await?;
+            Ok((page, counts))
+        }
+    });
+    done.try_buffered(PAGES).boxed()
+}
+
+/// Fills a page; again, if Redis could not be asked.
+async fn insist<S: ObjectStore>(
+    store: &CachedStore<S>,
+    prefix: Option<&Path>,
+    page: &Page,
+) -> Result<Counts, Error> {
+    for pause in PAUSES {
+        match fill(store, prefix, page).await {
+            Err(Error::Cache { .. }) => sleep(pause).await,
+            other => return other,
+        }
+    }
+    fill(store, prefix, page).await
+}
+
+async fn fill<S: ObjectStore>(
+    store: &CachedStore<S>,
+    prefix: Option<&Path>,
+    page: &Page,
+) -> Result<Counts, Error> {
+    let (core, mut counts) = (&store.core, Counts::default());
+    let open = page.listed.iter();
+    let mut open: Vec<_> = open
+        .filter(|listed| !core.knows(&listed.question))
+        .collect();
+    counts.known += (page.listed.len() - open.len()) as u64;
+    // The rights come before anything is read, and the leases before the store is.
+    let rights = open
+        .iter()
+        .map(|listed| core.cache().rights(&listed.question));
+    let rights: Vec<_> = rights.collect();
+    let mut claims = core
+        .claim(open.iter().map(|listed| &listed.question))
+        .await?;
+    let mut open: Vec<_> = open.drain(..).zip(rights).collect();
+    counts.known += recall(store, &claims, &mut open).await?;
+    let is_granted = |question: &Question| {
+        let keys = question.keys();
+        keys.iter().any(|key| claims.has(key, Grant::Granted))
+    };
+    let before = open.len();
+    open.retain(|(listed, _)| is_granted(&listed.question));
+    counts.refused += (before - open.len()) as u64;
+    if open.is_empty() {
+        return Ok(counts);
+    }
+    let (facts, rights) = match page.is_in_order {
+        true => prove(store, prefix, page, &open, &mut counts).await?,
+        false => ask(store, open, &mut counts).await?,
+    };
+    let facts: Vec<_> = facts
+        .into_iter()
+        .map(|facts| claims.granted(facts))
+        .collect();
+    for is_filled in claims.fill(facts, &rights).await? {
+        match is_filled {
+            true => counts.filled += 1,
+            false => counts.refused += 1,
+        }
+    }
+    Ok(counts)
+}
+
+type Open<'a> = Vec<(&'a Listed, Rights)>;
+type Proven = (Vec<Facts>, Vec<Rights>);
+
+/// Fills memory with what Redis has already, and takes it off what is open.
+async fn recall<S: ObjectStore>(
+    store: &CachedStore<S>,
+    claims: &Claims<StoreBackend<S>>,
+    open: &mut Open<'_>,
+) -> Result<u64, Error> {
+    let is_hit = |(listed, _): &&(&Listed, Rights)| {
+        let keys = listed.question.keys();
+        keys.iter().any(|key| claims.has(key, Grant::Hit))
+    };
+    let hits: Vec<_> = open.iter().filter(is_hit).collect();
+    let questions = hits.iter().map(|(listed, _)| listed.question.clone());
+    let questions: Vec<_> = questions.collect();
+    let rights: Vec<_> = hits.iter().map(|(_, rights)| *rights).collect();
+    let cache = store.core.cache();
+    let found = cache.try_look_up(&questions, &rights, 1).await?;
+    let known = hits.iter().zip(found).filter_map(|((listed, _), found)| {
+        let is_answer = store.core.is_answer(&listed.question, &found);
+        is_answer.then_some(&listed.object.location)
+    });
+    let known: HashSet<_> = known.collect();
+    open.retain(|(listed, _)| !known.contains(&listed.object.location));
+    Ok(known.len() as u64)
+}
+
+/// What a second list of the page proves of these, which are in the order of their names.
+async fn prove<S: ObjectStore>(
+    store: &CachedStore<S>,
+    prefix: Option<&Path>,
+    page: &Page,
+    open: &[(&Listed, Rights)],
+    counts: &mut Counts,
+) -> Result<Proven, Error> {
+    let mut proven = (
+        Vec::with_capacity(open.len()),
+        Vec::with_capacity(open.len()),
+    );
+    let mut unread = Vec::new();
+    let mut objects = list(store.inner(), prefix, page.after.as_ref());
+    let mut open = open.iter().peekable();
+    while open.peek().is_some()
+        && let Some(object) = objects.next().await
+    {
+        let object = object.map_err(|error| Error::backend(error.into()))?;
+        // Gone since the first list.
+        while open
+            .next_if(|(named, _)| named.object.location < object.location)
+            .is_some()
+        {
+            counts.refused += 1;
+        }
+        let is_named = |(named, _): &&(&Listed, Rights)| named.object.location == object.location;
+        let Some((named, rights)) = open.next_if(is_named) else {
+            continue;
+        };
+        match Proof::of(&again(named, object)) {
+            Proof::Facts(facts) => {
+                proven.0.push(facts);
+                proven.1.push(*rights);
+            }
+            Proof::Unread => unread.push((*named, *rights)),
+            Proof::Broken => counts.skipped += 1,
+        }
+    }
+    counts.refused += open.count() as u64;
+    let (facts, rights) = ask(store, unread, counts).await?;
+    proven.0.extend(facts);
+    proven.1.extend(rights);
+    Ok(proven)
+}
+
+/// The same object, as it was listed later.
+fn again(named: &Listed, object: ObjectMeta) -> Listed {
+    Listed {
+        object,
+        question: named.question.clone(),
+    }
+}
+
+/// What the store says of these, one by one.
+async fn ask<S: ObjectStore>(
+    store: &CachedStore<S>,
+    open: Open<'_>,
+    counts: &mut Counts,
+) -> Result<Proven, Error> {
+    let reads = open.into_iter().map(|(listed, rights)| {
+        let (core, question) = (store.core.clone(), listed.question.clone());
+        let read = async move { Ok::<_, Error>((core.ask_alone(&question).await?, rights)) };
+        read.boxed()
+    });
+    let reads: Vec<_> = reads.collect();
+    let mut reads = futures::stream::iter(reads).buffer_unordered(AT_A_TIME);
+    let mut proven = (Vec::new(), Vec::new());
+    while let Some((facts, rights)) = reads.try_next().await? {
+        match facts {
+            Some(facts) => {
+                proven.0.push(facts);
+                proven.1.push(rights);
+            }
+            None => counts.skipped += 1,
+        }
+    }
+    Ok(proven)
+}

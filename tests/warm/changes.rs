@@ -1,0 +1,74 @@
+//! Beside changes, on nodes that share a Redis.
+
+use super::redis::{Shared, lists, warm_slowly};
+use super::support::nodes::{digest, eventually, name};
+use super::{blob, is_member, length, link};
+use object_store::ObjectStoreExt;
+
+/// Deletes a blob and a link while the list of this number has read what it will show. On the node
+/// that warms, and on another one.
+async fn nothing_old_is_left(held: usize) {
+    for by in 0..2 {
+        let world = Shared::with(20, 20).await;
+        let [warming, other] = &world.nodes;
+        let warm = warm_slowly(warming, held).await;
+        let deleter = if by == 0 { warming } else { other };
+        deleter.delete(&blob(&digest(3))).await.unwrap();
+        deleter.delete(&link(&name(), &digest(4))).await.unwrap();
+        warming.get_ref().hold_lists(None);
+        let warmed = warm.await.unwrap().unwrap();
+        assert_eq!((warmed.seen, warmed.filled), (40, 38), "{warmed:?}");
+        for node in &world.nodes {
+            assert_eq!(length(node, 3).await, None, "list {held}, deleted by {by}");
+            assert!(!is_member(node, 4).await, "list {held}, deleted by {by}");
+        }
+        let hash = format!("blobs::{}", digest(3));
+        assert_eq!(world.redis.cli(&["EXISTS", &hash]).trim(), "0");
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_between_the_lists_is_not_filled() {
+    nothing_old_is_left(0).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_after_the_second_list_has_read_it_is_not_filled() {
+    nothing_old_is_left(1).await;
+}
+
+#[tokio::test]
+async fn what_is_gone_without_the_cache_between_the_lists_is_not_filled() {
+    let world = Shared::with(20, 0).await;
+    let [warming, _] = &world.nodes;
+    let warm = warm_slowly(warming, 0).await;
+    let bare = warming.get_ref().inner();
+    bare.delete(&blob(&digest(3))).await.unwrap();
+    warming.get_ref().hold_lists(None);
+    let warmed = warm.await.unwrap().unwrap();
+    assert_eq!((warmed.filled, warmed.refused), (19, 1), "{warmed:?}");
+    let hash = format!("blobs::{}", digest(3));
+    assert_eq!(world.redis.cli(&["EXISTS", &hash]).trim(), "0");
+}
+
+#[tokio::test]
+async fn what_somebody_else_is_about_to_fill_is_his() {
+    let world = Shared::with(3, 0).await;
+    let [warming, _] = &world.nodes;
+    let lease = format!("lease::{{blobs::{}}}", digest(1));
+    world.redis.cli(&["SET", &lease, "1", "PX", "10000"]);
+    let warmed = warming.warm(None).await.unwrap();
+    assert_eq!((warmed.filled, warmed.refused), (2, 1));
+}
+
+#[tokio::test]
+async fn who_goes_away_gives_his_leases_back() {
+    let world = Shared::with(200, 10).await;
+    let [warming, other] = &world.nodes;
+    let warm = warm_slowly(warming, 1).await;
+    let leases = || lists(&world.redis, "lease::*");
+    assert_eq!(leases(), 210);
+    warm.abort();
+    eventually("no lease is left", || leases() == 0).await;
+    assert_eq!(length(other, 7).await, Some(7));
+}

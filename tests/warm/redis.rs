@@ -1,0 +1,185 @@
+//! With Redis, and on S3.
+
+use super::support::cluster::RedisCluster;
+use super::support::meter::Meter;
+use super::support::minio::Minio;
+use super::support::nodes::{SETTLED, config, config_at, digest, eventually, name};
+use super::support::recording::Recording;
+use super::support::redis::Redis;
+use super::{blob, knows_blobs, knows_members, link, put_blobs, put_links};
+use layercache::{
+    CacheStatus, CachedStore, Error, Freshness, RedisConfig, WarmError, WarmProgress,
+};
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+pub(super) type Node = CachedStore<Recording<InMemory>>;
+
+/// Two nodes that trust their memory, on one store.
+pub(super) struct Shared {
+    pub(super) nodes: [Node; 2],
+    pub(super) redis: Redis,
+}
+
+impl Shared {
+    pub(super) async fn with(blobs: u32, links: u32) -> Self {
+        let redis = Redis::start().await;
+        let bare = Recording::new(InMemory::new());
+        put_blobs(&bare, blobs).await;
+        put_links(&bare, &name(), links).await;
+        // A lease that is not given back stays.
+        let config = config(&redis).with_lease(Duration::from_secs(60));
+        let nodes = [
+            node(bare.apart(), config.clone()),
+            node(bare.apart(), config),
+        ];
+        tokio::time::sleep(SETTLED).await;
+        Self { nodes, redis }
+    }
+}
+
+fn node<S: ObjectStore>(bare: Recording<S>, config: RedisConfig) -> CachedStore<Recording<S>> {
+    CachedStore::builder(bare).redis(config).unwrap().build()
+}
+
+/// How many keys of this pattern there are.
+pub(super) fn lists(redis: &Redis, pattern: &str) -> usize {
+    redis
+        .cli(&["KEYS", pattern])
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .count()
+}
+
+/// Warms a node, up to where the list of this number has read.
+pub(super) async fn warm_slowly(
+    node: &Node,
+    held: usize,
+) -> JoinHandle<Result<WarmProgress, WarmError>> {
+    node.get_ref().hold_lists(Some(held));
+    let warm = tokio::spawn(node.warm(None).into_future());
+    eventually("a list", || node.get_ref().lists() > held).await;
+    warm
+}
+
+#[tokio::test]
+async fn all_nodes_know_what_one_has_warmed() {
+    let world = Shared::with(2300, 300).await;
+    let [first, second] = &world.nodes;
+    let warmed = first.warm(None).await.unwrap();
+    assert_eq!((warmed.seen, warmed.filled), (2600, 2600));
+    assert_eq!(first.get_ref().lists(), 1 + 3);
+    assert_eq!(first.get_ref().reads(), 300, "the links");
+    assert_eq!(lists(&world.redis, "lease::*"), 0);
+    let hash = format!("blobs::{}", digest(0));
+    let ttl: i64 = world.redis.cli(&["PTTL", &hash]).trim().parse().unwrap();
+    assert!(ttl > 0);
+    knows_blobs(first, 2300, CacheStatus::Memory).await;
+    knows_members(first, 300, CacheStatus::Memory).await;
+    knows_members(second, 300, CacheStatus::Redis).await;
+
+    // The second fills its memory from Redis alone.
+    let warmed = second.warm(None).await.unwrap();
+    assert_eq!((warmed.known, warmed.filled, warmed.refused), (2600, 0, 0));
+    assert_eq!((second.get_ref().lists(), second.get_ref().reads()), (1, 0));
+    knows_blobs(second, 2300, CacheStatus::Memory).await;
+}
+
+#[tokio::test]
+async fn on_s3_links_are_proven_without_being_read() {
+    let (redis, minio) = (Redis::start().await, Minio::shared().await);
+    let bare = Recording::new(minio.new_store().await);
+    put_blobs(&bare, 30).await;
+    put_links(&bare, &name(), 30).await;
+    bare.put(&link(&name(), &digest(40)), digest(41).to_string().into())
+        .await
+        .unwrap();
+    let store = node(bare, config(&redis));
+    tokio::time::sleep(SETTLED).await;
+    let warmed = store.warm(None).await.unwrap();
+    assert_eq!((warmed.filled, warmed.skipped), (60, 1));
+    assert_eq!(store.get_ref().lists(), 2);
+    assert_eq!(store.get_ref().reads(), 1, "the link of another digest");
+    knows_members(&store, 30, CacheStatus::Memory).await;
+    let repository = store.registry().repository(name());
+    let broken = repository.contains(&digest(40), Freshness::Cached).await;
+    assert!(!broken.unwrap().value);
+    // A head is the store's own, with its content type.
+    let head = store.head(&blob(&digest(1))).await.unwrap();
+    assert_eq!(
+        head,
+        store
+            .get_ref()
+            .inner()
+            .head(&blob(&digest(1)))
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn in_a_cluster_all_is_filled_where_it_belongs() {
+    let cluster = RedisCluster::start().await;
+    let bare = Recording::new(InMemory::new());
+    put_blobs(&bare, 300).await;
+    put_links(&bare, &name(), 150).await;
+    let url = cluster.url();
+    let nodes = [
+        node(bare.apart(), config_at(&*url)),
+        node(bare.apart(), config_at(&*url)),
+    ];
+    tokio::time::sleep(SETTLED).await;
+    let warmed = nodes[0].warm(None).await.unwrap();
+    assert_eq!((warmed.seen, warmed.filled), (450, 450));
+    knows_members(&nodes[1], 150, CacheStatus::Redis).await;
+    assert_eq!(nodes[1].get_ref().reads(), 0);
+}
+
+#[tokio::test]
+async fn without_redis_nothing_is_filled_and_it_says_where_it_stopped() {
+    // Three pages are under way at once, so the second and the third may be done by then.
+    let world = Shared::with(5000, 0).await;
+    let [warming, _] = &world.nodes;
+    let redis = Arc::new(std::sync::Mutex::new(world.redis));
+    let killed = Arc::clone(&redis);
+    let warm = warming.warm(None).progress(move |progress| {
+        if progress.seen == 1000 {
+            killed.lock().unwrap().kill();
+        }
+    });
+    let error = warm.await.unwrap_err();
+    assert!(matches!(error.source, Error::Cache { .. }), "{error:?}");
+    let position = error.progress.position.clone().unwrap();
+    assert!(
+        [999, 1999, 2999]
+            .map(|i| blob(&digest(i)))
+            .contains(&position)
+    );
+    let fresh = CachedStore::new(warming.get_ref().apart());
+    let rest = fresh.warm(None).resume_after(&position).await.unwrap();
+    assert_eq!(error.progress.seen + rest.seen, 5000);
+}
+
+#[tokio::test]
+async fn a_page_costs_as_many_round_trips_as_is_said() {
+    let redis = Redis::start().await;
+    let meter = Meter::start(redis.port()).await;
+    let bare = Recording::new(InMemory::new());
+    put_blobs(&bare, 1000).await;
+    let store = node(bare, config_at(meter.url()));
+    // The server learns the scripts, and forgets the facts.
+    store.warm(None).await.unwrap();
+    store.purge().await.unwrap();
+    meter.settled().await;
+    for trips in [10, 7] {
+        store.flush_memory();
+        meter.reset();
+        let warmed = store.warm(None).await.unwrap();
+        assert_eq!(warmed.seen, 1000);
+        meter.settled().await;
+        assert_eq!(meter.begun().len(), trips);
+    }
+}
