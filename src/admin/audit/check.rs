@@ -1,0 +1,318 @@
+//! Looking at what was found on the way: once, and what looks wrong a second time.
+
+use super::finding::{Fate, Finding, Wrong};
+use super::insist;
+use super::judge::{Membership, of_membership, of_meta};
+use super::page::Page;
+use super::progress::AuditReport;
+use super::storage::{Look, Proven, Storage};
+use crate::cache::redis::RedisCache;
+use crate::cache::redis::visit::{Held, Now, Subject, Text};
+use crate::{Error, Link};
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// What is being changed, by a registry that does not say so, is right again after this time: a Go registry
+/// caches a link before it writes it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What two looks are taken with.
+pub(super) struct Checker<S> {
+    redis: Arc<RedisCache>,
+    storage: Arc<Storage<S>>,
+    concurrency: usize,
+    fix: bool,
+    /// Of the set that the last page has ended in.
+    proven: Option<Arc<Proven>>,
+    /// When nobody can answer any more what was taken away.
+    settled: Instant,
+}
+
+/// What looks wrong.
+#[derive(Debug)]
+struct Suspect {
+    subject: Subject,
+    wrong: Wrong,
+}
+
+/// What one look at something has shown.
+#[derive(Debug)]
+enum Seen {
+    Right,
+    Wrong(Wrong),
+    /// The layout keeps nothing of this kind.
+    Unknown,
+}
+
+impl<S: ObjectStore> Checker<S> {
+    pub(super) fn new(
+        redis: Arc<RedisCache>,
+        storage: Storage<S>,
+        concurrency: usize,
+        fix: bool,
+    ) -> Self {
+        Self {
+            redis,
+            storage: Arc::new(storage),
+            concurrency,
+            fix,
+            proven: None,
+            settled: Instant::now(),
+        }
+    }
+
+    /// Looks at all of a page, and takes away what is wrong, if it is to.
+    pub(super) async fn check(
+        &mut self,
+        page: Page,
+        report: &mut AuditReport,
+    ) -> Result<Vec<Finding>, Error> {
+        let began = Instant::now();
+        report.metas += page.empty;
+        report.skipped += page.empty;
+        report.others += page.others.len() as u64;
+        for fact in &page.facts {
+            match fact {
+                Subject::Member(_) => report.memberships += 1,
+                _ => report.metas += 1,
+            }
+        }
+
+        let mut suspects = Vec::new();
+        let nows = insist(|| self.redis.review(&page.others)).await?;
+        for (subject, now) in page.others.into_iter().zip(nows) {
+            match now {
+                Now::Same => suspects.push(Suspect {
+                    wrong: alone(&subject),
+                    subject,
+                }),
+                Now::Changed | Now::Fenced => report.ok += 1,
+            }
+        }
+        let proven = self.list(&page.sizes).await?;
+        let looks = self.look(page.facts, &proven, Look::First).await?;
+        for (subject, seen) in looks {
+            match seen {
+                Seen::Right => report.ok += 1,
+                Seen::Unknown => report.skipped += 1,
+                Seen::Wrong(wrong) => suspects.push(Suspect { subject, wrong }),
+            }
+        }
+
+        if !suspects.is_empty() {
+            sleep_until(began + PAUSE).await;
+            suspects = self.look_again(suspects, report).await?;
+        }
+        let fates = match self.fix && !suspects.is_empty() {
+            true => self.take_away(&suspects).await?,
+            false => vec![Fate::Left; suspects.len()],
+        };
+        let findings = suspects.into_iter().zip(fates);
+        let findings: Vec<_> = findings
+            .map(|(suspect, fate)| self.finding(suspect, fate))
+            .collect();
+        findings.iter().for_each(|finding| report.count(finding));
+        (report.questions, report.lists) = self.storage.asked();
+        Ok(findings)
+    }
+
+    /// Lists the links of those sets that it is cheaper for; keeps the last one's, which the next page may go
+    /// on in.
+    async fn list(&mut self, sizes: &[(Link, u64)]) -> Result<Vec<Arc<Proven>>, Error> {
+        let mut all = Vec::new();
+        for (link, size) in sizes {
+            let known = self.proven.take_if(|proven| proven.is_of(link));
+            let proven = match known {
+                Some(known) => Some(known),
+                None => self.storage.list(link, *size).await?.map(Arc::new),
+            };
+            all.extend(proven.clone());
+            self.proven = proven;
+        }
+        Ok(all)
+    }
+
+    /// Asks the storage about these, so many at a time.
+    async fn look(
+        &self,
+        facts: Vec<Subject>,
+        proven: &[Arc<Proven>],
+        look: Look,
+    ) -> Result<Vec<(Subject, Seen)>, Error> {
+        let looks = facts.into_iter().map(|subject| {
+            let storage = Arc::clone(&self.storage);
+            let proven = match &subject {
+                Subject::Member(link) => proven.iter().find(|proven| proven.is_of(link)),
+                _ => None,
+            };
+            let proven = proven.cloned();
+            async move {
+                let seen = ask(&storage, &subject, proven.as_deref(), look).await?;
+                Ok::<_, Error>((subject, seen))
+            }
+        });
+        let looks: Vec<_> = looks.collect();
+        let looks = futures::stream::iter(looks).buffer_unordered(self.concurrency);
+        looks.try_collect().await
+    }
+
+    /// Those of the suspects that are still there, and that the storage still does not confirm: Redis is asked
+    /// before the storage and after it, so that nothing that is changed in between is found.
+    async fn look_again(
+        &self,
+        suspects: Vec<Suspect>,
+        report: &mut AuditReport,
+    ) -> Result<Vec<Suspect>, Error> {
+        let there = self.still_there(suspects, report).await?;
+        let (facts, mut wrong): (Vec<_>, Vec<_>) = there
+            .into_iter()
+            .partition(|suspect| suspect.subject.fact().is_some());
+        let facts = facts.into_iter().map(|suspect| suspect.subject).collect();
+        for (subject, seen) in self.look(facts, &[], Look::Second).await? {
+            match seen {
+                Seen::Wrong(seen) => wrong.push(Suspect {
+                    subject,
+                    wrong: seen,
+                }),
+                Seen::Right | Seen::Unknown => report.changed += 1,
+            }
+        }
+        self.still_there(wrong, report).await
+    }
+
+    async fn still_there(
+        &self,
+        suspects: Vec<Suspect>,
+        report: &mut AuditReport,
+    ) -> Result<Vec<Suspect>, Error> {
+        let subjects: Vec<_> = suspects
+            .iter()
+            .map(|suspect| suspect.subject.clone())
+            .collect();
+        let nows = insist(|| self.redis.review(&subjects)).await?;
+        let mut there = Vec::with_capacity(suspects.len());
+        for (suspect, now) in suspects.into_iter().zip(nows) {
+            match now {
+                Now::Same => there.push(suspect),
+                Now::Changed => report.changed += 1,
+                Now::Fenced => report.changing += 1,
+            }
+        }
+        Ok(there)
+    }
+
+    /// Takes these away, and sees whether they are gone.
+    async fn take_away(&mut self, suspects: &[Suspect]) -> Result<Vec<Fate>, Error> {
+        let subjects: Vec<_> = suspects
+            .iter()
+            .map(|suspect| suspect.subject.clone())
+            .collect();
+        let redis = &self.redis;
+        let doubt = insist(|| redis.sweep_away(&subjects)).await?;
+        self.settled = Instant::now() + doubt;
+        let nows = insist(|| redis.review(&subjects)).await?;
+        let fate = |now| match now {
+            Now::Same => Fate::Returned,
+            Now::Changed | Now::Fenced => Fate::Removed,
+        };
+        Ok(nows.into_iter().map(fate).collect())
+    }
+
+    /// Returns when nobody can answer any more what was taken away.
+    pub(super) async fn settle(&self) {
+        sleep_until(self.settled).await;
+    }
+
+    fn finding(&self, suspect: Suspect, fate: Fate) -> Finding {
+        let Suspect { subject, wrong } = suspect;
+        let (repository, digest, member) = match &subject {
+            Subject::Member(link) => (
+                Some(link.repository.clone()),
+                Some(link.digest),
+                Some(link.digest.to_string()),
+            ),
+            Subject::Meta(digest, _) => (None, Some(*digest), None),
+            Subject::MediaType(repository, digest) => {
+                (Some(repository.clone()), Some(*digest), None)
+            }
+            Subject::OddMember(_, repository, member) => (
+                Some(repository.clone()),
+                None,
+                Some(Text::of(member).into_owned()),
+            ),
+            Subject::OddType(..) | Subject::Forever(_) | Subject::Junk(_) => (None, None, None),
+        };
+        Finding {
+            key: self.redis.key_of(&subject),
+            member,
+            repository,
+            digest,
+            wrong,
+            fate,
+        }
+    }
+}
+
+/// What is wrong with what Redis alone tells all about.
+fn alone(subject: &Subject) -> Wrong {
+    match subject {
+        Subject::OddMember(..) => Wrong::Broken {
+            why: "the member is no digest",
+        },
+        Subject::OddType(_, "set") => Wrong::Broken {
+            why: "the key is not a set",
+        },
+        Subject::OddType(..) => Wrong::Broken {
+            why: "the key is not a hash",
+        },
+        Subject::MediaType(..) => Wrong::Orphan {
+            what: "a media type without its membership",
+        },
+        Subject::Forever(_) => Wrong::Orphan {
+            what: "a lease or a fence that never lapses",
+        },
+        Subject::Junk(_) | Subject::Member(_) | Subject::Meta(..) => Wrong::Orphan {
+            what: "a name that only looks like one of ours",
+        },
+    }
+}
+
+/// What the storage says of one thing.
+async fn ask<S: ObjectStore>(
+    storage: &Storage<S>,
+    subject: &Subject,
+    proven: Option<&Proven>,
+    look: Look,
+) -> Result<Seen, Error> {
+    let wrong = match subject {
+        Subject::Member(link) => {
+            let stored = storage.membership(link, proven, look).await?;
+            if stored == Membership::Unknown {
+                return Ok(Seen::Unknown);
+            }
+            of_membership(&stored)
+        }
+        Subject::Meta(
+            digest,
+            Held::Meta {
+                meta,
+                path,
+                alias_of,
+            },
+        ) => {
+            let digest = alias_of.as_ref().unwrap_or(digest);
+            let path = path.as_deref().filter(|_| alias_of.is_none());
+            let place = storage.place(digest, path);
+            let stored = storage.blob(digest, &place, path, look).await?;
+            of_meta(meta, path, &place, stored.as_ref())
+        }
+        Subject::Meta(_, _) => Some(Wrong::Broken {
+            why: "the fields make no sense",
+        }),
+        other => Some(alone(other)),
+    };
+    Ok(wrong.map_or(Seen::Right, Seen::Wrong))
+}

@@ -1,0 +1,141 @@
+//! Where an audit can be taken up again.
+
+use crc::{CRC_32_ISCSI, Crc};
+use std::fmt;
+use std::str::FromStr;
+
+/// Up to where an audit has looked at everything: to be kept as a text, and given to
+/// [`Audit::resume_after`](super::Audit::resume_after).
+///
+/// It is good for the same servers, in the same life. Where one was restarted or another has taken its place,
+/// that one's keys are looked at from the first; where a cluster has shared out its slots anew, all are.
+///
+/// ```
+/// use layercache::admin::AuditPosition;
+///
+/// let position: AuditPosition = "0.0.5d8a4bd1.6912".parse()?;
+/// assert_eq!(position.to_string(), "0.0.5d8a4bd1.6912");
+/// # Ok::<_, layercache::admin::AuditPositionError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_copy_implementations, reason = "it may come to hold more")]
+pub struct AuditPosition {
+    /// How the servers share the keys.
+    pub(super) share: u32,
+    /// Which of them.
+    pub(super) shard: u32,
+    /// Which life of it; 0 if any.
+    pub(super) life: u32,
+    /// Where its next page of keys begins, or the one that is half done.
+    pub(super) cursor: u64,
+    /// How much of the sets of that page is done.
+    pub(super) sets: Option<Within>,
+}
+
+/// How much of a page's sets is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Within {
+    /// How many, in the order of their names.
+    pub(super) done: u32,
+    /// Which ones; if one is begun, with that.
+    pub(super) names: u32,
+    /// Where the next page of the one that is begun begins.
+    pub(super) cursor: u64,
+}
+
+/// The text is no position.
+///
+/// ```
+/// use layercache::admin::{AuditPosition, AuditPositionError};
+///
+/// assert_eq!("yesterday".parse::<AuditPosition>(), Err(AuditPositionError));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no position of an audit; it is printed by one that was interrupted")]
+pub struct AuditPositionError;
+
+const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// A short name for a text: 0 is none.
+pub(super) fn sum<'a>(texts: impl IntoIterator<Item = &'a str>) -> u32 {
+    let mut sum = CRC.digest();
+    for text in texts {
+        sum.update(text.as_bytes());
+        sum.update(b"\n");
+    }
+    sum.finalize().max(1)
+}
+
+impl fmt::Display for AuditPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            share,
+            shard,
+            life,
+            cursor,
+            sets,
+        } = self;
+        write!(f, "{share:x}.{shard}.{life:x}.{cursor}")?;
+        match sets {
+            Some(Within {
+                done,
+                names,
+                cursor,
+            }) => write!(f, ".{done}.{names:x}.{cursor}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for AuditPosition {
+    type Err = AuditPositionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let parts: Vec<_> = text.split('.').collect();
+            let hex = |text| u32::from_str_radix(text, 16).ok();
+            let (&[share, shard, life, cursor], within) = parts.split_first_chunk()?;
+            let sets = match within {
+                [] => None,
+                [done, names, cursor] => Some(Within {
+                    done: done.parse().ok()?,
+                    names: hex(names)?,
+                    cursor: cursor.parse().ok()?,
+                }),
+                _ => return None,
+            };
+            Some(Self {
+                share: hex(share)?,
+                shard: shard.parse().ok()?,
+                life: hex(life)?,
+                cursor: cursor.parse().ok()?,
+                sets,
+            })
+        };
+        read().ok_or(AuditPositionError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read(
+            numbers: [u32; 3], cursor: u64, sets in prop::option::of((any::<u32>(), any::<u32>(), any::<u64>())),
+        ) {
+            let [share, shard, life] = numbers;
+            let sets = sets.map(|(done, names, cursor)| Within { done, names, cursor });
+            let position = AuditPosition { share, shard, life, cursor, sets };
+            prop_assert_eq!(position.to_string().parse(), Ok(position));
+        }
+
+        #[test]
+        fn foreign_texts_never_panic(text: String, close in "[0-9a-f.]{0,30}") {
+            let _ = text.parse::<AuditPosition>();
+            let _ = close.parse::<AuditPosition>();
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The way through Redis: pages of keys, and of the members of the sets among them.
+
+use super::insist;
+use super::pace::Pace;
+use super::page::{Choice, PAGE, Page};
+use super::position::{AuditPosition, Within, sum};
+use crate::cache::redis::RedisCache;
+use crate::cache::redis::visit::{Held, KeyPage, MemberPage, Name, Shards, Subject};
+use crate::{Digest, Error, Link, LinkKind, RepositoryName};
+use std::collections::HashSet;
+
+/// A way through Redis.
+pub(super) struct Walk<'a> {
+    redis: &'a RedisCache,
+    choice: &'a Choice,
+    shards: Shards,
+    /// Which server it is at.
+    shard: usize,
+    /// Which life of it.
+    life: u32,
+    /// Where the page began that is under way, and where the next one does.
+    cursor: u64,
+    next: u64,
+    is_last: bool,
+    /// The sets of the page, by name, of which so many are done.
+    sets: Vec<(LinkKind, RepositoryName)>,
+    done: usize,
+    /// Where in the set that is under way.
+    member: u64,
+    /// What to take up again in the first page.
+    resume: Option<Within>,
+    pace: Pace,
+    pub(super) keys_in_all: u64,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) async fn begin(
+        redis: &'a RedisCache,
+        choice: &'a Choice,
+        rate: f64,
+        after: Option<&AuditPosition>,
+    ) -> Result<Self, Error> {
+        let shards = insist(|| redis.shards()).await?;
+        let mut keys_in_all = 0;
+        for shard in &shards.list {
+            keys_in_all += insist(|| redis.key_count(shard)).await?;
+        }
+        let mut walk = Self {
+            redis,
+            choice,
+            shard: 0,
+            life: 0,
+            cursor: 0,
+            next: 0,
+            is_last: false,
+            sets: Vec::new(),
+            done: 0,
+            member: 0,
+            resume: None,
+            pace: Pace::new(rate),
+            keys_in_all,
+            shards,
+        };
+        if let Some(after) = after.filter(|after| after.share == walk.shards.share) {
+            walk.shard = usize::try_from(after.shard).unwrap_or(usize::MAX);
+            walk.life = after.life;
+            walk.next = after.cursor;
+            walk.resume = after.sets;
+        }
+        Ok(walk)
+    }
+
+    /// The next things to look at; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Page>, Error> {
+        if self.done < self.sets.len() {
+            return self.members().await.map(Some);
+        }
+        if self.is_last {
+            self.leave().await?;
+        }
+        if self.shard < self.shards.list.len() {
+            return self.keys().await.map(Some);
+        }
+        self.end().await?;
+        Ok(None)
+    }
+
+    /// Some keys, with what is in those that are hashes.
+    async fn keys(&mut self) -> Result<Page, Error> {
+        let mut found = self.key_page(PAGE).await?;
+        if self.is_another(&found) {
+            self.start_over();
+            found = self.key_page(PAGE).await?;
+        }
+        let KeyPage {
+            identity,
+            next,
+            keys,
+        } = found;
+        self.life = sum([identity.as_str()]);
+        (self.cursor, self.next, self.is_last) = (self.next, next, next == 0);
+        let mut page = Page {
+            keys: keys.len() as u64,
+            ..Page::default()
+        };
+        let (mut hashes, mut sets) = (Vec::new(), HashSet::new());
+        for key in keys {
+            let name = Name::read(self.redis.prefix(), &key);
+            let is_chosen = |name: &RepositoryName| self.choice.has_repository(name);
+            if !name.repository().is_none_or(is_chosen) {
+                continue;
+            }
+            match name {
+                Name::Set(kind, repository) => {
+                    sets.insert((kind, repository));
+                }
+                // Of one repository the blobs are those that it has.
+                Name::Hash(digest) if self.choice.filter.is_none() => hashes.push(digest),
+                Name::MediaType(repository, digest) if self.choice.has_digest(&digest) => {
+                    page.others.push(Subject::MediaType(repository, digest));
+                }
+                Name::Mark(None) if self.choice.filter.is_some() => {}
+                Name::Mark(_) => page.others.push(Subject::Forever(key)),
+                Name::Junk if self.choice.filter.is_none() => {
+                    page.others.push(Subject::Junk(key));
+                }
+                Name::Hash(_) | Name::MediaType(..) | Name::Junk | Name::Other => {}
+            }
+        }
+        self.sets = sets.into_iter().collect();
+        self.sets.sort_unstable();
+        (self.done, self.member) = (0, 0);
+        self.take_up();
+        self.metas(&mut page, hashes).await?;
+        page.position = Some(self.position());
+        Ok(page)
+    }
+
+    async fn key_page(&mut self, count: usize) -> Result<KeyPage, Error> {
+        let (redis, cursor) = (self.redis, self.next);
+        let shard = &self.shards.list[self.shard];
+        self.pace.wait().await;
+        let page = insist(|| redis.key_page(shard, cursor, count)).await?;
+        self.pace.spend(page.keys.len());
+        Ok(page)
+    }
+
+    /// Whether the server is not the one that the pages before were of: a cursor means nothing to it.
+    fn is_another(&self, page: &KeyPage) -> bool {
+        self.life != 0 && self.life != sum([page.identity.as_str()])
+    }
+
+    fn start_over(&mut self) {
+        tracing::warn!(
+            "Redis is another server than before: its keys are looked at from the first"
+        );
+        (self.life, self.next, self.is_last, self.resume) = (0, 0, false, None);
+        self.sets.clear();
+    }
+
+    /// Goes on to the next server, if this one was the same to the end.
+    async fn leave(&mut self) -> Result<(), Error> {
+        self.next = 0;
+        let page = self.key_page(1).await?;
+        match self.is_another(&page) {
+            true => self.start_over(),
+            false => {
+                self.shard += 1;
+                (self.life, self.is_last) = (0, false);
+                self.sets.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on in the sets of the page where it was left, if they are the same.
+    fn take_up(&mut self) {
+        let Some(was) = self.resume.take() else {
+            return;
+        };
+        let done = was.done as usize;
+        if done <= self.sets.len() && self.names(done, was.cursor) == was.names {
+            (self.done, self.member) = (done, was.cursor);
+        }
+    }
+
+    /// What so many sets are called; with the one that is begun, if one is.
+    fn names(&self, done: usize, member: u64) -> u32 {
+        let named = if member == 0 { done } else { done + 1 };
+        let names = self.sets.iter().take(named);
+        let kind = |kind: &LinkKind| match kind {
+            LinkKind::Layer => "blobs",
+            LinkKind::Manifest => "manifests",
+        };
+        sum(names.flat_map(|(of, name)| [kind(of), name.as_str()]))
+    }
+
+    fn position(&self) -> AuditPosition {
+        let is_within = self.done < self.sets.len();
+        let position = AuditPosition {
+            share: self.shards.share,
+            shard: self.shard.try_into().unwrap_or(u32::MAX),
+            life: self.life,
+            cursor: self.next,
+            sets: None,
+        };
+        match (is_within, self.is_last) {
+            (true, _) => AuditPosition {
+                cursor: self.cursor,
+                sets: Some(Within {
+                    done: self.done.try_into().unwrap_or(u32::MAX),
+                    names: self.names(self.done, self.member),
+                    cursor: self.member,
+                }),
+                ..position
+            },
+            (false, true) => AuditPosition {
+                shard: position.shard.saturating_add(1),
+                life: 0,
+                cursor: 0,
+                ..position
+            },
+            (false, false) => position,
+        }
+    }
+
+    /// Some members of the sets of the page.
+    async fn members(&mut self) -> Result<Page, Error> {
+        let mut page = Page::default();
+        while !page.is_full()
+            && let Some((kind, repository)) = self.sets.get(self.done).cloned()
+        {
+            let (redis, cursor) = (self.redis, self.member);
+            self.pace.wait().await;
+            let members = || redis.member_page(kind, &repository, cursor, PAGE);
+            let found = insist(members).await?;
+            let (next, in_all, members) = match found {
+                Some(MemberPage {
+                    next,
+                    in_all,
+                    members,
+                }) => (next, in_all, members),
+                None => {
+                    let key = redis.set_key(kind, &repository).into_bytes();
+                    page.others.push(Subject::OddType(key, "set"));
+                    (0, 0, Vec::new())
+                }
+            };
+            self.pace.spend(members.len().max(1));
+            let before = page.facts.len();
+            self.take_members(&mut page, kind, &repository, members);
+            if let Some(Subject::Member(first)) = page.facts.get(before) {
+                page.sizes.push((first.clone(), in_all));
+            }
+            self.member = next;
+            if next == 0 {
+                self.done += 1;
+            }
+        }
+        if self.choice.filter.is_some() {
+            let digests = page.facts.iter().filter_map(|fact| match fact {
+                Subject::Member(link) => Some(link.digest),
+                _ => None,
+            });
+            let digests: HashSet<_> = digests.collect();
+            self.metas(&mut page, digests.into_iter().collect()).await?;
+        }
+        page.position = Some(self.position());
+        Ok(page)
+    }
+
+    fn take_members(
+        &self,
+        page: &mut Page,
+        kind: LinkKind,
+        repository: &RepositoryName,
+        members: Vec<Vec<u8>>,
+    ) {
+        for member in members {
+            let text = std::str::from_utf8(&member).unwrap_or_default();
+            match Name::member(text) {
+                Name::Hash(digest) if self.choice.has_digest(&digest) => {
+                    page.facts.push(Subject::Member(Link {
+                        kind,
+                        repository: repository.clone(),
+                        digest,
+                    }));
+                }
+                Name::Junk => {
+                    let odd = Subject::OddMember(kind, repository.clone(), member);
+                    page.others.push(odd);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Adds what is known of these blobs.
+    async fn metas(&mut self, page: &mut Page, mut digests: Vec<Digest>) -> Result<(), Error> {
+        digests.retain(|digest| self.choice.has_digest(digest));
+        let held = insist(|| self.redis.metas(&digests)).await?;
+        for (digest, held) in digests.into_iter().zip(held) {
+            match held {
+                // It may have gone meanwhile, too.
+                Held::Nothing => page.empty += 1,
+                Held::OtherType => {
+                    let key = self.redis.hash_key(&digest).into_bytes();
+                    page.others.push(Subject::OddType(key, "hash"));
+                }
+                held => page.facts.push(Subject::Meta(digest, held)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that nothing went past: keys that move are seen twice, or not at all.
+    async fn end(&self) -> Result<(), Error> {
+        let now = insist(|| self.redis.shards()).await?;
+        let is_moving = insist(|| self.redis.is_moving(&now)).await?;
+        match now.share == self.shards.share && !is_moving {
+            true => Ok(()),
+            false => Err(Error::Cache {
+                tier: "redis",
+                operation: "scan",
+                source: Box::new(Moved),
+            }),
+        }
+    }
+}
+
+/// Nobody knows whether all keys were seen.
+#[derive(Debug, thiserror::Error)]
+#[error("slots of the cluster were moved meanwhile; begin again when it is at rest")]
+struct Moved;

@@ -1,0 +1,185 @@
+//! Looking again: whether what was seen is still there.
+
+use super::Subject;
+use crate::cache::redis::RedisCache;
+use crate::cache::redis::fields::{self, Broken, StoredPath};
+use crate::cache::redis::servers::{Command, Reply};
+use crate::cache::redis::trouble::failed;
+use crate::link::Key;
+use crate::{Digest, Error, LayerMeta, LinkKind};
+use ::redis::{Cmd, Value, cmd};
+
+/// What the hash of a blob holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// None of the fields that anybody reads.
+    Nothing,
+    /// What no node and no Go registry has written.
+    Broken,
+    Meta {
+        meta: LayerMeta,
+        /// The path that it names, if it names one.
+        path: Option<String>,
+        /// The blob that it is another name of, as a Go registry says it.
+        alias_of: Option<Digest>,
+    },
+    /// Not a hash.
+    OtherType,
+}
+
+/// How something is now that was seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Now {
+    /// As it was.
+    Same,
+    /// It is no more, or another.
+    Changed,
+    /// It is being changed.
+    Fenced,
+}
+
+impl RedisCache {
+    /// What is known of these blobs.
+    pub(crate) async fn metas(&self, digests: &[Digest]) -> Result<Vec<Held>, Error> {
+        let commands = digests.iter().map(|digest| self.fields_command(digest));
+        let replies = self.run_many("look-up", commands.collect()).await?;
+        let held = digests.iter().zip(replies);
+        held.map(|(digest, reply)| self.held(digest, reply))
+            .collect()
+    }
+
+    fn fields_command(&self, digest: &Digest) -> Command {
+        on("HMGET", self.keys.hash(digest), &fields::READ)
+    }
+
+    fn held(&self, digest: &Digest, reply: Reply) -> Result<Held, Error> {
+        let mut values = match reply {
+            Ok(Value::Array(values)) => values,
+            Ok(_) => return Ok(Held::Broken),
+            Err(failure) if failure.code() == Some("WRONGTYPE") => return Ok(Held::OtherType),
+            Err(failure) => {
+                return Err(failed("look-up", failure));
+            }
+        };
+        let [first, .., last] = values.as_slice() else {
+            return Ok(Held::Broken);
+        };
+        let (Ok(path), Ok(named)) = (fields::read_text(first), fields::read_text(last)) else {
+            return Ok(Held::Broken);
+        };
+        let path = path.map(str::to_owned);
+        // A Go registry also caches a blob by a digest of another algorithm than its own.
+        let named = named.and_then(|named| named.parse::<Digest>().ok());
+        let alias_of = named.filter(|named| {
+            named != digest && matches!((digest, named), (Digest::Sha512(_), Digest::Sha256(_)))
+        });
+        if let (Some(_), Some(last)) = (alias_of, values.last_mut()) {
+            *last = Value::Nil;
+        }
+        let own = self
+            .layout
+            .as_ref()
+            .and_then(|layout| layout.blob_path(digest));
+        let own = own.map(String::from);
+        let expected = match (&path, own) {
+            (Some(path), own) if own.as_ref() == Some(path) => StoredPath::Stored,
+            (Some(_), _) => StoredPath::Any,
+            (None, Some(own)) => StoredPath::Only(own),
+            // Of which repository it is cannot be known.
+            (None, None) => return Ok(Held::Nothing),
+        };
+        Ok(match fields::read_whatever(digest, expected, &values) {
+            Ok(Some(meta)) => Held::Meta {
+                meta,
+                path,
+                alias_of,
+            },
+            Ok(None) => Held::Nothing,
+            Err(Broken) => Held::Broken,
+        })
+    }
+
+    /// How these are now. Costs a round trip for each few hundred.
+    pub(crate) async fn review(&self, subjects: &[Subject]) -> Result<Vec<Now>, Error> {
+        let mut commands = Vec::with_capacity(subjects.len() * 2);
+        for subject in subjects {
+            commands.extend(self.questions(subject));
+        }
+        let mut replies = self.run_many("look-up", commands).await?.into_iter();
+        let mut nows = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            let mut next = || match replies.next() {
+                Some(Err(failure)) if failure.code() != Some("WRONGTYPE") => {
+                    Err(failed("look-up", failure))
+                }
+                Some(reply) => Ok(reply),
+                None => Ok(Ok(Value::Nil)),
+            };
+            nows.push(self.now(subject, next()?, next()?)?);
+        }
+        Ok(nows)
+    }
+
+    /// Two questions for each.
+    fn questions(&self, subject: &Subject) -> [Command; 2] {
+        let key = subject.key(&self.keys);
+        let fence = |fact: &Key| {
+            let [_, _, fence] = self.keys.of(fact);
+            on("EXISTS", fence, &[] as &[&str])
+        };
+        let none: &[&str] = &[];
+        match subject {
+            Subject::Member(link) => [
+                on("SISMEMBER", key, &[link.digest.to_string()]),
+                fence(&Key::Link(link.clone())),
+            ],
+            Subject::Meta(digest, _) => [self.fields_command(digest), fence(&Key::Meta(*digest))],
+            Subject::MediaType(repository, digest) => {
+                let set = self.keys.set_of(LinkKind::Layer, repository);
+                [
+                    on("EXISTS", key, none),
+                    on("SISMEMBER", set, &[digest.to_string()]),
+                ]
+            }
+            Subject::OddMember(_, _, member) => [
+                on("SISMEMBER", key.clone(), &[member.as_slice()]),
+                on("EXISTS", key, none),
+            ],
+            Subject::OddType(key, _) | Subject::Forever(key) | Subject::Junk(key) => {
+                [on("TYPE", key, none), on("PTTL", key, none)]
+            }
+        }
+    }
+
+    fn now(&self, subject: &Subject, first: Reply, second: Reply) -> Result<Now, Error> {
+        let is = |reply: &Reply, number| matches!(reply, Ok(Value::Int(is)) if *is == number);
+        let same = |is_same: bool| if is_same { Now::Same } else { Now::Changed };
+        let fact = |is_same: bool| match is_same {
+            true if is(&second, 1) => Now::Fenced,
+            is_same => same(is_same),
+        };
+        let kind = match &first {
+            Ok(Value::SimpleString(kind)) => kind.as_str(),
+            _ => "none",
+        };
+        Ok(match subject {
+            Subject::Member(_) => fact(is(&first, 1)),
+            Subject::Meta(digest, was) => fact(self.held(digest, first.clone())? == *was),
+            Subject::MediaType(..) => same(is(&first, 1) && !is(&second, 1)),
+            Subject::OddMember(..) => same(is(&first, 1)),
+            Subject::OddType(_, expected) => same(kind != "none" && kind != *expected),
+            Subject::Forever(_) => same(is(&second, -1)),
+            Subject::Junk(_) => same(kind != "none"),
+        })
+    }
+}
+
+/// A command about a key.
+pub(super) fn on(name: &str, key: impl AsRef<[u8]>, args: &[impl ::redis::ToRedisArgs]) -> Command {
+    let mut command: Cmd = cmd(name);
+    command.arg(key.as_ref());
+    for arg in args {
+        command.arg(arg);
+    }
+    Command::on_first(command)
+}

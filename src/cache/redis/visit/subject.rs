@@ -1,0 +1,265 @@
+//! What keys are, by their names, and what can be wrong with them.
+
+use crate::cache::redis::keys::Keys;
+use crate::link::Key;
+use crate::{Digest, DigestError, Link, LinkKind, RepositoryName};
+use std::borrow::Cow;
+
+/// What a key is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// The set of a repository's blobs of one kind.
+    Set(LinkKind, RepositoryName),
+    /// What is known of a blob.
+    Hash(Digest),
+    /// What a Go registry notes besides of a blob in a repository: its media type there.
+    MediaType(RepositoryName, Digest),
+    /// A lease or a fence; of which repository, if of one.
+    Mark(Option<RepositoryName>),
+    /// Begins as ours do, and is none of them.
+    Junk,
+    /// Somebody else's, or of a kind that is not looked at.
+    Other,
+}
+
+/// One thing in Redis that may have to be taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// A membership.
+    Member(Link),
+    /// What is known of a blob.
+    Meta(Digest, super::Held),
+    /// A media type of a Go registry, whose membership is not there.
+    MediaType(RepositoryName, Digest),
+    /// What is in a set and no digest.
+    OddMember(LinkKind, RepositoryName, Vec<u8>),
+    /// A key that is not of the type that its name says.
+    OddType(Vec<u8>, &'static str),
+    /// A lease or a fence that never lapses.
+    Forever(Vec<u8>),
+    /// A key with a name that is almost one of ours.
+    Junk(Vec<u8>),
+}
+
+/// Bytes from outside as text.
+#[derive(Debug)]
+pub(crate) struct Text;
+
+impl Text {
+    /// What was no text is shown as such.
+    pub(crate) fn of(bytes: &[u8]) -> Cow<'_, str> {
+        String::from_utf8_lossy(bytes)
+    }
+}
+
+impl Name {
+    /// Reads the name of a key, whose prefix may be another one's.
+    pub(crate) fn read(prefix: &str, key: &[u8]) -> Self {
+        let Some(name) = key.strip_prefix(prefix.as_bytes()) else {
+            return Self::Other;
+        };
+        let Ok(name) = std::str::from_utf8(name) else {
+            let begins = |family: &str| name.starts_with(family.as_bytes());
+            return match FAMILIES.into_iter().any(begins) {
+                true => Self::Junk,
+                false => Self::Other,
+            };
+        };
+        if let Some(digest) = name.strip_prefix("blobs::") {
+            return read_digest(digest).map_or_else(|other| other, Self::Hash);
+        }
+        if let Some(rest) = name.strip_prefix("repository::") {
+            return read_repository(rest);
+        }
+        match name
+            .strip_prefix("lease::")
+            .or(name.strip_prefix("fence::"))
+        {
+            Some(rest) => read_mark(prefix, rest),
+            None => Self::Other,
+        }
+    }
+
+    /// What a member of a set is: a digest, or not one.
+    pub(crate) fn member(text: &str) -> Self {
+        read_digest(text).map_or_else(|other| other, Self::Hash)
+    }
+
+    /// The repository that it belongs to, if it belongs to one.
+    pub(crate) const fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Set(_, name) | Self::MediaType(name, _) | Self::Mark(Some(name)) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+const FAMILIES: [&str; 4] = ["blobs::", "repository::", "lease::", "fence::"];
+
+/// A digest, or what the key is that names none.
+fn read_digest(text: &str) -> Result<Digest, Name> {
+    match text.parse::<Digest>() {
+        Ok(digest) if digest.to_string() == text => Ok(digest),
+        // A Go registry knows one algorithm more.
+        Err(DigestError::UnknownAlgorithm { .. }) if is_sha384(text) => Err(Name::Other),
+        _ => Err(Name::Junk),
+    }
+}
+
+fn is_sha384(text: &str) -> bool {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.strip_prefix("sha384:")
+        .is_some_and(|hex| hex.len() == 96 && hex.bytes().all(is_hex))
+}
+
+fn read_repository(rest: &str) -> Name {
+    let Some((name, rest)) = rest.split_once("::") else {
+        return Name::Junk;
+    };
+    let Ok(name) = name.parse() else {
+        return Name::Junk;
+    };
+    match rest {
+        "blobs" => Name::Set(LinkKind::Layer, name),
+        "manifests" => Name::Set(LinkKind::Manifest, name),
+        _ => match rest.strip_prefix("blobs::").map(read_digest) {
+            Some(Ok(digest)) => Name::MediaType(name, digest),
+            Some(Err(other)) => other,
+            None => Name::Junk,
+        },
+    }
+}
+
+/// `{subject}`, and a member's digest after it.
+fn read_mark(prefix: &str, rest: &str) -> Name {
+    let Some((subject, member)) = rest
+        .strip_prefix('{')
+        .and_then(|rest| rest.rsplit_once('}'))
+    else {
+        return Name::Junk;
+    };
+    let is_digest = |text: &str| read_digest(text) != Err(Name::Junk);
+    match Name::read(prefix, subject.as_bytes()) {
+        Name::Hash(_) if member.is_empty() => Name::Mark(None),
+        Name::Set(_, name) if member.strip_prefix("::").is_some_and(is_digest) => {
+            Name::Mark(Some(name))
+        }
+        _ => Name::Junk,
+    }
+}
+
+impl Subject {
+    /// The key that it is, or is in.
+    pub(crate) fn key(&self, keys: &Keys) -> String {
+        match self {
+            Self::Member(link) => keys.set(link),
+            Self::Meta(digest, _) => keys.hash(digest),
+            Self::MediaType(repository, digest) => keys.media_type(repository, digest),
+            Self::OddMember(kind, repository, _) => keys.set_of(*kind, repository),
+            Self::OddType(key, _) | Self::Forever(key) | Self::Junk(key) => {
+                Text::of(key).into_owned()
+            }
+        }
+    }
+
+    /// The fact that it is, if it is one: nodes may know it, and it goes by the delete protocol.
+    pub(crate) fn fact(&self) -> Option<Key> {
+        match self {
+            Self::Member(link) => Some(Key::Link(link.clone())),
+            Self::Meta(digest, _) => Some(Key::Meta(*digest)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEX: &str = "abababababababababababababababababababababababababababababababab";
+
+    fn digest() -> Digest {
+        Digest::Sha256([0xab; 32])
+    }
+
+    fn name() -> RepositoryName {
+        "library/alpine".parse().unwrap()
+    }
+
+    #[test]
+    fn names_are_read() {
+        let long = "ab".repeat(48);
+        for (key, is) in [
+            (
+                "repository::library/alpine::blobs".to_owned(),
+                Name::Set(LinkKind::Layer, name()),
+            ),
+            (
+                "repository::library/alpine::manifests".to_owned(),
+                Name::Set(LinkKind::Manifest, name()),
+            ),
+            (format!("blobs::sha256:{HEX}"), Name::Hash(digest())),
+            (
+                format!("repository::library/alpine::blobs::sha256:{HEX}"),
+                Name::MediaType(name(), digest()),
+            ),
+            (format!("lease::{{blobs::sha256:{HEX}}}"), Name::Mark(None)),
+            (
+                format!("fence::{{repository::library/alpine::blobs}}::sha256:{HEX}"),
+                Name::Mark(Some(name())),
+            ),
+            (format!("blobs::sha384:{long}"), Name::Other),
+            (format!("repository::a::blobs::sha384:{long}"), Name::Other),
+            ("layercache::{nodes}".to_owned(), Name::Other),
+            ("session:7".to_owned(), Name::Other),
+            (String::new(), Name::Other),
+        ] {
+            assert_eq!(Name::read("", key.as_bytes()), is, "{key}");
+            if is != Name::Other {
+                assert_eq!(Name::read("eu:", key.as_bytes()), Name::Other, "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_almost_a_name_is_junk() {
+        for key in [
+            "blobs::".to_owned(),
+            "blobs::sha256:ab".to_owned(),
+            format!("blobs::sha256:{}", HEX.to_uppercase()),
+            format!("blobs::md5:{HEX}"),
+            "repository::A::blobs".to_owned(),
+            "repository::a".to_owned(),
+            "repository::a::other".to_owned(),
+            "repository::a::manifests::x".to_owned(),
+            format!("repository::::blobs::sha256:{HEX}"),
+            "lease::x".to_owned(),
+            "lease::{blobs::x}".to_owned(),
+            format!("fence::{{blobs::sha256:{HEX}}}::sha256:{HEX}"),
+            "fence::{repository::a::blobs}".to_owned(),
+        ] {
+            assert_eq!(Name::read("", key.as_bytes()), Name::Junk, "{key}");
+        }
+        assert_eq!(Name::read("", b"blobs::\xff"), Name::Junk);
+        assert_eq!(Name::read("", b"other\xff"), Name::Other);
+    }
+
+    #[test]
+    fn a_prefix_comes_before_a_subject_too() {
+        let key = format!("eu:lease::{{eu:blobs::sha256:{HEX}}}");
+        assert_eq!(Name::read("eu:", key.as_bytes()), Name::Mark(None));
+        let key = format!("eu:lease::{{blobs::sha256:{HEX}}}");
+        assert_eq!(Name::read("eu:", key.as_bytes()), Name::Junk);
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_names_never_panic(key: Vec<u8>, rest in "[a-z:{}0-9/]{0,40}") {
+            let _ = Name::read("", &key);
+            for family in FAMILIES {
+                let _ = Name::read("", format!("{family}{rest}").as_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What a fix does to nodes, and what it leaves behind.
+
+use super::support::nodes::{
+    LENGTH, SETTLED, bare, blob_path, config, digest, eventually, hash, name, node, put, stat,
+    until, until_in_memory,
+};
+use super::support::redis::Redis;
+use super::{World, as_go, dump, link_path};
+use layercache::admin::Audit;
+use layercache::{CacheStatus, Link};
+use object_store::ObjectStoreExt;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// The record of servers: what is not on it is purged by the next node.
+const RECORD: &str = "layercache::{nodes}::servers";
+
+#[tokio::test]
+async fn a_running_node_forgets_what_was_fixed() {
+    let (bare, redis) = (bare(Duration::ZERO), Redis::start().await);
+    let node = node(&bare, &redis);
+    tokio::time::sleep(SETTLED).await;
+    let (gone, stays) = (digest(1), digest(2));
+    for digest in [gone, stays] {
+        put(&bare, &digest).await;
+        until_in_memory(&node, &digest).await;
+    }
+    bare.delete(&blob_path(&gone)).await.unwrap();
+    bare.delete(&link_path(&Link::layer(name(), gone)))
+        .await
+        .unwrap();
+    until_in_memory(&node, &gone).await;
+
+    let audit = || Audit::new(bare.clone(), config(&redis)).unwrap();
+    let said = World::hear(audit()).await.unwrap();
+    assert_eq!(said.report.findings(), 2);
+    until_in_memory(&node, &gone).await;
+
+    let said = World::hear(audit().fix(true)).await.unwrap();
+    assert_eq!(said.report.removed, 2);
+    let answer = stat(&node, &gone).await;
+    assert_eq!(
+        answer,
+        (None, CacheStatus::Miss),
+        "at once: the audit has waited"
+    );
+    assert_eq!(
+        stat(&node, &stays).await,
+        (Some(LENGTH), CacheStatus::Memory)
+    );
+    put(&bare, &gone).await;
+    until(&node, &gone, (Some(LENGTH), CacheStatus::Memory)).await;
+}
+
+/// Keys that Go registries have cached, of which one is stale.
+async fn of_go_registries() -> World {
+    let world = World::new().await;
+    for i in 1..10 {
+        world.cached(i).await;
+    }
+    world.store.delete(&blob_path(&digest(1))).await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn what_go_registries_have_cached_stays_when_a_node_comes() {
+    let world = of_go_registries().await;
+    assert_eq!(world.fix().await.report.removed, 2);
+    let after = world.dump();
+    let first = super::support::nodes::bare(Duration::ZERO);
+    let _node = node(&first, &world.redis);
+    let is_recorded = || world.redis.cli(&["EXISTS", RECORD]) == "1";
+    eventually("a record", is_recorded).await;
+    let ours = |line: &String| !line.starts_with("layercache::");
+    let now: Vec<_> = dump(&world.redis).into_iter().filter(ours).collect();
+    assert_eq!(now, after);
+}
+
+/// Nodes have been here once, and the server has been restarted since: the next one purges all. An audit does
+/// not, and leaves it to that.
+#[tokio::test]
+async fn a_record_of_another_server_is_no_reason_to_purge() {
+    let world = of_go_registries().await;
+    world.redis.cli(&["SADD", RECORD, "another"]);
+    let before = world.dump();
+    let said = world.fix().await;
+    assert_eq!(said.report.removed, 2);
+    let after = world.dump();
+    let is_gone = |line: &&String| !after.contains(line);
+    let gone: Vec<_> = before.iter().filter(is_gone).collect();
+    // The set, which has lost a member, the hash, and the media type.
+    assert_eq!(gone.len(), 3, "{gone:?}");
+    assert_eq!(world.redis.cli(&["SMEMBERS", RECORD]), "another");
+}
+
+/// One who caches the same again at once is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_back_is_told() {
+    let world = World::new().await;
+    let digest = digest(1);
+    let [add, ..] = as_go(&name(), &digest, LENGTH);
+    world.redis.cli(&add.split(' ').collect::<Vec<_>>());
+    // Whoever it is, he does it again and again.
+    let adding = tokio::spawn(again_and_again(world.redis.address(), add));
+    let said = world.fix().await;
+    adding.abort();
+    let report = &said.report;
+    assert_eq!(
+        (report.findings(), report.removed, report.returned),
+        (1, 0, 1)
+    );
+}
+
+/// Sends a command for as long as this is polled.
+async fn again_and_again(address: String, command: String) {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let mut answer = [0; 64];
+    loop {
+        let line = format!("{command}\r\n");
+        connection.write_all(line.as_bytes()).await.unwrap();
+        assert_ne!(connection.read(&mut answer).await.unwrap(), 0);
+    }
+}
+
+/// A Redis that is full takes no writes, but what is wrong goes all the same.
+#[tokio::test]
+async fn a_full_redis_is_fixed() {
+    let world = of_go_registries().await;
+    world.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let said = world.fix().await;
+    assert_eq!(said.report.removed, 2);
+    world.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(world.redis.cli(&["EXISTS", &hash(&digest(1))]), "0");
+}

@@ -1,0 +1,92 @@
+//! Where many blobs of one repository are cached, its links are listed instead of read, if that proves anything.
+
+use super::support::minio::Minio;
+use super::support::nodes::{LENGTH, SET, blob_path, config, digest, hash, name};
+use super::support::recording::Recording;
+use super::support::redis::Redis;
+use super::{World, as_go, link_path, store_blob, store_link};
+use layercache::Link;
+use layercache::admin::Audit;
+use layercache::layout::{Layout, OciImages};
+use object_store::ObjectStoreExt;
+
+const MANY: u32 = 60;
+
+fn cache(redis: &Redis) {
+    let commands = (0..MANY).flat_map(|i| as_go(&name(), &digest(i), LENGTH));
+    let commands: Vec<_> = commands.collect();
+    let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+    redis.cli_lines(&commands);
+}
+
+/// On S3 the entity tag of a link proves what it holds. A link that is gone, one that holds something else and
+/// a blob that is gone are found all the same.
+#[tokio::test]
+async fn on_s3() {
+    let (redis, minio) = (Redis::start().await, Minio::shared().await);
+    let store = Recording::new(minio.new_store().await);
+    cache(&redis);
+    for i in 0..MANY {
+        store_blob(&store, &digest(i)).await;
+        store_link(&store, &name(), &digest(i)).await;
+    }
+    let [unlinked, bent, gone] = [1, 2, 3].map(digest);
+    let path = |digest| link_path(&Link::layer(name(), digest));
+    store.delete(&path(unlinked)).await.unwrap();
+    store
+        .put(&path(bent), digest(4).to_string().into())
+        .await
+        .unwrap();
+    store.delete(&blob_path(&gone)).await.unwrap();
+
+    let audit = Audit::new(store.clone(), config(&redis)).unwrap();
+    let said = World::hear(audit).await.unwrap();
+    let expected = [
+        format!("broken-link {SET} {bent}"),
+        format!("no-content {SET} {gone}"),
+        format!("stale-membership {SET} {unlinked}"),
+        format!("stale-meta {}", hash(&gone)),
+    ];
+    assert_eq!(said.names(), expected);
+    assert_eq!((said.report.lists, store.lists()), (1, 1));
+    // A blob for each, and what looked wrong; none of the links that were listed.
+    let questions = said.report.questions;
+    assert!((60..90).contains(&questions), "{questions} questions");
+}
+
+/// Where an entity tag proves nothing, that is seen once, and the links are read.
+#[tokio::test]
+async fn not_where_a_list_proves_nothing() {
+    let world = World::new().await;
+    for i in 0..MANY {
+        world.cached(i).await;
+    }
+    let said = world.look().await;
+    assert_eq!(said.names(), [""; 0]);
+    assert_eq!(
+        (said.report.ok, world.store.lists()),
+        (u64::from(3 * MANY), 1)
+    );
+    assert!(said.report.questions >= u64::from(2 * MANY));
+}
+
+/// Where the object is the membership.
+#[tokio::test]
+async fn in_an_image_layout() {
+    let world = World::new().await;
+    let layout = OciImages::default();
+    for i in 0..MANY {
+        let path = layout.link_path(&Link::layer(name(), digest(i))).unwrap();
+        if i != 7 {
+            world.store.put(&path, "content".into()).await.unwrap();
+        }
+        world.redis.cli(&["SADD", SET, &digest(i).to_string()]);
+    }
+    let audit = world.audit().layout(OciImages::default());
+    let said = World::hear(audit).await.unwrap();
+    assert_eq!(
+        said.names(),
+        [format!("stale-membership {SET} {}", digest(7))]
+    );
+    assert_eq!((said.report.lists, said.report.questions), (1, 2));
+}

@@ -1,0 +1,73 @@
+//! A change that is under way is no finding.
+
+use super::World;
+use super::support::nodes::{LENGTH, SET, digest, eventually, hash, name};
+use super::{store_blob, store_link};
+
+/// The answer of the storage is held; meanwhile what it is asked about is deleted from the cache.
+#[tokio::test]
+async fn what_is_taken_away_between_two_looks() {
+    let world = World::new().await;
+    let digest = digest(1);
+    world.cache_as_go(&name(), &digest, LENGTH);
+    world.store.hold(true);
+    let audit = tokio::spawn(World::hear(world.audit().fix(true)));
+    eventually("a question", || world.store.reads() > 0).await;
+    world.redis.cli(&["SREM", SET, &digest.to_string()]);
+    world
+        .redis
+        .cli(&["DEL", &hash(&digest), &format!("{SET}::{digest}")]);
+    let before = world.dump();
+    world.store.hold(false);
+    let said = audit.await.unwrap().unwrap();
+    assert_eq!(said.names(), [""; 0]);
+    assert_eq!(
+        said.report.changed, 1,
+        "the hash, before the set is come to"
+    );
+    assert_eq!(world.dump(), before);
+}
+
+/// A Go registry caches a blob before it links it.
+#[tokio::test]
+async fn what_is_pushed_between_two_looks() {
+    let world = World::new().await;
+    let digest = digest(1);
+    world.cache_as_go(&name(), &digest, LENGTH);
+    // Of what was held the answer is from before.
+    world.store.hold(true);
+    let audit = tokio::spawn(World::hear(world.audit().fix(true)));
+    eventually("a question", || world.store.reads() > 0).await;
+    store_blob(&world.store, &digest).await;
+    world.redis.cli(&["HSET", &hash(&digest), "size", "8"]);
+    world.redis.cli(&["HSET", &hash(&digest), "size", "7"]);
+    store_link(&world.store, &name(), &digest).await;
+    world.store.hold(false);
+    let said = audit.await.unwrap().unwrap();
+    assert_eq!(said.names(), [""; 0]);
+}
+
+/// A node is changing it: what it left there is its own affair.
+#[tokio::test]
+async fn what_has_a_fence() {
+    let world = World::new().await;
+    let (member, meta) = (digest(1), digest(2));
+    let redis = &world.redis;
+    redis.cli(&["SADD", SET, &member.to_string()]);
+    redis.cli(&["HSET", &hash(&meta), "length", "7"]);
+    let fences = [
+        format!("fence::{{{SET}}}::{member}"),
+        format!("fence::{{{}}}", hash(&meta)),
+    ];
+    for fence in &fences {
+        redis.cli(&["SADD", fence, "1"]);
+        redis.cli(&["PEXPIRE", fence, "60000"]);
+    }
+    let before = world.dump();
+    let said = world.fix().await;
+    assert_eq!(said.names(), [""; 0]);
+    assert_eq!(said.report.changing, 2);
+    assert_eq!(world.dump(), before);
+    redis.cli(&["DEL", &fences[0], &fences[1]]);
+    assert_eq!(world.fix().await.report.removed, 2);
+}
