@@ -298,6 +298,38 @@ async fn without_the_path_a_hash_is_small_and_serves_as_well() {
     assert_eq!(second.value.unwrap().path(), blob_path(&digest(1)).as_ref());
 }
 
+/// A node that writes paths and one that does not read what the other has written.
+#[tokio::test]
+async fn nodes_with_and_without_the_path_share_a_redis() {
+    let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
+    let key = format!("blobs::{}", digest(1));
+    for stores in [true, false] {
+        redis.cli(&["FLUSHALL"]);
+        let with = |store_path| node(&bare, config(&redis).with_store_path(store_path));
+        let writer = with(stores);
+        until(&writer, (Some(7), CacheStatus::Memory)).await;
+        let is_there = redis.cli(&["HEXISTS", &key, "path"]);
+        assert_eq!(is_there, u8::from(stores).to_string());
+        let other = layers(&with(!stores))
+            .stat(&digest(1), Freshness::Cached)
+            .await
+            .unwrap();
+        assert_eq!(other.status, CacheStatus::Redis);
+        assert_eq!(other.value.unwrap().path(), blob_path(&digest(1)).as_ref());
+
+        // The seed's readers ask for both fields, and one without a layout knows no other path.
+        let seed = redis.cli(&["HMGET", &key, "path", "length"]);
+        let path = if stores {
+            blob_path(&digest(1)).to_string()
+        } else {
+            String::new()
+        };
+        assert_eq!(seed, format!("{path}\n7"));
+        let meta = cache(&redis).meta(&digest(1)).await.unwrap();
+        assert_eq!(meta.is_some(), stores);
+    }
+}
+
 #[tokio::test]
 async fn a_path_that_the_layout_does_not_have_is_not_believed() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);

@@ -59,6 +59,31 @@ async fn the_cache_status_says_who_answered() {
 }
 
 #[tokio::test]
+async fn without_the_cache_everything_is_answered_the_same_and_by_the_storage() {
+    for how in ["verified", "plain"] {
+        let Node { http, registry, .. } = &Node::start_with(&["--look-ups", how]).await;
+        let image = Image::new(1);
+        http.push("a/b", "latest", &image).await;
+        http.pulls("a/b", "latest", &image).await;
+        let layer = blob("a/b", &image.layer_digest());
+        for _ in 0..2 {
+            let answer = http.head(&layer).await.expect(200);
+            assert_eq!(answer.header("content-length"), Some("5000"));
+            assert!(status(&answer).starts_with("layercache; fwd="), "{how}");
+        }
+        // The content is there, and its kind and the repository are not these.
+        let elsewhere = blob("c/d", &image.layer_digest());
+        let other_kind = blob("a/b", &image.digest());
+        for path in [elsewhere, other_kind] {
+            http.get(&path).await.refused(404, "BLOB_UNKNOWN");
+        }
+        http.delete(&layer).await.expect(202);
+        http.get(&layer).await.refused(404, "BLOB_UNKNOWN");
+        assert!(!registry.has_logged("a request has failed"));
+    }
+}
+
+#[tokio::test]
 async fn what_one_node_has_found_another_is_told_by_redis() {
     let (redis, image) = (Redis::start().await, Image::new(1));
     let node = with_redis(&redis).await;

@@ -42,6 +42,22 @@ pub async fn all(cache: Arc<dyn LayerInfoCache>) {
 ///
 /// # Panics
 /// Where the cache answers with an error or with what cannot be, or does not recover.
+///
+/// ```
+/// use layercache::cache::check;
+/// use layercache::{LayerInfoCache, MemoryCache, MemoryConfig};
+///
+/// # async fn example() {
+/// let cache = MemoryCache::new(MemoryConfig::default());
+/// // Memory cannot be scribbled over; who keeps bytes elsewhere writes nonsense there.
+/// check::corruption(&cache, async |link| {
+///     cache.remove(&link).await.unwrap();
+///     cache.remove_meta(&link.digest).await.unwrap();
+/// })
+/// .await;
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example());
+/// ```
 pub async fn corruption<F>(cache: &dyn LayerInfoCache, spoil: impl FnOnce(Link) -> F)
 where
     F: Future<Output = ()>,

@@ -19,6 +19,31 @@ pub use memory::{MemoryCache, MemoryConfig};
 pub use redis::{RedisCache, RedisConfig};
 pub use tiered::TieredCache;
 
+/// What [`TieredCache::purge_repositories`] has taken away from Redis. Memories do not count.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), layercache::Error> {
+/// use layercache::cache::Forgotten;
+/// use layercache::{MemoryConfig, TieredCache};
+///
+/// // There is no Redis behind it.
+/// let cache = TieredCache::in_memory(MemoryConfig::default());
+/// let forgotten = cache.purge_repositories(|name| name.starts_with("team/")).await?;
+/// assert_eq!(forgotten, Forgotten::default());
+/// assert_eq!(forgotten.memberships, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Forgotten {
+    /// How many repositories Redis knew something of.
+    pub repositories: u64,
+    /// How many memberships, of both kinds.
+    pub memberships: u64,
+}
+
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use std::fmt::Debug;
@@ -53,6 +78,15 @@ use std::fmt::Debug;
 /// cache.add(&link).await?;
 /// assert!(cache.contains(&link).await?);
 /// assert_eq!(cache.meta(&digest).await?, None, "membership says nothing of the meta");
+///
+/// let meta = LayerMeta::new("blobs/sha256/e3/e3b0/data", 0)?;
+/// cache.set_meta(&digest, &meta).await?;
+/// cache.remove(&link).await?;
+/// assert!(!cache.contains(&link).await?);
+/// assert_eq!(cache.meta(&digest).await?, Some(meta), "nor does its end");
+///
+/// cache.remove_meta(&digest).await?;
+/// assert_eq!(cache.meta(&digest).await?, None);
 /// # Ok(())
 /// # }
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();

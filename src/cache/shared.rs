@@ -1,14 +1,22 @@
 //! The tier that nodes share: what the tiered cache asks of Redis.
 
+use super::Forgotten;
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::lease::{Ended, Grant, Token};
-use crate::link::Key;
+use crate::link::{Key, LinkRef, WireName};
 use crate::metrics::Asked;
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use std::fmt::Debug;
 use std::time::Duration;
+
+/// The most questions of a round trip: an answer to more would be long in coming, and would keep others
+/// waiting on the same connection.
+pub(crate) const MOST_QUESTIONS: usize = 512;
+
+/// Whether a repository is meant.
+pub(crate) type Which<'a> = dyn Fn(&str) -> bool + Sync + 'a;
 
 /// A tier outside the process. All of it may fail; every call is bounded in time, and is one round
 /// trip for all that it is asked.
@@ -17,8 +25,9 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// Which connection is up. What went through another may have been lost with it.
     fn session(&self) -> u64;
 
-    /// What is known of these questions.
-    async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error>;
+    /// What is known of these questions, [`MOST_QUESTIONS`] at most, for so many who ask by
+    /// themselves.
+    async fn look_up(&self, questions: &[Question], askers: u32) -> Result<Vec<Found>, Error>;
 
     /// Asks for leases to fill, key by key. With `steal`, what is there or somebody else's lease is
     /// no obstacle; a change that is under way always is.
@@ -26,6 +35,15 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
 
     /// Fills what it still has a lease for, for at most `ttl`; says which facts were accepted.
     async fn fill(&self, facts: Facts, leases: Leases, ttl: Duration) -> Result<Facts, Error>;
+
+    /// Fills all of these under one lease each, all with this token; says of each which facts were
+    /// accepted. Not one round trip but several, if they are many.
+    async fn fill_all(
+        &self,
+        facts: Vec<Facts>,
+        token: Token,
+        ttl: Duration,
+    ) -> Result<Vec<Facts>, Error>;
 
     /// Gives leases back that were not used.
     async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error>;
@@ -61,6 +79,10 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// returns when none of them can answer from before.
     async fn purge(&self) -> Result<(), Error>;
 
+    /// The same for the memberships of some repositories alone, in this tier; all other nodes forget
+    /// everything.
+    async fn purge_repositories(&self, which: &Which<'_>) -> Result<Forgotten, Error>;
+
     /// Leaves the other nodes for good: they wait for this one no more. Nothing can be asked after.
     async fn leave(&self);
 }
@@ -72,6 +94,8 @@ pub(crate) struct SharedSettings {
     /// How long a fence stands after its last renewal.
     pub(crate) fence: Duration,
     pub(crate) policy: ChangePolicy,
+    /// How long after it was told a change has been heard of, by those who still trust their memory.
+    pub(crate) trust: Duration,
 }
 
 /// Which facts may be filled in the shared tier.
@@ -92,6 +116,14 @@ pub(crate) enum Question {
     Meta(Digest),
 }
 
+/// A [`Question`], asked of memory: most of them need nothing of their own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum QuestionRef<'a> {
+    Stat(LinkRef<'a>),
+    Link(LinkRef<'a>),
+    Meta(&'a Digest),
+}
+
 /// What a tier knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -103,6 +135,27 @@ pub(crate) struct Found {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) object: Option<LayerMeta>,
+}
+
+/// What facts are about, each by its [`WireName`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names {
+    pub(crate) member: Option<u64>,
+    pub(crate) meta: Option<u64>,
+}
+
+impl Names {
+    /// Those that there is a lease for.
+    pub(crate) fn leased(self, leases: Leases) -> Self {
+        Self {
+            member: self.member.filter(|_| leases.member.is_some()),
+            meta: self.meta.filter(|_| leases.meta.is_some()),
+        }
+    }
+
+    pub(crate) fn count(self) -> u64 {
+        u64::from(self.member.is_some()) + u64::from(self.meta.is_some())
+    }
 }
 
 /// Positive facts that a backend has confirmed.
@@ -134,6 +187,50 @@ impl Question {
         let link = self.link().cloned().map(Key::Link);
         let meta = self.meta().copied().map(Key::Meta);
         link.into_iter().chain(meta).collect()
+    }
+}
+
+impl<'a> QuestionRef<'a> {
+    pub(crate) const fn link(self) -> Option<LinkRef<'a>> {
+        match self {
+            Self::Stat(link) | Self::Link(link) => Some(link),
+            Self::Meta(_) => None,
+        }
+    }
+
+    /// The blob whose meta is asked for.
+    pub(crate) const fn meta(self) -> Option<&'a Digest> {
+        match self {
+            Self::Stat(link) => Some(link.digest),
+            Self::Link(_) => None,
+            Self::Meta(digest) => Some(digest),
+        }
+    }
+
+    /// The blob that the question is about.
+    pub(crate) const fn digest(self) -> &'a Digest {
+        match self {
+            Self::Stat(link) | Self::Link(link) => link.digest,
+            Self::Meta(digest) => digest,
+        }
+    }
+
+    pub(crate) fn to_owned(self) -> Question {
+        match self {
+            Self::Stat(link) => Question::Stat(link.to_owned()),
+            Self::Link(link) => Question::Link(link.to_owned()),
+            Self::Meta(digest) => Question::Meta(*digest),
+        }
+    }
+}
+
+impl<'a> From<&'a Question> for QuestionRef<'a> {
+    fn from(question: &'a Question) -> Self {
+        match question {
+            Question::Stat(link) => Self::Stat(link.into()),
+            Question::Link(link) => Self::Link(link.into()),
+            Question::Meta(digest) => Self::Meta(digest),
+        }
     }
 }
 
@@ -181,20 +278,32 @@ impl Found {
         }
     }
 
-    /// Whether nothing that `question` asks for is missing. Where repositories share no content,
-    /// the object that is the membership is the blob.
-    pub(crate) fn answers(&self, question: &Question, shares_blobs: bool) -> bool {
+    /// Whether nothing that `question` asks for is missing.
+    pub(crate) const fn is_whole(&self, question: QuestionRef<'_>) -> bool {
+        match question {
+            QuestionRef::Stat(_) => self.member.is_some() && self.meta.is_some(),
+            QuestionRef::Link(_) => self.member.is_some(),
+            QuestionRef::Meta(_) => self.meta.is_some(),
+        }
+    }
+
+    /// Whether it is enough for an answer. Where repositories share no content, the object that is
+    /// the membership is the blob.
+    pub(crate) fn answers<'a>(
+        &self,
+        question: impl Into<QuestionRef<'a>>,
+        shares_blobs: bool,
+    ) -> bool {
+        let question = question.into();
         match (question, &self.member) {
-            (Question::Stat(_), Some(_)) if shares_blobs => self.meta.is_some(),
-            (Question::Stat(_), Some(member)) => member.object.is_some(),
-            (Question::Link(_), Some(_)) => true,
-            (Question::Meta(_), _) => self.meta.is_some(),
-            (_, None) => false,
+            (QuestionRef::Stat(_), Some(member)) if !shares_blobs => member.object.is_some(),
+            _ => self.is_whole(question),
         }
     }
 
     /// What of `question` this answers, to be counted.
-    pub(crate) fn asked(&self, question: &Question) -> Asked {
+    pub(crate) fn asked<'a>(&self, question: impl Into<QuestionRef<'a>>) -> Asked {
+        let question = question.into();
         Asked {
             membership: question.link().map(|_| self.member.is_some()),
             meta: question.meta().map(|_| self.meta.is_some()),
@@ -221,6 +330,24 @@ impl Found {
 impl Facts {
     pub(crate) const fn is_empty(&self) -> bool {
         self.member.is_none() && self.meta.is_none()
+    }
+
+    /// What they are about, for one who needs no keys.
+    pub(crate) fn names(&self) -> Names {
+        Names {
+            member: self.member.as_ref().map(|(link, _)| link.wire_name()),
+            meta: self.meta.as_ref().map(|(digest, _)| digest.wire_name()),
+        }
+    }
+
+    /// What they are about.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
+        let link = self
+            .member
+            .as_ref()
+            .map(|(link, _)| Key::Link(link.clone()));
+        let meta = self.meta.as_ref().map(|(digest, _)| Key::Meta(*digest));
+        link.into_iter().chain(meta)
     }
 }
 

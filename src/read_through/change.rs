@@ -4,8 +4,10 @@ use super::{Backend, ReadThrough, WritableBackend};
 use crate::coherence::change::Outcome;
 use crate::error::BoxError;
 use crate::link::Key;
+use crate::spans;
 use crate::{Digest, Error, Link};
 use std::future::Future;
+use tracing::Instrument;
 
 impl<B: Backend> ReadThrough<B> {
     /// Brackets `call`, a change of `keys` in the backend; see
@@ -38,10 +40,14 @@ impl<B: Backend> ReadThrough<B> {
         // Who goes away while it waits has changed nothing.
         let turn = self.inner.changes.take().await;
         let core = self.clone();
-        let change = tokio::spawn(async move {
+        let span = spans::change(&keys);
+        let change = async move {
             let _turn = turn;
+            // Its span begins when it does.
+            let call = async { call.instrument(spans::backend("change")).await };
             core.cache().change(keys, link.as_ref(), call).await
-        });
+        };
+        let change = tokio::spawn(change.instrument(span));
         change.await.unwrap_or(Err(Error::LoadLost))
     }
 }
@@ -70,8 +76,11 @@ impl<B: WritableBackend> ReadThrough<B> {
             let outcome = outcome(core.backend(), &removed);
             (removed, outcome)
         };
-        let removed = self.change(vec![Key::Link(link.clone())], call).await?;
-        removed.map_err(Error::backend)
+        let key = Key::Link(link.clone());
+        let removed = self.change(vec![key.clone()], call).await?;
+        removed.map_err(Error::backend)?;
+        self.audit_deleted([key]);
+        Ok(())
     }
 
     pub(crate) async fn delete_blob(&self, digest: &Digest) -> Result<(), Error> {
@@ -83,7 +92,9 @@ impl<B: WritableBackend> ReadThrough<B> {
             (deleted, outcome)
         };
         let deleted = self.change(vec![Key::Meta(digest)], call).await?;
-        deleted.map_err(Error::backend)
+        deleted.map_err(Error::backend)?;
+        self.audit_deleted([Key::Meta(digest)]);
+        Ok(())
     }
 }
 

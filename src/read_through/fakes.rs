@@ -1,7 +1,8 @@
 //! A backend and a shared tier that tests can stop, fail and count.
 
 use super::{Backend, LinkState, WritableBackend};
-use crate::cache::shared::{Facts, Found, Leases, Member, Question, SharedTier};
+use crate::cache::Forgotten;
+use crate::cache::shared::{Facts, Found, Leases, Member, Question, SharedTier, Which};
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::coherence::slot::Slot;
 use crate::error::BoxError;
@@ -204,7 +205,7 @@ impl SharedTier for FakeShared {
         1
     }
 
-    async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error> {
+    async fn look_up(&self, questions: &[Question], _: u32) -> Result<Vec<Found>, Error> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);
         self.fail("look-up")?;
         let find = |question: &Question| Found {
@@ -244,6 +245,20 @@ impl SharedTier for FakeShared {
                 .meta
                 .filter(|(digest, meta)| fill(Key::Meta(*digest), held.meta, Some(meta.clone()))),
         })
+    }
+
+    async fn fill_all(
+        &self,
+        facts: Vec<Facts>,
+        token: Token,
+        ttl: Duration,
+    ) -> Result<Vec<Facts>, Error> {
+        let held = Leases {
+            member: Some(token),
+            meta: Some(token),
+        };
+        let fills = facts.into_iter().map(|facts| self.fill(facts, held, ttl));
+        futures::future::try_join_all(fills).await
     }
 
     async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
@@ -310,6 +325,14 @@ impl SharedTier for FakeShared {
         self.fail("purge")?;
         self.slots.lock().unwrap().clear();
         Ok(())
+    }
+
+    async fn purge_repositories(&self, which: &Which<'_>) -> Result<Forgotten, Error> {
+        self.fail("purge")?;
+        let is_meant =
+            |key: &Key| matches!(key, Key::Link(link) if which(link.repository.as_str()));
+        self.slots.lock().unwrap().retain(|key, _| !is_meant(key));
+        Ok(Forgotten::default())
     }
 
     async fn leave(&self) {

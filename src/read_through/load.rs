@@ -7,10 +7,12 @@ use crate::coherence::flight::Departure;
 use crate::coherence::lease::Token;
 use crate::coherence::load::{Load, Said, Settlement, Step};
 use crate::error::BoxError;
+use crate::spans;
 use crate::{Answer, CacheStatus, Error, Freshness, LayerMeta};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use tracing::{Instrument, Span};
 
 /// How long a load that nobody waits for any more may ask the backend, for the tiers' sake. After
 /// that its lease would be over by default, and its fill refused.
@@ -56,6 +58,15 @@ impl Loaded {
     }
 }
 
+/// A load between two of its steps.
+#[derive(Debug)]
+pub(super) struct Underway {
+    pub(super) question: Question,
+    pub(super) rights: Rights,
+    pub(super) load: Load,
+    pub(super) found: Found,
+}
+
 impl<B: Backend> ReadThrough<B> {
     /// Runs a load to its end, as [`coherence::load`](crate::coherence::load) has its steps. Those
     /// who boarded have their answer before the tiers are filled; those who came later wait until
@@ -66,18 +77,39 @@ impl<B: Backend> ReadThrough<B> {
         freshness: Freshness,
         departure: Departure<(Question, Freshness), Reply>,
     ) {
+        let load = Load::new(freshness == Freshness::Verified);
+        let step = load.begin();
+        let underway = Underway {
+            // The rights come before anything is read.
+            rights: self.cache().rights(&question),
+            question,
+            load,
+            found: Found::default(),
+        };
+        self.go_on(underway, step, departure).await;
+    }
+
+    /// Runs it from this step on.
+    pub(super) async fn go_on(
+        self,
+        underway: Underway,
+        mut step: Step,
+        departure: Departure<(Question, Freshness), Reply>,
+    ) {
+        let Underway {
+            question,
+            rights,
+            mut load,
+            mut found,
+        } = underway;
         let cache = self.cache();
-        // The rights come before anything is read.
-        let rights = cache.rights(&question);
-        let verified = freshness == Freshness::Verified;
-        let (mut load, token) = (Load::new(verified), Token::random());
-        let (mut found, mut leases) = (Found::default(), Leases::default());
-        let mut step = load.begin();
+        let (token, mut leases) = (Token::random(), Leases::default());
+        let mut has_waited = false;
         loop {
             step = match step {
                 Step::LookUp => {
                     let questions = std::slice::from_ref(&question);
-                    let now = cache.look_up(questions, &[rights]).await.pop();
+                    let now = cache.look_up(questions, &[rights], 1).await.pop();
                     found = found.or(now.unwrap_or_default());
                     load.looked_up(self.is_answer(&question, &found))
                 }
@@ -88,10 +120,16 @@ impl<B: Backend> ReadThrough<B> {
                     load.granted(&grants)
                 }
                 Step::Pause(pause) => {
+                    has_waited = true;
                     sleep(jittered(pause)).await;
                     Step::LookUp
                 }
                 Step::Answer => {
+                    if has_waited {
+                        cache.work().awaited.increment(1);
+                    }
+                    self.audit_shared_hit(&question, rights);
+                    spans::answered(&Span::current(), CacheStatus::Redis);
                     let status = CacheStatus::Redis;
                     return departure.answer(Ok(Loaded {
                         status,
@@ -104,20 +142,49 @@ impl<B: Backend> ReadThrough<B> {
         let loaded = tokio::select! {
             loaded = self.ask_backend(&question, found) => loaded,
             // A backend that hangs does not keep what nobody waits for.
-            () = departure.forsaken(FORSAKEN) => Err(Error::LoadLost),
+            () = departure.forsaken(FORSAKEN) => {
+                self.inner.loads.count_error(Found::default().asked(&question));
+                Err(Error::LoadLost)
+            }
         };
         let loaded = loaded.map_err(Arc::new);
+        if loaded.is_ok() {
+            spans::answered(&Span::current(), CacheStatus::Miss);
+        }
         departure.answer(loaded.clone());
-        let loaded = loaded.inspect_err(|_| {
-            let asked = Found::default().asked(&question);
-            self.inner.lookups.count_error(asked);
-        });
-        let found = loaded.ok().map(Loaded::found);
+        let wants_object = load.is_verified() || !self.backend().shares_blobs();
+        let found = loaded.ok().map(|loaded| loaded.found(wants_object));
         self.settle(&question, &load, found, (rights, leases)).await;
     }
 
     /// Asks the backend for what is missing.
-    async fn ask_backend(&self, question: &Question, found: Found) -> Result<Loaded, Error> {
+    pub(super) async fn ask_backend(
+        &self,
+        question: &Question,
+        found: Found,
+    ) -> Result<Loaded, Error> {
+        let loads = &self.inner.loads;
+        let began = Instant::now();
+        let asked = self.consult(question, found).await;
+        loads.duration.record(began.elapsed());
+        match &asked {
+            Ok(loaded) => loads.count(loaded.clone().found(false).asked(question)),
+            Err(_) => loads.count_error(Found::default().asked(question)),
+        }
+        asked
+    }
+
+    /// As [`ask_backend`](Self::ask_backend), and not counted.
+    pub(super) async fn consult(&self, question: &Question, found: Found) -> Result<Loaded, Error> {
+        let span = spans::backend(match question {
+            Question::Stat(_) => "stat",
+            Question::Link(_) => "link",
+            Question::Meta(_) => "describe",
+        });
+        self.call(question, found).instrument(span).await
+    }
+
+    async fn call(&self, question: &Question, found: Found) -> Result<Loaded, Error> {
         let backend = self.backend();
         let known = found
             .member
@@ -142,10 +209,7 @@ impl<B: Backend> ReadThrough<B> {
             },
             (Question::Stat(link), _, _) => backend.stat(link).await,
         };
-        let loaded = read(stat, question).map_err(Error::backend)?;
-        let asked = loaded.clone().found().asked(question);
-        self.inner.lookups.count(asked);
-        Ok(loaded)
+        read(stat, question).map_err(Error::backend)
     }
 
     /// Fills the tiers with what was found, and takes away what was denied. Nothing is known of what
@@ -182,10 +246,14 @@ impl<B: Backend> ReadThrough<B> {
 }
 
 impl Loaded {
-    fn found(self) -> Found {
+    /// The facts in it. The object whose presence is the membership is kept where it is wanted: it
+    /// takes ten times the memory of the membership.
+    pub(super) fn found(self, wants_object: bool) -> Found {
         Found {
             member: match self.link {
-                LinkState::Linked(object) => Some(Member { object }),
+                LinkState::Linked(object) => Some(Member {
+                    object: object.filter(|_| wants_object),
+                }),
                 LinkState::Absent | LinkState::Broken => None,
             },
             meta: self.meta,

@@ -4,30 +4,42 @@
 //! same may board, to Redis for all of it in one round trip, and to the backend for what is still
 //! missing at the same time. Positives fill the tiers. A change goes around the backend's own.
 
+mod alone;
+mod audit;
 mod backend;
 mod change;
+mod claim;
 #[cfg(test)]
 mod fakes;
+mod gather;
 mod load;
 mod permit;
+mod stat_many;
 #[cfg(test)]
 mod tests;
 
+pub use audit::AuditorConfig;
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
+pub(crate) use claim::Claims;
 pub(crate) use permit::Permit;
 
 use crate::cache::TieredCache;
-use crate::cache::shared::{Found, Question};
+use crate::cache::shared::{Found, Question, QuestionRef};
 use crate::coherence::flight::{Flights, Step};
-use crate::link::Key;
-use crate::metrics::Lookups;
+use crate::link::{Key, LinkRef};
+use crate::metrics::Loads;
+use crate::spans;
 use crate::turns::Turns;
-use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Limits, Link};
-use futures::{StreamExt, TryStreamExt};
+use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Limits};
+use audit::Auditor;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use gather::Gathering;
 use load::Loaded;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 /// The core. Cloning is a reference count.
 #[derive(Debug)]
@@ -40,8 +52,10 @@ struct Inner<B> {
     backend: B,
     cache: TieredCache,
     flights: Arc<Flights<(Question, Freshness), Reply>>,
+    gathering: Gathering,
     changes: Turns,
-    lookups: Lookups,
+    loads: Loads,
+    auditor: Option<Auditor>,
 }
 
 /// What a load answers to all who boarded it.
@@ -62,14 +76,21 @@ impl<B> Clone for ReadThrough<B> {
 }
 
 impl<B: Backend> ReadThrough<B> {
-    pub(crate) fn new(backend: B, cache: TieredCache, limits: Limits) -> Self {
+    pub(crate) fn new(
+        backend: B,
+        cache: TieredCache,
+        limits: Limits,
+        auditor: Option<AuditorConfig>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 backend,
                 cache,
                 flights: Arc::new(Flights::new(Turns::new("loads", limits.loads))),
+                gathering: Gathering::default(),
                 changes: Turns::new("changes", limits.changes),
-                lookups: Lookups::new("backend"),
+                loads: Loads::new(),
+                auditor: auditor.map(Auditor::new),
             }),
         }
     }
@@ -86,45 +107,70 @@ impl<B: Backend> ReadThrough<B> {
     /// not in the repository, whatever is known of it otherwise.
     pub(crate) async fn stat(
         &self,
-        link: &Link,
+        link: LinkRef<'_>,
         freshness: Freshness,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        let question = Question::Stat(link.clone());
-        let answer = self.ask(question, freshness).await?;
+        if freshness == Freshness::Cached
+            && let Some(meta) = self.recall_stat(link)
+        {
+            return Ok(memory(Some(meta)));
+        }
+        self.load_stat(link, freshness).await
+    }
+
+    /// A hit in memory: the meta of a blob that is in the repository.
+    pub(crate) fn recall_stat(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
+        let meta = if self.backend().shares_blobs() {
+            let found = self.cache().recall(QuestionRef::Stat(link));
+            found.member.and(found.meta)
+        } else {
+            self.cache().recall_object(link)
+        };
+        if meta.is_some() {
+            self.audit_hit(QuestionRef::Stat(link));
+        }
+        meta
+    }
+
+    /// A hit in memory: the object whose presence is a membership.
+    pub(crate) fn recall_object(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
+        let object = self.cache().recall_object(link);
+        if object.is_some() {
+            self.audit_hit(QuestionRef::Link(link));
+        }
+        object
+    }
+
+    /// As [`stat`](Self::stat), for one whom memory has not answered.
+    pub(crate) async fn load_stat(
+        &self,
+        link: LinkRef<'_>,
+        freshness: Freshness,
+    ) -> Result<Answer<Option<LayerMeta>>, Error> {
+        let question = Question::Stat(link.to_owned());
+        let answer = self.board(question, freshness).await?;
         Ok(answer.map(|loaded| loaded.meta_if_member(self.backend().shares_blobs())))
     }
 
-    /// What is known of a membership.
-    pub(crate) async fn link(
+    /// Whether a blob is in a repository.
+    pub(crate) async fn contains(
         &self,
-        link: &Link,
+        link: LinkRef<'_>,
         freshness: Freshness,
-    ) -> Result<Answer<LinkState>, Error> {
-        let question = Question::Link(link.clone());
-        let answer = self.ask(question, freshness).await?;
-        Ok(answer.map(|loaded| loaded.link))
+    ) -> Result<Answer<bool>, Error> {
+        let question = QuestionRef::Link(link);
+        if freshness == Freshness::Cached && self.cache().recall(question).member.is_some() {
+            self.audit_hit(question);
+            return Ok(memory(true));
+        }
+        let answer = self.board(question.to_owned(), freshness).await?;
+        Ok(answer.map(|loaded| matches!(loaded.link, LinkState::Linked(_))))
     }
 
-    /// As [`link`](Self::link), where only an answer with the object whose presence is the
-    /// membership will do. Redis has none of that.
-    pub(crate) async fn link_object(
-        &self,
-        link: &Link,
-        freshness: Freshness,
-    ) -> Result<Answer<LinkState>, Error> {
-        let question = Question::Link(link.clone());
-        if freshness == Freshness::Cached {
-            let found = self.cache().recall(&question);
-            if found
-                .member
-                .as_ref()
-                .is_some_and(|member| member.object.is_some())
-            {
-                return Ok(Loaded::from(found)
-                    .answer(CacheStatus::Memory)
-                    .map(|l| l.link));
-            }
-        }
+    /// What the backend says of a membership, and of the object whose presence it is: Redis knows
+    /// nothing of that.
+    pub(crate) async fn load_object(&self, link: LinkRef<'_>) -> Result<Answer<LinkState>, Error> {
+        let question = Question::Link(link.to_owned());
         let answer = self.board(question, Freshness::Verified).await?;
         Ok(answer.map(|loaded| loaded.link))
     }
@@ -135,105 +181,58 @@ impl<B: Backend> ReadThrough<B> {
         digest: &Digest,
         freshness: Freshness,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        let answer = self.ask(Question::Meta(*digest), freshness).await?;
+        if freshness == Freshness::Cached
+            && let meta @ Some(_) = self.recall_meta(digest)
+        {
+            return Ok(memory(meta));
+        }
+        self.load_meta(digest, freshness).await
+    }
+
+    /// A hit in memory: the meta of a blob.
+    pub(crate) fn recall_meta(&self, digest: &Digest) -> Option<LayerMeta> {
+        let question = QuestionRef::Meta(digest);
+        let meta = self.cache().recall(question).meta;
+        if meta.is_some() {
+            self.audit_hit(question);
+        }
+        meta
+    }
+
+    /// As [`meta`](Self::meta), for one whom memory has not answered.
+    pub(crate) async fn load_meta(
+        &self,
+        digest: &Digest,
+        freshness: Freshness,
+    ) -> Result<Answer<Option<LayerMeta>>, Error> {
+        let answer = self.board(Question::Meta(*digest), freshness).await?;
         Ok(answer.map(|loaded| loaded.meta))
     }
 
-    /// [`stat`](Self::stat) for many, in their order: one round trip to Redis for all that memory
-    /// does not know, and the backend for the rest of them at the same time.
-    pub(crate) async fn stat_many(
-        &self,
-        links: &[Link],
-        freshness: Freshness,
-    ) -> Result<Vec<Answer<Option<LayerMeta>>>, Error> {
-        let shares = self.backend().shares_blobs();
-        let mut answers: Vec<Option<Answer<Option<LayerMeta>>>> = vec![None; links.len()];
-        if freshness == Freshness::Cached {
-            let questions: Vec<_> = links.iter().cloned().map(Question::Stat).collect();
-            for (answer, question) in answers.iter_mut().zip(&questions) {
-                let found = self.cache().recall(question);
-                *answer = complete(found, question, shares, CacheStatus::Memory);
-            }
-            self.ask_shared(&questions, &mut answers).await;
-        }
-        let missing = links
-            .iter()
-            .zip(&answers)
-            .filter(|(_, answer)| answer.is_none());
-        let missing: Vec<_> = missing.map(|(link, _)| link.clone()).collect();
-        let loads = missing
-            .into_iter()
-            .map(async |link| self.load_stat(&link, freshness).await);
-        let loads = futures::stream::iter(loads).buffered(MOST_LOADS);
-        let mut loaded = loads.try_collect::<Vec<_>>().await?.into_iter();
-        let whole = answers
-            .into_iter()
-            .map(|answer| answer.or_else(|| loaded.next()));
-        Ok(whole.flatten().collect())
-    }
-
-    async fn load_stat(
-        &self,
-        link: &Link,
-        freshness: Freshness,
-    ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        let answer = self.board(Question::Stat(link.clone()), freshness).await?;
-        Ok(answer.map(|loaded| loaded.meta_if_member(self.backend().shares_blobs())))
-    }
-
-    async fn ask_shared(
-        &self,
-        questions: &[Question],
-        answers: &mut [Option<Answer<Option<LayerMeta>>>],
-    ) {
-        if !self.cache().has_shared() {
-            return;
-        }
-        let open = answers
-            .iter()
-            .zip(questions)
-            .filter(|(answer, _)| answer.is_none());
-        let open: Vec<_> = open.map(|(_, question)| question.clone()).collect();
-        if open.is_empty() {
-            return;
-        }
-        let rights: Vec<_> = open
-            .iter()
-            .map(|question| self.cache().rights(question))
-            .collect();
-        let found = self.cache().look_up(&open, &rights).await;
-        let shares = self.backend().shares_blobs();
-        let mut found = open.iter().zip(found);
-        for answer in answers.iter_mut().filter(|answer| answer.is_none()) {
-            if let Some((question, found)) = found.next() {
-                *answer = complete(found, question, shares, CacheStatus::Redis);
-            }
-        }
-    }
-
-    async fn ask(&self, question: Question, freshness: Freshness) -> Result<Answer<Loaded>, Error> {
-        if freshness == Freshness::Cached {
-            let found = self.cache().recall(&question);
-            if self.is_answer(&question, &found) {
-                return Ok(Loaded::from(found).answer(CacheStatus::Memory));
-            }
-        }
-        self.board(question, freshness).await
+    /// Whether memory has all that is asked for.
+    pub(crate) fn knows(&self, question: &Question) -> bool {
+        self.is_answer(question, &self.cache().recall_again(question))
     }
 
     /// Whether `found` is all that was asked for.
-    fn is_answer(&self, question: &Question, found: &Found) -> bool {
+    pub(crate) fn is_answer(&self, question: &Question, found: &Found) -> bool {
         found.answers(question, self.backend().shares_blobs())
     }
 
     /// Boards a load that leaves from here on, and waits for its answer. Where there is no turn for
     /// one, what the tiers know is answered before the caller waits for it.
-    async fn board(
+    ///
+    /// Boxed: those whom memory answers do not carry a place for this about.
+    fn board(
         &self,
         question: Question,
         freshness: Freshness,
-    ) -> Result<Answer<Loaded>, Error> {
-        let key = (question, freshness);
+    ) -> BoxFuture<'_, Result<Answer<Loaded>, Error>> {
+        self.board_key((question, freshness)).boxed()
+    }
+
+    async fn board_key(&self, key: (Question, Freshness)) -> Result<Answer<Loaded>, Error> {
+        let freshness = key.1;
         let flights = &self.inner.flights;
         let (mut ticket, mut turn) = (flights.ask(&key), None);
         loop {
@@ -260,8 +259,13 @@ impl<B: Backend> ReadThrough<B> {
                     boarded
                 }
                 Step::Depart(departure, boarded) => {
-                    let core = self.clone();
-                    tokio::spawn(core.load(key.0.clone(), freshness, departure));
+                    let span = spans::load(&key.0, freshness);
+                    if freshness == Freshness::Cached && self.cache().has_shared() {
+                        self.gather(key.0.clone(), departure, span).await;
+                    } else {
+                        let load = self.clone().load(key.0.clone(), freshness, departure);
+                        tokio::spawn(load.instrument(span));
+                    }
                     boarded
                 }
             };
@@ -286,6 +290,15 @@ impl<B: Backend> ReadThrough<B> {
         is_answer.then(|| Loaded::from(found).answer(CacheStatus::Memory))
     }
 
+    /// What memory knows of the object that holds a blob; not counted.
+    pub(crate) fn known(&self, question: &Question) -> Option<LayerMeta> {
+        let found = self.cache().recall_again(question);
+        match found.member {
+            Some(member) if !self.backend().shares_blobs() => member.object,
+            _ => found.meta,
+        }
+    }
+
     /// What Redis knows, for one who may not load: a backend that hangs delays no hit.
     async fn ask_shared_alone(
         &self,
@@ -297,8 +310,11 @@ impl<B: Backend> ReadThrough<B> {
         }
         let questions = std::slice::from_ref(question);
         let rights = self.cache().rights(question);
-        let found = self.cache().look_up(questions, &[rights]).await.pop()?;
+        let found = self.cache().look_up(questions, &[rights], 1).await.pop()?;
         let is_answer = self.is_answer(question, &found);
+        if is_answer {
+            self.audit_shared_hit(question, rights);
+        }
         is_answer.then(|| Loaded::from(found).answer(CacheStatus::Redis))
     }
 
@@ -318,16 +334,10 @@ impl<B: Backend> ReadThrough<B> {
     }
 }
 
-fn complete(
-    found: Found,
-    question: &Question,
-    shares: bool,
-    status: CacheStatus,
-) -> Option<Answer<Option<LayerMeta>>> {
-    let complete = found.answers(question, shares);
-    complete.then(|| {
-        Loaded::from(found)
-            .answer(status)
-            .map(|l| l.meta_if_member(shares))
-    })
+/// What memory has answered.
+const fn memory<T>(value: T) -> Answer<T> {
+    Answer {
+        value,
+        status: CacheStatus::Memory,
+    }
 }

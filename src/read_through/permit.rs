@@ -21,6 +21,15 @@ impl<B: Backend> ReadThrough<B> {
     /// The right to fill what the caller is about to read from the backend by itself: one round trip
     /// to Redis.
     pub(crate) async fn permit(&self, question: &Question) -> Permit<B> {
+        self.permit_to(question, false).await
+    }
+
+    /// The same, where what is there is to be replaced.
+    pub(crate) async fn permit_anew(&self, question: &Question) -> Permit<B> {
+        self.permit_to(question, true).await
+    }
+
+    async fn permit_to(&self, question: &Question, anew: bool) -> Permit<B> {
         let token = Token::random();
         let mut permit = Permit {
             core: self.clone(),
@@ -29,7 +38,10 @@ impl<B: Backend> ReadThrough<B> {
             // Who goes away before there is an answer may have been granted all of them.
             leases: Leases::of_all(question, token),
         };
-        permit.leases = self.cache().try_lease(question, token, false).await;
+        // Of a link Redis knows the membership alone, so what it has is no reason not to remember the
+        // object.
+        let steal = anew || matches!(question, Question::Link(_));
+        permit.leases = self.cache().try_lease(question, token, steal).await;
         permit
     }
 }

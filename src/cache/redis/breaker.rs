@@ -6,6 +6,7 @@
 //! wait for it: a server that has only been restarted costs no miss.
 
 use super::trouble::Trouble;
+use crate::metrics::{OneOf, breaker};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub(super) struct Breaker<C> {
     told: Option<Turn>,
     /// How long callers wait for a probe that is likely to succeed.
     patience: Duration,
+    /// What the metrics are told.
+    shown: OneOf<3>,
 }
 
 #[derive(Debug)]
@@ -74,12 +77,15 @@ pub(super) enum Turn {
 
 impl<C: Clone> Breaker<C> {
     pub(super) fn new(patience: Duration, now: Instant) -> Self {
-        Self {
-            state: State::Open { probe_at: now },
+        let mut new = Self {
+            state: State::Shut,
             trouble: None,
             told: None,
             patience,
-        }
+            shown: breaker(),
+        };
+        new.enter(State::Open { probe_at: now });
+        new
     }
 
     /// What one does who wants to ask now.
@@ -99,10 +105,10 @@ impl<C: Clone> Breaker<C> {
                     .as_ref()
                     .is_none_or(|trouble| trouble.may_be_over());
                 let (sender, done) = watch::channel(());
-                self.state = State::Probing {
+                self.enter(State::Probing {
                     awaited: is_likely.then(|| now + self.patience),
                     done,
-                };
+                });
                 Ask::Probe(sender)
             }
             State::Probing { .. } | State::Open { .. } | State::Shut => {
@@ -122,13 +128,13 @@ impl<C: Clone> Breaker<C> {
         if matches!(self.state, State::Shut) {
             return None;
         }
-        self.state = State::Closed {
+        self.enter(State::Closed {
             connection,
             number,
             since: now,
             silent: 0,
             believed,
-        };
+        });
         self.tell(Turn::Closed)
     }
 
@@ -150,11 +156,11 @@ impl<C: Clone> Breaker<C> {
         }
     }
 
-    /// An operation had no answer. Says whether that has opened it.
-    pub(super) fn unanswered(&mut self, asked: u64, now: Instant) -> bool {
+    /// So many operations had no answer. Says whether that has opened it.
+    pub(super) fn unanswered(&mut self, asked: u64, operations: u32, now: Instant) -> bool {
         match &mut self.state {
             State::Closed { number, silent, .. } if *number == asked => {
-                *silent += 1;
+                *silent = silent.saturating_add(operations);
                 *silent >= MOST_SILENT && self.lost(asked, Trouble::Silent(MOST_SILENT), now)
             }
             _ => false,
@@ -217,12 +223,22 @@ impl<C: Clone> Breaker<C> {
 
     /// Opens it for good.
     pub(super) fn shut(&mut self) {
-        self.state = State::Shut;
+        self.enter(State::Shut);
+    }
+
+    fn enter(&mut self, state: State<C>) {
+        self.state = state;
+        self.shown.enter(match self.state {
+            State::Closed { .. } => Some(0),
+            State::Probing { .. } => Some(1),
+            State::Open { .. } => Some(2),
+            State::Shut => None,
+        });
     }
 
     fn open(&mut self, trouble: Trouble, probe_at: Instant) -> Option<Turn> {
         self.trouble = Some(Arc::new(trouble));
-        self.state = State::Open { probe_at };
+        self.enter(State::Open { probe_at });
         self.tell(Turn::Opened)
     }
 
@@ -272,15 +288,15 @@ mod tests {
         let (mut breaker, now) = closed(1);
         for _ in 0..3 {
             for _ in 1..MOST_SILENT {
-                assert!(!breaker.unanswered(1, now));
+                assert!(!breaker.unanswered(1, 1, now));
             }
             breaker.answered(1);
         }
-        assert!(!breaker.unanswered(7, now), "of another connection");
+        assert!(!breaker.unanswered(7, 9, now), "of another connection");
         for _ in 1..MOST_SILENT {
-            assert!(!breaker.unanswered(1, now));
+            assert!(!breaker.unanswered(1, 1, now));
         }
-        assert!(breaker.unanswered(1, now));
+        assert!(breaker.unanswered(1, 1, now));
         assert_eq!(breaker.number(), None);
         probe(&mut breaker, now);
         let refused = breaker.ask(now);
@@ -288,6 +304,15 @@ mod tests {
             matches!(refused, Ask::No(Some(_))),
             "nobody waits for one that hangs"
         );
+    }
+
+    #[test]
+    fn operations_that_went_together_are_silent_together() {
+        let (mut breaker, now) = closed(1);
+        assert!(!breaker.unanswered(1, MOST_SILENT - 1, now));
+        assert!(breaker.unanswered(1, 1, now));
+        let (mut breaker, now) = closed(1);
+        assert!(breaker.unanswered(1, u32::MAX, now));
     }
 
     #[test]

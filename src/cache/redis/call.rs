@@ -8,36 +8,40 @@ use crate::Error;
 use crate::coherence::lease::Token;
 use crate::link::Key;
 use ::redis::{Value, cmd};
+use std::borrow::Cow;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The most calls of a round trip: more would not be done within one deadline.
-const MOST_CALLS: usize = 128;
+pub(super) const MOST_CALLS: usize = 128;
 
 /// A script's call, to be sent with its hash or with its text.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Call {
-    keys: [String; 3],
-    args: Vec<String>,
+    pub(super) keys: Vec<String>,
+    pub(super) args: Vec<Cow<'static, str>>,
 }
 
 impl Call {
-    fn new(keys: &[String; 3]) -> Self {
+    fn new(keys: [String; 3]) -> Self {
         Self {
-            keys: keys.clone(),
+            keys: keys.into(),
             args: Vec::new(),
         }
     }
 
     pub(super) fn arg(mut self, arg: impl ToString) -> Self {
-        self.args.push(arg.to_string());
+        self.args.push(arg.to_string().into());
         self
     }
 
     fn command(&self, command: &str, script: &str) -> Command {
         let mut command = cmd(command);
         command.arg(script).arg(self.keys.len());
-        command.arg(&self.keys).arg(&self.args);
+        command.arg(&self.keys);
+        for arg in &self.args {
+            command.arg(&**arg);
+        }
         Command::call(command)
     }
 }
@@ -48,9 +52,10 @@ pub(super) type Fields = (Vec<(&'static str, String)>, Vec<&'static str>);
 pub(super) fn write(call: Call, ttl: Duration, fields: Option<Fields>) -> Call {
     let (present, absent) = fields.unwrap_or_default();
     let mut call = call.arg(millis(ttl)).arg(absent.len());
-    call.args.extend(absent.into_iter().map(str::to_owned));
+    call.args.extend(absent.into_iter().map(Cow::Borrowed));
     for (name, value) in present {
-        call = call.arg(name).arg(value);
+        call.args.push(Cow::Borrowed(name));
+        call.args.push(Cow::Owned(value));
     }
     call
 }
@@ -66,7 +71,7 @@ impl RedisCache {
             Key::Link(link) => ("set", link.digest.to_string()),
             Key::Meta(_) => ("hash", String::new()),
         };
-        Call::new(&self.keys.of(key))
+        Call::new(self.keys.of(key))
             .arg(kind)
             .arg(member)
             .arg(token.number())
@@ -106,7 +111,7 @@ impl RedisCache {
     }
 
     /// One round trip; another one where the server does not have the script yet.
-    async fn run_some(
+    pub(super) async fn run_some(
         &self,
         operation: &'static str,
         script: &Source,

@@ -3,6 +3,7 @@
 use crate::coherence::Coherence;
 use crate::coherence::message::Message;
 use crate::coherence::peers::{Awaited, Heard, Peers, Roll, Term};
+use crate::metrics::{ChannelMeter, Gap};
 use ::redis::{PushInfo, PushKind, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,7 @@ pub(super) struct Channel {
     /// Who has acknowledged the messages that are waited for.
     waiting: Mutex<HashMap<u64, mpsc::Sender<u64>>>,
     acks: mpsc::Sender<(u64, u64)>,
-    limit_hits: metrics::Counter,
+    meter: ChannelMeter,
 }
 
 /// Waits for the acknowledgements of one message.
@@ -44,15 +45,15 @@ impl Channel {
         term: Term,
     ) -> (Arc<Self>, mpsc::Receiver<(u64, u64)>) {
         let (acks, owed) = mpsc::channel(MOST_ACKS);
-        let node = fastrand::u64(..);
+        let (node, now) = (fastrand::u64(..), Instant::now());
         let channel = Self {
             node,
             prefix: prefix.to_owned(),
             coherence,
-            peers: Mutex::new(Peers::new(node, term, Instant::now())),
+            peers: Mutex::new(Peers::new(node, term, now)),
             waiting: Mutex::default(),
             acks,
-            limit_hits: crate::metrics::limit_hits("acknowledgements"),
+            meter: ChannelMeter::new(now),
         };
         (Arc::new(channel), owed)
     }
@@ -99,14 +100,31 @@ impl Channel {
     pub(super) fn connected(&self, session: u64) {
         let mut peers = self.peers();
         self.coherence.connected();
-        peers.connect(session, Instant::now());
+        self.meter.resynced.increment(1);
+        let now = Instant::now();
+        self.meter.observe(false, now);
+        peers.connect(session, now);
     }
 
     /// A connection is lost, and trust with it.
-    pub(super) fn disconnected(&self, session: u64) {
+    pub(super) fn disconnected(&self, session: u64, gap: Option<Gap>) {
         let mut peers = self.peers();
         if peers.disconnect(session) {
             self.coherence.disconnected();
+            if let Some(gap) = gap {
+                self.meter.gap(gap);
+            }
+        }
+        let now = Instant::now();
+        self.meter.observe(self.coherence.trust.holds(now), now);
+    }
+
+    /// Looks whether memory is trusted, which lapses without a word.
+    pub(super) fn observe(&self) {
+        let now = Instant::now();
+        let trusts = self.coherence.trust.holds(now);
+        if self.meter.observe(trusts, now) && !trusts {
+            self.meter.gap(Gap::Lapsed);
         }
     }
 
@@ -133,8 +151,12 @@ impl Channel {
                 false
             }
             // Nobody here unsubscribes: somebody else has made the server do so.
-            PushKind::Disconnection | PushKind::Unsubscribe | PushKind::SUnsubscribe => {
-                self.disconnected(session);
+            PushKind::Unsubscribe | PushKind::SUnsubscribe => {
+                self.disconnected(session, Some(Gap::Unsubscribed));
+                true
+            }
+            PushKind::Disconnection => {
+                self.disconnected(session, Some(Gap::Closed));
                 true
             }
             _ => false,
@@ -142,21 +164,42 @@ impl Channel {
     }
 
     fn hear(&self, session: u64, message: Option<Message>) {
+        let is_readable = message.is_some();
         let peers = self.peers();
         let heard = peers.hear(session, message);
         let owed = self.coherence.apply(&heard, peers.term().trust);
         drop(peers);
+        self.count(&heard, is_readable);
         let sent = owed.map_or(Ok(()), |owed| self.acks.try_send(owed));
         if let Err(TrySendError::Full(_)) = sent {
-            self.limit_hits.increment(1);
+            self.meter.limit_hits.increment(1);
         }
         if let Heard::Acknowledged { from, id } = heard
             && let Some(waiting) = self.waiting().get(&id)
         {
             // One that has no room is not heard: until its node has lost its trust.
             if let Err(TrySendError::Full(_)) = waiting.try_send(from) {
-                self.limit_hits.increment(1);
+                self.meter.limit_hits.increment(1);
             }
+        }
+    }
+
+    /// Counts what was heard of other nodes, and how long a heartbeat took.
+    fn count(&self, heard: &Heard, is_readable: bool) {
+        match heard {
+            Heard::Forget { names, owed } if owed.is_some() => {
+                self.meter.remote.increment(names.len() as u64);
+            }
+            Heard::Flush { owed } if owed.is_some() => self.meter.purged.increment(1),
+            Heard::Flush { .. } if !is_readable => {
+                self.meter.gap(Gap::Unreadable);
+                self.meter.resynced.increment(1);
+            }
+            Heard::Beat { sent } => {
+                self.meter.lag.record(sent.elapsed());
+                self.observe();
+            }
+            _ => {}
         }
     }
 
@@ -412,7 +455,7 @@ mod tests {
         let old = channel.heartbeat(1);
         channel.push(1, &message(&old));
         assert!(trusts());
-        channel.disconnected(1);
+        channel.disconnected(1, None);
         assert!(!trusts());
         channel.push(1, &message(&old));
         assert!(!trusts(), "of a connection that is lost");

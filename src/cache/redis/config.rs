@@ -10,11 +10,24 @@ use std::time::Duration;
 /// How to reach Redis, and what to keep there.
 ///
 /// ```
-/// use layercache::RedisConfig;
+/// use layercache::{ChangePolicy, RedisConfig};
 /// use std::time::Duration;
 ///
-/// let config = RedisConfig::new("redis://:secret@127.0.0.1/0").with_timeout(Duration::from_millis(20));
+/// // Most need no more than the address.
+/// let config = RedisConfig::new("redis://:secret@127.0.0.1/0");
 /// assert!(!format!("{config:?}").contains("secret"));
+///
+/// // All that can be set.
+/// let config = config
+///     .with_prefix("team-a:")
+///     .with_ttl(Duration::from_secs(6 * 3600))
+///     .with_timeout(Duration::from_millis(20))
+///     .with_store_path(false)
+///     .with_trust(Duration::from_secs(1))
+///     .with_lease(Duration::from_secs(15))
+///     .with_fence(Duration::from_secs(60))
+///     .with_change_policy(ChangePolicy::BestEffort);
+/// assert_eq!(config.prefix, "team-a:");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,7 +46,9 @@ pub struct RedisConfig {
     /// How long any operation may take, waiting for a connection included. Default: 50 ms.
     pub timeout: Duration,
     /// Whether a blob's path is stored where the layout can derive it: without it a hash takes
-    /// about half the memory, but nobody else can read the path there. Default: `true`.
+    /// about half the memory, but nobody else can read the path there
+    /// ([`guide::redis`](crate::guide::redis)). Nodes with and without it share a Redis.
+    /// Default: `true`.
     pub store_path: bool,
     /// How long a node answers from memory after it has last heard that the channel between nodes
     /// works; so long at most a change waits for a node that says nothing. Four heartbeats are sent

@@ -8,9 +8,11 @@ use super::session::Node;
 use super::shard::Shard;
 use super::trouble::{Failure, Trouble, failed};
 use crate::Error;
+use crate::metrics::{Gap, breaker_opened};
+use crate::spans;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Pipeline, PushInfo, RedisResult, Value};
-use metrics::{Counter, counter};
+use metrics::Counter;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +20,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tracing::{Instrument, Span, field};
 
 /// A connection that is made when it is needed, to whatever server its route names then.
 ///
@@ -74,7 +77,7 @@ impl Connection {
             duty,
             deadline,
             breaker: Mutex::new(Breaker::new(deadline, Instant::now())),
-            opened: counter!("layercache_redis_breaker_opened_total"),
+            opened: breaker_opened(),
         });
         Self { line }
     }
@@ -150,14 +153,19 @@ impl Connection {
         operation: &'static str,
         pipeline: &mut Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let done = self.run_until(self.deadline(), pipeline).await;
+        let span = spans::redis(operation, pipeline.len());
+        let done = self.run_until(self.deadline(), 1, pipeline);
+        let done = done.instrument(span.clone()).await;
+        spans::failed(&span, done.as_ref().err());
         done.map_err(|failure| failed(operation, failure))
     }
 
-    /// As [`run`](Self::run). Takes no longer; what was sent before may still be executed.
+    /// As [`run`](Self::run), for so many operations. Takes no longer; what was sent before may still
+    /// be executed.
     pub(super) async fn run_until(
         &self,
         deadline: Instant,
+        operations: u32,
         pipeline: &mut Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, Failure> {
         let line = &self.line;
@@ -167,7 +175,7 @@ impl Connection {
         {
             Ok(replies) => replies,
             Err(_) => {
-                line.unanswered(number);
+                line.unanswered(number, operations);
                 return Err(Failure::Timeout(line.deadline));
             }
         };
@@ -243,7 +251,7 @@ impl Line {
         }
         match breaker.ask(now) {
             Ask::Probe(done) => {
-                tokio::spawn(Arc::clone(self).probe(done));
+                tokio::spawn(Arc::clone(self).probe(done).instrument(spans::connect()));
                 breaker.ask(now)
             }
             asked => asked,
@@ -265,9 +273,10 @@ impl Line {
                 let turn = breaker.probed(probed.connection, number, Instant::now(), believed);
                 if breaker.number() != Some(number) {
                     drop(breaker);
-                    return self.duty.disconnected(number);
+                    return self.duty.disconnected(number, None);
                 }
                 drop(breaker);
+                Span::current().record("server", field::debug(&probed.server));
                 if turn.is_some() {
                     tracing::info!(server = ?probed.server, "connected to Redis");
                 }
@@ -282,10 +291,11 @@ impl Line {
                 }
             }
             Err(trouble) => {
+                spans::failed(&Span::current(), Some(&trouble));
                 tracing::debug!(error = %trouble, "Redis was probed in vain");
                 let turn = breaker.failed(trouble, Instant::now(), fastrand::f64());
                 drop(breaker);
-                self.duty.disconnected(number);
+                self.duty.disconnected(number, Some(Gap::Failed));
                 self.opened(turn);
             }
         }
@@ -338,19 +348,20 @@ impl Line {
         })
     }
 
-    fn unanswered(self: &Arc<Self>, asked: u64) {
-        let is_open = self.breaker().unanswered(asked, Instant::now());
+    fn unanswered(self: &Arc<Self>, asked: u64, operations: u32) {
+        let is_open = self.breaker().unanswered(asked, operations, Instant::now());
         if is_open {
-            self.duty.disconnected(asked);
+            self.duty.disconnected(asked, Some(Gap::Silent));
             self.opened(Some(Turn::Opened));
         }
     }
 
     /// Makes the connection anew, if this one is still up.
     fn lost(self: &Arc<Self>, session: u64, trouble: Trouble) {
+        let gap = trouble.gap();
         let was_up = self.breaker().lost(session, trouble, Instant::now());
         if was_up {
-            self.duty.disconnected(session);
+            self.duty.disconnected(session, Some(gap));
             self.opened(Some(Turn::Opened));
         }
     }
@@ -393,11 +404,11 @@ impl Duty {
         }
     }
 
-    /// A connection is no longer up.
-    fn disconnected(&self, number: u64) {
+    /// A connection is no longer up. With a gap, messages may be missed from here on.
+    fn disconnected(&self, number: u64, gap: Option<Gap>) {
         match self {
             Self::Plain => {}
-            Self::Channel(node) => node.channel.disconnected(number),
+            Self::Channel(node) => node.channel.disconnected(number, gap),
             Self::Shard(shard) => shard.disconnected(),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::servers::Reply;
 use crate::cache::shared::is_plausible;
+use crate::meta::Parts;
 use crate::netstring::{is_line, is_pairs};
 use crate::{Digest, LayerMeta};
 use ::redis::Value;
@@ -24,6 +25,8 @@ pub(super) const READ: [&str; 8] = [
 pub(super) enum StoredPath {
     /// Any: there is no layout to compare it with.
     Any,
+    /// The one that it does, which the layout says as well.
+    Stored,
     /// This one, or none, which means this one.
     Only(String),
     /// The same, where each repository has content of its own: another path is another one's.
@@ -42,12 +45,19 @@ const LONGEST: usize = 4096;
 /// The last second that HTTP can write, in the year 9999.
 const LAST: u64 = 253_402_300_799;
 
-/// Reads the reply to `SISMEMBER`.
-pub(super) fn read_member(reply: Option<Reply>) -> Result<bool, Broken> {
-    match reply {
-        Some(Err(failure)) if failure.code() == Some("WRONGTYPE") => Err(Broken),
-        reply => Ok(matches!(reply, Some(Ok(Value::Int(1))))),
-    }
+/// Reads the reply to `SISMEMBER`, or to `SMISMEMBER` of so many.
+pub(super) fn read_members(
+    count: usize,
+    reply: Option<Reply>,
+) -> Result<impl Iterator<Item = bool>, Broken> {
+    let values = match reply {
+        Some(Err(failure)) if failure.code() == Some("WRONGTYPE") => return Err(Broken),
+        Some(Ok(Value::Array(values))) if values.len() == count => values,
+        Some(Ok(value)) if count == 1 => vec![value],
+        _ => Vec::new(),
+    };
+    let is_member = |value: Value| value == Value::Int(1);
+    Ok(values.into_iter().map(is_member))
 }
 
 /// Reads the reply to `HMGET` of [`READ`].
@@ -63,8 +73,28 @@ pub(super) fn read_hash(
     }
 }
 
+/// The path that a reply to `HMGET` of [`READ`] names.
+pub(super) fn stored_path(reply: Option<&Reply>) -> Option<&str> {
+    match reply {
+        Some(Ok(Value::Array(values))) => read_text(values.first()?).ok()?,
+        _ => None,
+    }
+}
+
 /// Reads the values of [`READ`]. `None` if there is nothing, or nothing for one who asks at this path.
 pub(super) fn read(
+    digest: &Digest,
+    path: StoredPath,
+    values: &[Value],
+) -> Result<Option<LayerMeta>, Broken> {
+    match read_whatever(digest, path, values)? {
+        Some(meta) if !is_plausible(digest, &meta) => Err(Broken),
+        meta => Ok(meta),
+    }
+}
+
+/// The same, be the length one that the blob can have or not.
+pub(super) fn read_whatever(
     digest: &Digest,
     path: StoredPath,
     values: &[Value],
@@ -101,35 +131,30 @@ pub(super) fn read(
         StoredPath::Any => |_| true,
         _ => is_pairs,
     };
-    let path = match (path, stored) {
-        (StoredPath::Any, Some(stored)) => stored.to_owned(),
+    let path = match (&path, stored) {
+        (StoredPath::Any | StoredPath::Stored, Some(stored)) => stored,
         (StoredPath::Only(path) | StoredPath::Own(path), None) => path,
         (StoredPath::Only(path) | StoredPath::Own(path), Some(stored)) if path == stored => path,
         (StoredPath::Only(_), Some(_)) => return Err(Broken),
-        (StoredPath::Any, None) | (StoredPath::Own(_), Some(_)) | (StoredPath::None, _) => {
+        (StoredPath::Any | StoredPath::Stored, None)
+        | (StoredPath::Own(_), Some(_))
+        | (StoredPath::None, _) => {
             return Ok(None);
         }
     };
-    let mut meta = LayerMeta::new(path, length).map_err(|_| Broken)?;
-    if let Some(e_tag) = believe(e_tag, is_line)? {
-        meta = meta.with_e_tag(e_tag);
-    }
-    if let Some(version) = believe(version, is_line)? {
-        meta = meta.with_version(version);
-    }
-    if let Some(attributes) = believe(attributes, is_whole)? {
-        meta = meta.with_attributes(attributes);
-    }
-    if let Some(text) = modified {
-        meta = meta.with_last_modified(read_time(text)?);
-    }
-    is_plausible(digest, &meta)
-        .then_some(Some(meta))
-        .ok_or(Broken)
+    let parts = Parts {
+        path,
+        length,
+        e_tag: believe(e_tag, is_line)?,
+        version: believe(version, is_line)?,
+        last_modified: modified.map(read_time).transpose()?,
+        attributes: believe(attributes, is_whole)?,
+    };
+    LayerMeta::from_parts(parts).map(Some).map_err(|_| Broken)
 }
 
 /// A text, or none if it is absent.
-fn read_text(value: &Value) -> Result<Option<&str>, Broken> {
+pub(super) fn read_text(value: &Value) -> Result<Option<&str>, Broken> {
     match value {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) if bytes.len() <= LONGEST => {

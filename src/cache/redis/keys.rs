@@ -1,11 +1,12 @@
 //! The names of keys.
 
 use crate::link::Key;
-use crate::{Digest, Link, LinkKind};
+use crate::{Digest, Link, LinkKind, RepositoryName};
+use ::redis::RedisWrite;
 
 /// The seed's key names, behind a prefix.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     prefix: String,
 }
 
@@ -18,13 +19,23 @@ impl Keys {
         &self.prefix
     }
 
-    /// The set of a repository's blobs of one kind.
+    /// The set that a membership is in.
     pub(super) fn set(&self, link: &Link) -> String {
-        let kind = match link.kind {
+        self.set_of(link.kind, &link.repository)
+    }
+
+    /// The set of a repository's blobs of one kind.
+    pub(super) fn set_of(&self, kind: LinkKind, repository: &RepositoryName) -> String {
+        let kind = match kind {
             LinkKind::Layer => "blobs",
             LinkKind::Manifest => "manifests",
         };
-        format!("{}repository::{}::{kind}", self.prefix, link.repository)
+        format!("{}repository::{repository}::{kind}", self.prefix)
+    }
+
+    /// Where a Go registry notes the media type that a blob has in a repository.
+    pub(super) fn media_type(&self, repository: &RepositoryName, digest: &Digest) -> String {
+        format!("{}repository::{repository}::blobs::{digest}", self.prefix)
     }
 
     /// The key that holds a fact.
@@ -46,6 +57,11 @@ impl Keys {
         };
         let beside = |what: &str| format!("{}{what}::{{{subject}}}{member}", self.prefix);
         [subject.clone(), beside("lease"), beside("fence")]
+    }
+
+    /// Adds the name of a blob's hash to a command.
+    pub(super) fn write_hash(&self, digest: &Digest, command: &mut impl RedisWrite) {
+        command.write_arg_fmt(format_args!("{}blobs::{digest}", self.prefix));
     }
 
     /// The hash of what is known of a blob.

@@ -6,13 +6,17 @@ mod announce;
 mod breaker;
 mod call;
 mod channel;
+mod check_up;
 mod cluster;
 mod config;
 mod connection;
 mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod inspect;
 mod keys;
+mod look_up;
+mod many;
 mod plain;
 mod purge;
 mod rehearsal;
@@ -27,16 +31,18 @@ mod slots;
 mod tests;
 mod tier;
 mod trouble;
+pub(crate) mod visit;
 
+pub(crate) use check_up::check_up;
 pub use config::RedisConfig;
+pub use inspect::{Fence, Held, InRedis, Life, RedisEntry};
 
-use super::shared::{Found, Member, Question, SharedSettings};
+use super::shared::{Question, SharedSettings};
 use crate::coherence::Coherence;
 use crate::layout::Layout;
 use crate::link::Key;
-use crate::metrics::BrokenValues;
-use crate::{Digest, Error, LayerMeta, Link};
-use ::redis::cmd;
+use crate::metrics::{BrokenValues, describe};
+use crate::{Digest, Error, LayerMeta};
 use address::Address;
 use announce::Forget;
 use call::Fields;
@@ -49,7 +55,7 @@ use keys::Keys;
 use route::Route;
 use scripts::Scripts;
 use sentinel::Sentinels;
-use servers::{Command, Reply, Servers};
+use servers::Servers;
 use session::Node;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +81,12 @@ use tokio::time::{Instant, sleep_until};
 /// be from before a removal. [`TieredCache`](crate::TieredCache) has them.
 ///
 /// # Cost
-/// Each operation is one round trip, a removal two; one more where a server does not have a script
-/// yet. In a cluster what is at several primaries is asked of them at the same time.
+/// | | Redis round trips |
+/// |---|---|
+/// | `contains`, `meta`, `add`, `set_meta` | 1 |
+/// | `remove`, `remove_meta` | 2 |
+///
+/// No backend is called; [`Registry`](crate::Registry) has the terms.
 ///
 /// # Failure
 /// No operation takes longer than [`RedisConfig::timeout`]. A connection is made when it is first
@@ -86,6 +96,20 @@ use tokio::time::{Instant, sleep_until};
 /// # Servers
 /// Redis 6.2 or newer, or Valkey: alone, known by sentinels, or a cluster; [`guide::redis`](crate::guide::redis)
 /// says how each is reached, what it needs and what it promises.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use layercache::{Digest, LayerInfoCache, Link, RedisCache, RedisConfig};
+///
+/// let cache = RedisCache::new(RedisConfig::new("redis://127.0.0.1"))?;
+/// # let digest = "sha256:e28d98ac666afd34f089b971a663264d54d67a60ddc82996d48d8f3c204eb75f".parse()?;
+/// let link = Link::layer("library/alpine".parse()?, digest);
+/// cache.add(&link).await?;
+/// assert!(cache.contains(&link).await?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct RedisCache {
     address: Address,
@@ -106,12 +130,13 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
-    /// A cache in the Redis that `config` names. Does not connect yet.
+    /// A cache in the Redis that `config` names. Does not connect yet, so it costs no round trip.
     ///
     /// # Errors
     /// An address that cannot be one is refused, and so are times that cannot work.
     pub fn new(config: RedisConfig) -> Result<Self, Error> {
         let address = config.check()?;
+        describe();
         Ok(Self {
             servers: address.servers(config.timeout, None),
             address,
@@ -122,6 +147,7 @@ impl RedisCache {
                 ttl: config.ttl,
                 fence: config.fence,
                 policy: config.change_policy,
+                trust: config.trust,
             },
             lease: config.lease,
             trust: config.trust,
@@ -155,65 +181,21 @@ impl RedisCache {
         self.settings
     }
 
-    /// Where a blob is, as the layout says it.
-    fn path_of(&self, digest: &Digest, link: Option<&Link>) -> StoredPath {
+    /// Where a blob is, as the layout says it, for one who asks that and has found this.
+    fn path_of(&self, question: &Question, digest: &Digest, stored: Option<&str>) -> StoredPath {
         let Some(layout) = &self.layout else {
             return StoredPath::Any;
         };
+        if stored.is_some_and(|stored| layout.is_blob_path(digest, stored)) {
+            return StoredPath::Stored;
+        }
         if let Some(shared) = layout.blob_path(digest) {
             return StoredPath::Only(shared.into());
         }
-        match link.and_then(|link| layout.link_path(link)) {
+        match question.link().and_then(|link| layout.link_path(link)) {
             Some(own) => StoredPath::Own(own.into()),
             None => StoredPath::None,
         }
-    }
-
-    /// Whether a blob's object is also its membership.
-    fn is_membership(&self, link: &Link, meta: &LayerMeta) -> bool {
-        let layout = self.layout.as_deref();
-        let path = layout.and_then(|layout| layout.link_path(link));
-        path.is_some_and(|path| path.as_ref() == meta.path())
-    }
-
-    fn commands(&self, question: &Question) -> impl Iterator<Item = Command> {
-        let member = question.link().map(|link| {
-            let mut command = cmd("SISMEMBER");
-            command
-                .arg(self.keys.set(link))
-                .arg(link.digest.to_string());
-            command
-        });
-        let meta = question.meta().map(|digest| {
-            let mut command = cmd("HMGET");
-            command.arg(self.keys.hash(digest)).arg(&fields::READ);
-            command
-        });
-        member.into_iter().chain(meta).map(Command::on_first)
-    }
-
-    fn read_answer(&self, question: &Question, replies: &mut impl Iterator<Item = Reply>) -> Found {
-        let mut found = Found::default();
-        if question.link().is_some() {
-            match fields::read_member(replies.next()) {
-                Ok(is_member) => found.member = is_member.then(Member::default),
-                Err(fields::Broken) => self.broken.membership.increment(1),
-            }
-        }
-        if let Some(digest) = question.meta() {
-            let path = self.path_of(digest, question.link());
-            match fields::read_hash(digest, path, replies.next()) {
-                Ok(meta) => found.meta = meta,
-                Err(fields::Broken) => self.broken.meta.increment(1),
-            }
-        }
-        if let (Some(link), Some(member), Some(meta)) =
-            (question.link(), &mut found.member, &found.meta)
-            && self.is_membership(link, meta)
-        {
-            member.object = Some(meta.clone());
-        }
-        found
     }
 
     /// Tells all other nodes. What it returns is over when none of them can answer from before, be

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 #[async_trait]
 impl LayerInfoCache for RedisCache {
     async fn contains(&self, link: &Link) -> Result<bool, Error> {
-        let answers = self.look_up(&[Question::Link(link.clone())]).await?;
+        let answers = self.ask(&[Question::Link(link.clone())], 1).await?;
         Ok(answers.iter().any(|found| found.member.is_some()))
     }
 
@@ -28,7 +28,7 @@ impl LayerInfoCache for RedisCache {
     }
 
     async fn meta(&self, digest: &Digest) -> Result<Option<LayerMeta>, Error> {
-        let mut answers = self.look_up(&[Question::Meta(*digest)]).await?;
+        let mut answers = self.ask(&[Question::Meta(*digest)], 1).await?;
         Ok(answers.pop().and_then(|found| found.meta))
     }
 

@@ -1,8 +1,13 @@
 //! Taking away all that Redis has of ours.
 
 use super::about::Identity;
+use crate::cache::Forgotten;
+use crate::cache::shared::Which;
+use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value, cmd};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 /// How many keys are looked at and taken away at once.
 const BATCH: usize = 1000;
@@ -19,6 +24,7 @@ return redis.status_reply('OK')
 pub(super) struct Record<'a> {
     pub(super) connection: &'a mut MultiplexedConnection,
     pub(super) nodes: &'a str,
+    pub(super) purges: &'a Counter,
 }
 
 impl Record<'_> {
@@ -51,7 +57,8 @@ impl Record<'_> {
             [Ok(_), Ok(Value::Int(0))] if last.is_none_or(|last| last == server) => {}
             _ => {
                 tracing::warn!("Redis is another server than before: what it has is purged");
-                everything(connection, prefix).await?;
+                self.purges.increment(1);
+                everything(connection, &Scope::all(prefix)).await?;
             }
         }
         let () = cmd("EVAL")
@@ -65,36 +72,122 @@ impl Record<'_> {
     }
 }
 
+/// What is taken away.
+pub(super) struct Scope<'a> {
+    prefix: &'a str,
+    /// The memberships of these repositories alone.
+    of: Option<&'a Which<'a>>,
+    gone: Mutex<Gone>,
+}
+
+#[derive(Default)]
+struct Gone {
+    repositories: HashSet<String>,
+    memberships: u64,
+}
+
+impl<'a> Scope<'a> {
+    /// All that is ours.
+    pub(super) fn all(prefix: &'a str) -> Self {
+        Self {
+            prefix,
+            of: None,
+            gone: Mutex::default(),
+        }
+    }
+
+    /// The memberships of some repositories, and what a Go registry keeps for each repository.
+    pub(super) fn of(prefix: &'a str, which: &'a Which<'a>) -> Self {
+        Self {
+            of: Some(which),
+            ..Self::all(prefix)
+        }
+    }
+
+    /// What was taken away of repositories that were asked for.
+    pub(super) fn forgotten(self) -> Forgotten {
+        let gone = self.gone.into_inner();
+        let gone = gone.unwrap_or_else(PoisonError::into_inner);
+        Forgotten {
+            repositories: gone.repositories.len() as u64,
+            memberships: gone.memberships,
+        }
+    }
+
+    /// The repository that a key is about, whatever else its name says.
+    fn repository<'k>(&self, key: &'k [u8]) -> Option<&'k str> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(self.prefix)?;
+        let rest = match rest.strip_prefix("lease::{") {
+            Some(subject) => subject.strip_prefix(self.prefix)?,
+            None => rest,
+        };
+        // No name has a colon.
+        let (name, _) = rest.strip_prefix("repository::")?.split_once("::")?;
+        Some(name)
+    }
+
+    /// Counts what is about to be taken away: how many members each of these sets has.
+    async fn count(
+        &self,
+        connection: &mut MultiplexedConnection,
+        keys: &[Vec<u8>],
+    ) -> RedisResult<()> {
+        let is_set = |key: &&Vec<u8>| key.ends_with(b"::blobs") || key.ends_with(b"::manifests");
+        let mut pipeline = Pipeline::new();
+        for key in keys.iter().filter(is_set) {
+            pipeline.cmd("SCARD").arg(key);
+        }
+        let counts: Vec<RedisResult<Value>> = match pipeline.is_empty() {
+            true => Vec::new(),
+            false => pipeline.ignore_errors().query_async(connection).await?,
+        };
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in keys {
+            let name = self.repository(key).unwrap_or_default();
+            gone.repositories.insert(name.to_owned());
+        }
+        for count in counts {
+            if let Ok(Value::Int(count)) = count {
+                gone.memberships += u64::try_from(count).unwrap_or(0);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Takes all leases away, then all entries: a fill that is on its way finds no lease.
 pub(super) async fn everything(
     connection: &mut MultiplexedConnection,
-    prefix: &str,
+    scope: &Scope<'_>,
 ) -> RedisResult<()> {
-    leases(connection, prefix).await?;
-    entries(connection, prefix).await
+    leases(connection, scope).await?;
+    entries(connection, scope).await
 }
 
 pub(super) async fn leases(
     connection: &mut MultiplexedConnection,
-    prefix: &str,
+    scope: &Scope<'_>,
 ) -> RedisResult<()> {
-    matching(connection, prefix, "lease::").await
+    matching(connection, scope, "lease::").await
 }
 
 pub(super) async fn entries(
     connection: &mut MultiplexedConnection,
-    prefix: &str,
+    scope: &Scope<'_>,
 ) -> RedisResult<()> {
-    matching(connection, prefix, "repository::").await?;
-    matching(connection, prefix, "blobs::").await
+    matching(connection, scope, "repository::").await?;
+    match scope.of {
+        None => matching(connection, scope, "blobs::").await,
+        Some(_) => Ok(()),
+    }
 }
 
 async fn matching(
     connection: &mut MultiplexedConnection,
-    prefix: &str,
+    scope: &Scope<'_>,
     family: &str,
 ) -> RedisResult<()> {
-    let pattern = format!("{}{family}*", escaped(prefix));
+    let pattern = format!("{}{family}*", escaped(scope.prefix));
     let mut cursor = 0u64;
     loop {
         let mut scan = cmd("SCAN");
@@ -103,7 +196,11 @@ async fn matching(
             .arg(&pattern)
             .arg("COUNT")
             .arg(BATCH);
-        let (next, keys): (u64, Vec<Vec<u8>>) = scan.query_async(connection).await?;
+        let (next, mut keys): (u64, Vec<Vec<u8>>) = scan.query_async(connection).await?;
+        if let Some(which) = scope.of {
+            keys.retain(|key| scope.repository(key).is_some_and(which));
+            scope.count(connection, &keys).await?;
+        }
         if !keys.is_empty() {
             // One by one: in a cluster they stand in many slots.
             let mut pipeline = Pipeline::new();
@@ -120,7 +217,7 @@ async fn matching(
 }
 
 /// A prefix is a text, not a pattern.
-fn escaped(prefix: &str) -> String {
+pub(super) fn escaped(prefix: &str) -> String {
     let is_special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-');
     prefix.chars().fold(String::new(), |mut text, c| {
         if is_special(c) {
@@ -129,4 +226,30 @@ fn escaped(prefix: &str) -> String {
         text.push(c);
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_about_one_repository_or_none() {
+        let scope = Scope::all("eu:");
+        for (key, name) in [
+            ("eu:repository::a/b::blobs", Some("a/b")),
+            ("eu:repository::a::manifests", Some("a")),
+            ("eu:repository::a::blobs::sha256:ab", Some("a")),
+            (
+                "eu:lease::{eu:repository::a/b::blobs}::sha256:ab",
+                Some("a/b"),
+            ),
+            ("eu:lease::{eu:blobs::sha256:ab}", None),
+            ("eu:blobs::sha256:ab", None),
+            ("repository::a::blobs", None),
+            ("eu:repository::a", None),
+        ] {
+            assert_eq!(scope.repository(key.as_bytes()), name, "{key}");
+        }
+        assert_eq!(scope.repository(b"eu:repository::\xff::blobs"), None);
+    }
 }

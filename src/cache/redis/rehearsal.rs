@@ -54,6 +54,7 @@ pub(super) async fn rehearse(
     let no_script = "0".repeat(40);
     pipeline.cmd("EVALSHA").arg(no_script).arg(1).arg(&lease);
     pipeline.cmd("SISMEMBER").arg(&set).arg("");
+    pipeline.cmd("SMISMEMBER").arg(&set).arg("").arg("");
     pipeline.cmd("HMGET").arg(&hash).arg("path");
     pipeline.cmd("EXISTS").arg(&fence);
     pipeline.cmd("UNLINK").arg(&fence);
@@ -68,6 +69,7 @@ pub(super) async fn rehearse(
         "EVAL",
         "EVALSHA",
         "SISMEMBER",
+        "SMISMEMBER",
         "HMGET",
         "EXISTS",
         "UNLINK",

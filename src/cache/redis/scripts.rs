@@ -55,25 +55,39 @@ pub(super) struct Scripts {
     pub(super) release: Source,
     /// `ttl absent-count absent… field value…` → 1: writes without a lease.
     pub(super) put: Source,
+    /// [`grant`](Self::grant) of each of many subjects, as [`EACH`] says.
+    pub(super) grant_each: Source,
+    /// [`fill`](Self::fill) of each of many, without their fences.
+    pub(super) fill_each: Source,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            grant: Source::new(&[FENCED, GRANT]),
-            fill: Source::new(&[WRITE, FILL]),
-            begin: Source::new(&[REMOVE, FENCED, BEGIN]),
-            end: Source::new(&[REMOVE, WRITE, FENCED, END]),
+            grant: Source::new(&[ALONE, FENCED, GRANT]),
+            fill: Source::new(&[ALONE, WRITE, FILL]),
+            begin: Source::new(&[ALONE, REMOVE, FENCED, BEGIN]),
+            end: Source::new(&[ALONE, REMOVE, WRITE, FENCED, END]),
             renew: Source::new(&[RENEW]),
             release: Source::new(&[RELEASE]),
-            put: Source::new(&[WRITE, PUT]),
+            put: Source::new(&[ALONE, WRITE, PUT]),
+            grant_each: Source::new(&[EACH, GRANT_EACH, FENCED, ONE, GRANT, OF_ALL, ANSWER]),
+            fill_each: Source::new(&[EACH, FILL_EACH, WRITE, ONE, FILL, OF_ALL, DROP, ANSWER]),
         }
     }
 }
 
+/// What [`EACH`] knows of all subjects at once, of one.
+const ALONE: &str = "
+local function nowhere() return false end
+local function lease() return redis.pcall('GET', KEYS[2]) end
+local function drop_lease() redis.call('DEL', KEYS[2]) end
+";
+
 /// Says whether there is a fence: what is no set is none of ours, and makes way.
 const FENCED: &str = "
 local function fenced()
+  if nowhere(3) then return false end
   local kind = redis.call('TYPE', KEYS[3]).ok
   if kind == 'set' then return true end
   if kind ~= 'none' then redis.call('DEL', KEYS[3]) end
@@ -106,7 +120,7 @@ local function write(at)
   end
   if type(done) == 'table' then return false end
   if ARGV[1] == 'hash' then
-    if absent > 0 then redis.call('HDEL', KEYS[1], unpack(ARGV, at + 2, at + 1 + absent)) end
+    if absent > 0 and not nowhere(1) then redis.call('HDEL', KEYS[1], unpack(ARGV, at + 2, at + 1 + absent)) end
     redis.call('PEXPIRE', KEYS[1], ttl)
   elseif redis.call('PTTL', KEYS[1]) == -1 then
     redis.call('PEXPIRE', KEYS[1], ttl)
@@ -119,7 +133,7 @@ end
 /// none of ours: the one gets a time, the other makes way.
 const GRANT: &str = "
 local steal = ARGV[5] == '1'
-if not steal then
+if not steal and not nowhere(1) then
   local hit
   if ARGV[1] == 'hash' then hit = redis.call('TYPE', KEYS[1]).ok == 'hash'
   else hit = redis.pcall('SISMEMBER', KEYS[1], ARGV[2]) == 1 end
@@ -139,9 +153,9 @@ return 1
 ";
 
 const FILL: &str = "
-if redis.pcall('GET', KEYS[2]) ~= ARGV[3] then return 0 end
+if lease() ~= ARGV[3] then return 0 end
 local filled = write(4)
-redis.call('DEL', KEYS[2])
+drop_lease()
 return filled and 1 or 0
 ";
 
@@ -186,4 +200,66 @@ return redis.call('DEL', KEYS[2])
 const PUT: &str = "
 if write(4) then return 1 end
 return redis.error_reply('OOM it was not written: Redis is full')
+";
+
+/// Makes a script of one subject, between [`ONE`] and [`OF_ALL`], one of many: what it calls `KEYS` and
+/// `ARGV` are those of the subject whose turn it is. To start a script, and each command in it, costs
+/// the server more than most of them do, so what can be asked of all is asked at once, before: a
+/// script must not come upon a subject twice.
+///
+/// Keys are those of each subject, one after the other. Arguments are the number of subjects; that of a
+/// subject's arguments, and the first one's; how many of them differ, and which; and these, of each.
+const EACH: &str = "
+local keys, args, turn = KEYS, ARGV, 0
+local count = tonumber(args[1])
+local step = #keys / count
+local function all(n)
+  local of = {}
+  for i = n, #keys, step do of[#of + 1] = keys[i] end
+  return of
+end
+local function none(n) return redis.call('EXISTS', unpack(all(n))) == 0 end
+local KEYS, ARGV = {}, {}
+";
+
+const GRANT_EACH: &str = "
+local gone = {none(1), false, none(3)}
+local function nowhere(n) return gone[n] end
+";
+
+const FILL_EACH: &str = "
+local gone, leases, done = none(1), redis.call('MGET', unpack(all(2))), {}
+local function nowhere() return gone end
+local function lease() return leases[turn] end
+local function drop_lease() done[#done + 1] = KEYS[2] end
+";
+
+const ONE: &str = "
+local function one()
+";
+
+const OF_ALL: &str = "
+end
+local last = 2 + tonumber(args[2])
+for i = 3, last do ARGV[i - 2] = args[i] end
+local differ, at = {}, last + 2 + tonumber(args[last + 1])
+for i = last + 2, at - 1 do differ[#differ + 1] = tonumber(args[i]) end
+local answers = {}
+for i = 1, count do
+  turn = i
+  for j = 1, step do KEYS[j] = keys[(i - 1) * step + j] end
+  for _, which in ipairs(differ) do
+    ARGV[which] = args[at]
+    at = at + 1
+  end
+  answers[i] = one()
+end
+";
+
+const DROP: &str = "
+if #done > 0 then redis.call('DEL', unpack(done)) end
+";
+
+const ANSWER: &str = "
+return answers
 ";

@@ -2,12 +2,14 @@
 
 use super::cluster::Cluster;
 use super::connection::Connection;
-use super::purge;
+use super::purge::{self, Scope};
 use super::trouble::{Failure, failed};
 use crate::Error;
+use crate::spans;
 use ::redis::{Arg, Cmd, Pipeline, Value};
 use std::sync::Arc;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// The servers that are asked.
 #[derive(Debug)]
@@ -79,20 +81,47 @@ impl Servers {
         commands: Vec<Command>,
         deadline: Instant,
     ) -> Result<Vec<Reply>, Error> {
+        self.run_for(1, operation, commands, deadline).await
+    }
+
+    /// The same for so many operations that go together: if there is no answer, all of them had none.
+    pub(super) async fn run_for(
+        &self,
+        operations: u32,
+        operation: &'static str,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Vec<Reply>, Error> {
+        let span = spans::redis(operation, commands.len());
+        let done = self.round_trip(operations, operation, commands, deadline);
+        let done = done.instrument(span.clone()).await;
+        spans::failed(&span, done.as_ref().err());
+        done
+    }
+
+    async fn round_trip(
+        &self,
+        operations: u32,
+        operation: &'static str,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Vec<Reply>, Error> {
         let replies: Vec<Reply> = match self {
             Self::One(connection) => {
                 let mut pipeline = Pipeline::with_capacity(commands.len());
                 for command in commands {
                     pipeline.add_command(command.cmd);
                 }
-                let replies = connection.run_until(deadline, &mut pipeline).await;
+                let replies = connection
+                    .run_until(deadline, operations, &mut pipeline)
+                    .await;
                 let replies = replies.map_err(|failure| failed(operation, failure))?;
                 replies
                     .into_iter()
                     .map(|reply| reply.map_err(Failure::Redis))
                     .collect()
             }
-            Self::Cluster(cluster) => cluster.run(&commands, deadline).await,
+            Self::Cluster(cluster) => cluster.run(&commands, deadline, operations).await,
         };
         let is_silent = |reply: &Reply| matches!(reply, Err(failure) if failure.code().is_none());
         match replies.first() {
@@ -103,14 +132,21 @@ impl Servers {
         }
     }
 
-    /// Takes all leases away, then all entries. Takes as long as it takes.
-    pub(super) async fn purge(&self, prefix: &str) -> Result<(), Failure> {
+    /// Takes all leases in the scope away, then all entries. Takes as long as it takes.
+    pub(super) async fn purge(&self, scope: &Scope<'_>) -> Result<(), Failure> {
+        let span = spans::redis("purge", 1);
+        let done = self.take_all(scope).instrument(span.clone()).await;
+        spans::failed(&span, done.as_ref().err());
+        done
+    }
+
+    async fn take_all(&self, scope: &Scope<'_>) -> Result<(), Failure> {
         match self {
             Self::One(connection) => {
                 let mut connection = connection.get().await?;
-                Ok(purge::everything(&mut connection, prefix).await?)
+                Ok(purge::everything(&mut connection, scope).await?)
             }
-            Self::Cluster(cluster) => cluster.purge(prefix).await,
+            Self::Cluster(cluster) => cluster.purge(scope).await,
         }
     }
 

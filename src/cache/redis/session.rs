@@ -14,6 +14,8 @@ use super::trouble::Trouble;
 use crate::coherence::Coherence;
 use crate::coherence::message::Message;
 use crate::coherence::peers::Term;
+use crate::metrics::purges;
+use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value};
 use std::collections::HashSet;
@@ -73,6 +75,8 @@ pub(super) struct Node {
     pub(super) channel: Arc<Channel>,
     prefix: String,
     pub(super) scripts: Scripts,
+    /// How often a server was purged because it was another one.
+    pub(super) purges: Counter,
     /// The server that this node was connected to last.
     last: Mutex<Option<Identity>>,
     /// What was said of the servers already.
@@ -92,6 +96,7 @@ impl Node {
             channel,
             prefix: prefix.to_owned(),
             scripts: Scripts::new(),
+            purges: purges("server"),
             last: Mutex::default(),
             advice: Mutex::default(),
             owed: Mutex::new(Some(owed)),
@@ -121,7 +126,11 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(owed) = owed {
-            tokio::spawn(Arc::clone(self).acknowledge(Arc::downgrade(line), owed));
+            tokio::spawn(acknowledge(
+                Arc::downgrade(self),
+                Arc::downgrade(line),
+                owed,
+            ));
         }
     }
 
@@ -157,6 +166,7 @@ impl Node {
         let mut record = Record {
             connection: &mut same,
             nodes: &nodes,
+            purges: &self.purges,
         };
         let purged = record.purge_if_another(&identity, last.as_ref(), connection, &self.prefix);
         purged.await.map_err(Trouble::Connecting)?;
@@ -240,6 +250,7 @@ impl Node {
         let trust = self.channel.term().trust;
         loop {
             sleep(self.pause()).await;
+            self.channel.observe();
             let Some(line) = line.upgrade() else {
                 return;
             };
@@ -285,7 +296,7 @@ impl Node {
     /// Drops trust, then leaves the set of nodes and connects no more.
     pub(super) async fn leave(&self, connection: &Connection) {
         let channel = &self.channel;
-        channel.disconnected(connection.session());
+        channel.disconnected(connection.session(), None);
         let mut pipeline = Pipeline::new();
         let nodes = channel.nodes_key();
         pipeline.cmd("ZREM").arg(nodes).arg(channel.member());
@@ -294,24 +305,24 @@ impl Node {
         let _ = connection.run("leave", &mut pipeline).await;
         connection.close();
     }
+}
 
-    /// Sends the acknowledgements that are owed, for as long as there is a node.
-    async fn acknowledge(self: Arc<Self>, line: Weak<Line>, mut owed: mpsc::Receiver<(u64, u64)>) {
-        let mut batch = Vec::new();
-        while owed.recv_many(&mut batch, 64).await > 0 {
-            let Some(line) = line.upgrade() else {
-                return;
-            };
-            let mut pipeline = Pipeline::new();
-            for (to, id) in batch.drain(..) {
-                let from = self.channel.node;
-                let message = Message::Acknowledge { from, id }.write();
-                let name = self.channel.private_name(to);
-                pipeline.cmd("PUBLISH").arg(name).arg(message);
-            }
-            // One that is lost costs its sender the time until our trust would have lapsed.
-            let _ = Connection::of(line).run("acknowledge", &mut pipeline).await;
+/// Sends the acknowledgements that are owed, for as long as there is a node.
+async fn acknowledge(node: Weak<Node>, line: Weak<Line>, mut owed: mpsc::Receiver<(u64, u64)>) {
+    let mut batch = Vec::new();
+    while owed.recv_many(&mut batch, 64).await > 0 {
+        let (Some(node), Some(line)) = (node.upgrade(), line.upgrade()) else {
+            return;
+        };
+        let mut pipeline = Pipeline::new();
+        for (to, id) in batch.drain(..) {
+            let from = node.channel.node;
+            let message = Message::Acknowledge { from, id }.write();
+            let name = node.channel.private_name(to);
+            pipeline.cmd("PUBLISH").arg(name).arg(message);
         }
+        // One that is lost costs its sender the time until our trust would have lapsed.
+        let _ = Connection::of(line).run("acknowledge", &mut pipeline).await;
     }
 }
 

@@ -62,6 +62,7 @@ impl Shard {
         let mut record = Record {
             connection: &mut home,
             nodes: &nodes,
+            purges: &self.node.purges,
         };
         let prefix = self.node.prefix();
         let purged = record.purge_if_another(&about.identity, None, connection, prefix);

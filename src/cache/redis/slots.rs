@@ -2,7 +2,7 @@
 
 use super::address::Place;
 use ::redis::Value;
-use crc::{CRC_16_XMODEM, Crc};
+use crc::{CRC_16_XMODEM, CRC_32_ISCSI, Crc};
 
 /// How many slots every cluster has.
 const SLOTS: u16 = 16384;
@@ -77,6 +77,32 @@ impl SlotMap {
         places.sort();
         places.dedup();
         places
+    }
+
+    /// All who serve a slot, in the order of the first that each serves, and how the slots are shared
+    /// out among them: a failover changes neither.
+    pub(super) fn shares(&self) -> (Vec<Place>, u32) {
+        const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+        let (mut places, mut sum) = (Vec::<Place>::new(), CRC.digest());
+        for range in &self.ranges {
+            let known = places.iter().position(|place| *place == range.place);
+            let who = known.unwrap_or_else(|| {
+                places.push(range.place.clone());
+                places.len() - 1
+            });
+            for part in [usize::from(range.first), usize::from(range.last), who] {
+                sum.update(&(part as u64).to_le_bytes());
+            }
+        }
+        (places, sum.finalize())
+    }
+
+    /// How many slots somebody serves.
+    pub(super) fn served(&self) -> u32 {
+        let sizes = self.ranges.iter();
+        sizes
+            .map(|range| u32::from(range.last - range.first) + 1)
+            .sum()
     }
 
     /// A name in a slot that this primary serves.

@@ -2,12 +2,12 @@
 
 use super::servers::Command;
 use super::*;
-use crate::LayerInfoCache;
-use crate::cache::shared::{Facts, Leases, SharedTier};
+use crate::cache::shared::{Facts, Leases, Member, Question, SharedTier};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::slot::Slot;
 use crate::support::redis::{Redis, Version};
-use ::redis::Cmd;
+use crate::{LayerInfoCache, Link};
+use ::redis::{Cmd, cmd};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -121,7 +121,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
         Key::Link(link) => Question::Link(link.clone()),
         Key::Meta(digest) => Question::Meta(*digest),
     };
-    let found = cache.look_up(&[question]).await.unwrap();
+    let found = cache.ask(&[question], 1).await.unwrap();
     let has = found.iter().any(|found| found.has(key));
     (
         format!("{real} and then {has}"),
@@ -164,6 +164,91 @@ async fn scripts_do_as_specified(version: Version) {
             }
         }
     }
+}
+
+/// Many subjects in one call of a script are granted and filled as each by itself.
+async fn many_are_treated_as_each(version: Version) {
+    const LONG: Duration = Duration::from_secs(60);
+    let redis = Redis::start_of(version).await;
+    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+    let cache = RedisCache::new(config).unwrap();
+    let mut runner = TestRunner::deterministic();
+    let histories = prop::collection::vec(prop::collection::vec(act(), 0..8), 1..12);
+    for _ in 0..100 {
+        run(&cache, cmd("FLUSHDB")).await;
+        let histories = histories.new_tree(&mut runner).unwrap().current();
+        let (mut keys, mut slots) = (Vec::new(), Vec::new());
+        for (i, history) in histories.iter().enumerate() {
+            let digest = Digest::Sha256([i as u8 + 1; 32]);
+            // Sets of their own: an eviction takes all of a set's members.
+            let name = format!("r{i}").parse().unwrap();
+            for key in [Key::Link(Link::layer(name, digest)), Key::Meta(digest)] {
+                let mut slot = Slot::default();
+                for act in history {
+                    let (real, specified) = same(&cache, &key, &mut slot, *act).await;
+                    assert_eq!(real, specified);
+                }
+                keys.push(key);
+                slots.push(slot);
+            }
+        }
+        let token = Token::of(2);
+        for steal in [false, true] {
+            let (mut granted, mut specified) = (Vec::new(), Vec::new());
+            let calls = keys.iter().map(|key| {
+                let call = cache.call(key, token);
+                call.arg(call::millis(LONG)).arg(u8::from(steal))
+            });
+            let script = &cache.scripts.grant_each;
+            let replies = cache.run_together("grant", script, calls.collect()).await;
+            for reply in replies.unwrap() {
+                granted.push(format!("{reply:?}"));
+            }
+            for slot in &mut slots {
+                let code = match slot.grant(token, steal) {
+                    Grant::Hit => 0,
+                    Grant::Granted => 1,
+                    Grant::Wait => 2,
+                    Grant::Blocked => 3,
+                };
+                specified.push(format!("Ok(int({code}))"));
+            }
+            assert_eq!(granted, specified, "{histories:?}");
+        }
+        let facts = keys.iter().map(fact).collect();
+        let filled = cache.fill_all(facts, token, LONG).await.unwrap();
+        for ((key, slot), filled) in keys.iter().zip(&mut slots).zip(filled) {
+            assert_eq!(
+                !filled.is_empty(),
+                slot.fill(token, ()),
+                "{key:?} of {histories:?}"
+            );
+            let same = same(&cache, key, slot, Act::Release(9)).await;
+            assert_eq!(same.0, same.1, "{key:?} of {histories:?}");
+        }
+        // The leases are gone, and what stays has its time.
+        for (key, slot) in keys.iter().zip(&slots) {
+            let [subject, lease, _] = cache.keys.of(key);
+            let time = redis.cli(&["PTTL", &subject]);
+            assert!(slot.entry.is_none() || time.trim() != "-1");
+            assert_ne!(redis.cli(&["MGET", &lease]).trim(), "2");
+        }
+    }
+}
+
+#[tokio::test]
+async fn redis_7_treats_many_as_each() {
+    many_are_treated_as_each(Version::Redis).await;
+}
+
+#[tokio::test]
+async fn redis_6_2_treats_many_as_each() {
+    many_are_treated_as_each(Version::Redis6_2).await;
+}
+
+#[tokio::test]
+async fn valkey_treats_many_as_each() {
+    many_are_treated_as_each(Version::Valkey).await;
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 use super::RedisCache;
 use super::announce::Forget;
 use super::call::{millis, write};
+use super::purge::Scope;
 use super::scripts::grant;
 use super::trouble::failed;
-use crate::cache::shared::{Facts, Found, Leases, Question, SharedTier};
+use crate::cache::Forgotten;
+use crate::cache::shared::{Facts, Found, Leases, Question, SharedTier, Which};
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::link::{Key, WireName};
 use crate::{Error, Link};
@@ -15,23 +17,17 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use std::time::Duration;
 
+/// The most keys that are asked for one by one: those of a question.
+const FEW: usize = 2;
+
 #[async_trait]
 impl SharedTier for RedisCache {
     fn session(&self) -> u64 {
         self.servers.session()
     }
 
-    async fn look_up(&self, questions: &[Question]) -> Result<Vec<Found>, Error> {
-        let commands = questions
-            .iter()
-            .flat_map(|question| self.commands(question));
-        let commands = commands.collect();
-        let replies = self.servers.run("look-up", commands, self.deadline());
-        let mut replies = replies.await?.into_iter();
-        let answers = questions
-            .iter()
-            .map(|question| self.read_answer(question, &mut replies));
-        Ok(answers.collect())
+    async fn look_up(&self, questions: &[Question], askers: u32) -> Result<Vec<Found>, Error> {
+        self.ask(questions, askers).await
     }
 
     async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
@@ -39,7 +35,13 @@ impl SharedTier for RedisCache {
             let call = self.call(key, token);
             call.arg(millis(self.lease)).arg(u8::from(steal))
         });
-        let replies = self.run_each("grant", &self.scripts.grant, calls).await?;
+        let replies = match keys.len() {
+            0..=FEW => self.run_each("grant", &self.scripts.grant, calls).await?,
+            _ => {
+                let script = &self.scripts.grant_each;
+                self.run_together("grant", script, calls.collect()).await?
+            }
+        };
         let grant = |reply| match reply {
             Ok(Value::Int(grant::HIT)) => Grant::Hit,
             Ok(Value::Int(grant::GRANTED)) => Grant::Granted,
@@ -77,6 +79,15 @@ impl SharedTier for RedisCache {
             member: member.map(|(fact, _)| fact).filter(|_| keep(true)),
             meta: meta.map(|(fact, _)| fact).filter(|_| keep(true)),
         })
+    }
+
+    async fn fill_all(
+        &self,
+        facts: Vec<Facts>,
+        token: Token,
+        ttl: Duration,
+    ) -> Result<Vec<Facts>, Error> {
+        self.fill_together(facts, token, ttl).await
     }
 
     async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
@@ -147,7 +158,28 @@ impl SharedTier for RedisCache {
     }
 
     async fn purge(&self) -> Result<(), Error> {
-        let purged = self.servers.purge(self.keys.prefix()).await;
+        self.take_away(&Scope::all(self.keys.prefix())).await
+    }
+
+    async fn purge_repositories(&self, which: &Which<'_>) -> Result<Forgotten, Error> {
+        let scope = Scope::of(self.keys.prefix(), which);
+        self.take_away(&scope).await?;
+        Ok(scope.forgotten())
+    }
+
+    async fn leave(&self) {
+        if let Some((node, home)) = &self.node {
+            node.leave(home).await;
+        }
+        self.servers.close();
+    }
+}
+
+impl RedisCache {
+    /// Takes away what is in the scope, and then all that nodes have in memory: some of it may have
+    /// gone from Redis before.
+    async fn take_away(&self, scope: &Scope<'_>) -> Result<(), Error> {
+        let purged = self.servers.purge(scope).await;
         purged.map_err(|failure| failed("purge", failure))?;
         loop {
             let session = self.session();
@@ -157,13 +189,6 @@ impl SharedTier for RedisCache {
                 return Ok(());
             }
         }
-    }
-
-    async fn leave(&self) {
-        if let Some((node, home)) = &self.node {
-            node.leave(home).await;
-        }
-        self.servers.close();
     }
 }
 

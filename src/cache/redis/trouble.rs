@@ -1,6 +1,7 @@
 //! Why Redis is not asked, or has not answered.
 
 use crate::Error;
+use crate::metrics::Gap;
 use ::redis::RedisError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,15 @@ fn because(source: &Option<RedisError>) -> String {
 }
 
 impl Trouble {
+    /// What it means for the channel that a connection was lost by it.
+    pub(super) const fn gap(&self) -> Gap {
+        match self {
+            Self::Silent(_) | Self::Stale(_) | Self::Slow(_) => Gap::Silent,
+            Self::Another | Self::Demoted(_) => Gap::Replaced,
+            _ => Gap::Closed,
+        }
+    }
+
     /// Whether it is likely that a connection can be had again at once.
     pub(super) const fn may_be_over(&self) -> bool {
         matches!(

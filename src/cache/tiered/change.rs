@@ -18,6 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
+use tracing::{Span, field};
 
 /// The fences of a change in this node's memory. They end, at the latest, when this is dropped.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ impl TieredCache {
         let mut seen = HashSet::with_capacity(keys.len());
         keys.retain(|key| seen.insert(key.clone()));
         let fences = Fences::begin(self.memory.coherence(), &keys);
+        self.work.invalidated.increment(keys.len() as u64);
         let Some(shared) = &self.shared else {
             let (result, outcome) = call.await;
             match outcome {
@@ -148,6 +150,7 @@ impl TieredCache {
             };
         };
 
+        Span::current().record("verdict", field::debug(verdict));
         match verdict {
             Verdict::Open => self.let_lapse(fences),
             Verdict::Refused | Verdict::Done | Verdict::Owed => {
@@ -221,6 +224,7 @@ impl TieredCache {
     /// Takes keys away everywhere, because the backend denied what they say.
     pub(crate) async fn heal(&self, keys: &[Key]) {
         self.work.heals.increment(1);
+        self.work.invalidated.increment(keys.len() as u64);
         for key in keys {
             self.memory.generations().bump(key);
         }

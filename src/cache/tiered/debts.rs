@@ -4,7 +4,7 @@ use crate::Error;
 use crate::cache::shared::SharedTier;
 use crate::coherence::journal::{Journal, Payment};
 use crate::link::Key;
-use crate::metrics::limit_hits;
+use crate::metrics::{Part, limit_hits, owed_keys, purges};
 use metrics::Counter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Debts {
     tier: Arc<dyn SharedTier>,
     journal: Mutex<Journal<Key>>,
+    owed: Part,
     limit_hits: Counter,
+    purges: Counter,
 }
 
 /// Why the shared tier is not asked.
@@ -30,6 +32,8 @@ impl Debts {
         Arc::new(Self {
             tier,
             journal: Mutex::new(Journal::new()),
+            owed: owed_keys(),
+            purges: purges("owed"),
             limit_hits: limit_hits("journal"),
         })
     }
@@ -60,6 +64,7 @@ impl Debts {
         if !was_everything && journal.is_everything() {
             self.limit_hits.increment(1);
         }
+        self.show(&journal);
         drop(journal);
         self.begin(begins);
     }
@@ -67,7 +72,10 @@ impl Debts {
     /// The same for what the backend has denied: beyond some thousands it is not remembered, and the
     /// next who reads it takes it away.
     pub(super) fn owe_if_room(self: &Arc<Self>, keys: &[Key]) {
-        let begins = self.journal().owe_if_room(keys.to_vec());
+        let mut journal = self.journal();
+        let begins = journal.owe_if_room(keys.to_vec());
+        self.show(&journal);
+        drop(journal);
         if begins.is_none() {
             self.limit_hits.increment(1);
         }
@@ -89,10 +97,17 @@ impl Debts {
             };
             let paid = match &payment {
                 Payment::Keys(keys) => self.take_away(keys).await,
-                Payment::Everything => self.tier.purge().await,
+                Payment::Everything => {
+                    self.purges.increment(1);
+                    self.tier.purge().await
+                }
             };
             match paid {
-                Ok(()) => self.journal().paid(),
+                Ok(()) => {
+                    let mut journal = self.journal();
+                    journal.paid();
+                    self.show(&journal);
+                }
                 Err(error) => {
                     tracing::debug!(%error, "owed still");
                     self.journal().back(payment);
@@ -104,6 +119,10 @@ impl Debts {
                 }
             }
         }
+    }
+
+    fn show(&self, journal: &Journal<Key>) {
+        self.owed.set(journal.len() as i64);
     }
 
     async fn take_away(&self, keys: &[Key]) -> Result<(), Error> {

@@ -7,24 +7,31 @@ mod change;
 )]
 mod debts;
 mod lapses;
+mod many;
 
 use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
 #[cfg(feature = "redis")]
 use super::redis::RedisCache;
 use super::shared::{
-    Facts, Found, Leases, Member, Question, SharedSettings, SharedTier, is_plausible,
+    Facts, Found, Leases, MOST_QUESTIONS, Member, Names, Question, QuestionRef, SharedSettings,
+    SharedTier, is_plausible,
 };
 use crate::coherence::Coherence;
 use crate::coherence::change::Outcome;
 use crate::coherence::lease::{Grant, Token};
-use crate::link::Key;
-use crate::metrics::{Lookups, Work};
-use crate::{Digest, Error, LayerMeta, Link};
+use crate::link::{Key, LinkRef};
+use crate::metrics::{self, Asked, Lookups, Part, Work};
+use crate::spans;
+use crate::{Digest, Error, Forgotten, LayerMeta, Link};
+use ::metrics::Histogram;
 use async_trait::async_trait;
 use debts::Debts;
 use lapses::Lapses;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::Instrument;
 
 /// A [`LayerInfoCache`] of one or two tiers: memory, and behind it, if there is one, Redis.
 ///
@@ -33,12 +40,40 @@ use std::sync::Arc;
 /// and returns when that is done. What was being read meanwhile is not filled.
 ///
 /// # Cost
-/// A memory hit does no I/O and allocates nothing. A question to Redis is one round trip, a write
-/// two, a removal three.
+/// | | allocations | Redis round trips |
+/// |---|---|---|
+/// | `contains`, `meta`: memory hit | 1, the trait's future | 0 |
+/// | `contains`, `meta`: not in memory | | 1 |
+/// | `add`, `set_meta` | | 2 |
+/// | `remove`, `remove_meta` | | 3 |
+///
+/// A removal waits for the other nodes; see [`Repository::link`](crate::Repository::link). No backend is called;
+/// [`Registry`](crate::Registry) has the terms.
 ///
 /// # Time to live
 /// A fact leaves the cache at the latest [`RedisConfig::ttl`](crate::RedisConfig) after its write:
 /// what memory may add to Redis's own time is taken off that beforehand.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use layercache::{Digest, LayerInfoCache, Link, MemoryConfig, TieredCache};
+///
+/// let cache = TieredCache::in_memory(MemoryConfig::default());
+/// # let digest = "sha256:e28d98ac666afd34f089b971a663264d54d67a60ddc82996d48d8f3c204eb75f".parse()?;
+/// let link = Link::layer("library/alpine".parse()?, digest);
+/// cache.add(&link).await?;
+/// assert!(cache.contains(&link).await?);
+///
+/// // After a garbage collection that ran behind the cache's back.
+/// cache.purge().await?;
+/// assert!(!cache.contains(&link).await?);
+///
+/// cache.flush_memory(); // this node's memory alone
+/// cache.leave().await; // when the node stops
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TieredCache {
     memory: Memory,
@@ -46,6 +81,8 @@ pub struct TieredCache {
     shared: Option<Shared>,
     lookups: Lookups,
     work: Work,
+    /// What it is in the gauges of all caches.
+    _parts: (Part, Option<Part>),
 }
 
 #[derive(Debug)]
@@ -54,12 +91,17 @@ struct Shared {
     debts: Arc<Debts>,
     settings: SharedSettings,
     lookups: Lookups,
+    duration: Histogram,
 }
 
 impl TieredCache {
     /// A cache in memory alone.
     pub fn in_memory(memory: MemoryConfig) -> Self {
-        Self::over(memory, Arc::new(Coherence::alone()))
+        let trusted = metrics::trusted();
+        trusted.set(1);
+        let mut cache = Self::over(memory, Arc::new(Coherence::alone()));
+        cache._parts.1 = Some(trusted);
+        cache
     }
 
     fn over(memory: MemoryConfig, coherence: Arc<Coherence>) -> Self {
@@ -67,12 +109,25 @@ impl TieredCache {
             lapses: Lapses::new(Arc::clone(&coherence)),
             memory: Memory::new(memory, coherence),
             shared: None,
-            lookups: Lookups::new("memory"),
+            lookups: Lookups::new("memory", "untrusted"),
             work: Work::new(),
+            _parts: (metrics::cache(), None),
         }
     }
 
     /// A cache in memory, with Redis behind it.
+    ///
+    /// ```
+    /// use layercache::{MemoryConfig, RedisCache, RedisConfig, TieredCache};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), layercache::Error> {
+    /// // Nothing is connected yet, and no Redis need be there.
+    /// let redis = RedisCache::new(RedisConfig::new("redis://127.0.0.1"))?;
+    /// let cache = TieredCache::with_redis(MemoryConfig::default(), redis);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn with_redis(memory: MemoryConfig, redis: RedisCache) -> Self {
@@ -96,7 +151,8 @@ impl TieredCache {
                 debts: Debts::new(Arc::clone(&tier)),
                 tier,
                 settings,
-                lookups: Lookups::new("redis"),
+                lookups: Lookups::new("redis", "error"),
+                duration: metrics::lookup_duration("redis"),
             }),
             ..Self::over(memory, coherence)
         }
@@ -119,15 +175,40 @@ impl TieredCache {
     }
 
     /// What memory knows; counted.
-    pub(crate) fn recall(&self, question: &Question) -> Found {
-        let found = self.memory.look_up(question);
+    pub(crate) fn recall<'a>(&self, question: impl Into<QuestionRef<'a>>) -> Found {
+        let question = question.into();
+        let Some(found) = self.memory.look_up(question) else {
+            let none = Found::default();
+            self.lookups.count_none(none.asked(question));
+            return none;
+        };
         self.lookups.count(found.asked(question));
         found
     }
 
+    /// What memory knows of the object whose presence is a membership; counted as a membership.
+    pub(crate) fn recall_object(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
+        let object = self.memory.object(link);
+        self.lookups.count(Asked {
+            membership: Some(object.is_some()),
+            meta: None,
+        });
+        object
+    }
+
     /// What memory knows, for one who has asked it before.
     pub(crate) fn recall_again(&self, question: &Question) -> Found {
-        self.memory.look_up(question)
+        let found = self.memory.look_up(question.into()).unwrap_or_default();
+        let object = question
+            .link()
+            .and_then(|link| self.memory.object(link.into()));
+        match object {
+            object @ Some(_) => Found {
+                member: Some(Member { object }),
+                ..found
+            },
+            None => found,
+        }
     }
 
     /// The rights to fill what is read from here on.
@@ -135,10 +216,15 @@ impl TieredCache {
         self.memory.rights(question)
     }
 
-    /// What Redis knows, in one round trip for all questions; memory is filled with it. Where Redis
-    /// cannot be asked it knows nothing.
-    pub(crate) async fn look_up(&self, questions: &[Question], rights: &[Rights]) -> Vec<Found> {
-        match self.try_look_up(questions, rights).await {
+    /// What Redis knows, in one round trip for each [`MOST_QUESTIONS`] of these, asked for so many who
+    /// ask by themselves; memory is filled with it. Where Redis cannot be asked it knows nothing.
+    pub(crate) async fn look_up(
+        &self,
+        questions: &[Question],
+        rights: &[Rights],
+        askers: u32,
+    ) -> Vec<Found> {
+        match self.try_look_up(questions, rights, askers).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "asking the backend instead");
@@ -147,24 +233,68 @@ impl TieredCache {
         }
     }
 
-    async fn try_look_up(
+    /// As [`look_up`](Self::look_up), where the caller is told that nothing could be asked. What comes
+    /// after a round trip without an answer is not known.
+    pub(crate) async fn try_look_up(
         &self,
         questions: &[Question],
         rights: &[Rights],
+        askers: u32,
     ) -> Result<Vec<Found>, Error> {
-        let Some(shared) = self.ask_shared()? else {
-            return Ok(vec![Found::default(); questions.len()]);
-        };
-        let answers = shared.tier.look_up(questions).await.inspect_err(|_| {
-            for question in questions {
-                shared.lookups.count_error(Found::default().asked(question));
+        let mut answers = Vec::with_capacity(questions.len());
+        if let Some(shared) = self.ask_shared()? {
+            for some in questions.chunks(MOST_QUESTIONS) {
+                let began = Instant::now();
+                let looked_up = shared.tier.look_up(some, askers).await;
+                shared.duration.record(began.elapsed());
+                match looked_up {
+                    Ok(found) => answers.extend(found),
+                    Err(error) => {
+                        for question in &questions[answers.len()..] {
+                            shared.lookups.count_none(Found::default().asked(question));
+                        }
+                        if answers.is_empty() {
+                            return Err(error);
+                        }
+                        break;
+                    }
+                }
             }
-        })?;
-        for ((question, found), rights) in questions.iter().zip(&answers).zip(rights) {
-            shared.lookups.count(found.asked(question));
-            self.memory.fill(&found.clone().of(question), *rights);
+            for ((question, found), rights) in questions.iter().zip(&answers).zip(rights) {
+                shared.lookups.count(found.asked(question));
+                self.memory.fill(&found.clone().of(question), *rights);
+            }
         }
+        answers.resize(questions.len(), Found::default());
         Ok(answers)
+    }
+
+    /// What Redis would answer, if there is one: nothing is counted, and memory is not filled with it.
+    pub(crate) async fn ask_only(
+        &self,
+        questions: &[Question],
+    ) -> Option<Result<Vec<Found>, Error>> {
+        match self.ask_shared() {
+            Ok(shared) => Some(shared?.tier.look_up(questions, 1).await),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// How long it takes until what others have told before has been heard of, or trust has lapsed.
+    pub(crate) fn settling(&self) -> Duration {
+        let settings = self.shared.as_ref().map(|shared| shared.settings);
+        settings.map_or(Duration::ZERO, |settings| settings.trust)
+    }
+
+    /// Whether it is sure that a key has not been changed since these rights were taken.
+    pub(crate) fn is_unchanged(&self, key: &Key, rights: Rights) -> bool {
+        let right = match key {
+            Key::Link(_) => rights.member,
+            Key::Meta(_) => rights.meta,
+        };
+        let coherence = self.memory.coherence();
+        let trusted = coherence.trusted(Instant::now()).is_some();
+        trusted && right.is_some_and(|right| coherence.generations.holds(key, right))
     }
 
     /// Asks for the leases to fill these keys. Where Redis cannot be asked nothing is said.
@@ -172,7 +302,9 @@ impl TieredCache {
         match self.ask_shared() {
             Ok(Some(shared)) if !keys.is_empty() => {
                 let grants = shared.tier.grant(keys, token, steal).await;
-                grants.unwrap_or_default()
+                let grants = grants.unwrap_or_default();
+                self.work.count_leases(&grants);
+                grants
             }
             _ => Vec::new(),
         }
@@ -196,28 +328,49 @@ impl TieredCache {
     }
 
     async fn try_fill(&self, facts: Facts, rights: Rights, leases: Leases) -> Result<(), Error> {
-        if facts.is_empty() {
-            return Ok(());
-        }
         let (facts, odd) = plausible(facts);
         if let Some(key) = odd {
             // Who would fill it otherwise need not wait for this lease to lapse.
             self.release(&[key], leases).await;
         }
-        let facts = match &self.shared {
-            Some(shared) => {
-                let ttl = jittered(shared.settings.ttl);
-                shared.tier.fill(facts, leases, ttl).await?
-            }
-            None => self.still_allowed(facts, rights),
-        };
         if facts.is_empty() {
-            self.work.fills_fenced.increment(1);
             return Ok(());
         }
-        self.memory.fill(&facts, rights);
-        self.work.fills_stored.increment(1);
+        let asked = facts.names();
+        let (facts, leased) = match &self.shared {
+            Some(shared) => {
+                let ttl = jittered(shared.settings.ttl);
+                let leased = asked.leased(leases);
+                (shared.tier.fill(facts, leases, ttl).await?, leased)
+            }
+            None => (self.still_allowed(facts, rights), asked),
+        };
+        if !facts.is_empty() {
+            self.memory.fill(&facts, rights);
+        }
+        self.count_fill(leased, facts.names(), rights);
         Ok(())
+    }
+
+    /// Counts how a fill has ended: what there was a right to fill, and what of it was filled.
+    fn count_fill(&self, leased: Names, filled: Names, rights: Rights) {
+        let work = &self.work;
+        if self.has_shared() {
+            work.leases_lost.increment(leased.count() - filled.count());
+        }
+        let is_changed = |name: Option<u64>, right: Option<_>| {
+            let pair = name.zip(right);
+            pair.is_some_and(|(name, right)| !self.memory.generations().holds(&name, right))
+        };
+        let is_fenced =
+            || is_changed(leased.member, rights.member) || is_changed(leased.meta, rights.meta);
+        let counter = match (filled.count(), leased.count()) {
+            (1.., _) => &work.fills_stored,
+            (0, 0) => &work.fills_unleased,
+            _ if !self.has_shared() || is_fenced() => &work.fills_fenced,
+            _ => &work.fills_late,
+        };
+        counter.increment(1);
     }
 
     /// Gives back the leases for what was not there to fill.
@@ -235,13 +388,13 @@ impl TieredCache {
     /// Whether a tier holds any of this, or may: where Redis cannot be asked it may.
     pub(crate) async fn may_hold(&self, question: &Question) -> bool {
         let is_held = |found: &Found| found.member.is_some() || found.meta.is_some();
-        if is_held(&self.memory.look_up(question)) {
+        if is_held(&self.recall_again(question)) {
             return true;
         }
         match self.ask_shared() {
             Ok(None) => false,
             Ok(Some(shared)) => {
-                let found = shared.tier.look_up(std::slice::from_ref(question)).await;
+                let found = shared.tier.look_up(std::slice::from_ref(question), 1).await;
                 found.map_or(true, |found| found.iter().any(is_held))
             }
             Err(_) => true,
@@ -267,9 +420,22 @@ impl TieredCache {
     /// that was cached before is answered anywhere. For use after a garbage collection that ran
     /// behind the cache's back.
     ///
+    /// # Cost
+    /// | allocations | Redis round trips | backend calls |
+    /// |---|---|---|
+    /// | | 3 for each 1,000 keys in Redis, whoever's, and 1 more where some of them are ours; 1 to tell the others | 0 |
+    ///
+    /// The other nodes are waited for as in [`Repository::link`](crate::Repository::link).
+    ///
     /// # Errors
     /// If Redis could not be told. What is in this node's memory is forgotten all the same.
     pub async fn purge(&self) -> Result<(), Error> {
+        self.forget_everything().instrument(spans::purge()).await
+    }
+
+    async fn forget_everything(&self) -> Result<(), Error> {
+        self.work.purges.increment(1);
+        self.work.flushed.increment(1);
         self.memory.generations().flush();
         let purged = match &self.shared {
             Some(shared) => shared.tier.purge().await,
@@ -280,10 +446,59 @@ impl TieredCache {
         purged
     }
 
+    /// Forgets the memberships of some repositories, here, in Redis and on all nodes that share it: when
+    /// this returns, none of them that was cached before is answered anywhere. For use after something
+    /// was removed from these repositories behind the cache's back. `which` is asked of each name that
+    /// Redis has, and more than once.
+    ///
+    /// Metas stay, as they belong to no repository. Memories do not tell repositories apart, so they
+    /// forget everything, and learn it again from Redis. What a Go registry keeps there for each of these
+    /// repositories goes, too.
+    ///
+    /// ```
+    /// # async fn example(cache: layercache::TieredCache) -> Result<(), layercache::Error> {
+    /// // Somebody has removed the folders of a team by hand.
+    /// let forgotten = cache.purge_repositories(|name| name.starts_with("team/")).await?;
+    /// println!("{} repositories are asked for anew", forgotten.repositories);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cost
+    /// | allocations | Redis round trips | backend calls |
+    /// |---|---|---|
+    /// | | 2 for each 1,000 keys in Redis, whoever's, and 2 more where some of them are meant; 1 to tell the others | 0 |
+    ///
+    /// The other nodes are waited for as in [`Repository::link`](crate::Repository::link).
+    ///
+    /// # Errors
+    /// If Redis could not be told. What is in this node's memory is forgotten all the same.
+    ///
+    /// # Cancellation
+    /// If it is dropped, some of it may be done; do it again.
+    pub async fn purge_repositories(
+        &self,
+        which: impl Fn(&str) -> bool + Sync + Send,
+    ) -> Result<Forgotten, Error> {
+        self.memory.generations().flush();
+        let purged = match &self.shared {
+            Some(shared) => shared.tier.purge_repositories(&which).await,
+            None => Ok(Forgotten::default()),
+        };
+        // What was filled from Redis while it was being purged.
+        self.memory.generations().flush();
+        purged
+    }
+
     /// Leaves the other nodes that share Redis, before this one stops: from here on they do not wait
     /// for it. What is asked later is asked of the backend alone; changes are refused, or with
     /// [`ChangePolicy::BestEffort`](crate::ChangePolicy) made without telling the others. A node that ends without this
     /// costs each change of the others [`RedisConfig::trust`](crate::RedisConfig), until that is over.
+    ///
+    /// # Cost
+    /// | allocations | Redis round trips | backend calls |
+    /// |---|---|---|
+    /// | | 1 | 0 |
     pub async fn leave(&self) {
         if let Some(shared) = &self.shared {
             shared.tier.leave().await;
@@ -291,7 +506,15 @@ impl TieredCache {
     }
 
     /// Forgets everything that is in memory.
+    ///
+    /// # Cost
+    /// | allocations | Redis round trips | backend calls |
+    /// |---|---|---|
+    /// | 0 | 0 | 0 |
+    ///
+    /// What is forgotten is no answer any more, and keeps its place until another takes it.
     pub fn flush_memory(&self) {
+        self.work.flushed.increment(1);
         self.memory.generations().flush();
     }
 
@@ -301,7 +524,7 @@ impl TieredCache {
             return Ok(found);
         }
         let rights = self.rights(&question);
-        let mut answers = self.try_look_up(&[question], &[rights]).await?;
+        let mut answers = self.try_look_up(&[question], &[rights], 1).await?;
         Ok(answers.pop().unwrap_or_default())
     }
 

@@ -19,7 +19,7 @@ impl World {
     fn ask(&self, seed: u8, freshness: Freshness) -> JoinHandle<Option<u64>> {
         let core = self.core.clone();
         tokio::spawn(async move {
-            let answer = core.stat(&link(seed), freshness).await.unwrap();
+            let answer = core.stat((&link(seed)).into(), freshness).await.unwrap();
             answer.value.map(|meta| meta.length())
         })
     }
@@ -48,7 +48,11 @@ async fn a_backend_that_hangs_delays_no_hit() {
     }
     world.settled().await;
     world.core.cache().flush_memory();
-    world.core.stat(&link(8), Freshness::Cached).await.unwrap();
+    world
+        .core
+        .stat((&link(8)).into(), Freshness::Cached)
+        .await
+        .unwrap();
     world.settled().await;
     world.backend.read.hold();
     let hanging = [1, 2].map(|seed| world.ask(seed, Freshness::Cached));
@@ -58,18 +62,21 @@ async fn a_backend_that_hangs_delays_no_hit() {
     assert_eq!(world.backend.calls(), (4, 4), "two hits before, two loads");
 
     let memory = link(8);
-    let memory = world.core.stat(&memory, Freshness::Cached).now_or_never();
+    let memory = world
+        .core
+        .stat((&memory).into(), Freshness::Cached)
+        .now_or_never();
     assert_eq!(memory.unwrap().unwrap().status, CacheStatus::Memory);
     for expected in [CacheStatus::Redis, CacheStatus::Memory] {
-        let redis = world.core.stat(&link(9), Freshness::Cached).await.unwrap();
+        let redis = world
+            .core
+            .stat((&link(9)).into(), Freshness::Cached)
+            .await
+            .unwrap();
         assert_eq!((redis.value.unwrap().length(), redis.status), (5, expected));
     }
-    let many = [link(9), link(8)];
-    let many = world
-        .core
-        .stat_many(&many, Freshness::Cached)
-        .await
-        .unwrap();
+    let many = vec![link(9), link(8)];
+    let many = world.core.stat_many(many, Freshness::Cached).await.unwrap();
     assert!(many.iter().all(|answer| answer.value.is_some()));
     let verified = world.ask(9, Freshness::Verified);
     world.all_stand_still().await;

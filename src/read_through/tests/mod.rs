@@ -1,16 +1,21 @@
 //! What the core promises, against a backend and a shared tier that can be stopped at any step.
 
+mod audit;
+mod counts;
+mod gather;
 mod limits;
 mod races;
 
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
-use crate::cache::shared::SharedSettings;
-use crate::cache::shared::{Facts, Member};
+use crate::cache::shared::{Facts, Member, SharedSettings};
 use crate::coherence::change::ChangePolicy;
-use crate::{Limits, MemoryConfig, Registry, Repository};
+use crate::{Limits, Link, MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+/// How long the nodes of these worlds trust their memory.
+const TRUST: Duration = Duration::from_secs(2);
 
 type Core = ReadThrough<Arc<FakeBackend>>;
 type Layers = Repository<Arc<FakeBackend>>;
@@ -36,6 +41,14 @@ fn world_with(with_shared: bool, policy: ChangePolicy) -> World {
 }
 
 fn limited(with_shared: bool, policy: ChangePolicy, limits: Limits) -> World {
+    world_of(with_shared, policy, (limits, None))
+}
+
+fn world_of(
+    with_shared: bool,
+    policy: ChangePolicy,
+    (limits, auditor): (Limits, Option<AuditorConfig>),
+) -> World {
     let backend = Arc::new(FakeBackend::default());
     let shared = Arc::new(FakeShared::default());
     let memory = MemoryConfig::default();
@@ -47,12 +60,13 @@ fn limited(with_shared: bool, policy: ChangePolicy, limits: Limits) -> World {
                 ttl: Duration::from_secs(3600),
                 fence: Duration::from_secs(30),
                 policy,
+                trust: TRUST,
             };
             TieredCache::with_shared(memory, tier, settings, coherence)
         }
         false => TieredCache::in_memory(memory),
     };
-    let core = ReadThrough::new(Arc::clone(&backend), cache, limits);
+    let core = ReadThrough::new(Arc::clone(&backend), cache, limits, auditor);
     let link = link(1);
     World {
         layers: Registry::over(core.clone()).repository(link.repository.clone()),
@@ -66,14 +80,18 @@ fn limited(with_shared: bool, policy: ChangePolicy, limits: Limits) -> World {
 impl World {
     /// The length that a stat answers, and who answered.
     async fn stat(&self) -> (Option<u64>, CacheStatus) {
-        let answer = self.core.stat(&self.link, Freshness::Cached).await.unwrap();
+        let answer = self
+            .core
+            .stat((&self.link).into(), Freshness::Cached)
+            .await
+            .unwrap();
         (answer.value.map(|meta| meta.length()), answer.status)
     }
 
     fn stat_task(&self) -> tokio::task::JoinHandle<Option<u64>> {
         let (core, link) = (self.core.clone(), self.link.clone());
         tokio::spawn(async move {
-            let answer = core.stat(&link, Freshness::Cached).await.unwrap();
+            let answer = core.stat((&link).into(), Freshness::Cached).await.unwrap();
             answer.value.map(|meta| meta.length())
         })
     }
@@ -121,7 +139,11 @@ async fn a_blob_that_is_no_member_is_not_spoken_of() {
     assert_eq!(world.stat().await.0, Some(5));
     world.settled().await;
     for _ in 0..2 {
-        let answer = world.core.stat(&stranger, Freshness::Cached).await.unwrap();
+        let answer = world
+            .core
+            .stat((&stranger).into(), Freshness::Cached)
+            .await
+            .unwrap();
         assert_eq!(answer.value, None);
         world.settled().await;
     }
@@ -146,7 +168,7 @@ async fn an_error_reaches_all_who_wait_and_is_not_stored() {
     world.backend.read.hold();
     let ask = || {
         let (core, link) = (world.core.clone(), world.link.clone());
-        tokio::spawn(async move { core.stat(&link, Freshness::Cached).await })
+        tokio::spawn(async move { core.stat((&link).into(), Freshness::Cached).await })
     };
     let tasks = [ask(), ask(), ask()];
     world.backend.read.arrival().await;
@@ -312,7 +334,10 @@ async fn verified_asks_the_backend_and_takes_away_what_it_denies() {
         "collected behind the cache's back"
     );
 
-    let verified = world.core.stat(&world.link, Freshness::Verified).await;
+    let verified = world
+        .core
+        .stat((&world.link).into(), Freshness::Verified)
+        .await;
     assert_eq!(verified.unwrap().value, None);
     world.settled().await;
     assert_eq!(world.shared.has(&world.link), (false, false));

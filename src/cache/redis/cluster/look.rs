@@ -26,7 +26,12 @@ impl Cluster {
         Ok(self.server((host.clone(), *port)))
     }
 
-    pub(super) fn server(&self, (host, port): Place) -> Server {
+    /// All primaries and how they share the slots, as it is now.
+    pub(in crate::cache::redis) async fn shares(&self) -> Result<(Vec<Place>, u32), Trouble> {
+        Ok(self.look_now().await?.shares())
+    }
+
+    pub(in crate::cache::redis) fn server(&self, (host, port): Place) -> Server {
         // There is one: an address without hosts is none.
         self.seeds[0].at(&host, port)
     }
@@ -47,7 +52,7 @@ impl Cluster {
     }
 
     /// Who serves what, as it is now or was not long ago.
-    pub(super) async fn look_now(&self) -> Result<Arc<SlotMap>, Trouble> {
+    pub(in crate::cache::redis) async fn look_now(&self) -> Result<Arc<SlotMap>, Trouble> {
         let mut asked = self.asking.lock().await;
         self.look(&mut asked).await
     }

@@ -4,6 +4,8 @@ mod look;
 mod purge;
 mod run;
 
+pub(super) use purge::is_moving;
+
 use super::address::{Place, Server};
 use super::connection::{Connection, Duty};
 use super::route::Route;
@@ -119,7 +121,7 @@ impl Cluster {
     }
 
     /// The connection to a primary.
-    fn line(&self, place: &Place) -> Connection {
+    pub(super) fn line(&self, place: &Place) -> Connection {
         let mut lines = self.lines();
         let line = lines.entry(place.clone()).or_insert_with(|| {
             let duty = match self.node.get() {

@@ -1,7 +1,7 @@
 //! A purge of all primaries.
 
 use super::Cluster;
-use crate::cache::redis::purge;
+use crate::cache::redis::purge::{self, Scope};
 use crate::cache::redis::trouble::Failure;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, RedisError, RedisResult, cmd};
@@ -15,9 +15,9 @@ const MOST_PASSES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Cluster {
-    /// Takes all leases of all primaries away, then all entries; again, if a slot has moved
+    /// Takes all leases in the scope from all primaries, then all entries; again, if a slot has moved
     /// meanwhile, with what may not have been looked at.
-    pub(in crate::cache::redis) async fn purge(&self, prefix: &str) -> Result<(), Failure> {
+    pub(in crate::cache::redis) async fn purge(&self, scope: &Scope<'_>) -> Result<(), Failure> {
         let mut before = self.look_now().await;
         for _ in 0..MOST_PASSES {
             let map = before.map_err(|trouble| Failure::NotAsked(Some(Arc::new(trouble))))?;
@@ -32,10 +32,10 @@ impl Cluster {
             }
             let mut is_whole = true;
             for connection in &mut connections {
-                is_whole &= is_done(purge::leases(connection, prefix).await)?;
+                is_whole &= is_done(purge::leases(connection, scope).await)?;
             }
             for connection in &mut connections {
-                is_whole &= is_done(purge::entries(connection, prefix).await)?;
+                is_whole &= is_done(purge::entries(connection, scope).await)?;
             }
             for connection in &mut connections {
                 is_whole &= !is_moving(connection).await?;
@@ -63,7 +63,9 @@ fn is_done(purged: RedisResult<()>) -> Result<bool, Failure> {
 }
 
 /// Whether a slot is on its way to or from this server.
-async fn is_moving(connection: &mut MultiplexedConnection) -> RedisResult<bool> {
+pub(in crate::cache::redis) async fn is_moving(
+    connection: &mut MultiplexedConnection,
+) -> RedisResult<bool> {
     let nodes: String = cmd("CLUSTER").arg("NODES").query_async(connection).await?;
     Ok(nodes.contains("->-") || nodes.contains("-<-"))
 }

@@ -1,0 +1,110 @@
+//! Look-ups: all that some questions ask, in one round trip.
+
+use super::RedisCache;
+use super::fields;
+use super::servers::{Command, Reply};
+use crate::cache::shared::{Found, Member, Question};
+use crate::{Digest, Error, Link, LinkKind, RepositoryName};
+use ::redis::{Cmd, RedisWrite};
+use std::collections::BTreeMap;
+
+/// The questions about the members of one set, by their places.
+type Sets<'a> = BTreeMap<(LinkKind, &'a RepositoryName), Vec<usize>>;
+
+impl RedisCache {
+    /// One command for the members of each set that is asked for, and one for each hash. Silence is
+    /// counted as that of so many operations.
+    pub(super) async fn ask(
+        &self,
+        questions: &[Question],
+        operations: u32,
+    ) -> Result<Vec<Found>, Error> {
+        let sets = sets(questions);
+        let mut commands = Vec::with_capacity(sets.len() + questions.len());
+        for places in sets.values() {
+            let links = places.iter().filter_map(|at| questions[*at].link());
+            commands.extend(self.membership_of(&links.collect::<Vec<_>>()));
+        }
+        let hashes = questions.iter().filter_map(Question::meta);
+        commands.extend(hashes.map(|digest| self.fields_of(digest)));
+        let deadline = self.deadline();
+        let replies = self
+            .servers
+            .run_for(operations, "look-up", commands, deadline);
+        let mut replies = replies.await?.into_iter();
+
+        let mut answers = vec![Found::default(); questions.len()];
+        for places in sets.values() {
+            match fields::read_members(places.len(), replies.next()) {
+                Ok(members) => {
+                    for (at, is_member) in places.iter().zip(members) {
+                        answers[*at].member = is_member.then(Member::default);
+                    }
+                }
+                Err(fields::Broken) => self.broken.membership.increment(places.len() as u64),
+            }
+        }
+        for (question, found) in questions.iter().zip(&mut answers) {
+            if let Some(digest) = question.meta() {
+                self.read_meta(question, digest, replies.next(), found);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Whether these, all of one set, are its members. One is asked for as the seed does.
+    fn membership_of(&self, links: &[&Link]) -> Option<Command> {
+        let (first, name) = match links {
+            [] => return None,
+            [one] => (one, "SISMEMBER"),
+            [first, ..] => (first, "SMISMEMBER"),
+        };
+        let set = self.keys.set(first);
+        let texts = links.iter().map(|link| link.digest.text_len());
+        let size = name.len() + set.len() + texts.sum::<usize>();
+        let mut command = Cmd::with_capacity(links.len() + 2, size);
+        command.arg(name).arg(set);
+        for link in links {
+            command.write_arg_fmt(link.digest);
+        }
+        Some(Command::on_first(command))
+    }
+
+    fn fields_of(&self, digest: &Digest) -> Command {
+        let mut command = Cmd::with_capacity(fields::READ.len() + 2, 192);
+        command.arg("HMGET");
+        self.keys.write_hash(digest, &mut command);
+        command.arg(&fields::READ);
+        Command::on_first(command)
+    }
+
+    fn read_meta(
+        &self,
+        question: &Question,
+        digest: &Digest,
+        reply: Option<Reply>,
+        found: &mut Found,
+    ) {
+        let path = self.path_of(question, digest, fields::stored_path(reply.as_ref()));
+        // Where repositories share no content, a blob's object is also its membership.
+        let is_object = matches!(path, fields::StoredPath::Own(_));
+        match fields::read_hash(digest, path, reply) {
+            Ok(meta) => found.meta = meta,
+            Err(fields::Broken) => self.broken.meta.increment(1),
+        }
+        if let (true, Some(member), Some(meta)) = (is_object, &mut found.member, &found.meta) {
+            member.object = Some(meta.clone());
+        }
+    }
+}
+
+fn sets(questions: &[Question]) -> Sets<'_> {
+    let mut sets = Sets::new();
+    for (at, question) in questions.iter().enumerate() {
+        if let Some(link) = question.link() {
+            let set = sets.entry((link.kind, &link.repository)).or_default();
+            set.push(at);
+        }
+    }
+    sets
+}

@@ -1,0 +1,141 @@
+//! Scripts for many subjects in one call.
+//!
+//! A call of a script costs the server some ten microseconds, whatever it does, and each subject one or
+//! two more. So many subjects go in one call, and few enough that others need not wait for long.
+
+use super::RedisCache;
+use super::call::{Call, MOST_CALLS, write};
+use super::scripts::Source;
+use super::servers::{Reply, Servers};
+use super::slots::slot_of;
+use crate::Error;
+use crate::cache::memory::jittered;
+use crate::cache::shared::Facts;
+use crate::coherence::lease::Token;
+use crate::link::Key;
+use ::redis::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The most subjects of a call: the server does nothing else for a millisecond at most.
+const MOST_SUBJECTS: usize = 100;
+
+impl Call {
+    /// One call for all of these, which have as many keys and arguments each.
+    fn each(calls: Vec<Self>) -> Self {
+        let count = calls.len();
+        let Some(first) = calls.first() else {
+            return Self::default();
+        };
+        let differs = |at: &usize| calls.iter().any(|call| call.args[*at] != first.args[*at]);
+        let differ: Vec<_> = (0..first.args.len()).filter(differs).collect();
+        let mut args = Vec::with_capacity(3 + first.args.len() + (count + 1) * differ.len());
+        args.push(count.to_string().into());
+        args.push(first.args.len().to_string().into());
+        args.extend(first.args.iter().cloned());
+        args.push(differ.len().to_string().into());
+        // Lua counts from 1.
+        args.extend(differ.iter().map(|at| (at + 1).to_string().into()));
+        let mut keys = Vec::with_capacity(count * first.keys.len());
+        for mut call in calls {
+            keys.append(&mut call.keys);
+            let own = differ.iter().map(|at| std::mem::take(&mut call.args[*at]));
+            args.extend(own);
+        }
+        Self { keys, args }
+    }
+}
+
+/// Calls, each with its place among all.
+type Batch = Vec<(usize, Call)>;
+
+impl RedisCache {
+    /// Runs a script for each of these, many in a call, and a call or two in a round trip: those who ask
+    /// meanwhile come in between. Each round trip has a deadline of its own. In a cluster a call has
+    /// the subjects of one slot. Each subject may fail by itself; it is an error if a round trip was
+    /// not answered at all.
+    pub(super) async fn run_together(
+        &self,
+        operation: &'static str,
+        script: &Source,
+        calls: Vec<Call>,
+    ) -> Result<Vec<Reply>, Error> {
+        let mut replies: Vec<Reply> = calls.iter().map(|_| Ok(Value::Nil)).collect();
+        let mut batches = self.batches(calls).into_iter().peekable();
+        while batches.peek().is_some() {
+            let (mut which, mut trip, mut subjects) = (Vec::new(), Vec::new(), 0);
+            while subjects < MOST_CALLS
+                && let Some(batch) = batches.next()
+            {
+                subjects += batch.len();
+                let (of, calls): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+                which.push(of);
+                trip.push(Call::each(calls));
+            }
+            let answers = self.run_some(operation, script, &trip).await?;
+            for (of, answer) in which.into_iter().zip(answers) {
+                match answer {
+                    Ok(Value::Array(values)) => {
+                        for (i, value) in of.into_iter().zip(values) {
+                            replies[i] = Ok(value);
+                        }
+                    }
+                    other => of.into_iter().for_each(|i| replies[i] = other.clone()),
+                }
+            }
+        }
+        Ok(replies)
+    }
+
+    /// Those of a batch have one slot, and as many arguments each.
+    fn batches(&self, calls: Vec<Call>) -> Vec<Batch> {
+        let mut batches: BTreeMap<(u16, usize), Vec<Batch>> = BTreeMap::new();
+        for (i, call) in calls.into_iter().enumerate() {
+            let slot = match &self.servers {
+                Servers::One(_) => 0,
+                Servers::Cluster(_) => slot_of(call.keys[0].as_bytes()),
+            };
+            let alike = batches.entry((slot, call.args.len())).or_default();
+            match alike.last_mut() {
+                Some(batch) if batch.len() < MOST_SUBJECTS => batch.push((i, call)),
+                _ => alike.push(vec![(i, call)]),
+            }
+        }
+        batches.into_values().flatten().collect()
+    }
+
+    /// Fills all of these, each for a time of its own: what comes together does not expire together.
+    pub(super) async fn fill_together(
+        &self,
+        mut facts: Vec<Facts>,
+        token: Token,
+        ttl: Duration,
+    ) -> Result<Vec<Facts>, Error> {
+        let mut calls = Vec::with_capacity(facts.len());
+        for facts in &facts {
+            if let Some((link, _)) = &facts.member {
+                let call = self.call(&Key::Link(link.clone()), token);
+                calls.push(write(call, jittered(ttl), None));
+            }
+            if let Some((digest, meta)) = &facts.meta {
+                let (call, fields) = (self.call(&Key::Meta(*digest), token), self.fields(meta));
+                calls.push(write(call, jittered(ttl), Some(fields)));
+            }
+        }
+        for call in &mut calls {
+            // A fill does not look at the fence.
+            call.keys.pop();
+        }
+        let script = &self.scripts.fill_each;
+        let replies = self.run_together("fill", script, calls).await?;
+        let mut accepted = replies
+            .into_iter()
+            .map(|reply| matches!(reply, Ok(Value::Int(1))));
+        for facts in &mut facts {
+            let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
+            facts.member = facts.member.take().filter(|_| keep(true));
+            facts.meta = facts.meta.take().filter(|_| keep(true));
+        }
+        Ok(facts)
+    }
+}

@@ -1,0 +1,208 @@
+//! A node on a counted store, alone or with a counted Redis.
+
+use crate::support::meter::Meter;
+use crate::support::nodes::{LENGTH, SETTLED, TRUST, blob_path, digest, name};
+use crate::support::recording::Recording;
+use crate::support::redis::Redis;
+use layercache::layout::{Distribution, Layout};
+use layercache::{CachedStore, Digest, Freshness, Link, RedisConfig, Repository, StoreBackend};
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use std::fmt;
+use std::time::Duration;
+
+pub(crate) type Bare = Recording<InMemory>;
+pub(crate) type Node = CachedStore<Bare>;
+
+/// What one call costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// Round trips to Redis, one after the other, that the caller waits for.
+    pub(crate) waited: usize,
+    /// And those that are made when it has its answer.
+    pub(crate) after: usize,
+    /// Calls of the backend.
+    pub(crate) calls: usize,
+}
+
+/// Round trips that are waited for, and after the answer; calls of the backend.
+pub(crate) const fn cost(waited: usize, after: usize, calls: usize) -> Cost {
+    Cost {
+        waited,
+        after,
+        calls,
+    }
+}
+
+impl fmt::Debug for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            waited,
+            after,
+            calls,
+        } = self;
+        write!(f, "cost({waited}, {after}, {calls})")
+    }
+}
+
+impl Cost {
+    /// The same without Redis.
+    pub(crate) const fn alone(self) -> Self {
+        cost(0, 0, self.calls)
+    }
+}
+
+/// A server, and what counts the way to it.
+struct Shared {
+    _redis: Redis,
+    meter: Meter,
+}
+
+pub(crate) struct Lab {
+    pub(crate) node: Node,
+    pub(crate) bare: Bare,
+    shared: Option<Shared>,
+}
+
+impl Lab {
+    pub(crate) fn alone() -> Self {
+        let bare = Recording::new(InMemory::new());
+        Self {
+            node: CachedStore::new(bare.clone()),
+            bare,
+            shared: None,
+        }
+    }
+
+    /// With a Redis that has all the scripts, and that knows the node for long enough.
+    pub(crate) async fn with_redis() -> Self {
+        let redis = Redis::start().await;
+        let meter = Meter::start(redis.port()).await;
+        let bare = Recording::new(InMemory::new());
+        let builder = CachedStore::builder(bare.clone()).redis(config(&meter));
+        let lab = Self {
+            node: builder.unwrap().build(),
+            bare,
+            shared: Some(Shared {
+                _redis: redis,
+                meter,
+            }),
+        };
+        tokio::time::sleep(SETTLED).await;
+        lab.load_scripts().await;
+        lab
+    }
+
+    /// Once in the life of a server a script costs one round trip more.
+    async fn load_scripts(&self) {
+        let (here, absent) = (digest(u32::MAX), digest(u32::MAX - 1));
+        self.put(&here).await;
+        self.stat(&here).await;
+        self.stat(&absent).await;
+        self.settled().await;
+        self.layers().unlink(&here).await.unwrap();
+        self.settled().await;
+    }
+
+    pub(crate) fn has_redis(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    pub(crate) fn layers(&self) -> Repository<StoreBackend<Bare>> {
+        self.node.registry().repository(name())
+    }
+
+    /// Puts a blob and its link into the store, without telling anybody.
+    pub(crate) async fn put(&self, digest: &Digest) {
+        let store = self.bare.inner();
+        let (blob, link) = (blob_path(digest), link_path(digest));
+        store.put(&blob, "content".into()).await.unwrap();
+        let text = digest.to_string();
+        store.put(&link, text.into()).await.unwrap();
+    }
+
+    async fn stat(&self, digest: &Digest) -> Option<u64> {
+        let answer = self.layers().stat(digest, Freshness::Cached).await;
+        answer.unwrap().value.map(|meta| meta.length())
+    }
+
+    /// Puts a blob whose objects memory knows all of, and Redis, if there is one, both facts.
+    pub(crate) async fn put_known(&self, digest: &Digest) {
+        self.put(digest).await;
+        assert_eq!(self.stat(digest).await, Some(LENGTH));
+        self.settled().await;
+    }
+
+    /// Waits until nothing is under way.
+    pub(crate) async fn settled(&self) {
+        match &self.shared {
+            Some(shared) => shared.meter.settled().await,
+            // What is done without Redis waits for nobody.
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+
+    /// Measures a call on this lab.
+    pub(crate) async fn measure<T>(&self, call: impl Future<Output = T>) -> (T, Measured) {
+        measure(
+            self.shared.as_ref().map(|shared| &shared.meter),
+            || self.bare.calls(),
+            call,
+        )
+        .await
+    }
+}
+
+/// What was counted, and the commands of each round trip.
+pub(crate) struct Measured {
+    pub(crate) cost: Cost,
+    pub(crate) trips: Vec<Vec<String>>,
+}
+
+impl Measured {
+    /// # Panics
+    /// If it is not what was expected.
+    pub(crate) fn assert(&self, expected: Cost, what: impl fmt::Display) {
+        assert_eq!(
+            self.cost, expected,
+            "{what}; the round trips: {:?}",
+            self.trips
+        );
+    }
+}
+
+/// Measures a call: until it is over, and what it leaves behind.
+pub(crate) async fn measure<T>(
+    meter: Option<&Meter>,
+    calls: impl Fn() -> usize,
+    call: impl Future<Output = T>,
+) -> (T, Measured) {
+    let Some(meter) = meter else {
+        let before = calls();
+        let value = call.await;
+        let cost = cost(0, 0, calls() - before);
+        let trips = Vec::new();
+        return (value, Measured { cost, trips });
+    };
+    meter.settled().await;
+    meter.reset();
+    let before = calls();
+    let value = call.await;
+    let waited = meter.over();
+    meter.settled().await;
+    let trips = meter.begun();
+    let cost = cost(waited, trips.len() - waited, calls() - before);
+    (value, Measured { cost, trips })
+}
+
+/// For a machine that is busy: the deadline is not what is tested.
+pub(crate) fn config(meter: &Meter) -> RedisConfig {
+    let config = RedisConfig::new(meter.url()).with_trust(TRUST);
+    config.with_timeout(Duration::from_secs(5))
+}
+
+pub(crate) fn link_path(digest: &Digest) -> Path {
+    let link = Link::layer(name(), *digest);
+    Distribution::default().link_path(&link).unwrap()
+}
