@@ -1,0 +1,69 @@
+//! The auditor, over a real Redis.
+
+use crate::support::metrics::Metrics;
+use crate::support::nodes::{
+    self, PATIENCE, SETTLED, bare, blob_path, config, digest, eventually, layers, put, stat,
+    until_in_memory,
+};
+use crate::support::redis::Redis;
+use layercache::{AuditorConfig, CacheStatus, CachedStore, Freshness};
+use object_store::ObjectStoreExt;
+use std::time::Duration;
+
+fn audits(metrics: &Metrics, cause: &str, age: &str, tier: &str) -> [u64; 3] {
+    ["ok", "stale", "unknown"].map(|result| {
+        let labels = format!("cause=\"{cause}\",age=\"{age}\",tier=\"{tier}\",result=\"{result}\"");
+        metrics.get(&format!("layercache_audits_total{{{labels}}}"))
+    })
+}
+
+#[tokio::test]
+async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
+    let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let (metrics, node) = Metrics::of(|| {
+        let builder = CachedStore::builder(bare.clone()).redis(config(&redis));
+        let auditor = AuditorConfig::default().with_hits(1.0);
+        builder.unwrap().auditor(auditor).build()
+    });
+    let other = nodes::node(&bare, &redis);
+    tokio::time::sleep(SETTLED).await;
+
+    let (deleted, collected) = (digest(1), digest(2));
+    for digest in [&deleted, &collected] {
+        put(&bare, digest).await;
+        until_in_memory(&node, digest).await;
+        until_in_memory(&other, digest).await;
+    }
+    eventually("hits that are right", || {
+        audits(&metrics, "hit", "0s", "memory")[0] >= 2
+    })
+    .await;
+
+    // Through this node, and through the other one: nothing of it is stale.
+    layers(&node).unlink(&deleted).await.unwrap();
+    node.delete(&blob_path(&deleted)).await.unwrap();
+    for (age, tier) in [
+        ("0.1s", "memory"),
+        ("0.1s", "redis"),
+        ("1s", "memory"),
+        ("1s", "redis"),
+    ] {
+        eventually(age, || audits(&metrics, "delete", age, tier) == [2, 0, 0]).await;
+    }
+    assert_eq!(audits(&metrics, "hit", "0s", "memory")[1..], [0, 0]);
+
+    // Behind the back of both.
+    bare.inner().delete(&blob_path(&collected)).await.unwrap();
+    assert_eq!(stat(&node, &collected).await.1, CacheStatus::Memory);
+    eventually("it is seen", || {
+        audits(&metrics, "hit", "0s", "memory")[1] == 1
+    })
+    .await;
+    let end = std::time::Instant::now() + PATIENCE;
+    while stat(&other, &collected).await.0.is_some() {
+        assert!(std::time::Instant::now() < end, "healed everywhere");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let answer = layers(&node).contains(&collected, Freshness::Cached).await;
+    assert!(answer.unwrap().value, "the membership was not denied");
+}

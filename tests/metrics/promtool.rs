@@ -1,0 +1,84 @@
+//! What Prometheus's own tool says of what the example emits, and of its alerts.
+
+use crate::guide::{in_guide, in_text};
+use crate::support::http::{Image, Node, blob};
+use crate::support::redis::Redis;
+use crate::support::tools::require;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// Runs `promtool`, with this on its standard input.
+///
+/// # Panics
+/// If it has anything to complain of.
+pub(crate) fn promtool(args: &[&str], input: &str) {
+    let mut child = Command::new(require("promtool"))
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("its end");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success(), "promtool {args:?}: {said}");
+    let is_ok = said.lines().all(|line| {
+        let line = line.trim();
+        ["", "SUCCESS"].contains(&line)
+            || ["Checking ", "SUCCESS: ", "Unit Testing: "]
+                .iter()
+                .any(|start| line.starts_with(start))
+    });
+    assert!(is_ok, "promtool {args:?}: {said}");
+}
+
+/// What the example emits when it has all that there is, and has been used.
+async fn emitted() -> String {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let args = [
+        "--redis",
+        &url,
+        "--redis-timeout",
+        "5s",
+        "--audit-hits",
+        "1",
+    ];
+    let node = Node::start_with(&args).await;
+    let image = Image::new(1);
+    node.http.push("a/b", "latest", &image).await;
+    node.http.pulls("a/b", "latest", &image).await;
+    let layer = blob("a/b", &image.layer_digest());
+    node.http.delete(&layer).await.expect(202);
+    node.http.get("/metrics").await.expect(200).text()
+}
+
+#[tokio::test]
+async fn the_example_emits_what_the_guide_has_and_promtool_likes() {
+    let text = emitted().await;
+    promtool(&["check", "metrics"], &text);
+    let mut emitted = in_text(&text);
+    for own in [
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_threads",
+        "tokio_alive_tasks",
+    ] {
+        assert!(emitted.remove(own).is_some(), "{own}");
+    }
+    assert_eq!(emitted, in_guide());
+}
+
+#[test]
+fn promtool_likes_the_alerts_and_they_fire_when_they_should() {
+    promtool(&["check", "rules", "examples/prometheus/alerts.yaml"], "");
+    promtool(
+        &["test", "rules", "examples/prometheus/alerts.test.yaml"],
+        "",
+    );
+}
