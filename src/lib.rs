@@ -1,6 +1,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(
+    not(feature = "redis"),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "what is said of Redis links to what the feature brings"
+    )
+)]
 //! A read-through cache of container-registry blob metadata, as middleware on [`object_store`].
 //!
 //! A registry asks its storage two small questions all day: is this blob linked into this
@@ -33,8 +40,14 @@
 //!
 //! # Features
 //! `redis` brings the shared tier, `redis-tls` its encrypted connections, `signer` signed addresses,
-//! `testing` the check suite of [`LayerInfoCache`]. None is on by default.
+//! `testing` the check suite of [`LayerInfoCache`], `cli` the command `layercache`. None is on by default.
+//!
+//! # Where to go on
+//! [`guide`] has pages for those who begin, choose settings, run nodes, or come from a Go registry.
 
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod admin;
 pub mod cache;
 #[cfg_attr(
     not(feature = "redis"),
@@ -51,12 +64,15 @@ mod metrics;
 mod netstring;
 mod read_through;
 mod registry;
+#[cfg(feature = "redis")]
+mod remark;
 mod repository;
+mod spans;
 mod status;
 mod store;
 mod turns;
 
-pub use cache::{LayerInfoCache, MemoryCache, MemoryConfig, TieredCache};
+pub use cache::{Forgotten, LayerInfoCache, MemoryCache, MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use cache::{RedisCache, RedisConfig};
@@ -66,11 +82,11 @@ pub use error::{BoxError, Error};
 pub use link::{Link, LinkKind};
 pub use meta::{LayerMeta, LayerMetaError};
 pub use object_store;
-pub use read_through::{Backend, LinkState, Stat, WritableBackend};
+pub use read_through::{AuditorConfig, Backend, LinkState, Stat, WritableBackend};
 pub use registry::{Blobs, Registry, Repository};
 pub use repository::{RepositoryName, RepositoryNameError};
 pub use status::{Answer, CachePolicy, CacheStatus, Freshness};
-pub use store::{CachedStore, CachedStoreBuilder, StoreBackend};
+pub use store::{CachedStore, CachedStoreBuilder, StoreBackend, Warm, WarmError, WarmProgress};
 pub use turns::Limits;
 
 /// What the targets in `fuzz/` cannot reach otherwise. Not there in any other build.

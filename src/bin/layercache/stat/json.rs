@@ -1,0 +1,151 @@
+//! The answer for scripts.
+
+use layercache::admin::{Fence, Held, Inspection, Life, RedisEntry};
+use layercache::{LayerMeta, LinkState};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+#[derive(Serialize)]
+pub(super) struct Document {
+    repository: String,
+    digest: String,
+    memory: &'static str,
+    redis: Redis,
+    storage: Storage,
+    agree: bool,
+    disagreements: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Redis {
+    layer: Entry,
+    manifest: Entry,
+    meta: Entry,
+    fields: BTreeMap<&'static str, String>,
+    media_type: Entry,
+}
+
+/// Times are in seconds; one that never ends is `"never"`, and `null` means that it is not there.
+#[derive(Serialize)]
+struct Entry {
+    key: String,
+    value: &'static str,
+    expires: Option<Time>,
+    lease: Option<Time>,
+    fence: Option<FenceDocument>,
+}
+
+#[derive(Serialize)]
+struct FenceDocument {
+    changes: u64,
+    expires: Time,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Time {
+    Seconds(f64),
+    Never(&'static str),
+}
+
+/// A link is `linked`, `absent` or `broken`; `null` where the layout keeps none.
+#[derive(Serialize)]
+struct Storage {
+    layer: Option<&'static str>,
+    manifest: Option<&'static str>,
+    meta: Option<Meta>,
+}
+
+#[derive(Serialize)]
+struct Meta {
+    path: String,
+    length: u64,
+    e_tag: Option<String>,
+    version: Option<String>,
+    last_modified: Option<String>,
+    attributes: Option<String>,
+}
+
+impl Document {
+    pub(super) fn new(inspection: &Inspection) -> Self {
+        let Inspection {
+            repository,
+            digest,
+            redis,
+            storage,
+            disagreements,
+            ..
+        } = inspection;
+        Self {
+            repository: repository.to_string(),
+            digest: digest.to_string(),
+            memory: super::MEMORY,
+            redis: Redis {
+                layer: Entry::new(&redis.layer),
+                manifest: Entry::new(&redis.manifest),
+                meta: Entry::new(&redis.meta),
+                fields: redis.fields.iter().cloned().collect(),
+                media_type: Entry::new(&redis.media_type),
+            },
+            storage: Storage {
+                layer: storage.layer.as_ref().map(link),
+                manifest: storage.manifest.as_ref().map(link),
+                meta: storage.meta.as_ref().map(Meta::new),
+            },
+            agree: disagreements.is_empty(),
+            disagreements: disagreements.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl Entry {
+    fn new<T>(entry: &RedisEntry<T>) -> Self {
+        Self {
+            key: entry.key.clone(),
+            value: match entry.value {
+                Held::Absent => "absent",
+                Held::Broken => "broken",
+                Held::Found(_) => "found",
+            },
+            expires: entry.life.map(Time::new),
+            lease: entry.lease.map(Time::new),
+            fence: entry
+                .fence
+                .map(|Fence { changes, life, .. }| FenceDocument {
+                    changes,
+                    expires: Time::new(life),
+                }),
+        }
+    }
+}
+
+impl Time {
+    const fn new(life: Life) -> Self {
+        match life {
+            Life::For(time) => Self::Seconds(time.as_secs_f64()),
+            Life::Forever => Self::Never("never"),
+        }
+    }
+}
+
+impl Meta {
+    fn new(meta: &LayerMeta) -> Self {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            path: meta.path().to_owned(),
+            length: meta.length(),
+            e_tag: text(meta.e_tag()),
+            version: text(meta.version()),
+            last_modified: super::modified(meta),
+            attributes: text(meta.attributes()),
+        }
+    }
+}
+
+const fn link(state: &LinkState) -> &'static str {
+    match state {
+        LinkState::Linked(_) => "linked",
+        LinkState::Absent => "absent",
+        LinkState::Broken => "broken",
+    }
+}

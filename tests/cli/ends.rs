@@ -1,0 +1,231 @@
+//! How commands end: in trouble, by a signal, before a closed pipe; and what they never say.
+
+use crate::support::nodes::digest;
+use crate::support::redis::Redis;
+use crate::support::server::{Signal, free_port};
+use crate::{Stage, command, run, run_with, said};
+use std::process::Command;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::sleep;
+
+const SECRET: &str = "s3cret-of-somebody";
+
+#[tokio::test]
+async fn bad_arguments_are_trouble() {
+    let good = format!("a/b@{}", digest(0));
+    for (subject, words) in [
+        ("a/b", "an @ between them"),
+        ("a/b@sha256:12", "invalid"),
+        ("A/B@sha256:12", "invalid"),
+        ("@", "invalid"),
+        ("", "an @ between them"),
+    ] {
+        run(&["stat", subject]).await.refused(&[words]);
+    }
+    run(&["stat", &good])
+        .await
+        .refused(&["no Redis was named", "--redis", "LAYERCACHE_REDIS"]);
+    let redis = ["stat", &good, "--redis", "redis://127.0.0.1"];
+    run(&redis)
+        .await
+        .refused(&["no storage was named", "LAYERCACHE_STORAGE"]);
+    for (storage, words) in [
+        ("/no/such/folder", "cannot open the folder /no/such/folder"),
+        ("file://relative/folder", "three slashes"),
+        ("ftp://host/x", "known are s3, gs, az and file"),
+        ("s3://", ""),
+    ] {
+        let args = [&redis[..], &["--storage", storage]].concat();
+        run(&args).await.refused(&[words]);
+    }
+    for (option, value, words) in [
+        ("--layout", "x", "is no layout"),
+        ("--layout", "x/{what}", "`{what}` is unknown"),
+        ("--root", "a//b", "is no path"),
+        ("--redis-timeout", "1h", "unknown unit"),
+    ] {
+        let args = [&redis[..], &["--storage", ".", option, value]].concat();
+        run(&args).await.refused(&[words]);
+    }
+    run(&["check"])
+        .await
+        .refused(&["there is nothing to check"]);
+    run(&[
+        "warm",
+        "--prefix",
+        "a//b",
+        "--redis",
+        "redis://127.0.0.1",
+        "--storage",
+        ".",
+    ])
+    .await
+    .refused(&["--prefix", "path"]);
+    run(&["watch"]).await.refused(&["URL"]);
+    run(&["watch", "https://a"]).await.refused(&["http"]);
+    run(&["nonsense"]).await.refused(&["nonsense"]);
+    let (help, version) = (
+        run(&["--help"]).await.expect(0),
+        run(&["--version"]).await.expect(0),
+    );
+    help.has(&["Exit codes: 0", "stat", "warm", "purge", "watch", "check"]);
+    version.has(&["layercache 0"]);
+}
+
+#[tokio::test]
+async fn a_redis_that_cannot_be_asked_is_trouble() {
+    let stage = Stage::new().await;
+    stage.push(&stage.node(), "a/b", 1).await;
+    let subject = format!("a/b@{}", digest(0));
+    let nobody = format!("redis://:{SECRET}@127.0.0.1:{}", free_port());
+    let locked = Redis::start_with(&["--requirepass", "pa55w0rd-of-redis"]).await;
+    let wrong = format!("redis://:{SECRET}@{}", locked.address());
+    for (url, word) in [(&nobody, "refused"), (&wrong, "password")] {
+        for command in [&["stat", &subject][..], &["warm"]] {
+            let args = [command, &["--redis", url, "--storage", stage.path()]].concat();
+            run(&args).await.refused(&[word, "help: "]).keeps(SECRET);
+        }
+        let purge = ["purge", "--yes", "--redis", url];
+        run(&purge)
+            .await
+            .refused(&["cannot purge redis://127.0.0.1:", word])
+            .keeps(SECRET);
+        let check = ["check", "--redis", url];
+        run(&check)
+            .await
+            .expect(1)
+            .has(&["wrong\t", word])
+            .keeps(SECRET);
+    }
+    // The right one works.
+    run(&["check", "--redis", &locked.url()])
+        .await
+        .expect(0)
+        .keeps("pa55w0rd-of-redis");
+}
+
+#[tokio::test]
+async fn no_secret_is_repeated() {
+    let subject = format!("a/b@{}", digest(0));
+    for redis in [
+        format!("redis://:{SECRET}@127.0.0.1:port"),
+        format!("http://:{SECRET}@a"),
+        format!("redis://127.0.0.1?password={SECRET}"),
+        format!("redis+sentinel://:{SECRET}@a,b"),
+        SECRET.to_owned(),
+    ] {
+        for command in [
+            &["stat", &subject][..],
+            &["warm"],
+            &["check"],
+            &["purge", "--yes"],
+        ] {
+            let env = [("LAYERCACHE_REDIS".to_owned(), redis.clone())];
+            let storage: &[&str] = if command[0] == "purge" {
+                &[]
+            } else {
+                &["--storage", "."]
+            };
+            let said = run_with(&[command, storage].concat(), &env).await;
+            said.refused(&["cannot be named like that"]).keeps(SECRET);
+        }
+    }
+    for storage in [
+        format!("s3://key:{SECRET}@bucket"),
+        format!("az://container?sig={SECRET}"),
+        format!("{SECRET}://bucket"),
+    ] {
+        let args = ["check", "--storage", &storage];
+        run(&args).await.refused(&["--storage"]).keeps(SECRET);
+    }
+    for command in ["check", "stat", "warm", "purge"] {
+        let env = ["LAYERCACHE_REDIS", "LAYERCACHE_STORAGE"];
+        let env = env.map(|name| (name.to_owned(), SECRET.to_owned()));
+        run_with(&[command, "--help"], &env)
+            .await
+            .expect(0)
+            .keeps(SECRET);
+    }
+}
+
+#[tokio::test]
+async fn nobody_who_reads_is_no_trouble() {
+    let stage = Stage::new().await;
+    let url = stage.redis.url();
+    let mut child = command(&["check", "--redis", &url, "--storage", stage.path()])
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    said(child).await.expect(0);
+
+    // One that would go on for ever ends when nobody reads any more.
+    let args = ["watch", "--interval", "50ms", "127.0.0.1:1"];
+    let mut child = command(&args).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(
+        lines
+            .next_line()
+            .await
+            .unwrap()
+            .unwrap()
+            .starts_with("time\t")
+    );
+    drop(lines);
+    said(child).await.expect(0);
+}
+
+fn interrupt(child: &tokio::process::Child) {
+    let id = child.id().expect("it runs").to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[tokio::test]
+async fn ctrl_c_says_where_it_stopped() {
+    let stage = Stage::new().await;
+    stage.push(&stage.node(), "a/b", 1).await;
+    let url = stage.redis.url();
+    stage.redis.signal(Signal::Stop);
+    let common = [
+        "--redis",
+        &url,
+        "--storage",
+        stage.path(),
+        "--redis-timeout",
+        "30s",
+    ];
+    for (args, words) in [
+        (&["warm"][..], "begin again"),
+        (
+            &["warm", "--resume-after", "docker/a"],
+            "--resume-after 'docker/a'",
+        ),
+        (
+            &["stat", &format!("a/b@{}", digest(0))],
+            "before there was an answer",
+        ),
+        (&["check"], "before all was checked"),
+    ] {
+        let child = command(&[args, &common].concat()).spawn().unwrap();
+        sleep(Duration::from_millis(500)).await;
+        interrupt(&child);
+        let said = said(child).await.expect(130);
+        assert!(
+            said.err.contains("interrupted: ") && said.err.contains(words),
+            "{said:#?}"
+        );
+    }
+    stage.redis.signal(Signal::Cont);
+
+    // To watch has no other end.
+    let child = command(&["watch", "127.0.0.1:1"]).spawn().unwrap();
+    sleep(Duration::from_millis(500)).await;
+    interrupt(&child);
+    said(child).await.expect(0);
+}

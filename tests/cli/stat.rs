@@ -1,0 +1,244 @@
+//! `layercache stat`.
+
+use crate::support::minio::Minio;
+use crate::support::nodes::{config, digest};
+use crate::support::redis::Redis;
+use crate::{Stage, name, run_with, settle};
+use layercache::CachedStore;
+use layercache::layout::{Distribution, Layout};
+use object_store::ObjectStoreExt;
+use object_store::prefix::PrefixStore;
+
+#[tokio::test]
+async fn tiers_that_agree() {
+    let stage = Stage::new().await;
+    let node = stage.node();
+    stage.push(&node, "a/b", 1).await;
+    let subject = format!("a/b@{}", digest(0));
+
+    let said = stage.run(&["stat", &subject]).await.expect(0);
+    let layer = said.row("as a layer");
+    assert_eq!(&layer[1..4], ["n/a", "yes", "yes"]);
+    assert!(
+        layer[4].starts_with("in 2") && layer[5] == "-" && layer[6] == "-",
+        "{layer:?}"
+    );
+    assert_eq!(&said.row("as a manifest")[1..4], ["n/a", "no", "no"]);
+    assert_eq!(&said.row("blob")[2..4], ["yes", "yes"]);
+    assert_eq!(said.row("length"), ["  length", "", "7", "7"]);
+    let path = said.row("path");
+    assert_eq!(path[2], path[3]);
+    said.has(&["verdict: they agree"]);
+
+    let json = stage
+        .run(&["stat", &subject, "--json"])
+        .await
+        .expect(0)
+        .json();
+    assert_eq!(json["agree"], true);
+    assert_eq!(json["redis"]["layer"]["value"], "found");
+    assert_eq!(json["redis"]["layer"]["key"], "repository::a/b::blobs");
+    assert_eq!(json["redis"]["manifest"]["value"], "absent");
+    assert_eq!(json["redis"]["fields"]["length"], "7");
+    assert_eq!(json["storage"]["layer"], "linked");
+    assert_eq!(json["storage"]["meta"]["length"], 7);
+    assert!(
+        json["redis"]["meta"]["expires"].as_f64().unwrap() > 70_000.0,
+        "{json}"
+    );
+
+    // Not known is no disagreement: the storage is asked.
+    let other = format!("c/d@{}", digest(0));
+    stage
+        .run(&["stat", &other])
+        .await
+        .expect(0)
+        .has(&["verdict: they agree"]);
+    let nobodys = format!("c/d@{}", digest(9));
+    let said = stage.run(&["stat", &nobodys]).await.expect(0);
+    said.has(&["Redis knows nothing of it"]);
+}
+
+#[tokio::test]
+async fn what_was_deleted_behind_the_caches_back_is_found_out() {
+    let stage = Stage::new().await;
+    let node = stage.node();
+    stage.push(&node, "a/b", 2).await;
+
+    stage.unlink("a/b", &digest(0));
+    let said = stage
+        .run(&["stat", &format!("a/b@{}", digest(0))])
+        .await
+        .expect(1);
+    assert_eq!(&said.row("as a layer")[2..4], ["yes", "no"]);
+    said.has(&[
+        "they disagree",
+        "as a layer, the storage denies it",
+        "layercache purge --repository a/b",
+    ]);
+
+    stage.collect(&digest(1));
+    let subject = format!("a/b@{}", digest(1));
+    let json = stage
+        .run(&["stat", &subject, "--json"])
+        .await
+        .expect(1)
+        .json();
+    assert_eq!(json["agree"], false);
+    let said = json["disagreements"][0].as_str().unwrap();
+    assert!(
+        said.contains("a blob that the storage does not have"),
+        "{json}"
+    );
+    assert_eq!(json["storage"]["meta"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn another_length_and_what_makes_no_sense_are_found_out() {
+    let stage = Stage::new().await;
+    let node = stage.node();
+    stage.push(&node, "a/b", 1).await;
+    let (hash, subject) = (
+        format!("blobs::{}", digest(0)),
+        format!("a/b@{}", digest(0)),
+    );
+
+    stage.redis.cli(&["HSET", &hash, "length", "8"]);
+    let said = stage.run(&["stat", &subject]).await.expect(1);
+    said.has(&["length is 8 in Redis, 7 in the storage"]);
+
+    stage.redis.cli(&["HSET", &hash, "length", "x"]);
+    let said = stage.run(&["stat", &subject]).await.expect(1);
+    assert_eq!(said.row("blob")[2], "broken");
+
+    stage.redis.cli(&["DEL", &hash]);
+    stage.redis.cli(&["SET", "repository::a/b::blobs", "x"]);
+    let said = stage.run(&["stat", &subject]).await.expect(1);
+    assert_eq!(said.row("as a layer")[2], "broken");
+    said.has(&["`repository::a/b::blobs` is nothing that a node believes"]);
+}
+
+#[tokio::test]
+async fn leases_fences_and_what_a_go_registry_wrote_are_shown() {
+    let stage = Stage::new().await;
+    let (digest, subject) = (digest(0), format!("a/b@{}", digest(0)));
+    let redis = &stage.redis;
+    redis.cli(&[
+        "HSET",
+        &format!("blobs::{digest}"),
+        "size",
+        "7",
+        "mediatype",
+        "text/x",
+        "digest",
+        &digest.to_string(),
+    ]);
+    redis.cli(&[
+        "HSET",
+        &format!("repository::a/b::blobs::{digest}"),
+        "mediatype",
+        "text/y",
+    ]);
+    redis.cli(&["SADD", "repository::a/b::blobs", &digest.to_string()]);
+    let beside = |what| format!("{what}::{{repository::a/b::blobs}}::{digest}");
+    redis.cli(&["SADD", &beside("fence"), "1", "2"]);
+    redis.cli(&["PEXPIRE", &beside("fence"), "30000"]);
+    redis.cli(&[
+        "SET",
+        &format!("lease::{{blobs::{digest}}}"),
+        "1",
+        "PX",
+        "9000",
+    ]);
+
+    // The storage has nothing; but of what is being changed nothing is said.
+    let said = stage.run(&["stat", &subject]).await.expect(1);
+    let layer = said.row("as a layer");
+    assert_eq!((layer[2], layer[4]), ("yes", "never"));
+    assert!(layer[6].starts_with("2 changes, in "), "{layer:?}");
+    assert!(said.row("blob")[5].starts_with("in 8s"), "{said:?}");
+    assert_eq!(said.row("size")[2], "7");
+    assert_eq!(said.row("mediatype")[2], "text/x");
+    assert_eq!(said.row("Go's mediatype here")[2], "text/y");
+    assert!(
+        !said.out.contains("as a layer, the storage denies"),
+        "{said:?}"
+    );
+    said.has(&["a blob that the storage does not have"]);
+
+    let json = stage
+        .run(&["stat", &subject, "--json"])
+        .await
+        .expect(1)
+        .json();
+    assert_eq!(json["redis"]["layer"]["expires"], "never");
+    assert_eq!(json["redis"]["layer"]["fence"]["changes"], 2);
+    assert!(json["redis"]["meta"]["lease"].as_f64().is_some(), "{json}");
+}
+
+#[tokio::test]
+async fn nothing_is_written_and_no_node_joins() {
+    let stage = Stage::new().await;
+    stage
+        .redis
+        .cli(&["SADD", "repository::a/b::blobs", &digest(0).to_string()]);
+    stage.redis.cli(&["CONFIG", "RESETSTAT"]);
+    stage
+        .run(&["stat", &format!("a/b@{}", digest(0))])
+        .await
+        .expect(1);
+    let stats = stage.redis.cli(&["INFO", "commandstats"]);
+    let commands = stats
+        .lines()
+        .filter_map(|line| line.strip_prefix("cmdstat_"));
+    let commands: Vec<_> = commands.filter_map(|line| line.split(':').next()).collect();
+    let reads = [
+        "sismember",
+        "hmget",
+        "pttl",
+        "scard",
+        "ping",
+        "hello",
+        "client|setinfo",
+        "info",
+        "config|resetstat",
+        "select",
+    ];
+    for command in &commands {
+        assert!(reads.contains(command), "{command} of {commands:?}");
+    }
+    assert!(commands.contains(&"hmget"), "{commands:?}");
+}
+
+#[tokio::test]
+async fn a_bucket_below_a_prefix() {
+    let (minio, redis) = (Minio::shared().await, Redis::start().await);
+    let bucket = minio.bucket().await;
+    let store = PrefixStore::new(minio.store(&bucket), "cli/eu");
+    let node = CachedStore::builder(store)
+        .redis(config(&redis))
+        .unwrap()
+        .build();
+    let path = Distribution::default().blob_path(&digest(0)).unwrap();
+    node.put(&path, "content".into()).await.unwrap();
+    let repository = node.registry().repository(name("a/b"));
+    repository.link(&digest(0)).await.unwrap();
+    settle(&repository, &digest(0)).await;
+
+    let storage = format!("s3://{bucket}/cli/eu");
+    let (subject, url) = (format!("a/b@{}", digest(0)), redis.url());
+    let mut env = minio.env(&bucket);
+    // As a service would be set up: by variables alone.
+    env.push(("LAYERCACHE_STORAGE".into(), storage.clone()));
+    env.push(("LAYERCACHE_REDIS".into(), url));
+    let said = run_with(&["stat", &subject], &env).await.expect(0);
+    let tag = said.row("e_tag");
+    assert!(tag[2] == tag[3] && tag[2].len() > 8, "{tag:?}");
+    said.has(&["verdict: they agree"]);
+
+    let check = ["check", "--storage", &storage];
+    run_with(&check, &minio.env(&bucket))
+        .await
+        .expect(0)
+        .has(&["ok\tlayout: it has blobs, such as"]);
+}
