@@ -1,0 +1,117 @@
+//! layercache beside the Go registry, over HTTP: the same image in the same bucket, the same Redis,
+//! in turn.
+//!
+//! `cargo bench --bench versus` measures everything, and writes `benches/versus/` and the README;
+//! `cargo bench --bench versus -- NAME…` (`head`, `blob`, `manifest`) measures those questions alone
+//! and writes nothing.
+#![allow(
+    clippy::future_not_send,
+    reason = "a measurement's futures stay on its thread"
+)]
+
+mod plot;
+mod report;
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use common::cell::{Cell, Watch};
+use common::client::Ask;
+use common::stage::{Side, Stage};
+use std::env;
+use std::time::Duration;
+
+/// How many connections ask at the same time.
+const CONNECTIONS: [usize; 3] = [1, 16, 128];
+
+/// How long each figure is measured.
+const TIME: Duration = Duration::from_secs(4);
+
+const LAYERS: usize = 10;
+
+/// A small blob: with the head of its archive some 6 KiB.
+const LAYER_BYTES: usize = 4 << 10;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+struct Question {
+    name: &'static str,
+    title: &'static str,
+    asks: Vec<Ask>,
+}
+
+/// A question over so many connections, answered by both.
+#[derive(Debug)]
+struct Pair {
+    question: Question,
+    connections: usize,
+    ours: Cell,
+    go: Cell,
+}
+
+// One thread, so that the servers have as much of a small machine as they can.
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    // Cargo adds `--bench`.
+    let names: Vec<_> = env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
+    let stage = Stage::set(LAYERS, LAYER_BYTES, Duration::ZERO).await;
+    let mut questions = questions(&stage);
+    questions.retain(|question| names.is_empty() || names.iter().any(|name| name == question.name));
+
+    let go = measure(&stage, stage.go().await, &questions).await;
+    let ours = measure(&stage, stage.ours().await, &questions).await;
+    let asked = questions
+        .iter()
+        .flat_map(|question| CONNECTIONS.map(|connections| (question.clone(), connections)));
+    let pairs = asked.zip(ours.into_iter().zip(go));
+    let pairs = pairs.map(|((question, connections), (ours, go))| Pair {
+        question,
+        connections,
+        ours,
+        go,
+    });
+    let pairs: Vec<_> = pairs.collect();
+    println!("{}", report::table(&pairs));
+    if names.is_empty() {
+        report::write(&pairs);
+    }
+}
+
+fn questions(stage: &Stage) -> Vec<Question> {
+    vec![
+        Question {
+            name: "head",
+            title: "HEAD of a blob",
+            asks: stage.layers("HEAD"),
+        },
+        Question {
+            name: "blob",
+            title: "GET of a small blob",
+            asks: stage.layers("GET"),
+        },
+        Question {
+            name: "manifest",
+            title: "GET of a manifest by digest",
+            asks: vec![stage.manifest()],
+        },
+    ]
+}
+
+/// All that one of the two is asked, in the order of the table. It ends afterwards.
+async fn measure(stage: &Stage, side: Side, questions: &[Question]) -> Vec<Cell> {
+    let watch = Watch::over(stage, &side).await;
+    let mut cells = Vec::new();
+    for question in questions {
+        for connections in CONNECTIONS {
+            let cell = watch.measure(&question.asks, connections, TIME).await;
+            println!("{} at {connections}: {cell:?}", question.title);
+            cells.push(cell);
+        }
+    }
+    cells
+}
