@@ -2,6 +2,8 @@
 
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::lookup::LookUps;
+use crate::options::Options;
 use crate::paths::Paths;
 use crate::uploads::Sessions;
 use layercache::{CachedStore, Registry, Repository, RepositoryName, StoreBackend};
@@ -16,6 +18,7 @@ type Backend = StoreBackend<Arc<dyn ObjectStore>>;
 pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) registry: Registry<Backend>,
+    pub(crate) look_ups: LookUps,
     pub(crate) paths: Paths,
     pub(crate) uploads: Sessions,
     pub(crate) metrics: PrometheusHandle,
@@ -23,8 +26,10 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(store: Store, metrics: PrometheusHandle, limits: Limits) -> Self {
+    pub(crate) fn new(store: Store, metrics: PrometheusHandle, options: &Options) -> Self {
+        let limits = options.limits;
         Self {
+            look_ups: options.look_ups,
             registry: store.registry(),
             paths: Paths::default(),
             uploads: Sessions::new(Arc::new(store.clone()), limits),

@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::error::Error;
 use crate::headers::{CONTENT_DIGEST, e_tag, is_known, text, with_cache_status};
+use crate::lookup::look_up;
 use crate::range;
 use axum::body::Body;
 use axum::http::header::{
@@ -11,7 +12,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use layercache::{Digest, Freshness, RepositoryName};
+use layercache::{Digest, Freshness, Link, RepositoryName};
 use object_store::{GetOptions, ObjectStore};
 use std::ops::Range;
 
@@ -23,7 +24,7 @@ pub(crate) async fn read(
     headers: &HeaderMap,
 ) -> Result<Response, Error> {
     // The access check: who is not a member here learns nothing of the content.
-    let answer = app.repository(name).stat(digest, Freshness::Cached).await?;
+    let answer = look_up(app, Link::layer(name.clone(), *digest)).await?;
     let response = match answer.value {
         Some(meta) => serve(app, digest, meta.length(), method, headers).await,
         None => Err(Error::BlobUnknown(*digest)),

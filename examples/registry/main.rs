@@ -9,6 +9,7 @@ mod blobs;
 mod error;
 mod headers;
 mod limits;
+mod lookup;
 mod manifests;
 mod options;
 mod paths;
@@ -26,7 +27,7 @@ mod uploads;
 
 use app::App;
 use clap::Parser;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use options::Options;
 use std::error::Error;
 use std::io::{IsTerminal, Write};
@@ -41,6 +42,12 @@ use tracing_subscriber::EnvFilter;
 
 /// How long requests may go on after a signal to stop.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What durations are counted by, in seconds: from a round trip to a Redis nearby to a storage in trouble.
+const BUCKETS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -62,9 +69,12 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     // Before the store is made: it takes its counters from the recorder that it finds.
-    let metrics = PrometheusBuilder::new().install_recorder()?;
+    let metrics = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
+        .install_recorder()?;
+    process::describe();
     let store = options.store().unwrap_or_else(|error| error.exit());
-    let app = Arc::new(App::new(store, metrics, options.limits));
+    let app = Arc::new(App::new(store, metrics, &options));
 
     let listener = TcpListener::bind(&options.listen)
         .await

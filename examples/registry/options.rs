@@ -2,11 +2,12 @@
 
 use crate::app::Store;
 use crate::limits::Limits;
+use crate::lookup::LookUps;
 use crate::storage;
-use crate::units::parse_time;
+use crate::units::{parse_share, parse_time};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use layercache::{CachedStore, ChangePolicy, RedisConfig};
+use layercache::{AuditorConfig, CachedStore, ChangePolicy, RedisConfig};
 use std::time::Duration;
 use url::Url;
 
@@ -67,10 +68,34 @@ pub(crate) struct Options {
     )]
     redis_trust: Duration,
 
+    /// Leave out of Redis the paths that every node can derive: half the memory, but whoever else reads
+    /// paths there finds none
+    #[arg(long, env = "LAYERCACHE_REDIS_OMIT_PATH")]
+    redis_omit_path: bool,
+
     /// Make changes also while Redis cannot be told of them; the other nodes may answer what was
     /// before until it can
     #[arg(long, env = "LAYERCACHE_BEST_EFFORT")]
     best_effort: bool,
+
+    /// Whom every read asks whether a blob is there; all but `cached` are to compare with
+    #[arg(
+        long,
+        env = "LAYERCACHE_LOOK_UPS",
+        default_value = "cached",
+        value_name = "HOW"
+    )]
+    pub(crate) look_ups: LookUps,
+
+    /// Have an auditor ask the storage of this share of the hits, from 0 to 1, and look after each delete
+    /// whether it is still answered; see layercache_audits_total in the metrics
+    #[arg(
+        long,
+        env = "LAYERCACHE_AUDIT_HITS",
+        value_name = "SHARE",
+        value_parser = parse_share
+    )]
+    audit_hits: Option<f64>,
 
     /// Whether anybody may purge the cache: POST /admin/purge
     #[arg(long, env = "LAYERCACHE_ADMIN")]
@@ -85,11 +110,15 @@ impl Options {
     pub(crate) fn store(&self) -> Result<Store, clap::Error> {
         let inner = storage::open(&self.storage).map_err(|why| refuse("--storage", why))?;
         let mut builder = CachedStore::builder(inner);
+        if let Some(share) = self.audit_hits {
+            builder = builder.auditor(AuditorConfig::default().with_hits(share));
+        }
         if let Some(url) = &self.redis {
             let config = RedisConfig::new(url)
                 .with_timeout(self.redis_timeout)
                 .with_prefix(&self.redis_prefix)
                 .with_trust(self.redis_trust)
+                .with_store_path(!self.redis_omit_path)
                 .with_change_policy(match self.best_effort {
                     true => ChangePolicy::BestEffort,
                     false => ChangePolicy::Strict,

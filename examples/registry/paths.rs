@@ -2,7 +2,7 @@
 
 use crate::route::Tag;
 use layercache::layout::{Distribution, Layout};
-use layercache::{Digest, RepositoryName};
+use layercache::{Digest, Link, RepositoryName};
 use object_store::path::Path;
 use uuid::Uuid;
 
@@ -15,6 +15,11 @@ impl Paths {
     pub(crate) fn blob(&self, digest: &Digest) -> Path {
         let path = self.layout.blob_path(digest);
         path.expect("this layout has a path for every digest")
+    }
+
+    pub(crate) fn link(&self, link: &Link) -> Path {
+        let path = self.layout.link_path(link);
+        path.expect("this layout has a path for every link")
     }
 
     pub(crate) fn repository(&self, name: &RepositoryName) -> Path {

@@ -1,8 +1,18 @@
 //! What the process itself uses, for `/metrics`.
 
-use metrics::gauge;
+use metrics::{Unit, describe_gauge, gauge};
 use std::fs;
 use tokio::runtime::Handle;
+
+/// Says what the gauges are.
+pub(crate) fn describe() {
+    let tasks = "Tasks that have not ended.";
+    describe_gauge!("tokio_alive_tasks", Unit::Count, tasks);
+    describe_gauge!("process_open_fds", Unit::Count, "Files that are open.");
+    let memory = "Memory that the process has in use.";
+    describe_gauge!("process_resident_memory_bytes", Unit::Bytes, memory);
+    describe_gauge!("process_threads", Unit::Count, "Threads of the process.");
+}
 
 /// Looks, and sets the gauges. Outside of Linux only tasks are counted.
 pub(crate) fn observe() {

@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::error::Error;
 use crate::headers::{FILTERS_APPLIED, next_page};
+use crate::lookup::look_up;
 use crate::manifests::{self, Manifest, OCI_INDEX};
 use crate::paths::digest_of_link;
 use crate::router::Parameters;
@@ -10,7 +11,7 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
-use layercache::{Digest, Freshness, RepositoryName};
+use layercache::{Digest, Link, RepositoryName};
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -79,8 +80,8 @@ async fn describe(
     name: &RepositoryName,
     digest: Digest,
 ) -> Result<Option<Value>, Error> {
-    let repository = app.repository(name).manifests();
-    let Some(meta) = repository.stat(&digest, Freshness::Cached).await?.value else {
+    let link = Link::manifest(name.clone(), digest);
+    let Some(meta) = look_up(app, link).await?.value else {
         return Ok(None);
     };
     let content = match manifests::content(app, &digest, meta.length()).await {

@@ -37,6 +37,14 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "it is too big".to_owned())
 }
 
+/// Reads a share: 0, 0.01, 1.
+pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("it has to be a number from 0 to 1".to_owned()),
+    }
+}
+
 fn split(text: &str) -> Result<(u64, &str), String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let number = digits.parse().map_err(|_| "a number is expected")?;
@@ -45,7 +53,7 @@ fn split(text: &str) -> Result<(u64, &str), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_size, parse_time};
+    use super::{parse_share, parse_size, parse_time};
     use std::time::Duration;
 
     #[test]
@@ -64,6 +72,16 @@ mod tests {
             "99999999999999999m",
         ] {
             assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_from_0_to_1() {
+        for (text, share) in [("0", 0.0), ("0.25", 0.25), ("1", 1.0)] {
+            assert_eq!(parse_share(text), Ok(share));
+        }
+        for text in ["", "-0.1", "1.1", "NaN", "inf", "1%"] {
+            assert!(parse_share(text).is_err(), "{text}");
         }
     }
 

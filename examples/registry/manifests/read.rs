@@ -5,13 +5,14 @@ use super::model::media_type_of;
 use crate::app::App;
 use crate::error::Error;
 use crate::headers::{CONTENT_DIGEST, e_tag, is_known, with_cache_status};
+use crate::lookup::look_up;
 use crate::route::Reference;
 use crate::tags;
 use axum::body::Bytes;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use layercache::{Digest, Freshness, RepositoryName};
+use layercache::{Digest, Link, RepositoryName};
 use object_store::ObjectStoreExt;
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -29,8 +30,7 @@ pub(crate) async fn read(
             digest.ok_or(Error::ManifestUnknown)?
         }
     };
-    let repository = app.repository(name).manifests();
-    let answer = repository.stat(&digest, Freshness::Cached).await?;
+    let answer = look_up(app, Link::manifest(name.clone(), digest)).await?;
     let response = match answer.value {
         Some(meta) => serve(app, &digest, meta.length(), headers).await,
         None => Err(Error::ManifestUnknown),

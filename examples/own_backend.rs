@@ -1,0 +1,112 @@
+//! The cache without `object_store`: a registry that keeps its memberships in a database of its own.
+//!
+//! ```sh
+//! cargo run --release --example own_backend
+//! ```
+
+use async_trait::async_trait;
+use layercache::{
+    Backend, BoxError, Digest, Freshness, LayerMeta, Link, LinkState, MemoryConfig, Registry,
+    TieredCache, WritableBackend,
+};
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// Two tables, and a query takes its time. `Mutex` and `HashMap` stand for your database.
+#[derive(Debug, Default)]
+struct Database {
+    links: Mutex<HashSet<Link>>,
+    blobs: Mutex<HashMap<Digest, LayerMeta>>,
+}
+
+impl Database {
+    async fn query<T>(&self, what: &str, run: impl FnOnce() -> T) -> T {
+        println!("    database: {what}");
+        sleep(Duration::from_millis(20)).await;
+        run()
+    }
+}
+
+/// What the cache asks when no tier knows. Both are asked at the same time.
+#[async_trait]
+impl Backend for Database {
+    async fn link(&self, link: &Link) -> Result<LinkState, BoxError> {
+        let is_linked = || lock(&self.links).contains(link);
+        Ok(match self.query("is it linked?", is_linked).await {
+            true => LinkState::Linked(None),
+            false => LinkState::Absent,
+        })
+    }
+
+    async fn describe(&self, digest: &Digest) -> Result<Option<LayerMeta>, BoxError> {
+        let find = || lock(&self.blobs).get(digest).cloned();
+        Ok(self.query("where is it?", find).await)
+    }
+}
+
+/// What the cache makes between the two steps that keep all nodes right.
+#[async_trait]
+impl WritableBackend for Database {
+    async fn create_link(&self, link: &Link) -> Result<(), BoxError> {
+        self.query("insert the link", || lock(&self.links).insert(link.clone()))
+            .await;
+        Ok(())
+    }
+
+    async fn remove_link(&self, link: &Link) -> Result<(), BoxError> {
+        self.query("delete the link", || lock(&self.links).remove(link))
+            .await;
+        Ok(())
+    }
+
+    async fn delete_blob(&self, digest: &Digest) -> Result<(), BoxError> {
+        self.query("delete the blob", || lock(&self.blobs).remove(digest))
+            .await;
+        Ok(())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let digest =
+        "sha256:e28d98ac666afd34f089b971a663264d54d67a60ddc82996d48d8f3c204eb75f".parse()?;
+    let database = Database::default();
+    lock(&database.blobs).insert(digest, LayerMeta::new("shard-7/e28d98ac", 1024)?);
+
+    // `TieredCache::with_redis` shares it with other nodes.
+    let cache = TieredCache::in_memory(MemoryConfig::default());
+    let registry = Registry::new(database, cache);
+    let repository = registry.repository("library/alpine".parse()?);
+
+    println!("link");
+    repository.link(&digest).await?;
+    for _ in 0..2 {
+        println!("stat");
+        let began = Instant::now();
+        let answer = repository.stat(&digest, Freshness::Cached).await?;
+        let took = began.elapsed();
+        let meta = answer.value.ok_or("it is linked")?;
+        println!(
+            "  {} bytes at {}, says {:?}, {took:.1?}",
+            meta.length(),
+            meta.path(),
+            answer.status
+        );
+    }
+    println!("unlink");
+    repository.unlink(&digest).await?;
+    println!("stat");
+    let answer = repository.stat(&digest, Freshness::Cached).await?;
+    println!("  {:?}, says {:?}", answer.value, answer.status);
+    Ok(())
+}
+
+/// A table. One whose last user panicked is as good as before.
+fn lock<T>(table: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    table
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

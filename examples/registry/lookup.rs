@@ -1,0 +1,55 @@
+//! The two questions of every read: is this blob in this repository, and how long is it?
+
+use crate::app::App;
+use crate::error::Error;
+use clap::ValueEnum;
+use layercache::{Answer, CacheStatus, Freshness, LayerMeta, Link, LinkKind};
+use object_store::ObjectStoreExt;
+
+/// Whom they are put to. All but the first are there to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LookUps {
+    /// The cache
+    Cached,
+    /// The storage, both at the same time
+    Verified,
+    /// The storage, one after the other, as a registry does that has no cache
+    Plain,
+}
+
+/// What is known of the blob that a link leads to; `None` if there is no such link, or no such
+/// blob.
+pub(crate) async fn look_up(app: &App, link: Link) -> Result<Answer<Option<LayerMeta>>, Error> {
+    let freshness = match app.look_ups {
+        LookUps::Cached => Freshness::Cached,
+        LookUps::Verified => Freshness::Verified,
+        LookUps::Plain => return plainly(app, &link).await,
+    };
+    let repository = app.registry.repository(link.repository);
+    let repository = match link.kind {
+        LinkKind::Layer => repository,
+        LinkKind::Manifest => repository.manifests(),
+    };
+    Ok(repository.stat(&link.digest, freshness).await?)
+}
+
+async fn plainly(app: &App, link: &Link) -> Result<Answer<Option<LayerMeta>>, Error> {
+    let value = match found_plainly(app, link).await {
+        Ok(meta) => meta,
+        Err(object_store::Error::NotFound { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let status = CacheStatus::Bypass;
+    Ok(Answer { value, status })
+}
+
+async fn found_plainly(app: &App, link: &Link) -> object_store::Result<Option<LayerMeta>> {
+    let (store, digest) = (app.store.get_ref(), link.digest.to_string());
+    let content = store.get(&app.paths.link(link)).await?;
+    if content.meta.size != digest.len() as u64 || content.bytes().await? != digest {
+        return Ok(None);
+    }
+    let path = app.paths.blob(&link.digest);
+    let meta = store.head(&path).await?;
+    Ok(LayerMeta::new(path.as_ref(), meta.size).ok())
+}

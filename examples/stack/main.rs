@@ -1,0 +1,107 @@
+//! In which order to stack a `CachedStore` and `object_store`'s own wrappers, and what it changes.
+//!
+//! ```sh
+//! cargo run --release --example stack
+//! ```
+
+mod counted;
+
+use counted::Counted;
+use futures::future::join;
+use layercache::CachedStore;
+use layercache::layout::{Distribution, Layout};
+use object_store::limit::LimitStore;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+const ASKED: usize = 10;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    println!("{ASKED} heads of one blob: how many reach the store?\n");
+    let below = Distribution::new(Path::from("tenant/docker/registry/v2"));
+
+    let counted = Counted::default();
+    let store = CachedStore::new(counted.clone());
+    ask(&counted, &store, "CachedStore(store)").await?;
+
+    let counted = Counted::default();
+    let store = CachedStore::new(PrefixStore::new(counted.clone(), "tenant"));
+    ask(&counted, &store, "CachedStore(PrefixStore(store))").await?;
+
+    // The cache sees paths with the prefix, which the layout does not know.
+    let counted = Counted::default();
+    let store = PrefixStore::new(CachedStore::new(counted.clone()), "tenant");
+    ask(&counted, &store, "PrefixStore(CachedStore(store))").await?;
+
+    let counted = Counted::default();
+    let cached = CachedStore::builder(counted.clone()).layout(below).build();
+    let store = PrefixStore::new(cached, "tenant");
+    ask(
+        &counted,
+        &store,
+        "PrefixStore(CachedStore(store)), told of the prefix",
+    )
+    .await?;
+
+    println!("\none call at a time, and a slow one is under way: how long does a hit take?\n");
+    let store = LimitStore::new(CachedStore::new(slow()), 1);
+    hit_beside(&store, "LimitStore(CachedStore(store)), limits callers").await?;
+
+    let store = CachedStore::new(LimitStore::new(slow(), 1));
+    hit_beside(&store, "CachedStore(LimitStore(store)), limits the store").await?;
+    Ok(())
+}
+
+async fn ask(
+    counted: &Counted,
+    store: &dyn ObjectStore,
+    order: &str,
+) -> Result<(), Box<dyn Error>> {
+    let blob = blob()?;
+    store.put(&blob, "a layer".into()).await?;
+    let before = counted.reads();
+    for _ in 0..ASKED {
+        store.head(&blob).await?;
+    }
+    println!("  {:2}  {order}", counted.reads() - before);
+    Ok(())
+}
+
+async fn hit_beside(store: &dyn ObjectStore, order: &str) -> Result<(), Box<dyn Error>> {
+    let blob = blob()?;
+    store.put(&blob, "a layer".into()).await?;
+    store.head(&blob).await?;
+    // Until its content is read to the end a call is under way.
+    let content = async { store.get(&blob).await?.bytes().await };
+    let hit = async {
+        let began = Instant::now();
+        store.head(&blob).await.map(|_| began.elapsed())
+    };
+    // The first of the two begins first.
+    let (content, took) = join(content, hit).await;
+    content?;
+    println!("  {:>8.1?}  {order}", took?);
+    Ok(())
+}
+
+/// A store that takes its time, as S3 does.
+fn slow() -> ThrottledStore<InMemory> {
+    let config = ThrottleConfig {
+        wait_get_per_call: Duration::from_millis(50),
+        ..ThrottleConfig::default()
+    };
+    ThrottledStore::new(InMemory::new(), config)
+}
+
+fn blob() -> Result<Path, Box<dyn Error>> {
+    let digest = format!("sha256:{}", "ab".repeat(32)).parse()?;
+    Ok(Distribution::default()
+        .blob_path(&digest)
+        .ok_or("no path")?)
+}

@@ -1,0 +1,140 @@
+//! The examples, run as a reader would, and what they print.
+
+mod support;
+
+use std::process::Command;
+use support::example::example;
+use support::minio::Minio;
+use support::redis::Redis;
+
+/// Runs an example without any variable that could change what it does.
+async fn run(name: &str, env: &[(String, String)]) -> std::process::Output {
+    let mut command = Command::new(example(name));
+    command.env_clear().envs(env.iter().cloned());
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("the example is waited for")
+        .expect("the example starts")
+}
+
+/// What an example prints, if it ends well.
+async fn prints(name: &str, env: &[(String, String)]) -> String {
+    let output = run(name, env).await;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{name} failed: {err}\n{out}");
+    assert_eq!(err, "", "{name} complains");
+    out
+}
+
+/// The lines that have `text`.
+fn lines<'a>(out: &'a str, text: &str) -> Vec<&'a str> {
+    out.lines().filter(|line| line.contains(text)).collect()
+}
+
+#[track_caller]
+fn each_says(lines: &[&str], expected: &[&str]) {
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.contains(expected), "no `{expected}` in `{line}`");
+    }
+}
+
+#[tokio::test]
+async fn wrap_filesystem_asks_the_folder_once() {
+    let out = prints("wrap_filesystem", &[]).await;
+    each_says(
+        &lines(&out, "7 bytes in"),
+        &["says Miss", "says Memory", "says Memory"],
+    );
+    let linked = ["false  None, says Miss", "true   Some(7), says Memory"];
+    each_says(&lines(&out, "linked:"), &linked);
+    assert!(out.ends_with("head: not found\n"), "{out}");
+}
+
+#[tokio::test]
+async fn wrap_s3_says_what_to_set() {
+    let output = run("wrap_s3", &[]).await;
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    for name in [
+        "AWS_BUCKET",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "REDIS_URL",
+    ] {
+        assert!(err.contains(name), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn wrap_s3_asks_the_bucket_once() {
+    let minio = Minio::shared().await;
+    let mut env = minio.env(&minio.bucket().await);
+    let alone = prints("wrap_s3", &env).await;
+    each_says(
+        &lines(&alone, "this node  "),
+        &["says Miss", "says Memory", "says Memory"],
+    );
+
+    let redis = Redis::start().await;
+    env.push(("REDIS_URL".to_owned(), redis.url()));
+    let shared = prints("wrap_s3", &env).await;
+    each_says(
+        &lines(&shared, "this node  "),
+        &["says Miss", "says Memory", "says Memory"],
+    );
+    each_says(
+        &lines(&shared, "another node  "),
+        &["says Redis", "says Redis", "says Memory"],
+    );
+    assert!(shared.contains("gone on the other: true"), "{shared}");
+}
+
+#[tokio::test]
+async fn stack_shows_what_reaches_the_store() {
+    let out = prints("stack", &[]).await;
+    let asked = lines(&out, "Store(store)");
+    for (order, reads) in [
+        ("CachedStore(store)", "1"),
+        ("CachedStore(PrefixStore(store))", "1"),
+        ("PrefixStore(CachedStore(store))", "10"),
+        ("PrefixStore(CachedStore(store)), told of the prefix", "1"),
+    ] {
+        let line = format!("{reads:>4}  {order}");
+        assert!(out.lines().any(|each| each == line), "no `{line}` in {out}");
+    }
+    let slow = |order: &str| {
+        asked
+            .iter()
+            .find(|line| line.contains(order))
+            .map(|line| line.contains("ms "))
+    };
+    assert_eq!(slow("limits callers"), Some(true), "{out}");
+    assert_eq!(slow("limits the store"), Some(false), "{out}");
+}
+
+#[tokio::test]
+async fn custom_layout_answers_the_second_batch_from_memory() {
+    let out = prints("custom_layout", &[]).await;
+    each_says(
+        &lines(&out, "octo/models/"),
+        &["a blob of octo/models", "nothing to the cache"],
+    );
+    each_says(
+        &lines(&out, "download 7 bytes"),
+        &["says Miss", "says Memory"],
+    );
+    each_says(&lines(&out, "upload"), &["says Miss", "says Miss"]);
+}
+
+#[tokio::test]
+async fn own_backend_asks_the_database_once() {
+    let out = prints("own_backend", &[]).await;
+    each_says(
+        &lines(&out, "says"),
+        &["says Miss", "says Memory", "None, says Miss"],
+    );
+    // Before and after the link, and not between.
+    assert_eq!(lines(&out, "database: where is it?").len(), 2, "{out}");
+}
