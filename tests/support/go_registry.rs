@@ -3,12 +3,13 @@
 use super::redis::Redis;
 use super::server::{Server, answers};
 use super::tools::require;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-/// A running Go registry over a folder.
+/// A running Go registry.
 #[derive(Debug)]
 pub struct GoRegistry {
     server: Server,
@@ -19,17 +20,42 @@ impl GoRegistry {
     /// Serves what is below `root` (`docker/registry/v2/…`); its blob descriptor cache is in `redis`,
     /// or nowhere.
     pub async fn start(root: &Path, redis: Option<&Redis>, delete_enabled: bool) -> Self {
+        let storage = json!({
+            "filesystem": { "rootdirectory": root },
+            "delete": { "enabled": delete_enabled },
+        });
+        let log = json!({ "level": "info" });
+        let ready = |port| format!("listening on 127.0.0.1:{port}");
+        Self::start_as(storage, redis, log, ready).await
+    }
+
+    /// Serves what this section of a configuration names, as fast as it can: it logs no requests,
+    /// and keeps its connections to Redis, as many as it opens.
+    pub async fn start_quiet(storage: Value, redis: &Redis) -> Self {
+        let log = json!({ "level": "warn", "accesslog": { "disabled": true } });
+        // Its only words: that it listens is less than a warning.
+        let ready = |_| "No HTTP secret provided".to_owned();
+        Self::start_as(storage, Some(redis), log, ready).await
+    }
+
+    async fn start_as(
+        storage: Value,
+        redis: Option<&Redis>,
+        log: Value,
+        ready: impl Fn(u16) -> String,
+    ) -> Self {
         let program = require("docker-registry");
         let folder = tempfile::tempdir().expect("a folder for a configuration");
         let config = config_in(&folder);
         let command = |port| {
-            let text = config_text(port, root, redis, delete_enabled);
+            let text = config_text(port, &storage, redis, &log);
             fs::write(&config, text).expect("a configuration");
             let mut command = Command::new(&program);
             command.arg("serve").arg(&config);
+            // With a bundle of certificates its S3 client refuses the transport that it is given.
+            command.env_remove("AWS_CA_BUNDLE");
             command
         };
-        let ready = |port| format!("listening on 127.0.0.1:{port}");
         let server = Server::start(command, ready).await;
         answers(&format!("http://127.0.0.1:{}/v2/", server.port())).await;
         Self { server, folder }
@@ -43,6 +69,10 @@ impl GoRegistry {
     /// Its `http://host:port`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// Collects garbage below its root, from a process beside it, as people do.
@@ -66,19 +96,20 @@ fn config_in(folder: &TempDir) -> PathBuf {
 }
 
 /// JSON is YAML, and quotes every path as it has to be.
-fn config_text(port: u16, root: &Path, redis: Option<&Redis>, delete_enabled: bool) -> String {
-    let mut config = serde_json::json!({
+fn config_text(port: u16, storage: &Value, redis: Option<&Redis>, log: &Value) -> String {
+    let mut config = json!({
         "version": "0.1",
-        "log": { "level": "info" },
-        "storage": {
-            "filesystem": { "rootdirectory": root },
-            "delete": { "enabled": delete_enabled },
-        },
+        "log": log,
+        "storage": storage,
         "http": { "addr": format!("127.0.0.1:{port}") },
     });
     if let Some(redis) = redis {
-        config["storage"]["cache"] = serde_json::json!({ "blobdescriptor": "redis" });
-        config["redis"] = serde_json::json!({ "addr": redis.address() });
+        config["storage"]["cache"] = json!({ "blobdescriptor": "redis" });
+        config["redis"] = json!({
+            "addr": redis.address(),
+            // Without these it opens a connection for each command.
+            "pool": { "maxidle": 256, "maxactive": 0, "idletimeout": "300s" },
+        });
     }
     config.to_string()
 }

@@ -1,6 +1,6 @@
 //! The metrics of one cache.
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// What a cache that was made here counts.
 #[derive(Debug)]
@@ -9,16 +9,27 @@ pub struct Metrics(PrometheusHandle);
 impl Metrics {
     /// Makes a cache whose metrics are its own.
     pub fn of<T>(make: impl FnOnce() -> T) -> (Self, T) {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &[0.001, 1.0])
+            .expect("buckets")
+            .build_recorder();
         let handle = recorder.handle();
         (Self(handle), metrics::with_local_recorder(&recorder, make))
     }
 
+    /// All of them, as Prometheus reads them.
+    pub fn text(&self) -> String {
+        self.0.render()
+    }
+
     /// The value of a metric with these labels; 0 where it was never touched.
     pub fn get(&self, metric: &str) -> u64 {
-        let text = self.0.render();
-        let line = text.lines().find_map(|line| line.strip_prefix(metric));
-        line.map_or(0, |value| value.trim().parse().expect("a whole number"))
+        let text = self.text();
+        let value = |line: &str| {
+            let value = line.strip_prefix(metric)?.strip_prefix(' ')?;
+            Some(value.parse().expect("a whole number"))
+        };
+        text.lines().find_map(value).unwrap_or(0)
     }
 
     pub fn limit_hits(&self, limit: &str) -> u64 {

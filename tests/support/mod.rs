@@ -13,11 +13,13 @@
 pub mod bucket;
 pub mod cluster;
 pub mod every_path;
+pub mod example;
 pub mod go_registry;
 pub mod guarded;
 pub mod history;
 pub mod http;
 pub mod image;
+pub mod meter;
 pub mod metrics;
 pub mod minio;
 pub mod nodes;

@@ -26,7 +26,7 @@ pub const TRUST: Duration = Duration::from_millis(600);
 pub const SETTLED: Duration = Duration::from_millis(900);
 
 /// How long anything may take that is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The length of every blob here.
 pub const LENGTH: u64 = 7;
@@ -123,6 +123,42 @@ pub async fn until(node: &Node, digest: &Digest, expected: Said) {
 
 pub async fn until_in_memory(node: &Node, digest: &Digest) {
     until(node, digest, (Some(LENGTH), CacheStatus::Memory)).await;
+}
+
+/// Returns when a node makes changes again.
+///
+/// # Panics
+/// If that takes too long.
+pub async fn eventually_changes(node: &Node) {
+    let end = Instant::now() + PATIENCE;
+    while let Err(error) = layers(node).unlink(&digest(u32::MAX)).await {
+        assert!(Instant::now() < end, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A dump of a Redis that knows a link. Whether a server has loaded it cannot be asked of the link: a node
+/// may have been there first, and purged it.
+pub struct Dump;
+
+impl Dump {
+    const KEY: &str = "of-somebody-else";
+
+    /// # Panics
+    /// If the server does not come to know a link.
+    pub async fn save(redis: &Redis) -> Self {
+        eventually("a link to dump", || redis.cli(&["SCARD", SET]) == "1").await;
+        redis.cli(&["SET", Self::KEY, ""]);
+        redis.cli(&["SAVE"]);
+        redis.cli(&["DEL", Self::KEY]);
+        Self
+    }
+
+    /// # Panics
+    /// If the server has not loaded it.
+    pub fn is_back(&self, redis: &Redis) {
+        assert_eq!(redis.cli(&["EXISTS", Self::KEY]), "1");
+    }
 }
 
 /// Puts a node into the set of nodes that was seen just now and will never say anything.

@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload,
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    Result,
+    Result, UploadPart,
 };
 use std::fmt;
 use std::ops::Range;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Recording<S> {
     inner: Arc<S>,
+    calls: Arc<AtomicUsize>,
     reads: Arc<AtomicUsize>,
     /// How many reads are under way, and how many were at most.
     reading: Arc<AtomicUsize>,
@@ -31,6 +32,8 @@ pub struct Recording<S> {
     changes: Arc<AtomicUsize>,
     changes_held: Arc<watch::Sender<Option<Moment>>>,
     at_change: Arc<OnceLock<Hook>>,
+    lists: Arc<AtomicUsize>,
+    lists_held: Arc<watch::Sender<Option<usize>>>,
 }
 
 /// A read that is under way, until it is dropped.
@@ -47,6 +50,31 @@ impl<'a> Reading<'a> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// An upload whose calls are counted, too.
+#[derive(Debug)]
+struct Upload {
+    upload: Box<dyn MultipartUpload>,
+    calls: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.upload.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.upload.complete().await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.upload.abort().await
     }
 }
 
@@ -72,6 +100,7 @@ impl<S> Clone for Recording<S> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
+            calls: Arc::clone(&self.calls),
             reads: Arc::clone(&self.reads),
             reading: Arc::clone(&self.reading),
             most_reading: Arc::clone(&self.most_reading),
@@ -81,6 +110,8 @@ impl<S> Clone for Recording<S> {
             changes: Arc::clone(&self.changes),
             changes_held: Arc::clone(&self.changes_held),
             at_change: Arc::clone(&self.at_change),
+            lists: Arc::clone(&self.lists),
+            lists_held: Arc::clone(&self.lists_held),
         }
     }
 }
@@ -93,6 +124,7 @@ impl<S: ObjectStore> Recording<S> {
     fn over(inner: Arc<S>) -> Self {
         Self {
             inner,
+            calls: Arc::default(),
             reads: Arc::default(),
             reading: Arc::default(),
             most_reading: Arc::default(),
@@ -102,12 +134,25 @@ impl<S: ObjectStore> Recording<S> {
             changes: Arc::default(),
             changes_held: Arc::new(watch::Sender::new(None)),
             at_change: Arc::default(),
+            lists: Arc::default(),
+            lists_held: Arc::new(watch::Sender::new(None)),
         }
     }
 
     /// Another way to the same store, which counts and holds its own calls.
     pub fn apart(&self) -> Self {
         Self::over(Arc::clone(&self.inner))
+    }
+
+    /// How many calls there were, of whatever kind.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// The wrapped store, for one call more.
+    fn call(&self) -> &Arc<S> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        &self.inner
     }
 
     /// How often `get_opts` has been called.
@@ -130,7 +175,35 @@ impl<S: ObjectStore> Recording<S> {
         self.held.send_replace(held);
     }
 
-    /// From here on, reads fail; or they succeed again.
+    /// How often `list` and `list_with_offset` have been called.
+    pub fn lists(&self) -> usize {
+        self.lists.load(Ordering::SeqCst)
+    }
+
+    /// The list of this number, counted from 0, and those after it have read (of a store that reads at
+    /// once) and show nothing; or those that are held go on.
+    pub fn hold_lists(&self, from: Option<usize>) {
+        self.lists_held.send_replace(from);
+    }
+
+    fn list_of(
+        &self,
+        objects: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let number = self.lists.fetch_add(1, Ordering::SeqCst);
+        let (mut held, fails) = (self.lists_held.subscribe(), Arc::clone(&self.fails));
+        let listed = async move {
+            let goes_on = |held: &Option<usize>| held.is_none_or(|from| number < from);
+            let _ = held.wait_for(goes_on).await;
+            objects.map(move |object| match fails.load(Ordering::SeqCst) {
+                true => Err(told_to_fail()),
+                false => object,
+            })
+        };
+        stream::once(listed).flatten().boxed()
+    }
+
+    /// From here on, reads and lists fail; or they succeed again.
     pub fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
     }
@@ -171,6 +244,13 @@ impl<S: ObjectStore> Recording<S> {
     }
 }
 
+fn told_to_fail() -> Error {
+    Error::Generic {
+        store: "Recording",
+        source: "told to fail".into(),
+    }
+}
+
 impl<S: ObjectStore> fmt::Display for Recording<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Recording({})", self.inner)
@@ -183,7 +263,7 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
     async fn put_opts(&self, at: &Path, data: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.count_change();
         self.changed_when(Moment::Before).await;
-        let result = self.inner.put_opts(at, data, opts).await;
+        let result = self.call().put_opts(at, data, opts).await;
         self.changed_when(Moment::After).await;
         result
     }
@@ -193,26 +273,25 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         at: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, opts).await
+        let upload = self.call().put_multipart_opts(at, opts).await?;
+        let calls = Arc::clone(&self.calls);
+        Ok(Box::new(Upload { upload, calls }))
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let _reading = Reading::begin(&self.reading, &self.most_reading);
-        let result = self.inner.get_opts(at, options).await;
+        let result = self.call().get_opts(at, options).await;
         let mut held = self.held.subscribe();
         let _ = held.wait_for(|held| !held).await;
         if self.fails.load(Ordering::SeqCst) {
-            return Err(Error::Generic {
-                store: "Recording",
-                source: "told to fail".into(),
-            });
+            return Err(told_to_fail());
         }
         result
     }
 
     async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(at, ranges).await
+        self.call().get_ranges(at, ranges).await
     }
 
     fn delete_stream(
@@ -225,7 +304,7 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
             self.changed_when(Moment::Before),
             self.changed_when(Moment::After),
         );
-        let inner = Arc::clone(&self.inner);
+        let inner = Arc::clone(self.call());
         let deleted = async move {
             before.await;
             let results: Vec<_> = inner.delete_stream(locations).collect().await;
@@ -236,7 +315,7 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        self.list_of(self.call().list(prefix))
     }
 
     fn list_with_offset(
@@ -244,19 +323,19 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
+        self.list_of(self.call().list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
+        self.call().list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
+        self.call().copy_opts(from, to, options).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.inner.rename_opts(from, to, options).await
+        self.call().rename_opts(from, to, options).await
     }
 }
 
@@ -264,7 +343,7 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: ObjectStore + MultipartStore> MultipartStore for Recording<S> {
     async fn create_multipart(&self, at: &Path) -> Result<MultipartId> {
-        self.inner.create_multipart(at).await
+        self.call().create_multipart(at).await
     }
 
     async fn create_multipart_opts(
@@ -272,7 +351,7 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for Recording<S> {
         at: &Path,
         opts: PutMultipartOptions,
     ) -> Result<MultipartId> {
-        self.inner.create_multipart_opts(at, opts).await
+        self.call().create_multipart_opts(at, opts).await
     }
 
     async fn put_part(
@@ -282,7 +361,7 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for Recording<S> {
         index: usize,
         data: PutPayload,
     ) -> Result<PartId> {
-        self.inner.put_part(at, id, index, data).await
+        self.call().put_part(at, id, index, data).await
     }
 
     async fn complete_multipart(
@@ -291,10 +370,10 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for Recording<S> {
         id: &MultipartId,
         parts: Vec<PartId>,
     ) -> Result<PutResult> {
-        self.inner.complete_multipart(at, id, parts).await
+        self.call().complete_multipart(at, id, parts).await
     }
 
     async fn abort_multipart(&self, at: &Path, id: &MultipartId) -> Result<()> {
-        self.inner.abort_multipart(at, id).await
+        self.call().abort_multipart(at, id).await
     }
 }

@@ -1,7 +1,7 @@
 //! This crate's own example registry, as a process.
 
+use super::example::example;
 use super::server::{Server, answers};
-use std::env;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
@@ -40,6 +40,10 @@ impl Registry {
         format!("http://{}", self.address())
     }
 
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
     /// Everything it has written so far, line by line.
     pub fn log(&self) -> Vec<String> {
         self.server.log()
@@ -60,19 +64,10 @@ impl Registry {
     }
 }
 
-/// Cargo tells a test where binaries are, but not where examples are: beside the folder of the
-/// test's own.
+/// Where the example registry is.
 ///
 /// # Panics
 /// If it is missing.
 pub fn program() -> PathBuf {
-    let test = env::current_exe().expect("the path of this test");
-    let folder = test.ancestors().nth(2).expect("the folder of the profile");
-    let program = folder.join("examples/registry");
-    assert!(
-        program.is_file(),
-        "{} is missing: `cargo test --test NAME` does not build examples; run `cargo build --examples` first",
-        program.display()
-    );
-    program
+    example("registry")
 }

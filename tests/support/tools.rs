@@ -11,6 +11,8 @@ const APT: &[(&str, &str)] = &[
     ("ab", "apache2-utils"),
     ("htpasswd", "apache2-utils"),
     ("openssl", "openssl"),
+    ("promtool", "prometheus"),
+    ("valgrind", "valgrind"),
 ];
 
 /// Where a program is.

@@ -82,6 +82,12 @@ impl World {
         panic!("{path} is never answered from memory");
     }
 
+    /// Puts the blob, through the cache, and asks for it until memory answers.
+    pub async fn warm_blob(&self) {
+        self.store.put(&self.blob, "content".into()).await.unwrap();
+        self.warm(&self.blob).await;
+    }
+
     /// What memory answers for `path` now is what the bare store says; or nothing is there.
     pub async fn assert_right(&self, path: &Path, why: &str) {
         let cached = self.store.head(path).await.ok();

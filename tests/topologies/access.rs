@@ -1,8 +1,10 @@
 //! One server, behind users, permissions and a socket.
 
-use crate::support::nodes::{config_at, digest, layers, node_with, stat, until_in_memory};
+use crate::support::nodes::{
+    config_at, digest, eventually_changes, layers, node_with, stat, until_in_memory,
+};
 use crate::support::redis::{Redis, Version};
-use crate::{BLOBS, eventually_changes, keys, names, node_at, only_reads, reason, serves, stocked};
+use crate::{BLOBS, keys, names, node_at, only_reads, reason, serves, stocked};
 use layercache::{CacheStatus, RedisConfig};
 use std::time::{Duration, Instant};
 
@@ -181,6 +183,7 @@ async fn a_command_that_was_renamed_is_named_if_it_is_needed() {
     for (command, named) in [
         ("EVALSHA", "EVALSHA"),
         ("EVAL", "EVAL"),
+        ("SMISMEMBER", "SMISMEMBER"),
         ("SUBSCRIBE", "SUBSCRIBE"),
         ("INFO", "INFO"),
     ] {

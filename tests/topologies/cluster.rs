@@ -2,14 +2,12 @@
 
 use crate::lost::Lost;
 use crate::support::cluster::{HOME, Member, PASSWORD, RedisCluster};
-use crate::support::nodes::{SET, config_at, digest, hash, until_in_memory};
+use crate::support::nodes::{SET, config_at, digest, eventually_changes, hash, until_in_memory};
 use crate::support::redis::{Redis, Setup, Version};
 use crate::support::sentinel::until;
 use crate::support::server::{Signal, free_port};
 use crate::support::tls::Certificates;
-use crate::{
-    BLOBS, all_in_memory, eventually_changes, names, node_at, only_reads, serves, stocked,
-};
+use crate::{BLOBS, all_in_memory, names, node_at, only_reads, serves, stocked};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -124,10 +124,7 @@ impl Work {
         self.traffic.stop().await;
         let records = self.history.take();
         let verdict = judge(self.name, &records);
-        // It has not passed by doing nothing.
-        assert!(verdict.decided >= 2_000, "{verdict:?}");
-        assert!(verdict.from_memory >= 1_000, "{verdict:?}");
-        assert!(verdict.from_redis >= 100, "{verdict:?}");
+        verdict.stands_on_enough(1);
         let longest = records
             .reads
             .iter()

@@ -6,12 +6,14 @@
 //! | `tls` | one server that speaks TLS |
 //! | `sentinel` | a primary that Sentinels watch over |
 //! | `cluster` | a Redis Cluster |
+//! | `many` | one server or a cluster, asked many questions at once |
 //! | `failovers` | one of these while it fails over or moves slots, under load |
 
 mod access;
 mod cluster;
 mod failovers;
 mod lost;
+mod many;
 mod sentinel;
 #[path = "../support/mod.rs"]
 mod support;
@@ -31,9 +33,6 @@ use support::redis::Redis;
 const KNOWN: Said = (Some(LENGTH), CacheStatus::Memory);
 const TOLD: Said = (Some(LENGTH), CacheStatus::Redis);
 const READ: Said = (Some(LENGTH), CacheStatus::Miss);
-
-/// How long a node may take to recover.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many blobs there are: enough to have some in each part of a Redis Cluster.
 const BLOBS: u32 = 16;
@@ -137,15 +136,6 @@ async fn only_reads(config: RedisConfig) -> String {
         assert_eq!(stat(&node, &digest(1)).await, READ);
     }
     reason(&refused)
-}
-
-/// Returns when a node changes again.
-async fn eventually_changes(node: &Node) {
-    let end = Instant::now() + PATIENCE;
-    while let Err(error) = layers(node).unlink(&digest(u32::MAX)).await {
-        assert!(Instant::now() < end, "{error}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// All that an error and its sources say, in the words that a user reads and in a programmer's.

@@ -1,12 +1,12 @@
 //! A primary that Sentinels watch over.
 
 use crate::lost::Lost;
-use crate::support::nodes::{config_at, digest, layers, stat, until_in_memory};
+use crate::support::nodes::{config_at, digest, eventually_changes, layers, stat, until_in_memory};
 use crate::support::redis::{Setup, Version};
 use crate::support::sentinel::{PASSWORD, SERVICE, WATCHERS_PASSWORD, Watched, until};
 use crate::support::server::Signal;
 use crate::support::tls::Certificates;
-use crate::{all_in_memory, eventually_changes, keys, names, node_at, only_reads, serves, stocked};
+use crate::{all_in_memory, keys, names, node_at, only_reads, serves, stocked};
 use std::sync::Arc;
 
 const SECRETS: &[&str] = &[PASSWORD, WATCHERS_PASSWORD];

@@ -3,11 +3,11 @@
 
 use crate::support::cluster::{HOME, Member, RedisCluster};
 use crate::support::nodes::{
-    Node, blob_path, config_at, digest, hash, node_with, stat, until_in_memory,
+    Node, PATIENCE, blob_path, config_at, digest, hash, node_with, stat, until_in_memory,
 };
 use crate::support::redis::{Setup, Version};
 use crate::support::server::Signal;
-use crate::{BLOBS, PATIENCE, stocked};
+use crate::{BLOBS, stocked};
 use layercache::Digest;
 use object_store::ObjectStoreExt;
 use std::time::{Duration, Instant};

@@ -18,6 +18,19 @@ pub struct Verdict {
     pub from_redis: usize,
 }
 
+impl Verdict {
+    /// Sees that it has not come about by doing nothing. A tenth of what a slow machine does in a
+    /// round is asked for: less is no verdict.
+    ///
+    /// # Panics
+    /// If there is too little of anything.
+    pub fn stands_on_enough(&self, rounds: usize) {
+        assert!(self.decided >= 400 * rounds, "{self:?} in {rounds}");
+        assert!(self.from_memory >= 100 * rounds, "{self:?} in {rounds}");
+        assert!(self.from_redis >= 10 * rounds, "{self:?} in {rounds}");
+    }
+}
+
 /// All changes of one fact.
 #[derive(Debug)]
 struct Timeline {

@@ -1,0 +1,70 @@
+//! Many questions at once, to each of the ways in which Redis is kept.
+
+use crate::support::cluster::RedisCluster;
+use crate::support::meter::Meter;
+use crate::support::nodes::{config_at, digest, layers, node_with};
+use crate::support::redis::Redis;
+use crate::{BLOBS, all_in_memory, stocked};
+use layercache::{CacheStatus, Freshness};
+use std::time::Duration;
+
+/// Heartbeats are rarer than a test is long.
+const RARE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn many_questions_are_one_round_trip() {
+    let (redis, bare) = (Redis::start().await, stocked().await);
+    let meter = Meter::start(redis.port()).await;
+    let node = node_with(&bare, config_at(meter.url()));
+    all_in_memory(&[&node]).await;
+    meter.settled().await;
+    let digests: Vec<_> = (0..BLOBS).map(digest).collect();
+    for questions in [&digests[..1], &digests] {
+        node.flush_memory();
+        meter.reset();
+        let answers = layers(&node).stat_many(questions, Freshness::Cached).await;
+        assert_eq!(meter.begun().len(), 1, "{:?}", meter.begun());
+        for answer in answers.unwrap() {
+            assert!(answer.value.is_some() && answer.status == CacheStatus::Redis);
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_a_cluster_they_are_one_for_each_primary() {
+    let cluster = RedisCluster::start().await;
+    let bare = stocked().await;
+    let node = node_with(&bare, config_at(cluster.url()).with_trust(RARE));
+    all_in_memory(&[&node]).await;
+    let primaries = cluster.primaries();
+    assert_eq!(primaries.len(), 3);
+    let reads = || {
+        let reads = primaries.iter().map(|primary| {
+            let info = cluster.servers[primary.server].cli(&["INFO", "stats"]);
+            let line = info
+                .lines()
+                .find_map(|line| line.strip_prefix("total_reads_processed:"));
+            line.unwrap().trim().parse::<u64>().unwrap()
+        });
+        reads.collect::<Vec<_>>()
+    };
+    let digests: Vec<_> = (0..BLOBS).map(digest).collect();
+    // What else is read meanwhile (replicas report once a second) only ever adds: the least of many
+    // rounds is without it.
+    let (mut idle, mut asked) = (vec![u64::MAX; 3], vec![u64::MAX; 3]);
+    for _ in 0..20 {
+        node.flush_memory();
+        let (start, before) = (reads(), reads());
+        let answers = layers(&node).stat_many(&digests, Freshness::Cached).await;
+        let after = reads();
+        for answer in answers.unwrap() {
+            assert!(answer.value.is_some() && answer.status == CacheStatus::Redis);
+        }
+        for i in 0..primaries.len() {
+            idle[i] = idle[i].min(before[i] - start[i]);
+            asked[i] = asked[i].min(after[i] - before[i]);
+        }
+    }
+    let own = asked.iter().zip(&idle).map(|(asked, idle)| asked - idle);
+    assert_eq!(own.collect::<Vec<_>>(), [1, 1, 1]);
+}
