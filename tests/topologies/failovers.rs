@@ -121,10 +121,11 @@ impl Work {
     async fn ends(mut self) -> (usize, usize) {
         self.recovers("in the end").await;
         sleep(CALM).await;
+        self.traffic.wait_until_enough().await;
         self.traffic.stop().await;
         let records = self.history.take();
         let verdict = judge(self.name, &records);
-        verdict.stands_on_enough(1);
+        assert!(verdict.is_enough(1), "{verdict:?}");
         let longest = records
             .reads
             .iter()

@@ -19,15 +19,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Sees that it has not come about by doing nothing. A tenth of what a slow machine does in a
-    /// round is asked for: less is no verdict.
-    ///
-    /// # Panics
-    /// If there is too little of anything.
-    pub fn stands_on_enough(&self, rounds: usize) {
-        assert!(self.decided >= 400 * rounds, "{self:?} in {rounds}");
-        assert!(self.from_memory >= 100 * rounds, "{self:?} in {rounds}");
-        assert!(self.from_redis >= 10 * rounds, "{self:?} in {rounds}");
+    /// Whether it has come about by so many rounds in which something was done.
+    pub fn is_enough(&self, rounds: usize) -> bool {
+        self.decided >= 2_000 * rounds
+            && self.from_memory >= 1_000 * rounds
+            && self.from_redis >= 100 * rounds
     }
 }
 

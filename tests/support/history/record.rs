@@ -57,7 +57,7 @@ pub struct Read {
 #[derive(Debug, Clone, Default)]
 pub struct History(Arc<Mutex<Records>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Records {
     pub changes: Vec<Change>,
     pub reads: Vec<Read>,
@@ -110,6 +110,11 @@ impl History {
 
     pub fn failure(&self, what: String) {
         self.0.lock().unwrap().failures.push(what);
+    }
+
+    /// What has ended so far.
+    pub fn so_far(&self) -> Records {
+        self.0.lock().unwrap().clone()
     }
 
     /// All of it, when nobody records any more.

@@ -1,6 +1,7 @@
 //! Readers and changers: random operations on a few keys, on all nodes, all of them recorded.
 
 use super::ask::{Ask, Ended, REPOSITORIES, Shared, digest, name};
+use super::check::check;
 use super::flaky::Flaky;
 use super::record::{Fact, History, now};
 use futures::future::join_all;
@@ -98,6 +99,21 @@ impl Traffic {
             let changed = timeout(PATIENCE, changed).await;
             changed.unwrap_or_else(|_| panic!("node {node} has not recovered"));
         }
+    }
+
+    /// Returns when so much was done that a verdict stands on it: a slow machine takes longer.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub async fn wait_until_enough(&self) {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let is_enough = async {
+            while !check(&self.shared.history.so_far()).is_enough(1) {
+                sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let is_enough = timeout(PATIENCE, is_enough).await;
+        is_enough.expect("enough was done");
     }
 
     /// Takes all links away through one node, all at once, beside what else is done.
