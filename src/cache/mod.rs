@@ -3,6 +3,11 @@
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod check;
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis is the only shared tier")
+)]
+pub(crate) mod deadline;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;

@@ -1,6 +1,7 @@
 //! The tier that nodes share: what the tiered cache asks of Redis.
 
 use super::Forgotten;
+use super::deadline::{Deadline, Patience};
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::link::{Key, LinkRef, WireName};
@@ -27,11 +28,22 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
 
     /// What is known of these questions, [`MOST_QUESTIONS`] at most, for so many who ask by
     /// themselves.
-    async fn look_up(&self, questions: &[Question], askers: u32) -> Result<Vec<Found>, Error>;
+    async fn look_up(
+        &self,
+        questions: &[Question],
+        askers: u32,
+        deadline: Deadline,
+    ) -> Result<Vec<Found>, Error>;
 
     /// Asks for leases to fill, key by key. With `steal`, what is there or somebody else's lease is
     /// no obstacle; a change that is under way always is.
-    async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error>;
+    async fn grant(
+        &self,
+        keys: &[Key],
+        token: Token,
+        steal: bool,
+        deadline: Deadline,
+    ) -> Result<Vec<Grant>, Error>;
 
     /// Fills what it still has a lease for, for at most `ttl`; says which facts were accepted.
     async fn fill(&self, facts: Facts, leases: Leases, ttl: Duration) -> Result<Facts, Error>;
@@ -50,7 +62,13 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
 
     /// Takes entries and leases away, and puts up a fence: while it stands no lease is granted. A
     /// change that will fill what it writes takes the lease for it.
-    async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error>;
+    async fn begin(
+        &self,
+        keys: &[Key],
+        token: Token,
+        take_lease: bool,
+        deadline: Deadline,
+    ) -> Result<(), Error>;
 
     /// Keeps the fences of a change standing.
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error>;
@@ -63,17 +81,22 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         token: Token,
         written: Option<&Link>,
         ttl: Duration,
+        deadline: Deadline,
     ) -> Result<Ended, Error>;
 
     /// Takes entries and leases away, without a fence.
-    async fn withdraw(&self, keys: &[Key]) -> Result<(), Error>;
+    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error>;
 
     /// Tells all other nodes to forget these keys, and waits for nobody.
-    async fn mention(&self, keys: &[Key]) -> Result<(), Error>;
+    async fn mention(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error>;
 
     /// Tells all other nodes to forget these keys. What it returns is over when none of them can
     /// answer from before: they have said so, or have lost their trust.
-    async fn publish(&self, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error>;
+    async fn publish(
+        &self,
+        keys: &[Key],
+        deadline: Deadline,
+    ) -> Result<BoxFuture<'static, ()>, Error>;
 
     /// Takes all leases away, then all entries, and tells all other nodes to forget everything;
     /// returns when none of them can answer from before.
@@ -94,8 +117,26 @@ pub(crate) struct SharedSettings {
     /// How long a fence stands after its last renewal.
     pub(crate) fence: Duration,
     pub(crate) policy: ChangePolicy,
+    /// How long all that one read asks of the tier may take.
+    pub(crate) timeout: Duration,
+    /// How long all that one change asks of it may take.
+    pub(crate) change_timeout: Duration,
     /// How long after it was told a change has been heard of, by those who still trust their memory.
     pub(crate) trust: Duration,
+}
+
+impl SharedSettings {
+    pub(crate) fn read_deadline(&self) -> Deadline {
+        Deadline::new(self.timeout, Patience::Read)
+    }
+
+    pub(crate) fn creation_deadline(&self) -> Deadline {
+        Deadline::new(self.change_timeout, Patience::Creation)
+    }
+
+    pub(crate) fn removal_deadline(&self) -> Deadline {
+        Deadline::new(self.change_timeout, Patience::Removal)
+    }
 }
 
 /// Which facts may be filled in the shared tier.

@@ -2,6 +2,7 @@
 
 use super::{Backend, LinkState, WritableBackend};
 use crate::cache::Forgotten;
+use crate::cache::deadline::Deadline;
 use crate::cache::shared::{Facts, Found, Leases, Member, Question, SharedTier, Which};
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::coherence::slot::Slot;
@@ -205,7 +206,12 @@ impl SharedTier for FakeShared {
         1
     }
 
-    async fn look_up(&self, questions: &[Question], _: u32) -> Result<Vec<Found>, Error> {
+    async fn look_up(
+        &self,
+        questions: &[Question],
+        _: u32,
+        _: Deadline,
+    ) -> Result<Vec<Found>, Error> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);
         self.fail("look-up")?;
         let find = |question: &Question| Found {
@@ -223,7 +229,13 @@ impl SharedTier for FakeShared {
         Ok(found)
     }
 
-    async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
+    async fn grant(
+        &self,
+        keys: &[Key],
+        token: Token,
+        steal: bool,
+        _: Deadline,
+    ) -> Result<Vec<Grant>, Error> {
         self.fail("grant")?;
         let grant = |key: &Key| self.slot(key, |slot| slot.grant(token, steal));
         let grants = keys.iter().map(grant).collect();
@@ -268,7 +280,13 @@ impl SharedTier for FakeShared {
         Ok(())
     }
 
-    async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error> {
+    async fn begin(
+        &self,
+        keys: &[Key],
+        token: Token,
+        take_lease: bool,
+        _: Deadline,
+    ) -> Result<(), Error> {
         self.fail("begin")?;
         for key in keys {
             self.slot(key, |slot| slot.begin(token, take_lease));
@@ -289,6 +307,7 @@ impl SharedTier for FakeShared {
         token: Token,
         written: Option<&Link>,
         _ttl: Duration,
+        _: Deadline,
     ) -> Result<Ended, Error> {
         self.fail("end")?;
         let mut ended = Ended {
@@ -304,18 +323,19 @@ impl SharedTier for FakeShared {
         Ok(ended)
     }
 
-    async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
+    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
         let token = Token::random();
-        self.begin(keys, token, false).await?;
-        self.end(keys, token, None, Duration::ZERO).await?;
+        self.begin(keys, token, false, deadline).await?;
+        self.end(keys, token, None, Duration::ZERO, deadline)
+            .await?;
         Ok(())
     }
 
-    async fn mention(&self, _keys: &[Key]) -> Result<(), Error> {
+    async fn mention(&self, _keys: &[Key], _: Deadline) -> Result<(), Error> {
         self.fail("mention")
     }
 
-    async fn publish(&self, _keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
+    async fn publish(&self, _keys: &[Key], _: Deadline) -> Result<BoxFuture<'static, ()>, Error> {
         self.fail("publish")?;
         self.publishes.fetch_add(1, Ordering::SeqCst);
         Ok(ready(()).boxed())

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use super::session::{Command, Node, number, text};
 use super::trouble::failed;
 use crate::Error;
+use crate::cache::deadline::Deadline;
 use crate::coherence::message::{MOST_NAMES, Message};
 use crate::coherence::peers::{Roll, Seen};
 use ::redis::{ErrorKind, Pipeline, RedisError, Value};
@@ -11,10 +12,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-
-/// For how many times its trust a node tries to publish a message before its change counts as
-/// unconfirmed.
-const PATIENCE: u32 = 3;
 
 /// The nodes are read after the message was published: one that appears later hears it. Of a set that
 /// is none, or larger than any that nodes make, it is not known who is in it.
@@ -43,15 +40,15 @@ impl Node {
         &self,
         connection: &Connection,
         what: Forget<'_>,
+        deadline: Deadline,
     ) -> Result<BoxFuture<'static, ()>, Error> {
         let id = fastrand::u64(..);
         let waiting = self.channel.wait_for(id);
         let messages = self.messages(what, id);
-        let give_up = Instant::now() + self.channel.term().trust * PATIENCE;
         let (roll, published) = loop {
-            match self.send(connection, &messages).await {
+            match self.send(connection, &messages, deadline).await {
                 Ok(roll) => break (roll, Instant::now()),
-                Err(error) if Instant::now() > give_up => return Err(error),
+                Err(error) if deadline.is_over() => return Err(error),
                 Err(_) => sleep(self.pause() / 10).await,
             }
         };
@@ -63,8 +60,10 @@ impl Node {
         &self,
         connection: &Connection,
         what: Forget<'_>,
+        deadline: Deadline,
     ) -> Result<(), Error> {
-        self.send(connection, &self.messages(what, 0)).await?;
+        self.send(connection, &self.messages(what, 0), deadline)
+            .await?;
         Ok(())
     }
 
@@ -89,7 +88,12 @@ impl Node {
         }
     }
 
-    async fn send(&self, connection: &Connection, messages: &[Vec<u8>]) -> Result<Roll, Error> {
+    async fn send(
+        &self,
+        connection: &Connection,
+        messages: &[Vec<u8>],
+        deadline: Deadline,
+    ) -> Result<Roll, Error> {
         let mut last = None;
         for command in [Command::Hash, Command::Text] {
             let mut pipeline = Pipeline::new();
@@ -99,7 +103,11 @@ impl Node {
                 .arg(self.channel.nodes_key())
                 .arg(self.channel.shared_name())
                 .arg(messages);
-            match connection.run("announce", &mut pipeline).await?.pop() {
+            match connection
+                .run_within("announce", &mut pipeline, deadline)
+                .await?
+                .pop()
+            {
                 Some(Ok(reply)) => {
                     return read_roll(&reply).ok_or_else(|| {
                         let odd = RedisError::from((ErrorKind::UnexpectedReturnType, "no roll"));

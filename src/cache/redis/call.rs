@@ -5,12 +5,12 @@ use super::scripts::Source;
 use super::servers::{Command, Reply};
 use super::trouble::failed;
 use crate::Error;
+use crate::cache::deadline::Deadline;
 use crate::coherence::lease::Token;
 use crate::link::Key;
 use ::redis::{Value, cmd};
 use std::borrow::Cow;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// The most calls of a round trip: more would not be done within one deadline.
 pub(super) const MOST_CALLS: usize = 128;
@@ -77,20 +77,26 @@ impl RedisCache {
             .arg(token.number())
     }
 
-    /// When an operation that begins now has to be over.
-    pub(super) fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout
+    /// When what a read asks from here on has to be over.
+    pub(super) fn read_deadline(&self) -> Deadline {
+        self.settings.read_deadline()
     }
 
-    /// Runs a script for each call. More than [`MOST_CALLS`] are several operations, one after the
-    /// other, each with a deadline of its own.
+    /// When what a removal asks from here on has to be over.
+    pub(super) fn removal_deadline(&self) -> Deadline {
+        self.settings.removal_deadline()
+    }
+
+    /// Runs a script for each call. More than [`MOST_CALLS`] are several round trips, one after the
+    /// other, until one deadline.
     pub(super) async fn run_all(
         &self,
         operation: &'static str,
         script: &Source,
         calls: impl IntoIterator<Item = Call>,
+        deadline: Deadline,
     ) -> Result<Vec<Value>, Error> {
-        let replies = self.run_each(operation, script, calls).await?;
+        let replies = self.run_each(operation, script, calls, deadline).await?;
         let values: Result<Vec<_>, _> = replies.into_iter().collect();
         values.map_err(|failure| failed(operation, failure))
     }
@@ -101,11 +107,12 @@ impl RedisCache {
         operation: &'static str,
         script: &Source,
         calls: impl IntoIterator<Item = Call>,
+        deadline: Deadline,
     ) -> Result<Vec<Reply>, Error> {
         let calls: Vec<_> = calls.into_iter().collect();
         let mut replies = Vec::with_capacity(calls.len());
         for calls in calls.chunks(MOST_CALLS) {
-            replies.extend(self.run_some(operation, script, calls).await?);
+            replies.extend(self.run_some(operation, script, calls, deadline).await?);
         }
         Ok(replies)
     }
@@ -116,8 +123,8 @@ impl RedisCache {
         operation: &'static str,
         script: &Source,
         calls: &[Call],
+        deadline: Deadline,
     ) -> Result<Vec<Reply>, Error> {
-        let deadline = self.deadline();
         let by_hash = calls
             .iter()
             .map(|call| call.command("EVALSHA", &script.hash));

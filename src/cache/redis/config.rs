@@ -22,6 +22,7 @@ use std::time::Duration;
 ///     .with_prefix("team-a:")
 ///     .with_ttl(Duration::from_secs(6 * 3600))
 ///     .with_timeout(Duration::from_millis(20))
+///     .with_change_timeout(Duration::from_secs(2))
 ///     .with_store_path(false)
 ///     .with_trust(Duration::from_secs(1))
 ///     .with_lease(Duration::from_secs(15))
@@ -43,8 +44,12 @@ pub struct RedisConfig {
     /// How long a fact is answered, counted from its write and never renewed by reads; up to a
     /// tenth is taken off at random. Default: one day.
     pub ttl: Duration,
-    /// How long any operation may take, waiting for a connection included. Default: 50 ms.
+    /// How long a read may wait for Redis, waiting for a connection included. After that the read asks
+    /// the backend. Default: 50 ms.
     pub timeout: Duration,
+    /// How long a change may wait for Redis, waiting for a connection included. After that
+    /// [`change_policy`](Self::change_policy) decides. Default: 5 s.
+    pub change_timeout: Duration,
     /// Whether a blob's path is stored where the layout can derive it: without it a hash takes
     /// about half the memory, but nobody else can read the path there
     /// ([`guide::redis`](crate::guide::redis)). Nodes with and without it share a Redis.
@@ -94,6 +99,7 @@ impl RedisConfig {
             prefix: String::new(),
             ttl: Duration::from_secs(24 * 60 * 60),
             timeout: Duration::from_millis(50),
+            change_timeout: Duration::from_secs(5),
             store_path: true,
             trust: Duration::from_secs(2),
             lease: Duration::from_secs(10),
@@ -108,6 +114,7 @@ impl RedisConfig {
         for (setting, given, least) in [
             ("redis ttl", self.ttl, millis(1)),
             ("redis timeout", self.timeout, millis(1)),
+            ("redis change timeout", self.change_timeout, millis(1)),
             ("redis trust", self.trust, millis(20)),
             ("redis lease", self.lease, millis(1)),
             ("redis fence", self.fence, millis(1)),
@@ -154,6 +161,13 @@ impl RedisConfig {
         self
     }
 
+    /// Sets [`change_timeout`](Self::change_timeout).
+    #[must_use]
+    pub const fn with_change_timeout(mut self, timeout: Duration) -> Self {
+        self.change_timeout = timeout;
+        self
+    }
+
     /// Sets [`store_path`](Self::store_path).
     #[must_use]
     pub const fn with_store_path(mut self, store_path: bool) -> Self {
@@ -196,6 +210,7 @@ impl fmt::Debug for RedisConfig {
             .field("prefix", &self.prefix)
             .field("ttl", &self.ttl)
             .field("timeout", &self.timeout)
+            .field("change_timeout", &self.change_timeout)
             .field("store_path", &self.store_path)
             .field("trust", &self.trust)
             .field("lease", &self.lease)

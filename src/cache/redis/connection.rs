@@ -8,6 +8,7 @@ use super::session::Node;
 use super::shard::Shard;
 use super::trouble::{Failure, Trouble, failed};
 use crate::Error;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::metrics::{Gap, breaker_opened};
 use crate::spans;
 use ::redis::aio::MultiplexedConnection;
@@ -137,8 +138,8 @@ impl Connection {
     }
 
     /// When an operation that begins now has to be over.
-    pub(super) fn deadline(&self) -> Instant {
-        Instant::now() + self.line.deadline
+    fn deadline(&self) -> Deadline {
+        Deadline::new(self.line.deadline, Patience::Read)
     }
 
     /// The connection itself, for what takes longer than the deadline.
@@ -153,8 +154,18 @@ impl Connection {
         operation: &'static str,
         pipeline: &mut Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
+        self.run_within(operation, pipeline, self.deadline()).await
+    }
+
+    /// The same, within a deadline of the caller's.
+    pub(super) async fn run_within(
+        &self,
+        operation: &'static str,
+        pipeline: &mut Pipeline,
+        deadline: Deadline,
+    ) -> Result<Vec<RedisResult<Value>>, Error> {
         let span = spans::redis(operation, pipeline.len());
-        let done = self.run_until(self.deadline(), 1, pipeline);
+        let done = self.run_until(deadline, 1, pipeline);
         let done = done.instrument(span.clone()).await;
         spans::failed(&span, done.as_ref().err());
         done.map_err(|failure| failed(operation, failure))
@@ -164,21 +175,21 @@ impl Connection {
     /// be executed.
     pub(super) async fn run_until(
         &self,
-        deadline: Instant,
+        deadline: Deadline,
         operations: u32,
         pipeline: &mut Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, Failure> {
         let line = &self.line;
         let (mut connection, number) = line.get(deadline).await?;
         let asked = pipeline.ignore_errors().query_async(&mut connection);
-        let replies: RedisResult<Vec<RedisResult<Value>>> = match timeout_at(deadline, asked).await
-        {
-            Ok(replies) => replies,
-            Err(_) => {
-                line.unanswered(number, operations);
-                return Err(Failure::Timeout(line.deadline));
-            }
-        };
+        let replies: RedisResult<Vec<RedisResult<Value>>> =
+            match timeout_at(deadline.at(), asked).await {
+                Ok(replies) => replies,
+                Err(_) => {
+                    line.unanswered(number, operations);
+                    return Err(Failure::Timeout(line.deadline));
+                }
+            };
         match replies {
             Ok(replies) => {
                 line.breaker().answered(number);
@@ -220,7 +231,7 @@ impl Line {
     /// The connection, once there is one.
     async fn get(
         self: &Arc<Self>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<(MultiplexedConnection, u64), Failure> {
         loop {
             match self.ask() {
@@ -228,8 +239,8 @@ impl Line {
                 Ask::No(trouble) => return Err(Failure::NotAsked(trouble)),
                 Ask::Probe(_) => {}
                 Ask::Wait(mut done, until) => {
-                    let _ = timeout_at(until.min(deadline), done.changed()).await;
-                    if deadline <= Instant::now() {
+                    let _ = timeout_at(until.min(deadline.at()), done.changed()).await;
+                    if deadline.is_over() {
                         return Err(Failure::NotAsked(self.breaker().trouble()));
                     }
                 }

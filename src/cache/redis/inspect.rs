@@ -187,7 +187,7 @@ impl RedisCache {
         commands.push(Command::on_first(cmd));
         commands.push(ask("PTTL", &media_type));
 
-        let replies = self.servers.run("inspect", commands, self.deadline());
+        let replies = self.servers.run("inspect", commands, self.read_deadline());
         let mut replies = Replies(replies.await?.into_iter());
         let [layer, manifest] = sets;
         let layer = replies.member(layer)?;

@@ -3,6 +3,7 @@
 use super::RedisCache;
 use super::fields;
 use super::servers::{Command, Reply};
+use crate::cache::deadline::Deadline;
 use crate::cache::shared::{Found, Member, Question};
 use crate::{Digest, Error, Link, LinkKind, RepositoryName};
 use ::redis::{Cmd, RedisWrite};
@@ -18,6 +19,7 @@ impl RedisCache {
         &self,
         questions: &[Question],
         operations: u32,
+        deadline: Deadline,
     ) -> Result<Vec<Found>, Error> {
         let sets = sets(questions);
         let mut commands = Vec::with_capacity(sets.len() + questions.len());
@@ -27,7 +29,6 @@ impl RedisCache {
         }
         let hashes = questions.iter().filter_map(Question::meta);
         commands.extend(hashes.map(|digest| self.fields_of(digest)));
-        let deadline = self.deadline();
         let replies = self
             .servers
             .run_for(operations, "look-up", commands, deadline);

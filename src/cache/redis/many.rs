@@ -72,7 +72,8 @@ impl RedisCache {
                 which.push(of);
                 trip.push(Call::each(calls));
             }
-            let answers = self.run_some(operation, script, &trip).await?;
+            let answers = self.run_some(operation, script, &trip, self.read_deadline());
+            let answers = answers.await?;
             for (of, answer) in which.into_iter().zip(answers) {
                 match answer {
                     Ok(Value::Array(values)) => {

@@ -38,6 +38,7 @@ pub use config::RedisConfig;
 pub use inspect::{Fence, Held, InRedis, Life, RedisEntry};
 
 use super::shared::{Question, SharedSettings};
+use crate::cache::deadline::Deadline;
 use crate::coherence::Coherence;
 use crate::layout::Layout;
 use crate::link::Key;
@@ -89,7 +90,8 @@ use tokio::time::{Instant, sleep_until};
 /// No backend is called; [`Registry`](crate::Registry) has the terms.
 ///
 /// # Failure
-/// No operation takes longer than [`RedisConfig::timeout`]. A connection is made when it is first
+/// No look-up takes longer than [`RedisConfig::timeout`], and no change longer than
+/// [`RedisConfig::change_timeout`]. A connection is made when it is first
 /// needed and again when it is lost; a server that does not answer is left alone by all but one probe
 /// at a time.
 ///
@@ -114,7 +116,6 @@ use tokio::time::{Instant, sleep_until};
 pub struct RedisCache {
     address: Address,
     servers: Servers,
-    timeout: Duration,
     keys: Keys,
     scripts: Scripts,
     settings: SharedSettings,
@@ -140,13 +141,14 @@ impl RedisCache {
         Ok(Self {
             servers: address.servers(config.timeout, None),
             address,
-            timeout: config.timeout,
             keys: Keys::new(config.prefix),
             scripts: Scripts::new(),
             settings: SharedSettings {
                 ttl: config.ttl,
                 fence: config.fence,
                 policy: config.change_policy,
+                timeout: config.timeout,
+                change_timeout: config.change_timeout,
                 trust: config.trust,
             },
             lease: config.lease,
@@ -166,7 +168,9 @@ impl RedisCache {
     /// The same, as a node among others that share this Redis.
     pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
         let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust));
-        let servers = self.address.servers(self.timeout, Some(Arc::clone(&node)));
+        let servers = self
+            .address
+            .servers(self.settings.timeout, Some(Arc::clone(&node)));
         let home = match &servers {
             Servers::One(connection) => connection.clone(),
             Servers::Cluster(cluster) => cluster.join(Arc::clone(&node)),
@@ -201,11 +205,16 @@ impl RedisCache {
     /// Tells all other nodes. What it returns is over when none of them can answer from before, be
     /// it from memory or from a primary that another one has replaced: that one is believed for as
     /// long as memory is, after whoever asks here was connected to the new one at the latest.
-    async fn tell(&self, what: Forget<'_>, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
+    async fn tell(
+        &self,
+        what: Forget<'_>,
+        keys: &[Key],
+        deadline: Deadline,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
         let Some((node, home)) = &self.node else {
             return Ok(ready(()).boxed());
         };
-        let others = node.publish(home, what).await?;
+        let others = node.publish(home, what, deadline).await?;
         let subjects: Vec<_> = keys.iter().map(|key| self.keys.subject(key)).collect();
         let since = self.servers.since(subjects.iter().map(String::as_bytes));
         match since.map(|since| since + node.channel.doubt()) {

@@ -13,7 +13,9 @@ use async_trait::async_trait;
 #[async_trait]
 impl LayerInfoCache for RedisCache {
     async fn contains(&self, link: &Link) -> Result<bool, Error> {
-        let answers = self.ask(&[Question::Link(link.clone())], 1).await?;
+        let answers = self
+            .ask(&[Question::Link(link.clone())], 1, self.read_deadline())
+            .await?;
         Ok(answers.iter().any(|found| found.member.is_some()))
     }
 
@@ -23,12 +25,15 @@ impl LayerInfoCache for RedisCache {
 
     async fn remove(&self, link: &Link) -> Result<(), Error> {
         let keys = [Key::Link(link.clone())];
-        self.withdraw(&keys).await?;
-        self.mention(&keys).await
+        let deadline = self.removal_deadline();
+        self.withdraw(&keys, deadline).await?;
+        self.mention(&keys, deadline).await
     }
 
     async fn meta(&self, digest: &Digest) -> Result<Option<LayerMeta>, Error> {
-        let mut answers = self.ask(&[Question::Meta(*digest)], 1).await?;
+        let mut answers = self
+            .ask(&[Question::Meta(*digest)], 1, self.read_deadline())
+            .await?;
         Ok(answers.pop().and_then(|found| found.meta))
     }
 
@@ -39,8 +44,9 @@ impl LayerInfoCache for RedisCache {
 
     async fn remove_meta(&self, digest: &Digest) -> Result<(), Error> {
         let keys = [Key::Meta(*digest)];
-        self.withdraw(&keys).await?;
-        self.mention(&keys).await
+        let deadline = self.removal_deadline();
+        self.withdraw(&keys, deadline).await?;
+        self.mention(&keys, deadline).await
     }
 }
 
@@ -53,7 +59,13 @@ impl RedisCache {
     ) -> Result<(), Error> {
         let call = self.call(key, Token::random());
         let call = write(call, jittered(self.settings.ttl), fields);
-        self.run_all(operation, &self.scripts.put, [call]).await?;
+        self.run_all(
+            operation,
+            &self.scripts.put,
+            [call],
+            self.removal_deadline(),
+        )
+        .await?;
         Ok(())
     }
 }

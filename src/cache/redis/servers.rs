@@ -5,6 +5,7 @@ use super::connection::Connection;
 use super::purge::{self, Scope};
 use super::trouble::{Failure, failed};
 use crate::Error;
+use crate::cache::deadline::Deadline;
 use crate::spans;
 use ::redis::{Arg, Cmd, Pipeline, Value};
 use std::sync::Arc;
@@ -79,7 +80,7 @@ impl Servers {
         &self,
         operation: &'static str,
         commands: Vec<Command>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Vec<Reply>, Error> {
         self.run_for(1, operation, commands, deadline).await
     }
@@ -90,7 +91,7 @@ impl Servers {
         operations: u32,
         operation: &'static str,
         commands: Vec<Command>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Vec<Reply>, Error> {
         let span = spans::redis(operation, commands.len());
         let done = self.round_trip(operations, operation, commands, deadline);
@@ -104,7 +105,7 @@ impl Servers {
         operations: u32,
         operation: &'static str,
         commands: Vec<Command>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Vec<Reply>, Error> {
         let replies: Vec<Reply> = match self {
             Self::One(connection) => {

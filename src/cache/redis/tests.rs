@@ -53,7 +53,10 @@ fn act() -> impl Strategy<Value = Act> {
 
 async fn run(cache: &RedisCache, command: Cmd) {
     let commands = vec![Command::on_first(command)];
-    let done = cache.servers.run("test", commands, cache.deadline()).await;
+    let done = cache
+        .servers
+        .run("test", commands, cache.read_deadline())
+        .await;
     assert!(done.unwrap().iter().all(Result::is_ok));
 }
 

@@ -7,6 +7,7 @@ use super::purge::Scope;
 use super::scripts::grant;
 use super::trouble::failed;
 use crate::cache::Forgotten;
+use crate::cache::deadline::Deadline;
 use crate::cache::shared::{Facts, Found, Leases, Question, SharedTier, Which};
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::link::{Key, WireName};
@@ -26,17 +27,31 @@ impl SharedTier for RedisCache {
         self.servers.session()
     }
 
-    async fn look_up(&self, questions: &[Question], askers: u32) -> Result<Vec<Found>, Error> {
-        self.ask(questions, askers).await
+    async fn look_up(
+        &self,
+        questions: &[Question],
+        askers: u32,
+        deadline: Deadline,
+    ) -> Result<Vec<Found>, Error> {
+        self.ask(questions, askers, deadline).await
     }
 
-    async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Result<Vec<Grant>, Error> {
+    async fn grant(
+        &self,
+        keys: &[Key],
+        token: Token,
+        steal: bool,
+        deadline: Deadline,
+    ) -> Result<Vec<Grant>, Error> {
         let calls = keys.iter().map(|key| {
             let call = self.call(key, token);
             call.arg(millis(self.lease)).arg(u8::from(steal))
         });
         let replies = match keys.len() {
-            0..=FEW => self.run_each("grant", &self.scripts.grant, calls).await?,
+            0..=FEW => {
+                let script = &self.scripts.grant;
+                self.run_each("grant", script, calls, deadline).await?
+            }
             _ => {
                 let script = &self.scripts.grant_each;
                 self.run_together("grant", script, calls.collect()).await?
@@ -71,7 +86,8 @@ impl SharedTier for RedisCache {
                 Some(fields),
             ));
         }
-        let replies = self.run_each("fill", &self.scripts.fill, calls).await?;
+        let replies = self.run_each("fill", &self.scripts.fill, calls, self.read_deadline());
+        let replies = replies.await?;
         let is_filled = |reply| matches!(reply, Ok(Value::Int(1)));
         let mut accepted = replies.into_iter().map(is_filled);
         let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
@@ -92,18 +108,30 @@ impl SharedTier for RedisCache {
 
     async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
         let calls = keys.iter().map(|key| self.call(key, token));
-        self.run_all("release", &self.scripts.release, calls)
-            .await?;
+        self.run_all(
+            "release",
+            &self.scripts.release,
+            calls,
+            self.read_deadline(),
+        )
+        .await?;
         Ok(())
     }
 
-    async fn begin(&self, keys: &[Key], token: Token, take_lease: bool) -> Result<(), Error> {
+    async fn begin(
+        &self,
+        keys: &[Key],
+        token: Token,
+        take_lease: bool,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
         let calls = keys.iter().map(|key| {
             let call = self.call(key, token);
             call.arg(millis(self.settings.fence))
                 .arg(u8::from(take_lease))
         });
-        self.run_all("begin", &self.scripts.begin, calls).await?;
+        self.run_all("begin", &self.scripts.begin, calls, deadline)
+            .await?;
         Ok(())
     }
 
@@ -111,7 +139,8 @@ impl SharedTier for RedisCache {
         let calls = keys
             .iter()
             .map(|key| self.call(key, token).arg(millis(self.settings.fence)));
-        self.run_all("renew", &self.scripts.renew, calls).await?;
+        self.run_all("renew", &self.scripts.renew, calls, self.removal_deadline())
+            .await?;
         Ok(())
     }
 
@@ -121,12 +150,14 @@ impl SharedTier for RedisCache {
         token: Token,
         written: Option<&Link>,
         ttl: Duration,
+        deadline: Deadline,
     ) -> Result<Ended, Error> {
         let calls = keys.iter().map(|key| {
             let is_written = matches!(key, Key::Link(link) if Some(link) == written);
             write(self.call(key, token).arg(u8::from(is_written)), ttl, None)
         });
-        let replies = self.run_all("end", &self.scripts.end, calls).await?;
+        let replies = self.run_all("end", &self.scripts.end, calls, deadline);
+        let replies = replies.await?;
         let both = |reply: &Value| matches!(reply, Value::Array(both) if both[..] == [Value::Int(1), Value::Int(1)]);
         let stood = |reply: &Value| matches!(reply, Value::Array(both) if both.first() == Some(&Value::Int(1)));
         Ok(Ended {
@@ -135,25 +166,30 @@ impl SharedTier for RedisCache {
         })
     }
 
-    async fn withdraw(&self, keys: &[Key]) -> Result<(), Error> {
+    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
         // A change that begins and has nothing to do: what it takes away stays away.
         let token = Token::random();
-        self.begin(keys, token, false).await?;
-        self.end(keys, token, None, self.settings.ttl).await?;
+        self.begin(keys, token, false, deadline).await?;
+        self.end(keys, token, None, self.settings.ttl, deadline)
+            .await?;
         Ok(())
     }
 
-    async fn mention(&self, keys: &[Key]) -> Result<(), Error> {
+    async fn mention(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
         match (&self.node, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(()),
-            (Some((node, home)), names) => node.mention(home, Forget::Names(names)).await,
+            (Some((node, home)), names) => node.mention(home, Forget::Names(names), deadline).await,
         }
     }
 
-    async fn publish(&self, keys: &[Key]) -> Result<BoxFuture<'static, ()>, Error> {
+    async fn publish(
+        &self,
+        keys: &[Key],
+        deadline: Deadline,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
         match (&self.node, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(ready(()).boxed()),
-            (Some(_), names) => self.tell(Forget::Names(names), keys).await,
+            (Some(_), names) => self.tell(Forget::Names(names), keys, deadline).await,
         }
     }
 
@@ -183,7 +219,8 @@ impl RedisCache {
         purged.map_err(|failure| failed("purge", failure))?;
         loop {
             let session = self.session();
-            self.tell(Forget::Everything, &[]).await?.await;
+            let deadline = self.removal_deadline();
+            self.tell(Forget::Everything, &[], deadline).await?.await;
             // What others learned meanwhile from a primary that was replaced is forgotten, too.
             if self.session() == session {
                 return Ok(());

@@ -96,6 +96,7 @@ impl TieredCache {
         };
 
         let tier = shared.tier.as_ref();
+        let deadline = shared.settings.removal_deadline();
         let mut call = pin!(call);
         let mut change = Change::new(shared.settings.policy);
         let (mut token, mut result) = (Token::random(), None);
@@ -108,11 +109,11 @@ impl TieredCache {
                     token = Token::random();
                     // Read before: what goes through a later connection is another one's.
                     let session = tier.session();
-                    let begun = tier.begin(&keys, token, link.is_some()).await;
+                    let begun = tier.begin(&keys, token, link.is_some(), deadline).await;
                     change.begun(note(begun, &mut failure).map(|()| session))
                 }
                 Step::Publish => {
-                    let published = note(tier.publish(&keys).await, &mut failure);
+                    let published = note(tier.publish(&keys, deadline).await, &mut failure);
                     let is_published = published.is_some();
                     others = published.unwrap_or_else(|| ready(()).boxed());
                     change.published(is_published)
@@ -133,13 +134,13 @@ impl TieredCache {
                 Step::End => {
                     let written = link.filter(|_| was == Outcome::Written);
                     let ttl = jittered(shared.settings.ttl);
-                    let ended = tier.end(&keys, token, written, ttl).await;
+                    let ended = tier.end(&keys, token, written, ttl, deadline).await;
                     let ended = note(ended, &mut failure);
                     filled = ended.is_some_and(|ended: Ended| ended.filled);
                     change.ended(ended.map(|ended| (ended, tier.session())))
                 }
                 Step::Tell => {
-                    let told = note(tier.publish(&keys).await, &mut failure);
+                    let told = note(tier.publish(&keys, deadline).await, &mut failure);
                     let is_told = told.is_some();
                     if let Some(others) = told {
                         others.await;
@@ -230,8 +231,9 @@ impl TieredCache {
         }
         let Some(shared) = &self.shared else { return };
         let healed = async {
-            shared.tier.withdraw(keys).await?;
-            shared.tier.mention(keys).await
+            let deadline = shared.settings.removal_deadline();
+            shared.tier.withdraw(keys, deadline).await?;
+            shared.tier.mention(keys, deadline).await
         };
         if let Err(error) = healed.await {
             tracing::debug!(%error, "what the backend denied may still be cached");

@@ -1,7 +1,7 @@
 //! What this node owes the shared tier, and the task that pays it.
 
 use crate::Error;
-use crate::cache::shared::SharedTier;
+use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::journal::{Journal, Payment};
 use crate::link::Key;
 use crate::metrics::{Part, limit_hits, owed_keys, purges};
@@ -16,6 +16,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Debts {
     tier: Arc<dyn SharedTier>,
+    settings: SharedSettings,
     journal: Mutex<Journal<Key>>,
     owed: Part,
     limit_hits: Counter,
@@ -28,9 +29,10 @@ pub(super) struct Debts {
 struct Indebted(usize);
 
 impl Debts {
-    pub(super) fn new(tier: Arc<dyn SharedTier>) -> Arc<Self> {
+    pub(super) fn new(tier: Arc<dyn SharedTier>, settings: SharedSettings) -> Arc<Self> {
         Arc::new(Self {
             tier,
+            settings,
             journal: Mutex::new(Journal::new()),
             owed: owed_keys(),
             purges: purges("owed"),
@@ -128,8 +130,9 @@ impl Debts {
     async fn take_away(&self, keys: &[Key]) -> Result<(), Error> {
         loop {
             let session = self.tier.session();
-            self.tier.withdraw(keys).await?;
-            self.tier.publish(keys).await?.await;
+            let deadline = self.settings.removal_deadline();
+            self.tier.withdraw(keys, deadline).await?;
+            self.tier.publish(keys, deadline).await?.await;
             if self.tier.session() == session {
                 return Ok(());
             }

@@ -18,7 +18,8 @@ impl TieredCache {
     pub(crate) async fn claim(&self, keys: &[Key], token: Token) -> Result<Vec<Grant>, Error> {
         match self.ask_shared()? {
             Some(shared) => {
-                let grants = shared.tier.grant(keys, token, false).await;
+                let deadline = shared.settings.read_deadline();
+                let grants = shared.tier.grant(keys, token, false, deadline).await;
                 grants.inspect(|grants| self.work.count_leases(grants))
             }
             None => Ok(Vec::new()),

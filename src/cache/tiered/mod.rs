@@ -148,7 +148,7 @@ impl TieredCache {
         settings.ttl -= memory.ttl;
         Self {
             shared: Some(Shared {
-                debts: Debts::new(Arc::clone(&tier)),
+                debts: Debts::new(Arc::clone(&tier), settings),
                 tier,
                 settings,
                 lookups: Lookups::new("redis", "error"),
@@ -245,7 +245,8 @@ impl TieredCache {
         if let Some(shared) = self.ask_shared()? {
             for some in questions.chunks(MOST_QUESTIONS) {
                 let began = Instant::now();
-                let looked_up = shared.tier.look_up(some, askers).await;
+                let deadline = shared.settings.read_deadline();
+                let looked_up = shared.tier.look_up(some, askers, deadline).await;
                 shared.duration.record(began.elapsed());
                 match looked_up {
                     Ok(found) => answers.extend(found),
@@ -275,7 +276,11 @@ impl TieredCache {
         questions: &[Question],
     ) -> Option<Result<Vec<Found>, Error>> {
         match self.ask_shared() {
-            Ok(shared) => Some(shared?.tier.look_up(questions, 1).await),
+            Ok(shared) => {
+                let shared = shared?;
+                let deadline = shared.settings.read_deadline();
+                Some(shared.tier.look_up(questions, 1, deadline).await)
+            }
             Err(error) => Some(Err(error)),
         }
     }
@@ -301,7 +306,8 @@ impl TieredCache {
     pub(crate) async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Vec<Grant> {
         match self.ask_shared() {
             Ok(Some(shared)) if !keys.is_empty() => {
-                let grants = shared.tier.grant(keys, token, steal).await;
+                let deadline = shared.settings.read_deadline();
+                let grants = shared.tier.grant(keys, token, steal, deadline).await;
                 let grants = grants.unwrap_or_default();
                 self.work.count_leases(&grants);
                 grants
@@ -394,7 +400,9 @@ impl TieredCache {
         match self.ask_shared() {
             Ok(None) => false,
             Ok(Some(shared)) => {
-                let found = shared.tier.look_up(std::slice::from_ref(question), 1).await;
+                let deadline = shared.settings.read_deadline();
+                let questions = std::slice::from_ref(question);
+                let found = shared.tier.look_up(questions, 1, deadline).await;
                 found.map_or(true, |found| found.iter().any(is_held))
             }
             Err(_) => true,

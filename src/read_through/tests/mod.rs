@@ -61,6 +61,8 @@ fn world_of(
                 fence: Duration::from_secs(30),
                 policy,
                 trust: TRUST,
+                timeout: Duration::from_millis(50),
+                change_timeout: Duration::from_secs(5),
             };
             TieredCache::with_shared(memory, tier, settings, coherence)
         }

@@ -1,6 +1,7 @@
 //! Who serves what: some nodes are asked, and the one that knows most is believed.
 
 use super::{Cluster, Known};
+use crate::cache::deadline::Deadline;
 use crate::cache::redis::address::{Place, Server};
 use crate::cache::redis::slots::SlotMap;
 use crate::cache::redis::trouble::{Failure, Trouble};
@@ -115,13 +116,13 @@ impl Cluster {
     }
 
     /// Who serves what, as far as is known; waits for the first time that it is, and no longer.
-    pub(super) async fn map(&self, deadline: Instant) -> Result<Arc<SlotMap>, Failure> {
+    pub(super) async fn map(&self, deadline: Deadline) -> Result<Arc<SlotMap>, Failure> {
         let mut seen = self.map.subscribe();
         if self.known().is_none() {
             self.look_again();
         }
         let known = seen.wait_for(|known| !matches!(known, Known::NotYet));
-        let trouble = match timeout_at(deadline, known).await {
+        let trouble = match timeout_at(deadline.at(), known).await {
             Ok(Ok(known)) => match &*known {
                 Known::Map(map) => return Ok(Arc::clone(map)),
                 Known::Never(trouble) => Some(Arc::new(trouble.clone())),

@@ -1,6 +1,7 @@
 //! Commands, each to the primary that has its key.
 
 use super::Cluster;
+use crate::cache::deadline::Deadline;
 use crate::cache::redis::address::Place;
 use crate::cache::redis::connection::Connection;
 use crate::cache::redis::servers::{Command, Reply};
@@ -11,7 +12,7 @@ use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// How long a command waits until a slot that is on its way has arrived.
 const ON_ITS_WAY: Duration = Duration::from_millis(2);
@@ -30,7 +31,7 @@ impl Cluster {
     pub(in crate::cache::redis) async fn run(
         &self,
         commands: &[Command],
-        deadline: Instant,
+        deadline: Deadline,
         operations: u32,
     ) -> Vec<Reply> {
         let map = match self.map(deadline).await {
@@ -62,7 +63,7 @@ impl Cluster {
                 for (i, reply) in which.iter().zip(answers) {
                     let next = self.next_turn(turn, &reply);
                     is_on_its_way |= next.as_ref() == Some(turn);
-                    if let Some(next) = next.filter(|_| Instant::now() < deadline) {
+                    if let Some(next) = next.filter(|_| !deadline.is_over()) {
                         open.entry(next).or_default().push(*i);
                     }
                     replies[*i] = Some(reply);
@@ -114,7 +115,7 @@ async fn send<'a>(
     line: &Connection,
     commands: impl Iterator<Item = &'a Command>,
     asking: bool,
-    (deadline, operations): (Instant, u32),
+    (deadline, operations): (Deadline, u32),
 ) -> Vec<Reply> {
     let (mut pipeline, mut count) = (Pipeline::new(), 0);
     for command in commands {

@@ -59,7 +59,7 @@ impl RedisCache {
         let mut commands = commands.into_iter().peekable();
         while commands.peek().is_some() {
             let some: Vec<_> = commands.by_ref().take(MOST_COMMANDS).collect();
-            let deadline = self.deadline();
+            let deadline = self.read_deadline();
             replies.extend(self.servers.run(operation, some, deadline).await?);
         }
         Ok(replies)

@@ -141,7 +141,10 @@ impl RedisCache {
         let mut scan = cmd("SSCAN");
         scan.arg(&set).arg(cursor).arg("COUNT").arg(count);
         let commands = vec![Command::on_first(size), Command::on_first(scan)];
-        let replies = self.servers.run("scan", commands, self.deadline()).await?;
+        let replies = self
+            .servers
+            .run("scan", commands, self.read_deadline())
+            .await?;
         let mut replies = replies.into_iter();
         let in_all = match replies.next() {
             Some(Ok(Value::Int(size))) => size.try_into().unwrap_or(0),

@@ -31,7 +31,7 @@ impl RedisCache {
     pub(crate) async fn sweep_away(&self, subjects: &[Subject]) -> Result<Duration, Error> {
         let facts: Vec<Key> = subjects.iter().filter_map(Subject::fact).collect();
         if !facts.is_empty() {
-            self.withdraw(&facts).await?;
+            self.withdraw(&facts, self.removal_deadline()).await?;
         }
         let mut sweeps = Vec::new();
         for subject in subjects {
@@ -83,7 +83,7 @@ impl RedisCache {
             command.arg(format!("{nodes}::all"));
             command.arg(message(names).write());
             let commands = vec![Command::call(command)];
-            let replies = self.servers.run("announce", commands, self.deadline());
+            let replies = self.servers.run("announce", commands, self.read_deadline());
             for reply in replies.await? {
                 let reply = reply.map_err(|failure| failed("announce", failure))?;
                 let nodes = read_roll(&reply).map(|roll| roll.nodes).unwrap_or_default();
