@@ -23,8 +23,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// /// What a registry's client is told.
 /// fn status(error: &Error) -> u16 {
 ///     match error {
-///         Error::ChangeRefused { .. } => 503,     // nothing was changed: try again
-///         Error::ChangeUnconfirmed { .. } => 503, // try again: it tells when all nodes know
+///         error if error.is_retryable() => 503, // with `Retry-After`
 ///         Error::NoPath { .. } => 404,
 ///         _ => 500,
 ///     }
@@ -67,8 +66,9 @@ pub enum Error {
     LoadLost,
 
     /// A change was refused because what caches hold of it could not be taken away first. The
-    /// backend was not touched; try again when the cache can be reached.
-    #[error("change refused, nothing was changed: {source}")]
+    /// backend was not touched; retry when the cache can be reached. By default only a removal is
+    /// refused ([`ChangePolicy`](crate::ChangePolicy)).
+    #[error("change refused, nothing was changed, retry it: {source}")]
     ChangeRefused {
         /// Why the cache could not be told.
         source: Arc<Self>,
@@ -77,7 +77,9 @@ pub enum Error {
     /// A change was made, but it could not be made sure that nobody answers what was before. This
     /// node goes on trying, and asks Redis nothing until it has succeeded; to repeat the change tells
     /// when it has.
-    #[error("changed, but other nodes may still answer what was before: {source}")]
+    #[error(
+        "changed, but other nodes may still answer what was before, retry to hear when none does: {source}"
+    )]
     ChangeUnconfirmed {
         /// Why the cache could not be told.
         source: Arc<Self>,
@@ -92,6 +94,44 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the same change, made once more, is expected to succeed as soon as Redis can be reached:
+    /// it was refused with nothing changed, or was made and is not confirmed.
+    ///
+    /// ```
+    /// use layercache::Error;
+    /// use std::sync::Arc;
+    ///
+    /// let source = Arc::new(Error::LoadLost);
+    /// assert!(Error::ChangeRefused { source }.is_retryable());
+    /// assert!(!Error::NoPath { what: "a link".into() }.is_retryable());
+    /// ```
+    pub const fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::ChangeRefused { .. } | Self::ChangeUnconfirmed { .. }
+        )
+    }
+
+    /// The error of this crate that `error` is, or that is among its sources: an
+    /// `object_store::Error` of a [`CachedStore`](crate::CachedStore) carries it as a source, also
+    /// behind other stores that pass it on.
+    ///
+    /// ```
+    /// use layercache::Error;
+    /// use std::sync::Arc;
+    ///
+    /// let refused = Error::ChangeRefused { source: Arc::new(Error::LoadLost) };
+    /// let from_store = object_store::Error::Generic {
+    ///     store: "CachedStore",
+    ///     source: Box::new(refused),
+    /// };
+    /// assert!(Error::find(&from_store).is_some_and(Error::is_retryable));
+    /// ```
+    pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut chain = std::iter::successors(Some(error), |error| error.source());
+        chain.find_map(|error| error.downcast_ref())
+    }
+
     pub(crate) fn backend(source: BoxError) -> Self {
         Self::Backend {
             source: Arc::from(source),

@@ -121,7 +121,7 @@ impl Options {
                 .with_store_path(!self.redis_omit_path)
                 .with_change_policy(match self.best_effort {
                     true => ChangePolicy::BestEffort,
-                    false => ChangePolicy::Strict,
+                    false => ChangePolicy::StrictRemovals,
                 });
             builder = builder
                 .redis(config)

@@ -27,6 +27,10 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// what went through none is like no other.
     fn session(&self) -> Option<u64>;
 
+    /// Whether an operation that failed with this error may have been executed, or may be later: not
+    /// where nothing was sent.
+    fn may_be_executed(&self, error: &Error) -> bool;
+
     /// What is known of these questions, [`MOST_QUESTIONS`] at most, for so many who ask by
     /// themselves.
     async fn look_up(

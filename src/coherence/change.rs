@@ -6,34 +6,70 @@
 
 use super::lease::Ended;
 
-/// What to do with a change while what caches hold of it cannot be taken away first.
+/// What to do with a change while Redis cannot be told of it.
+///
+/// A *removal* takes something away: a delete, an unlink, a rename away from a path, a
+/// [`remove`](crate::LayerInfoCache::remove). A *creation* writes: a put or a copy, a link, a mount, the
+/// completion of a multipart upload, a rename to a path.
+///
+/// | | a creation without Redis | a removal without Redis |
+/// |---|---|---|
+/// | [`StrictRemovals`](Self::StrictRemovals), the default | is made | is refused |
+/// | [`Strict`](Self::Strict) | is refused | is refused |
+/// | [`BestEffort`](Self::BestEffort) | is made | is made |
+///
+/// A change that is refused has changed nothing, and its error is
+/// [retryable](crate::Error::is_retryable). A change that is made without Redis is remembered by this
+/// node, which asks Redis nothing until it has taken the keys away and all other nodes have forgotten
+/// them. [`guide::coherence`](crate::guide::coherence) has what others may see until then.
 ///
 /// ```
 /// use layercache::ChangePolicy;
 ///
-/// assert_eq!(ChangePolicy::default(), ChangePolicy::Strict);
+/// assert_eq!(ChangePolicy::default(), ChangePolicy::StrictRemovals);
 /// // `RedisConfig::with_change_policy` takes it.
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ChangePolicy {
-    /// Refuse it: nothing is changed, and the caller is told so
-    /// ([`Error::ChangeRefused`](crate::Error::ChangeRefused)).
+    /// A removal is refused ([`Error::ChangeRefused`](crate::Error::ChangeRefused)), a creation is made: an
+    /// answer from before a creation is an older time or `ETag` of the same content at worst, one from
+    /// before a removal is what nobody may read any more.
     #[default]
+    StrictRemovals,
+    /// Both are refused.
     Strict,
-    /// Make it all the same. This node remembers what it owes, and asks Redis nothing until it has
-    /// taken that away and all others have forgotten it. Until then the others may answer what was
-    /// before; if this node dies first, until the time to live ends.
+    /// Both are made. Until the others have forgotten them they may answer what was removed; if this
+    /// node dies first, until the time to live ends.
     BestEffort,
 }
 
+/// What a change does, as far as it decides what happens without Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ChangeKind {
+    /// It writes something.
+    Creation,
+    /// It takes something away.
+    Removal,
+}
+
+impl ChangePolicy {
+    /// Whether a change is made where Redis cannot be told of it.
+    pub(crate) const fn goes_on(self, kind: ChangeKind) -> bool {
+        match (self, kind) {
+            (Self::BestEffort, _) | (Self::StrictRemovals, ChangeKind::Creation) => true,
+            (Self::Strict, _) | (Self::StrictRemovals, ChangeKind::Removal) => false,
+        }
+    }
+}
+
 /// A change that is under way.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Change {
-    policy: ChangePolicy,
-    tries: u8,
+    /// Whether it is made where Redis cannot be told of it.
+    goes_on: bool,
     /// The connection that `BEGIN` went through.
     session: Option<u64>,
-    refused: bool,
 }
 
 /// What a change does next.
@@ -46,7 +82,7 @@ pub(crate) enum Step {
     Publish,
     /// Call the backend and, if something was published, wait for the others beside it.
     Call { fenced: bool },
-    /// Take entry, lease and the fence away, after a call or because there will be none.
+    /// Take entry, lease and the fence away, after the call.
     End,
     /// Publish once more, and wait: while the fence was gone somebody may have read what was before.
     Tell,
@@ -80,16 +116,11 @@ pub(crate) enum Verdict {
     Owed,
 }
 
-/// How often `BEGIN` is tried.
-const TRIES: u8 = 3;
-
 impl Change {
-    pub(crate) const fn new(policy: ChangePolicy) -> Self {
+    pub(crate) const fn new(policy: ChangePolicy, kind: ChangeKind) -> Self {
         Self {
-            policy,
-            tries: 0,
+            goes_on: policy.goes_on(kind),
             session: None,
-            refused: false,
         }
     }
 
@@ -102,31 +133,35 @@ impl Change {
         Step::Begin
     }
 
+    /// Whether it is made where Redis cannot be told of it.
+    pub(crate) const fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
     /// `BEGIN` was executed, through this connection at the latest; or `None`, and it may be
-    /// executed later.
-    pub(crate) fn begun(&mut self, session: Option<u64>) -> Step {
+    /// executed later: then there may be time to try again.
+    pub(crate) const fn begun(&mut self, session: Option<u64>, again: bool) -> Step {
         self.session = session;
-        self.tries += 1;
-        match (session, self.policy) {
+        match (session, again) {
             (Some(_), _) => Step::Publish,
-            (None, _) if self.tries < TRIES => Step::Begin,
-            (None, ChangePolicy::Strict) => Step::Over(Verdict::Refused),
-            (None, ChangePolicy::BestEffort) => Step::Call { fenced: false },
+            (None, true) => Step::Begin,
+            (None, false) => self.without_redis(),
         }
     }
 
     /// The keys are published, or that failed.
     pub(crate) const fn published(&mut self, published: bool) -> Step {
-        match (published, self.policy) {
-            (true, _) => Step::Call { fenced: true },
-            (false, ChangePolicy::Strict) => {
-                self.refused = true;
-                Step::End
-            }
-            (false, ChangePolicy::BestEffort) => {
-                self.session = None;
-                Step::Call { fenced: false }
-            }
+        match published {
+            true => Step::Call { fenced: true },
+            false => self.without_redis(),
+        }
+    }
+
+    const fn without_redis(&mut self) -> Step {
+        self.session = None;
+        match self.goes_on {
+            true => Step::Call { fenced: false },
+            false => Step::Over(Verdict::Refused),
         }
     }
 
@@ -140,10 +175,11 @@ impl Change {
     }
 
     /// `END` was executed, through this connection at the earliest; or `None`, and it may be
-    /// executed later. Another connection counts as a fence that was lost.
-    pub(crate) fn ended(&self, ended: Option<(Ended, u64)>) -> Step {
+    /// executed later: then there may be time to try again. Another connection counts as a fence that
+    /// was lost.
+    pub(crate) fn ended(&self, ended: Option<(Ended, u64)>, again: bool) -> Step {
         match ended {
-            _ if self.refused => Step::Over(Verdict::Refused),
+            None if again => Step::End,
             None => Step::Over(Verdict::Owed),
             Some((Ended { stood: true, .. }, session)) if self.session == Some(session) => {
                 Step::Over(Verdict::Done)
@@ -170,19 +206,23 @@ mod tests {
         filled: false,
     };
 
-    fn published(policy: ChangePolicy) -> Change {
-        let mut change = Change::new(policy);
+    const STRICT: ChangePolicy = ChangePolicy::Strict;
+    const KINDS: [ChangeKind; 2] = [ChangeKind::Creation, ChangeKind::Removal];
+
+    fn published() -> Change {
+        let mut change = Change::new(STRICT, ChangeKind::Creation);
         assert_eq!(change.first(), Step::Begin);
-        assert_eq!(change.begun(Some(1)), Step::Publish);
+        assert_eq!(change.begun(Some(1), false), Step::Publish);
         assert_eq!(change.published(true), Step::Call { fenced: true });
         change
     }
 
     #[test]
     fn a_change_that_nothing_disturbs() {
-        let mut change = published(ChangePolicy::Strict);
+        let mut change = published();
         assert_eq!(change.called(Outcome::Over), Step::End);
-        assert_eq!(change.ended(Some((STOOD, 1))), Step::Over(Verdict::Done));
+        let ended = change.ended(Some((STOOD, 1)), false);
+        assert_eq!(ended, Step::Over(Verdict::Done));
     }
 
     #[test]
@@ -192,9 +232,9 @@ mod tests {
             ..STOOD
         };
         for ended in [(gone, 1), (STOOD, 2)] {
-            let mut change = published(ChangePolicy::Strict);
+            let mut change = published();
             change.called(Outcome::Over);
-            assert_eq!(change.ended(Some(ended)), Step::Tell, "{ended:?}");
+            assert_eq!(change.ended(Some(ended), false), Step::Tell, "{ended:?}");
             assert_eq!(change.told_again(true), Step::Over(Verdict::Done));
             assert_eq!(change.told_again(false), Step::Over(Verdict::Owed));
         }
@@ -202,41 +242,41 @@ mod tests {
 
     #[test]
     fn what_may_still_happen_has_no_end() {
-        let mut change = published(ChangePolicy::Strict);
+        let mut change = published();
         assert_eq!(change.called(Outcome::Unknown), Step::Over(Verdict::Open));
     }
 
     #[test]
-    fn without_redis_a_change_is_refused_or_owed() {
-        for (policy, last) in [
-            (ChangePolicy::Strict, Step::Over(Verdict::Refused)),
-            (ChangePolicy::BestEffort, Step::Call { fenced: false }),
+    fn without_redis_removals_are_strict_and_creations_go_on() {
+        use ChangePolicy::{BestEffort, Strict, StrictRemovals};
+        for (policy, makes) in [
+            (StrictRemovals, [true, false]),
+            (Strict, [false, false]),
+            (BestEffort, [true, true]),
         ] {
-            let mut change = Change::new(policy);
-            for _ in 1..TRIES {
-                assert_eq!(change.begun(None), Step::Begin);
+            for (kind, makes) in KINDS.into_iter().zip(makes) {
+                let last = match makes {
+                    true => Step::Call { fenced: false },
+                    false => Step::Over(Verdict::Refused),
+                };
+                let mut unbegun = Change::new(policy, kind);
+                assert_eq!(unbegun.begun(None, true), Step::Begin);
+                assert_eq!(unbegun.begun(None, false), last, "{policy:?} {kind:?}");
+                let mut unpublished = Change::new(policy, kind);
+                unpublished.begun(Some(1), false);
+                assert_eq!(unpublished.published(false), last, "{policy:?} {kind:?}");
+                for change in [&mut unbegun, &mut unpublished] {
+                    assert_eq!(change.called(Outcome::Over), Step::Over(Verdict::Owed));
+                }
             }
-            assert_eq!(change.begun(None), last);
-            assert_eq!(change.called(Outcome::Over), Step::Over(Verdict::Owed));
         }
     }
 
     #[test]
-    fn what_cannot_be_published_is_refused_and_ended_or_owed() {
-        let mut strict = Change::new(ChangePolicy::Strict);
-        strict.begun(Some(1));
-        assert_eq!(strict.published(false), Step::End);
-        assert_eq!(strict.ended(None), Step::Over(Verdict::Refused));
-        let mut best = Change::new(ChangePolicy::BestEffort);
-        best.begun(Some(1));
-        assert_eq!(best.published(false), Step::Call { fenced: false });
-        assert_eq!(best.called(Outcome::Over), Step::Over(Verdict::Owed));
-    }
-
-    #[test]
-    fn an_end_that_is_lost_is_owed() {
-        let mut change = published(ChangePolicy::Strict);
+    fn an_end_that_is_lost_is_tried_again_while_there_is_time_and_then_owed() {
+        let mut change = published();
         change.called(Outcome::Over);
-        assert_eq!(change.ended(None), Step::Over(Verdict::Owed));
+        assert_eq!(change.ended(None, true), Step::End);
+        assert_eq!(change.ended(None, false), Step::Over(Verdict::Owed));
     }
 }

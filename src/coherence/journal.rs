@@ -1,7 +1,7 @@
 //! The journal: what this node has changed, and could not take away yet from the shared tier and
 //! the other nodes.
 //!
-//! While anything is owed the shared tier is not asked: it may hold what was before.
+//! While anything is in it the shared tier is not asked: it may hold what was before.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -11,27 +11,26 @@ use std::hash::Hash;
 pub(crate) struct Journal<K: Eq + Hash> {
     owed: HashSet<K>,
     everything: bool,
-    /// How many are being paid at the moment.
-    paying: usize,
+    /// What is being taken away at the moment, by a task that may end before it has.
+    begun: Option<Batch<K>>,
 }
 
-/// What is paid at once.
+/// What is taken away at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Payment<K> {
-    /// These keys are taken away.
+pub(crate) enum Batch<K> {
     Keys(Vec<K>),
-    /// All keys are.
+    /// All keys that there are.
     Everything,
 }
 
 /// The most keys that are remembered: some megabytes.
-const MOST: usize = 10_000;
+pub(crate) const MOST: usize = 10_000;
 
 /// The most keys that heals may fill: what the backend has denied anybody can ask for, and must not
 /// make everything owed.
 const MOST_HEALS: usize = MOST / 2;
 
-/// The most keys of a payment: what one message names.
+/// The most keys of a batch: what one message names.
 const BATCH: usize = 1000;
 
 impl<K: Eq + Hash + Clone> Journal<K> {
@@ -39,26 +38,28 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         Self {
             owed: HashSet::new(),
             everything: false,
-            paying: 0,
+            begun: None,
         }
     }
 
     /// Whether nothing is owed.
     pub(crate) fn is_clear(&self) -> bool {
-        self.owed.is_empty() && !self.everything && self.paying == 0
+        self.owed.is_empty() && !self.everything && self.begun.is_none()
     }
 
-    /// How many keys are owed, those that are being paid too; all of them count as one more than fit.
+    /// How many keys are owed, those that are being taken away too; all of them count as one more
+    /// than fit.
     pub(crate) fn len(&self) -> usize {
-        match self.everything {
-            true => MOST + 1,
-            false => self.owed.len() + self.paying,
+        match &self.begun {
+            _ if self.everything => MOST + 1,
+            Some(Batch::Everything) => MOST + 1,
+            Some(Batch::Keys(keys)) => self.owed.len() + keys.len(),
+            None => self.owed.len(),
         }
     }
 
-    /// Remembers keys. Says whether somebody has to begin to pay.
-    pub(crate) fn owe(&mut self, keys: impl IntoIterator<Item = K>) -> bool {
-        let nobody_pays = self.is_clear();
+    /// Remembers keys.
+    pub(crate) fn enqueue(&mut self, keys: impl IntoIterator<Item = K>) {
         if !self.everything {
             self.owed.extend(keys);
         }
@@ -66,14 +67,16 @@ impl<K: Eq + Hash + Clone> Journal<K> {
             self.owed.clear();
             self.everything = true;
         }
-        nobody_pays && !self.is_clear()
     }
 
     /// The same for keys that the backend has denied, if there is room for them: nobody was promised
-    /// that they are gone.
-    pub(crate) fn owe_if_room(&mut self, keys: Vec<K>) -> Option<bool> {
+    /// that they are gone. Says whether there was.
+    pub(crate) fn enqueue_if_room(&mut self, keys: Vec<K>) -> bool {
         let has_room = self.everything || self.owed.len() + keys.len() <= MOST_HEALS;
-        has_room.then(|| self.owe(keys))
+        if has_room {
+            self.enqueue(keys);
+        }
+        has_room
     }
 
     /// Whether there were too many, so that everything is owed.
@@ -81,35 +84,31 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         self.everything
     }
 
-    /// What to pay next; `None` when nothing is owed any more. What is taken here is still owed
-    /// until it is [`paid`](Self::paid) or given [`back`](Self::back).
-    pub(crate) fn next(&mut self) -> Option<Payment<K>> {
-        if self.everything {
+    /// What to take away next; `None` when nothing is owed any more. It is owed until it is
+    /// [`done`](Self::done): what was begun before, and was not done, is begun again.
+    pub(crate) fn next(&mut self) -> Option<Batch<K>> {
+        match self.begun.take() {
+            Some(Batch::Keys(keys)) => self.enqueue(keys),
+            Some(Batch::Everything) => self.everything = true,
+            None => {}
+        }
+        self.begun = if self.everything {
             self.everything = false;
             self.owed.clear();
-            self.paying = MOST + 1;
-            return Some(Payment::Everything);
-        }
-        let keys: Vec<_> = self.owed.iter().take(BATCH).cloned().collect();
-        for key in &keys {
-            self.owed.remove(key);
-        }
-        self.paying = keys.len();
-        (!keys.is_empty()).then_some(Payment::Keys(keys))
+            Some(Batch::Everything)
+        } else {
+            let keys: Vec<_> = self.owed.iter().take(BATCH).cloned().collect();
+            for key in &keys {
+                self.owed.remove(key);
+            }
+            (!keys.is_empty()).then_some(Batch::Keys(keys))
+        };
+        self.begun.clone()
     }
 
-    /// A payment was made.
-    pub(crate) const fn paid(&mut self) {
-        self.paying = 0;
-    }
-
-    /// A payment was not made. The payer is still the same.
-    pub(crate) fn back(&mut self, payment: Payment<K>) {
-        match payment {
-            Payment::Keys(keys) => self.owed.extend(keys),
-            Payment::Everything => self.everything = true,
-        }
-        self.paying = 0;
+    /// What was begun is taken away.
+    pub(crate) fn done(&mut self) {
+        self.begun = None;
     }
 }
 
@@ -118,63 +117,69 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_owed_is_owed_until_it_is_paid() {
+    fn what_is_owed_is_owed_until_it_is_taken_away() {
         let mut journal = Journal::new();
-        assert!(journal.owe([1, 2]), "somebody has to begin to pay");
-        assert!(!journal.owe([2, 3]), "somebody pays already");
-        let payment = journal.next().unwrap();
+        journal.enqueue([1, 2]);
+        journal.enqueue([2, 3]);
+        assert!(matches!(journal.next(), Some(Batch::Keys(keys)) if keys.len() == 3));
         assert!(!journal.is_clear());
-        assert!(!journal.owe([4]));
-        journal.back(payment);
+        journal.enqueue([3, 4]);
+        // Whoever had begun has failed, or ended with its runtime.
+        assert!(matches!(journal.next(), Some(Batch::Keys(keys)) if keys.len() == 4));
         assert_eq!(journal.len(), 4);
-        let Some(Payment::Keys(keys)) = journal.next() else {
-            panic!("keys are owed");
-        };
-        assert_eq!(keys.len(), 4);
-        journal.paid();
+        journal.enqueue([4]);
+        journal.done();
+        assert_eq!(
+            journal.next(),
+            Some(Batch::Keys(vec![4])),
+            "changed once more while it was taken away"
+        );
+        journal.done();
         assert_eq!(journal.next(), None);
         assert!(journal.is_clear());
-        assert!(journal.owe([5]), "the last payer is gone");
     }
 
     #[test]
     fn too_much_is_everything() {
         let mut journal = Journal::new();
-        journal.owe(0..=MOST);
-        assert_eq!(journal.next(), Some(Payment::Everything));
-        journal.owe([1]);
-        journal.paid();
-        assert_eq!(journal.next(), Some(Payment::Keys(vec![1])));
-        journal.paid();
+        journal.enqueue(0..=MOST);
+        assert_eq!(journal.next(), Some(Batch::Everything));
+        journal.enqueue([1]);
+        assert_eq!(journal.len(), MOST + 1);
+        assert_eq!(journal.next(), Some(Batch::Everything), "it was not done");
+        journal.enqueue([1]);
+        journal.done();
+        assert_eq!(journal.next(), Some(Batch::Keys(vec![1])));
+        journal.done();
         assert_eq!(journal.next(), None);
     }
 
     #[test]
     fn what_was_denied_never_makes_everything_owed() {
         let mut journal = Journal::new();
-        assert_eq!(journal.owe_if_room(vec![0, 1]), Some(true));
+        assert!(journal.enqueue_if_room(vec![0, 1]));
         for i in 0..2 * MOST {
-            journal.owe_if_room(vec![i]);
+            journal.enqueue_if_room(vec![i]);
         }
-        assert_eq!(journal.owe_if_room(vec![MOST]), None);
+        assert!(!journal.enqueue_if_room(vec![MOST]));
         assert_eq!(
             (journal.len(), journal.is_everything()),
             (MOST_HEALS, false)
         );
-        assert!(!journal.owe([MOST]), "there is room for changes");
-        assert_eq!(journal.len(), MOST_HEALS + 1);
+        journal.enqueue([MOST]);
+        assert_eq!(journal.len(), MOST_HEALS + 1, "there is room for changes");
     }
 
     #[test]
-    fn a_payment_is_no_more_than_a_message_names() {
+    fn a_batch_is_no_more_than_a_message_names() {
         let mut journal = Journal::new();
-        journal.owe(0..BATCH + 1);
+        journal.enqueue(0..BATCH + 1);
         let sizes = std::iter::from_fn(|| match journal.next()? {
-            Payment::Keys(keys) => {
-                journal.paid();
+            Batch::Keys(keys) => {
+                journal.done();
                 Some(keys.len())
             }
-            Payment::Everything => None,
+            Batch::Everything => None,
         });
         assert_eq!(sizes.collect::<Vec<_>>(), [BATCH, 1]);
     }

@@ -1,7 +1,7 @@
 //! Changes: each around the backend's own call, in a task of its own, and so many at a time.
 
 use super::{Backend, ReadThrough, WritableBackend};
-use crate::coherence::change::Outcome;
+use crate::coherence::change::{ChangeKind, Outcome};
 use crate::error::BoxError;
 use crate::link::Key;
 use crate::spans;
@@ -15,10 +15,11 @@ impl<B: Backend> ReadThrough<B> {
     /// away changes nothing of it, so `call` is never left half way with its keys free.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
+        kind: ChangeKind,
         keys: Vec<Key>,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
-        self.bracket(keys, None, call).await
+        self.bracket(kind, keys, None, call).await
     }
 
     /// Brackets `call`, which writes a link, and remembers the membership if it did.
@@ -28,11 +29,13 @@ impl<B: Backend> ReadThrough<B> {
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
         let keys = vec![Key::Link(link.clone())];
-        self.bracket(keys, Some(link), call).await
+        self.bracket(ChangeKind::Creation, keys, Some(link), call)
+            .await
     }
 
     async fn bracket<T: Send + 'static>(
         &self,
+        kind: ChangeKind,
         keys: Vec<Key>,
         link: Option<Link>,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
@@ -45,7 +48,7 @@ impl<B: Backend> ReadThrough<B> {
             let _turn = turn;
             // Its span begins when it does.
             let call = async { call.instrument(spans::backend("change")).await };
-            core.cache().change(keys, link.as_ref(), call).await
+            core.cache().change(kind, keys, link.as_ref(), call).await
         };
         let change = tokio::spawn(change.instrument(span));
         change.await.unwrap_or(Err(Error::LoadLost))
@@ -77,7 +80,9 @@ impl<B: WritableBackend> ReadThrough<B> {
             (removed, outcome)
         };
         let key = Key::Link(link.clone());
-        let removed = self.change(vec![key.clone()], call).await?;
+        let removed = self
+            .change(ChangeKind::Removal, vec![key.clone()], call)
+            .await?;
         removed.map_err(Error::backend)?;
         self.audit_deleted([key]);
         Ok(())
@@ -91,7 +96,8 @@ impl<B: WritableBackend> ReadThrough<B> {
             let outcome = outcome(core.backend(), &deleted);
             (deleted, outcome)
         };
-        let deleted = self.change(vec![Key::Meta(digest)], call).await?;
+        let keys = vec![Key::Meta(digest)];
+        let deleted = self.change(ChangeKind::Removal, keys, call).await?;
         deleted.map_err(Error::backend)?;
         self.audit_deleted([Key::Meta(digest)]);
         Ok(())

@@ -55,6 +55,13 @@ impl Barrier {
         }
     }
 
+    /// The same for one who has to wait before it comes.
+    pub(super) async fn late_arrival(&self) {
+        while self.waiting.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     async fn pass(&self) {
         if self.held.load(Ordering::SeqCst) {
             self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -163,9 +170,25 @@ pub(super) struct FakeShared {
     pub(super) look_ups: AtomicUsize,
     pub(super) publishes: AtomicUsize,
     pub(super) fails: AtomicBool,
+    pub(super) withdrawn: Barrier,
+    /// So many of the next begins and ends are executed, and nobody hears of it.
+    pub(super) lost_replies: AtomicUsize,
 }
 
 impl FakeShared {
+    fn reply(&self, operation: &'static str) -> Result<(), Error> {
+        let less = |lost: usize| lost.checked_sub(1);
+        let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
+        match self.lost_replies.fetch_update(set, fetch, less) {
+            Ok(_) => Err(Error::Cache {
+                tier: "fake",
+                operation,
+                source: "no answer".into(),
+            }),
+            Err(_) => Ok(()),
+        }
+    }
+
     fn fail(&self, operation: &'static str) -> Result<(), Error> {
         match self.fails.load(Ordering::SeqCst) {
             true => Err(Error::Cache {
@@ -204,6 +227,11 @@ impl FakeShared {
 impl SharedTier for FakeShared {
     fn session(&self) -> Option<u64> {
         Some(1)
+    }
+
+    /// What is down is sent nothing.
+    fn may_be_executed(&self, error: &Error) -> bool {
+        !error.to_string().contains("it is down")
     }
 
     async fn look_up(
@@ -291,7 +319,7 @@ impl SharedTier for FakeShared {
         for key in keys {
             self.slot(key, |slot| slot.begin(token, take_lease));
         }
-        Ok(())
+        self.reply("begin")
     }
 
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
@@ -320,11 +348,13 @@ impl SharedTier for FakeShared {
             ended.stood &= one.stood;
             ended.filled |= one.filled;
         }
+        self.reply("end")?;
         Ok(ended)
     }
 
     async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
         let token = Token::random();
+        self.withdrawn.pass().await;
         self.begin(keys, token, false, deadline).await?;
         self.end(keys, token, None, Duration::ZERO, deadline)
             .await?;

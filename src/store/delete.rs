@@ -2,7 +2,7 @@
 
 use super::error::{failed, to_store};
 use super::{CachedStore, keys};
-use crate::coherence::change::Outcome;
+use crate::coherence::change::{ChangeKind, Outcome};
 use futures::StreamExt;
 use futures::future::join;
 use futures::stream::{self, BoxStream};
@@ -66,7 +66,7 @@ impl<S: ObjectStore> CachedStore<S> {
             let outcome = outcome(&results);
             (results, outcome)
         };
-        match self.core.change(keys, call).await {
+        match self.core.change(ChangeKind::Removal, keys, call).await {
             Ok(results) => {
                 let results = self.confirm(results).await;
                 self.audit(results.iter().flatten());
@@ -94,7 +94,8 @@ impl<S: ObjectStore> CachedStore<S> {
             return results;
         }
         let nothing = async { ((), Outcome::Over) };
-        if let Err(error) = self.core.change(keys, nothing).await {
+        let change = self.core.change(ChangeKind::Removal, keys, nothing);
+        if let Err(error) = change.await {
             for result in results.iter_mut().filter(|result| result.is_ok()) {
                 *result = Err(to_store(error.again()));
             }

@@ -1,7 +1,7 @@
 //! Multipart uploads: the parts pass through, the completion is a change.
 
 use super::{CachedStore, StoreBackend, keys};
-use crate::coherence::change::Outcome;
+use crate::coherence::change::{ChangeKind, Outcome};
 use crate::link::Key;
 use crate::read_through::ReadThrough;
 use crate::store::error::{failed, to_store};
@@ -70,7 +70,8 @@ impl<S: ObjectStore> MultipartUpload for WatchedUpload<S> {
             let outcome = result.as_ref().map_or_else(failed, |_| Outcome::Over);
             ((result, upload), outcome)
         };
-        let change = self.core.change(self.keys.clone(), call).await;
+        let keys = self.keys.clone();
+        let change = self.core.change(ChangeKind::Creation, keys, call).await;
         let (result, upload) = change.map_err(to_store)?;
         self.upload = Some(upload);
         result
@@ -117,7 +118,7 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for CachedStore<S> {
         };
         let (store, path, id) = (Arc::clone(self.inner()), path.clone(), id.clone());
         let call = async move { store.complete_multipart(&path, &id, parts).await };
-        self.change(keys(meaning), call).await
+        self.change(ChangeKind::Creation, keys(meaning), call).await
     }
 
     async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {

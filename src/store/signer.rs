@@ -1,7 +1,7 @@
 //! Signed addresses: one that lets its holder write keeps the cache away until it expires.
 
 use super::{CachedStore, keys};
-use crate::coherence::change::Outcome;
+use crate::coherence::change::{ChangeKind, Outcome};
 use crate::store::error::to_store;
 use async_trait::async_trait;
 use object_store::path::Path;
@@ -72,6 +72,10 @@ impl<S: ObjectStore> CachedStore<S> {
         if matches!(*method, Method::GET | Method::HEAD) || keys.is_empty() {
             return sign.await;
         }
+        let kind = match *method {
+            Method::DELETE => ChangeKind::Removal,
+            _ => ChangeKind::Creation,
+        };
         let (begun, has_begun) = oneshot::channel();
         let (signed, is_signed) = oneshot::channel::<()>();
         let core = self.core.clone();
@@ -83,7 +87,7 @@ impl<S: ObjectStore> CachedStore<S> {
                 tokio::time::sleep(expires_in + SKEW).await;
                 ((), Outcome::Over)
             };
-            core.change(keys, expiry).await
+            core.change(kind, keys, expiry).await
         });
         if has_begun.await.is_err() {
             // The change was refused, so its call was dropped and the change is over.

@@ -3,7 +3,7 @@
 use super::error::{failed, to_store};
 use super::{CachedStore, keys};
 use crate::Link;
-use crate::coherence::change::Outcome;
+use crate::coherence::change::{ChangeKind, Outcome};
 use crate::layout::Meaning;
 use crate::link::Key;
 use object_store::path::Path;
@@ -39,7 +39,7 @@ impl<S: ObjectStore> CachedStore<S> {
             }
             meaning => {
                 let call = async move { store.put_opts(&path, payload, options).await };
-                self.change(keys(meaning), call).await
+                self.change(ChangeKind::Creation, keys(meaning), call).await
             }
         }
     }
@@ -62,7 +62,7 @@ impl<S: ObjectStore> CachedStore<S> {
         };
         let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
         let call = async move { store.copy_opts(&from, &to, options).await };
-        self.change(keys(meaning), call).await
+        self.change(ChangeKind::Creation, keys(meaning), call).await
     }
 
     pub(super) async fn rename(
@@ -79,7 +79,12 @@ impl<S: ObjectStore> CachedStore<S> {
         }
         let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
         let call = async move { store.rename_opts(&from, &to, options).await };
-        self.change(all, call).await?;
+        // What is renamed away is gone from where it was.
+        let kind = match gone.is_empty() {
+            true => ChangeKind::Creation,
+            false => ChangeKind::Removal,
+        };
+        self.change(kind, all, call).await?;
         self.core.audit_deleted(gone);
         Ok(())
     }
@@ -87,6 +92,7 @@ impl<S: ObjectStore> CachedStore<S> {
     /// Brackets a call to the store.
     pub(super) async fn change<T: Send + 'static>(
         &self,
+        kind: ChangeKind,
         keys: Vec<Key>,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
@@ -95,7 +101,7 @@ impl<S: ObjectStore> CachedStore<S> {
             let outcome = result.as_ref().map_or_else(failed, |_| Outcome::Over);
             (result, outcome)
         };
-        self.core.change(keys, call).await.map_err(to_store)?
+        self.core.change(kind, keys, call).await.map_err(to_store)?
     }
 }
 

@@ -67,7 +67,8 @@ pub struct RedisConfig {
     /// the backend may take effect after it was given up. While a change is under way its fence is
     /// renewed. Default: 30 s.
     pub fence: Duration,
-    /// What to do with a change while Redis cannot be told of it. Default: refuse it.
+    /// What to do with a change while Redis cannot be told of it. Default: a removal is refused, a
+    /// creation is made ([`ChangePolicy::StrictRemovals`]).
     pub change_policy: ChangePolicy,
 }
 
@@ -104,7 +105,7 @@ impl RedisConfig {
             trust: Duration::from_secs(2),
             lease: Duration::from_secs(10),
             fence: Duration::from_secs(30),
-            change_policy: ChangePolicy::Strict,
+            change_policy: ChangePolicy::StrictRemovals,
         }
     }
 

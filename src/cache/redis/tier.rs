@@ -5,7 +5,7 @@ use super::announce::Forget;
 use super::call::{millis, write};
 use super::purge::Scope;
 use super::scripts::grant;
-use super::trouble::failed;
+use super::trouble::{Failure, failed};
 use crate::cache::Forgotten;
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::{Facts, Found, Leases, Question, SharedTier, Which};
@@ -25,6 +25,14 @@ const FEW: usize = 2;
 impl SharedTier for RedisCache {
     fn session(&self) -> Option<u64> {
         self.servers.session()
+    }
+
+    fn may_be_executed(&self, error: &Error) -> bool {
+        let failure = match error {
+            Error::Cache { source, .. } => source.downcast_ref(),
+            _ => None,
+        };
+        !matches!(failure, Some(Failure::NotAsked(_)))
     }
 
     async fn look_up(

@@ -1,11 +1,12 @@
 //! Changes of the tiers, step by step as [`coherence::change`](crate::coherence::change) has them.
 
-use super::TieredCache;
-use super::lapses::Lapses;
+use super::expiring_fences::ExpiringFences;
+use super::{Shared, TieredCache};
+use crate::cache::deadline::Deadline;
 use crate::cache::memory::{Rights, jittered};
 use crate::cache::shared::{Facts, Member, SharedTier};
 use crate::coherence::Coherence;
-use crate::coherence::change::{Change, ChangePolicy, Outcome, Step, Verdict};
+use crate::coherence::change::{Change, ChangeKind, Outcome, Step, Verdict};
 use crate::coherence::generation::{Fence, Right};
 use crate::coherence::lease::{Ended, Token};
 use crate::link::Key;
@@ -17,36 +18,22 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{Span, field};
 
-/// The fences of a change in this node's memory. They end, at the latest, when this is dropped.
+/// The fences of a change in this node's memory. Where it is dropped amid the change, as its runtime
+/// ends, the call may still happen: they expire by themselves then.
 #[derive(Debug)]
 struct Fences {
     coherence: Arc<Coherence>,
+    expiring: Arc<ExpiringFences>,
+    time: Duration,
     fences: Vec<Fence>,
 }
 
 impl Fences {
-    fn begin(coherence: &Arc<Coherence>, keys: &[Key]) -> Self {
-        let generations = &coherence.generations;
-        Self {
-            coherence: Arc::clone(coherence),
-            fences: keys.iter().map(|key| generations.begin(key)).collect(),
-        }
-    }
-
     /// Ends them; the rights to fill what the change has written, key by key.
     fn end(mut self) -> Vec<Option<Right>> {
-        self.take()
-    }
-
-    /// Lets them stand for this time.
-    fn lapse(mut self, lapses: &Arc<Lapses>, time: Duration) {
-        lapses.add(self.fences.drain(..), time);
-    }
-
-    fn take(&mut self) -> Vec<Option<Right>> {
         let generations = &self.coherence.generations;
         let fences = self.fences.drain(..);
         fences.map(|fence| generations.end(fence)).collect()
@@ -55,7 +42,59 @@ impl Fences {
 
 impl Drop for Fences {
     fn drop(&mut self) {
-        self.take();
+        if !self.fences.is_empty() {
+            self.expiring.add(self.fences.drain(..), self.time);
+        }
+    }
+}
+
+/// How often one step of a change that can do without Redis is tried.
+const TRIES: u32 = 3;
+
+/// How long after a step has failed for the first time it is tried again; then twice as long each time.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest of these pauses.
+const MOST_PAUSE: Duration = Duration::from_millis(640);
+
+/// The tries of a change's steps: until one deadline, which the backend's call is not part of.
+#[derive(Debug)]
+struct Tries<'a> {
+    tier: &'a dyn SharedTier,
+    deadline: Deadline,
+    /// How often a step is tried, at most.
+    most: u32,
+    /// How often this one has failed.
+    failed: u32,
+    failure: Option<Error>,
+}
+
+impl Tries<'_> {
+    fn left(&self) -> Duration {
+        self.deadline.at().saturating_duration_since(Instant::now())
+    }
+
+    /// What a step has returned. Where it failed, whether it is to be tried again: a pause later, and
+    /// if it was sent at all. What was not sent has waited for a connection already.
+    async fn of<T>(&mut self, result: Result<T, Error>) -> (Option<T>, bool) {
+        match result {
+            Ok(value) => {
+                self.failed = 0;
+                (Some(value), false)
+            }
+            Err(error) => {
+                self.failed += 1;
+                let again = self.failed < self.most
+                    && self.tier.may_be_executed(&error)
+                    && !self.deadline.is_over();
+                self.failure = Some(error);
+                if again {
+                    let pause = PAUSE * 2u32.saturating_pow((self.failed - 1).min(16));
+                    sleep(pause.min(MOST_PAUSE)).await;
+                }
+                (None, again)
+            }
+        }
     }
 }
 
@@ -64,6 +103,9 @@ impl TieredCache {
     /// filled from before the call until it is over, and when this returns no other node can answer
     /// what was before. A call that writes the one `link` and says so fills it.
     ///
+    /// Where Redis cannot be told, the policy decides: what is made all the same is in the retry queue
+    /// before anything is cached here again.
+    ///
     /// Not to be cancelled: `call` would be left half way with its fences standing.
     ///
     /// # Errors
@@ -71,6 +113,7 @@ impl TieredCache {
     /// [`Error::ChangeUnconfirmed`] if it was run, and Redis could not be told of that.
     pub(crate) async fn change<T>(
         &self,
+        kind: ChangeKind,
         mut keys: Vec<Key>,
         link: Option<&Link>,
         call: impl Future<Output = (T, Outcome)>,
@@ -78,13 +121,13 @@ impl TieredCache {
         // A fence that is lifted twice would look as if it had been gone.
         let mut seen = HashSet::with_capacity(keys.len());
         keys.retain(|key| seen.insert(key.clone()));
-        let fences = Fences::begin(self.memory.coherence(), &keys);
         self.work.invalidated.increment(keys.len() as u64);
         let Some(shared) = &self.shared else {
+            let fences = self.fence(&keys);
             let (result, outcome) = call.await;
             match outcome {
                 Outcome::Unknown => {
-                    self.let_lapse(fences);
+                    drop(fences);
                     self.work.changes_open.increment(1);
                 }
                 outcome => {
@@ -96,11 +139,24 @@ impl TieredCache {
         };
 
         let tier = shared.tier.as_ref();
-        let deadline = shared.settings.removal_deadline();
+        let mut change = Change::new(shared.settings.policy, kind);
+        let goes_on = change.goes_on();
+        let mut tries = Tries {
+            tier,
+            deadline: match goes_on {
+                true => shared.settings.creation_deadline(),
+                false => shared.settings.removal_deadline(),
+            },
+            most: if goes_on { TRIES } else { u32::MAX },
+            failed: 0,
+            failure: None,
+        };
+        shared.queue.worked_off(tries.deadline).await;
+        let fences = self.fence(&keys);
         let mut call = pin!(call);
-        let mut change = Change::new(shared.settings.policy);
-        let (mut token, mut result) = (Token::random(), None);
-        let (mut was, mut filled, mut failure) = (Outcome::Unknown, false, None);
+        // The last token, and those that may stand beside it.
+        let (mut token, mut strays) = (Token::random(), Vec::new());
+        let (mut result, mut was, mut filled) = (None, None, false);
         let mut others = ready(()).boxed();
         let mut step = change.first();
         let verdict = loop {
@@ -109,24 +165,36 @@ impl TieredCache {
                     token = Token::random();
                     // Read before: what goes through a later connection is another one's.
                     let session = tier.session();
-                    let begun = tier.begin(&keys, token, link.is_some(), deadline).await;
+                    let begin = tier.begin(&keys, token, link.is_some(), tries.deadline);
+                    let begun = begin.await;
+                    if !matches!(&begun, Err(error) if !tier.may_be_executed(error)) {
+                        strays.push(token);
+                    }
+                    let (begun, again) = tries.of(begun).await;
                     // One that began without a connection went through none that will be known.
                     let session = session.unwrap_or_else(|| fastrand::u64(..));
-                    change.begun(note(begun, &mut failure).map(|()| session))
+                    change.begun(begun.map(|()| session), again)
                 }
                 Step::Publish => {
-                    let published = note(tier.publish(&keys, deadline).await, &mut failure);
+                    let published = tier.publish(&keys, tries.deadline).await;
+                    let (published, _) = tries.of(published).await;
                     let is_published = published.is_some();
                     others = published.unwrap_or_else(|| ready(()).boxed());
                     change.published(is_published)
                 }
                 Step::Call { fenced } => {
+                    if !fenced {
+                        // Also in case that nobody comes back here from the call.
+                        shared.queue.enqueue(&keys, false);
+                    }
+                    let left = tries.left().max(shared.settings.timeout);
                     let both = join(call.as_mut(), &mut others);
                     let ((value, outcome), ()) = tokio::select! {
                         both = both => both,
                         never = keep(tier, &keys, token, shared.settings.fence, fenced) => match never {},
                     };
-                    (result, was) = (Some(value), outcome);
+                    tries.deadline = Deadline::new(left, tries.deadline.patience());
+                    (result, was) = (Some(value), Some(outcome));
                     if fenced && outcome == Outcome::Unknown {
                         // From here on the fence is to stand for its whole time.
                         let _ = tier.renew(&keys, token).await;
@@ -134,16 +202,17 @@ impl TieredCache {
                     change.called(outcome)
                 }
                 Step::End => {
-                    let written = link.filter(|_| was == Outcome::Written);
+                    let written = link.filter(|_| was == Some(Outcome::Written));
                     let ttl = jittered(shared.settings.ttl);
-                    let ended = tier.end(&keys, token, written, ttl, deadline).await;
-                    let ended = note(ended, &mut failure);
+                    let ended = tier.end(&keys, token, written, ttl, tries.deadline).await;
+                    let (ended, again) = tries.of(ended).await;
                     filled = ended.is_some_and(|ended: Ended| ended.filled);
                     let session = tier.session().unwrap_or_else(|| fastrand::u64(..));
-                    change.ended(ended.map(|ended| (ended, session)))
+                    change.ended(ended.map(|ended| (ended, session)), again)
                 }
                 Step::Tell => {
-                    let told = note(tier.publish(&keys, deadline).await, &mut failure);
+                    let told = tier.publish(&keys, tries.deadline).await;
+                    let (told, _) = tries.of(told).await;
                     let is_told = told.is_some();
                     if let Some(others) = told {
                         others.await;
@@ -155,24 +224,57 @@ impl TieredCache {
         };
 
         Span::current().record("verdict", field::debug(verdict));
-        match verdict {
-            Verdict::Open => self.let_lapse(fences),
-            Verdict::Refused | Verdict::Done | Verdict::Owed => {
-                self.remember_written(link, filled && verdict == Verdict::Done, fences);
-            }
+        if verdict == Verdict::Done {
+            strays.retain(|stray| *stray != token);
         }
+        self.leave_behind(shared, verdict, was, &keys, strays);
+        // Only now: what is owed is known before anything is cached again.
+        match was {
+            Some(Outcome::Unknown) => drop(fences),
+            _ => self.remember_written(link, filled && verdict == Verdict::Done, fences),
+        }
+        self.report(verdict, was, goes_on, result, tries.failure)
+    }
+
+    /// Puts up the fences of a change in memory.
+    fn fence(&self, keys: &[Key]) -> Fences {
+        self.expiring.expire();
+        let coherence = self.memory.coherence();
+        let settings = self.shared.as_ref().map(|shared| shared.settings);
+        let begin = |key| coherence.generations.begin(key);
+        Fences {
+            coherence: Arc::clone(coherence),
+            expiring: Arc::clone(&self.expiring),
+            time: settings.map_or(FENCE, |settings| settings.fence),
+            fences: keys.iter().map(begin).collect(),
+        }
+    }
+
+    /// Hands over to the retry queue what a change leaves behind: keys that are owed, and fences that
+    /// nobody needs. Where the call may still happen any fence is welcome.
+    fn leave_behind(
+        &self,
+        shared: &Shared,
+        verdict: Verdict,
+        was: Option<Outcome>,
+        keys: &[Key],
+        strays: Vec<Token>,
+    ) {
+        let is_open = was == Some(Outcome::Unknown);
         if verdict == Verdict::Owed {
-            shared.debts.owe(keys);
+            shared.queue.enqueue(keys, is_open);
         }
-        self.report(verdict, was, shared.settings.policy, result, failure)
+        if !is_open && !strays.is_empty() {
+            shared.queue.lift(keys, strays);
+        }
     }
 
     /// What the caller is told.
     fn report<T>(
         &self,
         verdict: Verdict,
-        was: Outcome,
-        policy: ChangePolicy,
+        was: Option<Outcome>,
+        goes_on: bool,
         result: Option<T>,
         failure: Option<Error>,
     ) -> Result<T, Error> {
@@ -183,8 +285,7 @@ impl TieredCache {
                 Err(Error::ChangeRefused { source })
             }
             (Verdict::Owed, Some(_))
-                if policy == ChangePolicy::Strict
-                    && matches!(was, Outcome::Written | Outcome::Over) =>
+                if !goes_on && matches!(was, Some(Outcome::Written | Outcome::Over)) =>
             {
                 self.work.changes_unconfirmed.increment(1);
                 tracing::warn!(error = %source, "a change is made, but not confirmed");
@@ -218,13 +319,6 @@ impl TieredCache {
         }
     }
 
-    /// The call may still happen: nothing is cached for as long as Redis's own fence stands.
-    fn let_lapse(&self, fences: Fences) {
-        let settings = self.shared.as_ref().map(|shared| shared.settings);
-        let time = settings.map_or(FENCE, |settings| settings.fence);
-        fences.lapse(&self.lapses, time);
-    }
-
     /// Takes keys away everywhere, because the backend denied what they say.
     pub(crate) async fn heal(&self, keys: &[Key]) {
         self.work.heals.increment(1);
@@ -234,24 +328,20 @@ impl TieredCache {
         }
         let Some(shared) = &self.shared else { return };
         let healed = async {
-            let deadline = shared.settings.removal_deadline();
+            // A read waits for it.
+            let deadline = shared.settings.read_deadline();
             shared.tier.withdraw(keys, deadline).await?;
             shared.tier.mention(keys, deadline).await
         };
         if let Err(error) = healed.await {
             tracing::debug!(%error, "what the backend denied may still be cached");
-            shared.debts.owe_if_room(keys);
+            shared.queue.enqueue_if_room(keys);
         }
     }
 }
 
 /// How long a node that is alone caches nothing of what may still be changed.
 const FENCE: Duration = Duration::from_secs(30);
-
-/// Keeps the last failure.
-fn note<T>(result: Result<T, Error>, failure: &mut Option<Error>) -> Option<T> {
-    result.map_err(|error| *failure = Some(error)).ok()
-}
 
 /// Keeps a change's fences standing, for as long as this is polled.
 async fn keep(

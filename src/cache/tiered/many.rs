@@ -11,6 +11,7 @@ use crate::link::Key;
 impl TieredCache {
     /// The rights of all keys, to fill what is read from here on; none where memory is not trusted.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        self.expiring.expire();
         self.memory.snapshot()
     }
 

@@ -1,13 +1,13 @@
 //! The tiers as one cache: memory, then Redis.
 
 mod change;
+mod expiring_fences;
+mod many;
 #[cfg_attr(
     not(feature = "redis"),
     allow(dead_code, reason = "Redis is the only shared tier")
 )]
-mod debts;
-mod lapses;
-mod many;
+mod retry_queue;
 
 use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
@@ -18,7 +18,7 @@ use super::shared::{
     SharedTier, is_plausible,
 };
 use crate::coherence::Coherence;
-use crate::coherence::change::Outcome;
+use crate::coherence::change::{ChangeKind, Outcome};
 use crate::coherence::lease::{Grant, Token};
 use crate::link::{Key, LinkRef};
 use crate::metrics::{self, Asked, Lookups, Part, Work};
@@ -26,8 +26,8 @@ use crate::spans;
 use crate::{Digest, Error, Forgotten, LayerMeta, Link};
 use ::metrics::Histogram;
 use async_trait::async_trait;
-use debts::Debts;
-use lapses::Lapses;
+use expiring_fences::ExpiringFences;
+use retry_queue::RetryQueue;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ use tracing::Instrument;
 #[derive(Debug)]
 pub struct TieredCache {
     memory: Memory,
-    lapses: Arc<Lapses>,
+    expiring: Arc<ExpiringFences>,
     shared: Option<Shared>,
     lookups: Lookups,
     work: Work,
@@ -88,7 +88,7 @@ pub struct TieredCache {
 #[derive(Debug)]
 struct Shared {
     tier: Arc<dyn SharedTier>,
-    debts: Arc<Debts>,
+    queue: Arc<RetryQueue>,
     settings: SharedSettings,
     lookups: Lookups,
     duration: Histogram,
@@ -106,7 +106,7 @@ impl TieredCache {
 
     fn over(memory: MemoryConfig, coherence: Arc<Coherence>) -> Self {
         Self {
-            lapses: Lapses::new(Arc::clone(&coherence)),
+            expiring: ExpiringFences::new(Arc::clone(&coherence)),
             memory: Memory::new(memory, coherence),
             shared: None,
             lookups: Lookups::new("memory", "untrusted"),
@@ -148,7 +148,7 @@ impl TieredCache {
         settings.ttl -= memory.ttl;
         Self {
             shared: Some(Shared {
-                debts: Debts::new(Arc::clone(&tier), settings),
+                queue: RetryQueue::new(Arc::clone(&tier), settings),
                 tier,
                 settings,
                 lookups: Lookups::new("redis", "error"),
@@ -169,7 +169,7 @@ impl TieredCache {
     /// The shared tier, unless it may hold what this node has changed.
     fn ask_shared(&self) -> Result<Option<&Shared>, Error> {
         match &self.shared {
-            Some(shared) => shared.debts.is_clear().map(|()| Some(shared)),
+            Some(shared) => shared.queue.is_clear().map(|()| Some(shared)),
             None => Ok(None),
         }
     }
@@ -213,6 +213,7 @@ impl TieredCache {
 
     /// The rights to fill what is read from here on.
     pub(crate) fn rights(&self, question: &Question) -> Rights {
+        self.expiring.expire();
         self.memory.rights(question)
     }
 
@@ -499,8 +500,8 @@ impl TieredCache {
     }
 
     /// Leaves the other nodes that share Redis, before this one stops: from here on they do not wait
-    /// for it. What is asked later is asked of the backend alone; changes are refused, or with
-    /// [`ChangePolicy::BestEffort`](crate::ChangePolicy) made without telling the others. A node that ends without this
+    /// for it. What is asked later is asked of the backend alone, and changes are those of a node without
+    /// Redis ([`ChangePolicy`](crate::ChangePolicy)). A node that ends without this
     /// costs each change of the others [`RedisConfig::trust`](crate::RedisConfig), until that is over.
     ///
     /// # Cost
@@ -543,7 +544,8 @@ impl TieredCache {
     }
 
     async fn forget(&self, key: Key) -> Result<(), Error> {
-        self.change(vec![key], None, async { ((), Outcome::Over) })
+        let nothing = async { ((), Outcome::Over) };
+        self.change(ChangeKind::Removal, vec![key], None, nothing)
             .await
     }
 }

@@ -26,7 +26,8 @@ impl Model {
                     self.begin(state, i);
                 }
                 let change = &mut state.changes[i];
-                change.at = ChangeAt::Next(change.change.begun(session));
+                // One that waits for a connection is one that begins later.
+                change.at = ChangeAt::Next(change.change.begun(session, false));
                 change.since = state.now;
                 self.turn(state, i);
             }
@@ -56,7 +57,7 @@ impl Model {
             ChangeAt::Next(Step::End) => {
                 let Some(session) = self.session_of(state, i) else {
                     let change = &mut state.changes[i];
-                    change.at = ChangeAt::Next(change.change.ended(None));
+                    change.at = ChangeAt::Next(change.change.ended(None, false));
                     self.turn(state, i);
                     return Some(());
                 };
@@ -73,17 +74,18 @@ impl Model {
                 self.turn(state, i);
             }
             ChangeAt::Purging { leases, entries } => self.purge(state, i, leases, entries)?,
+            ChangeAt::Unqueued => state.changes[i].at = ChangeAt::Owed { session: None },
+            ChangeAt::Owed { session } => self.work_off(state, i, session)?,
             ChangeAt::Next(Step::Over(_))
             | ChangeAt::Acknowledged
             | ChangeAt::Unpromised
-            | ChangeAt::Owed
             | ChangeAt::Dead => return None,
         }
         Some(())
     }
 
     fn start(&self, state: &mut State, i: usize) {
-        let before = state.acknowledged();
+        let before = state.returned();
         let change = &mut state.changes[i];
         change.before = before;
         let coherence = &state.nodes[change.node].coherence;
@@ -137,8 +139,8 @@ impl Model {
         }
     }
 
-    /// The reply to `BEGIN` is lost, and it may be executed late.
-    pub(super) fn lose_begin(&self, state: &mut State, i: usize) -> Option<()> {
+    /// The reply to `BEGIN` is lost, and it may be executed late. There may be time to try again.
+    pub(super) fn lose_begin(&self, state: &mut State, i: usize, again: bool) -> Option<()> {
         let change = &mut state.changes[i];
         if change.at != ChangeAt::Next(Step::Begin) {
             return None;
@@ -149,10 +151,13 @@ impl Model {
         }
         let server = state.redis.server;
         let late = Late::Begin(server, change.token, change.kind == Kind::Put);
-        change.at = ChangeAt::Next(change.change.begun(None));
+        change.at = ChangeAt::Next(change.change.begun(None, again));
         state.late.push(late);
         self.turn(state, i);
-        state.spend(Fault::LateBegin(i))
+        state.spend(match again {
+            true => Fault::LateBegin(i),
+            false => Fault::LastBegin(i),
+        })
     }
 
     /// What follows from a step that has just been decided.
@@ -164,11 +169,14 @@ impl Model {
                 change.at = match verdict {
                     Verdict::Done => ChangeAt::Acknowledged,
                     Verdict::Refused | Verdict::Open => ChangeAt::Unpromised,
-                    Verdict::Owed => ChangeAt::Owed,
+                    Verdict::Owed if self.bends(Rule::RemovalsAreStrict) => ChangeAt::Acknowledged,
+                    Verdict::Owed if self.bends(Rule::OwedBeforeTheFencesEnd) => ChangeAt::Unqueued,
+                    Verdict::Owed => ChangeAt::Owed { session: None },
                 };
                 let generations = &state.nodes[change.node].coherence.generations;
                 // Where nothing was promised, memory is kept away until the fence has lapsed.
-                if change.at == ChangeAt::Acknowledged
+                if change.at != ChangeAt::Unpromised
+                    && change.called != Some(Outcome::Unknown)
                     && let Some(fence) = change.fence.take()
                 {
                     generations.end(fence);
@@ -191,7 +199,7 @@ impl Model {
         state.backend = change.kind == Kind::Put;
         change.called = Some(match change.kind {
             Kind::Put => Outcome::Written,
-            Kind::Delete | Kind::Purge => Outcome::Over,
+            Kind::Delete | Kind::Purge | Kind::Replace => Outcome::Over,
         });
         Some(())
     }
@@ -239,7 +247,7 @@ impl Model {
         if let (true, Some(right)) = (ended.filled, right) {
             state.nodes[change.node].memory = Some(right.stamp());
         }
-        change.at = ChangeAt::Next(change.change.ended(Some((ended, session))));
+        change.at = ChangeAt::Next(change.change.ended(Some((ended, session)), false));
         if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(Step::Tell) {
             // What was lost is done again as a whole.
             change.at = ChangeAt::Next(Step::Begin);
@@ -249,6 +257,40 @@ impl Model {
             }
         }
         self.turn(state, i);
+    }
+
+    /// The retry queue takes away what is owed, and tells the others.
+    fn work_off(&self, state: &mut State, i: usize, session: Option<u64>) -> Option<()> {
+        let now = self.session_of(state, i);
+        let Some(through) = session else {
+            state.changes[i].at = ChangeAt::Owed { session: now };
+            now?;
+            let change = &mut state.changes[i];
+            change.tries += 1;
+            change.telling = Telling::Not;
+            let token = Token::of(10 * (1 + i as u64) + change.tries);
+            let is_open = change.called == Some(Outcome::Unknown);
+            self.execute_begin(state, token, false);
+            if !is_open {
+                state.redis.data.slot.end(token, None);
+            }
+            return Some(());
+        };
+        let change = &mut state.changes[i];
+        if !matches!(change.telling, Telling::Over) && !self.bends(Rule::OwedIsTold) {
+            // What cannot be told any more is begun anew.
+            if now == session || !matches!(change.telling, Telling::Not) {
+                return None;
+            }
+            change.at = ChangeAt::Owed { session: None };
+            return Some(());
+        }
+        change.at = match change.called {
+            _ if now != Some(through) => ChangeAt::Owed { session: None },
+            Some(Outcome::Unknown) => ChangeAt::Unpromised,
+            _ => ChangeAt::Acknowledged,
+        };
+        Some(())
     }
 
     fn purge(&self, state: &mut State, i: usize, leases: bool, entries: bool) -> Option<()> {

@@ -16,6 +16,7 @@ mod state;
 mod telling;
 mod tests;
 
+use crate::coherence::change::{Change, ChangePolicy};
 use rules::{Fault, Rule};
 use state::{Changing, Has, Kind, Reader, State};
 use stateright::Property;
@@ -69,7 +70,8 @@ impl Model {
 
     fn fault(&self, state: &mut State, fault: Fault) -> Option<()> {
         match fault {
-            Fault::LateBegin(i) => return self.lose_begin(state, i),
+            Fault::LateBegin(i) => return self.lose_begin(state, i, true),
+            Fault::LastBegin(i) => return self.lose_begin(state, i, false),
             Fault::LateCall(i) => return self.give_call_up(state, i),
             Fault::Renewal(i) => return self.renew(state, i),
             Fault::LateFill => {
@@ -99,15 +101,20 @@ impl Model {
             Fault::Failover => self.fail_over(state)?,
             Fault::Crash(i) => {
                 let change = &mut state.changes[i];
-                use state::ChangeAt::{Dead, Idle};
-                if change.at == Idle || change.at.is_over() {
+                use state::ChangeAt::{Dead, Idle, Owed};
+                // What one that dies owes is bounded by the time to live.
+                if matches!(change.at, Idle | Owed { .. }) || change.at.is_over() {
                     return None;
                 }
                 change.at = Dead;
                 // The fence of one that is dead lapses.
                 state.faults.push(Fault::EvictFence);
             }
-            Fault::LateBegin(_) | Fault::LateCall(_) | Fault::LateFill | Fault::Renewal(_) => {}
+            Fault::LateBegin(_)
+            | Fault::LastBegin(_)
+            | Fault::LateCall(_)
+            | Fault::LateFill
+            | Fault::Renewal(_) => {}
         }
         Some(())
     }
@@ -123,7 +130,13 @@ impl stateright::Model for Model {
             changes: self
                 .changes
                 .iter()
-                .map(|(node, kind)| Changing::new(*node, *kind, Default::default()))
+                .map(|(node, kind)| {
+                    let policy = match self.bends(Rule::RemovalsAreStrict) {
+                        true => ChangePolicy::BestEffort,
+                        false => ChangePolicy::StrictRemovals,
+                    };
+                    Changing::new(*node, *kind, Change::new(policy, kind.of_change()))
+                })
                 .collect(),
             faults: self.faults.clone(),
             ..State::settled(&self.beats, *has)

@@ -17,7 +17,7 @@ impl Model {
         let trusted = node.coherence.trusted(at(state.now));
         match reader.at {
             Reading::Idle => {
-                state.readers[i].acknowledged = state.acknowledged();
+                state.readers[i].acknowledged = state.acknowledged(reader.node);
                 if self.bends(Rule::TrustBeforeTheStamp) {
                     let stamp = state.nodes[reader.node].coherence.generations.now(&KEY);
                     state.readers[i].at = Reading::Stamped { stamp };
@@ -147,6 +147,9 @@ impl Model {
         let load = state.loads[i].clone();
         let node = &state.nodes[load.node];
         let is_connected = state.reaches(load.node);
+        // What it owes may be in there still.
+        let asks =
+            is_connected && (!state.owes(load.node) || self.bends(Rule::NothingIsAskedWhileOwed));
         let next = match load.at {
             LoadAt::Start => {
                 let trusted = node.coherence.trusted(at(state.now));
@@ -154,7 +157,7 @@ impl Model {
                 LoadAt::Next(load.load.begin())
             }
             LoadAt::Next(Step::LookUp) => {
-                LoadAt::LookedUp(is_connected && state.redis.data.slot.entry.is_some())
+                LoadAt::LookedUp(asks && state.redis.data.slot.entry.is_some())
             }
             LoadAt::LookedUp(found) => {
                 if found {
@@ -164,7 +167,7 @@ impl Model {
             }
             LoadAt::Next(Step::Grant { steal }) => {
                 let slot = &mut state.redis.data.slot;
-                let grants = match is_connected {
+                let grants = match asks {
                     true => vec![slot.grant(load.token, steal)],
                     false => Vec::new(),
                 };

@@ -75,6 +75,14 @@ pub(super) enum Rule {
     PurgeTakesLeasesFirst,
     /// A purge flushes memories after Redis is empty.
     PurgeFlushesLast,
+    /// A removal that Redis cannot be told of is refused; bent: it is made, and acknowledged.
+    RemovalsAreStrict,
+    /// While a node owes something it asks Redis nothing.
+    NothingIsAskedWhileOwed,
+    /// What is owed is in the retry queue before the fences in memory end.
+    OwedBeforeTheFencesEnd,
+    /// What is owed is owed until the others have been told.
+    OwedIsTold,
 }
 
 /// What the environment may do wrong, once each time it is listed.
@@ -90,6 +98,8 @@ pub(super) enum Fault {
     Crash(usize),
     /// The reply to this change's `BEGIN` is lost; the command may be executed at any later time.
     LateBegin(usize),
+    /// The same, and the time of this change is over.
+    LastBegin(usize),
     /// A load gives its `FILL` up; it may be executed at any later time.
     LateFill,
     /// A change gives its call up; it may happen at any later time.

@@ -3,7 +3,7 @@
 use super::rules::Fault;
 use crate::Digest;
 use crate::coherence::Coherence;
-use crate::coherence::change::{Change, Outcome, Step as ChangeStep};
+use crate::coherence::change::{Change, ChangeKind, Outcome, Step as ChangeStep};
 use crate::coherence::flight::Ticket;
 use crate::coherence::generation::{Fence, Generations, Right, Stamp};
 use crate::coherence::lease::{Ended, Token};
@@ -189,6 +189,17 @@ pub(super) enum Kind {
     Put,
     /// A collection behind the cache's back, and then a purge.
     Purge,
+    /// A put of another version: to whoever knows the one that there is, a delete of that.
+    Replace,
+}
+
+impl Kind {
+    pub(super) const fn of_change(self) -> ChangeKind {
+        match self {
+            Self::Put | Self::Replace => ChangeKind::Creation,
+            Self::Delete | Self::Purge => ChangeKind::Removal,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -213,8 +224,12 @@ pub(super) enum ChangeAt {
     Acknowledged,
     /// Refused, or its call may still happen: nothing was promised.
     Unpromised,
-    /// It could not be taken away yet, and will be.
-    Owed,
+    /// It is in the retry queue. Taken away through this connection, and the others are being told.
+    Owed {
+        session: Option<u64>,
+    },
+    /// Bent: it has returned, and is not in the queue yet.
+    Unqueued,
     Dead,
 }
 
@@ -286,12 +301,33 @@ impl State {
         }
     }
 
-    /// The changes that are acknowledged now, as bits.
-    pub(super) fn acknowledged(&self) -> u8 {
+    /// The changes that a read which begins now, on this node, must not be answered from before, as
+    /// bits. What is owed binds its own node; a put without Redis binds all.
+    pub(super) fn acknowledged(&self, n: usize) -> u8 {
+        self.bits(|change| {
+            change.at == ChangeAt::Acknowledged
+                || change.is_owed() && (change.node == n || change.kind == Kind::Put)
+        })
+    }
+
+    /// The changes that have returned, as bits.
+    pub(super) fn returned(&self) -> u8 {
+        self.bits(|change| change.at == ChangeAt::Acknowledged || change.is_owed())
+    }
+
+    fn bits(&self, are: impl Fn(&Changing) -> bool) -> u8 {
         let bits = self.changes.iter().enumerate();
-        bits.filter(|(_, change)| change.at == ChangeAt::Acknowledged)
+        bits.filter(|(_, change)| are(change))
             .map(|(i, _)| 1 << i)
             .sum()
+    }
+
+    /// Whether a node has something in its retry queue.
+    pub(super) fn owes(&self, n: usize) -> bool {
+        let owed = |change: &Changing| matches!(change.at, ChangeAt::Owed { .. });
+        self.changes
+            .iter()
+            .any(|change| change.node == n && owed(change))
     }
 
     /// Takes a fault from those that may still happen.
@@ -333,10 +369,10 @@ impl State {
             && self.nodes.iter().all(|node| node.inbox.is_empty())
             // Nobody asks a server that nobody has greeted.
             && self.redis.data.noted == self.redis.server
-            && self.changes.iter().all(|change| {
-                use ChangeAt::{Idle, Owed};
-                change.at == Idle || change.at.is_over() && change.at != Owed
-            })
+            && self
+                .changes
+                .iter()
+                .all(|change| change.at == ChangeAt::Idle || change.at.is_over())
     }
 
     /// Whether Redis or a memory that is trusted has a positive that the backend does not have.
@@ -371,14 +407,16 @@ impl Reader {
 
 impl ChangeAt {
     pub(super) const fn is_over(self) -> bool {
-        matches!(
-            self,
-            Self::Acknowledged | Self::Unpromised | Self::Owed | Self::Dead
-        )
+        matches!(self, Self::Acknowledged | Self::Unpromised | Self::Dead)
     }
 }
 
 impl Changing {
+    /// Whether it has returned, is known to have happened, and is in the retry queue.
+    fn is_owed(&self) -> bool {
+        matches!(self.at, ChangeAt::Owed { .. }) && self.called != Some(Outcome::Unknown)
+    }
+
     pub(super) fn new(node: usize, kind: Kind, change: Change) -> Self {
         Self {
             node,

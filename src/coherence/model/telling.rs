@@ -16,6 +16,7 @@ impl Model {
         let is_due = matches!(
             change.at,
             ChangeAt::Next(Step::Publish | Step::Call { .. } | Step::Tell)
+                | ChangeAt::Owed { session: Some(_) }
                 | ChangeAt::Purging {
                     leases: true,
                     entries: true,
@@ -61,7 +62,7 @@ impl Model {
         let (from, id) = (n as u64, change.id);
         let message = match change.kind {
             Kind::Purge => Message::Flush { from, id },
-            Kind::Delete | Kind::Put => Message::Invalidate {
+            Kind::Delete | Kind::Put | Kind::Replace => Message::Invalidate {
                 from,
                 id,
                 names: vec![KEY.wire_name()],

@@ -124,8 +124,8 @@ macro_rules! needed {
 }
 
 use Fault::{
-    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, Lag, LateBegin,
-    LateCall, LateFill, Renewal, Restart, SetClock,
+    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, Lag, LastBegin,
+    LateBegin, LateCall, LateFill, Renewal, Restart, SetClock,
 };
 
 needed! {
@@ -177,6 +177,14 @@ needed! {
         world(COLD, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
     purge_flushes_last: PurgeFlushesLast,
         world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
+    removals_are_strict: RemovalsAreStrict,
+        world(IN_REDIS, &[1], &[Disconnect(0)]).beats(&[0, 0]);
+    nothing_is_asked_while_owed: NothingIsAskedWhileOwed,
+        world(IN_REDIS, &[0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
+    owed_before_the_fences_end: OwedBeforeTheFencesEnd,
+        world(IN_REDIS, &[0, 0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
+    owed_is_told: OwedIsTold,
+        world(WARM, &[1], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
 }
 
 /// A model in which memory never answers, or Redis never, would prove nothing.
@@ -237,4 +245,18 @@ right! {
     a_restart_beside_a_load: world(COLD, &[1], &[Restart]).beats(&[0, 1]);
     a_third_tick: world(WARM, &[1], &[]).beats(&[0, 2]).ticks(3);
     a_third_node: world(WARM, &[1, 2], &[]).beats(&[0, 0, 1]);
+    a_creation_without_redis_beside_a_delete: world(IN_REDIS, &[1], &[Disconnect(1)])
+        .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
+    a_creation_that_is_late_beside_a_delete: world(COLD, &[1], &[LastBegin(1), EvictFence])
+        .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
+    a_creation_without_redis_is_read_elsewhere_beside_a_delete:
+        world(COLD, &[0], &[Disconnect(1)])
+            .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
+    a_replacement_without_redis: world(WARM, &[0, 1], &[Disconnect(0)])
+        .changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
+    a_replacement_without_redis_and_trust_that_comes_back:
+        world(IN_REDIS, &[0, 0], &[Disconnect(0)])
+            .changes(&[(0, Kind::Replace)]).beats(&[1, 0]);
+    a_replacement_that_loses_its_end: world(COLD, &[1], &[Disconnect(0), EvictFence])
+        .changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
 }

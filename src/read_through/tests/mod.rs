@@ -1,6 +1,7 @@
 //! What the core promises, against a backend and a shared tier that can be stopped at any step.
 
 mod audit;
+mod changes;
 mod counts;
 mod gather;
 mod limits;
@@ -8,8 +9,9 @@ mod races;
 
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Member, SharedSettings};
-use crate::coherence::change::ChangePolicy;
+use crate::coherence::change::{ChangeKind, ChangePolicy, Outcome};
 use crate::{Limits, Link, MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,12 +30,16 @@ struct World {
     link: Link,
 }
 
+fn soon() -> Deadline {
+    Deadline::new(Duration::from_secs(5), Patience::Removal)
+}
+
 fn link(seed: u8) -> Link {
     Link::layer("a/b".parse().unwrap(), Digest::Sha256([seed; 32]))
 }
 
 fn world(with_shared: bool) -> World {
-    world_with(with_shared, ChangePolicy::Strict)
+    world_with(with_shared, ChangePolicy::default())
 }
 
 fn world_with(with_shared: bool, policy: ChangePolicy) -> World {
@@ -291,8 +297,9 @@ async fn a_key_that_a_change_names_twice_is_published_once() {
     let world = world(true);
     let key = Key::Meta(world.link.digest);
     let keys = vec![key.clone(), Key::Link(world.link.clone()), key];
-    let call = async { ((), crate::coherence::change::Outcome::Over) };
-    world.core.change(keys, call).await.unwrap();
+    let call = async { ((), Outcome::Over) };
+    let change = world.core.change(ChangeKind::Removal, keys, call);
+    change.await.unwrap();
     assert_eq!(world.shared.publishes.load(Ordering::SeqCst), 1);
 }
 

@@ -1,0 +1,290 @@
+//! What is made without Redis, and what is left to do then.
+
+use super::*;
+use crate::cache::shared::SharedTier;
+use crate::coherence::lease::{Grant, Token};
+use crate::metrics::metered;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{Instant, advance, sleep};
+
+fn down(world: &World, is_down: bool) {
+    world.shared.fails.store(is_down, Ordering::SeqCst);
+}
+
+impl World {
+    async fn settles_as(&self, expected: (Option<u64>, CacheStatus)) {
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let stat = self.stat().await;
+            if stat == expected {
+                return;
+            }
+            assert!(Instant::now() < end, "{stat:?}, never {expected:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether nobody changes the link, as far as Redis knows.
+    async fn has_no_fence(&self) -> bool {
+        let key = Key::Link(self.link.clone());
+        let grant = self.shared.grant(&[key], Token::of(1), true, soon()).await;
+        grant.unwrap() == [Grant::Granted]
+    }
+}
+
+/// A runtime that ends with its tasks when it is dropped.
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Another one, on which time can be skipped.
+fn paused() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_redis_a_creation_is_made_and_a_removal_refused_by_default() {
+    let (world, get) = metered(|| world(true));
+    let changes = |result| get(&format!("layercache_changes_total{{result=\"{result}\"}}"));
+    down(&world, true);
+    let refused = world.layers.unlink(&world.link.digest).await.unwrap_err();
+    assert!(matches!(refused, Error::ChangeRefused { .. }), "{refused}");
+    assert!(refused.is_retryable());
+    assert!(refused.to_string().contains("retry"), "{refused}");
+    assert_eq!((changes("refused"), changes("owed")), (1, 0));
+
+    world.layers.link(&world.link.digest).await.unwrap();
+    assert_eq!((changes("refused"), changes("owed")), (1, 1));
+    assert_eq!(get("layercache_owed_keys"), 1);
+    world.backend.put(&world.link, 5);
+    assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+
+    down(&world, false);
+    world.settles_as((Some(5), CacheStatus::Memory)).await;
+    assert_eq!(get("layercache_owed_keys"), 0);
+    world.layers.unlink(&world.link.digest).await.unwrap();
+    assert_eq!(world.stat().await.0, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn strict_refuses_both_and_best_effort_neither() {
+    for (policy, is_made) in [
+        (ChangePolicy::Strict, false),
+        (ChangePolicy::BestEffort, true),
+    ] {
+        let world = world_with(true, policy);
+        down(&world, true);
+        let link = world.layers.link(&world.link.digest).await;
+        let unlink = world.layers.unlink(&world.link.digest).await;
+        assert_eq!([link.is_ok(), unlink.is_ok()], [is_made; 2], "{policy:?}");
+    }
+}
+
+/// What was begun may have been executed, though nobody heard of it: it keeps its key away from the
+/// caches until it is taken back.
+#[tokio::test(start_paused = true)]
+async fn what_every_try_may_have_put_up_is_taken_away() {
+    for lost in [1, 2, 3] {
+        let world = world(true);
+        world.backend.put(&world.link, 5);
+        world.shared.lost_replies.store(lost, Ordering::SeqCst);
+        world.layers.link(&world.link.digest).await.unwrap();
+        assert_eq!(world.shared.lost_replies.load(Ordering::SeqCst), 0);
+        sleep(Duration::from_secs(1)).await;
+        assert!(world.has_no_fence().await, "{lost} lost");
+    }
+    let world = world(true);
+    world
+        .shared
+        .lost_replies
+        .store(usize::MAX, Ordering::SeqCst);
+    let start = Instant::now();
+    let refused = world.layers.unlink(&world.link.digest).await.unwrap_err();
+    assert!(refused.is_retryable(), "{refused}");
+    let tries = usize::MAX - world.shared.lost_replies.load(Ordering::SeqCst);
+    assert!((5..20).contains(&tries), "{tries} tries");
+    assert!(start.elapsed() < Duration::from_secs(6));
+    world.shared.lost_replies.store(0, Ordering::SeqCst);
+    sleep(Duration::from_secs(1)).await;
+    assert!(world.has_no_fence().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_without_an_answer_is_tried_again_before_anything_is_reported() {
+    let (world, get) = metered(|| world_with(true, ChangePolicy::Strict));
+    world.backend.put(&world.link, 5);
+    world.backend.written.hold();
+    let unlink = {
+        let (layers, digest) = (world.layers.clone(), world.link.digest);
+        tokio::spawn(async move { layers.unlink(&digest).await })
+    };
+    world.backend.written.arrival().await;
+    world.shared.lost_replies.store(2, Ordering::SeqCst);
+    world.backend.written.release();
+    unlink.await.unwrap().unwrap();
+    assert_eq!(get("layercache_changes_total{result=\"done\"}"), 1);
+    assert_eq!(
+        world.shared.publishes.load(Ordering::SeqCst),
+        2,
+        "told again"
+    );
+}
+
+/// Redis answers again, and the node is just telling it what it owes.
+#[tokio::test(start_paused = true)]
+async fn a_change_waits_for_the_retry_queue_that_is_being_worked_off() {
+    let world = world_with(true, ChangePolicy::BestEffort);
+    down(&world, true);
+    let keys = (0..1500).map(|i| Key::Link(Link::layer(world.link.repository.clone(), nth(i))));
+    let call = async { ((), Outcome::Over) };
+    let change = world.core.change(ChangeKind::Removal, keys.collect(), call);
+    change.await.unwrap();
+    down(&world, false);
+    world.shared.withdrawn.hold();
+    world.shared.withdrawn.late_arrival().await;
+    // While nobody knows whether Redis answers nobody waits.
+    world.layers.link(&world.link.digest).await.unwrap();
+    world.shared.withdrawn.release();
+    world.shared.withdrawn.hold();
+    world.shared.withdrawn.late_arrival().await;
+    let unlink = {
+        let (layers, digest) = (world.layers.clone(), world.link.digest);
+        tokio::spawn(async move { layers.unlink(&digest).await })
+    };
+    sleep(Duration::from_millis(100)).await;
+    assert!(!unlink.is_finished());
+    world.shared.withdrawn.release();
+    unlink.await.unwrap().unwrap();
+    assert!(
+        world.core.cache().claim(&[], Token::of(1)).await.is_ok(),
+        "clear"
+    );
+}
+
+/// The call was given up, and Redis was not there: it may still happen when Redis is.
+#[tokio::test(start_paused = true)]
+async fn what_may_still_happen_is_kept_away_once_redis_is_there() {
+    let world = world_with(true, ChangePolicy::BestEffort);
+    world.backend.put(&world.link, 5);
+    down(&world, true);
+    world.backend.fails.store(true, Ordering::SeqCst);
+    world.layers.unlink(&world.link.digest).await.unwrap_err();
+    world.backend.fails.store(false, Ordering::SeqCst);
+    down(&world, false);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!world.has_no_fence().await);
+    for _ in 0..3 {
+        assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+        sleep(Duration::from_secs(5)).await;
+    }
+}
+
+#[test]
+fn what_is_owed_outlives_the_runtime_that_owes_it() {
+    for is_being_taken_away in [false, true] {
+        let first = runtime();
+        let world = first.block_on(async {
+            let world = world(true);
+            down(&world, true);
+            world.layers.link(&world.link.digest).await.unwrap();
+            if is_being_taken_away {
+                world.shared.withdrawn.hold();
+                down(&world, false);
+                world.shared.withdrawn.late_arrival().await;
+            }
+            world
+        });
+        drop(first);
+        world.shared.withdrawn.release();
+        down(&world, false);
+        world.backend.put(&world.link, 5);
+        // Nobody changes anything: who asks begins.
+        let next = paused();
+        next.block_on(world.settles_as((Some(5), CacheStatus::Memory)));
+        world.core.cache().flush_memory();
+        next.block_on(async { assert_eq!(world.stat().await, (Some(5), CacheStatus::Redis)) });
+    }
+}
+
+#[test]
+fn fences_that_expire_outlive_the_runtime_that_put_them_up() {
+    for with_shared in [false, true] {
+        let first = runtime();
+        let world = first.block_on(async {
+            let world = world(with_shared);
+            world.backend.put(&world.link, 5);
+            world.backend.fails.store(true, Ordering::SeqCst);
+            world.layers.unlink(&world.link.digest).await.unwrap_err();
+            world.backend.fails.store(false, Ordering::SeqCst);
+            world
+        });
+        drop(first);
+        paused().block_on(async {
+            for _ in 0..2 {
+                assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+                world.settled().await;
+            }
+            advance(Duration::from_secs(31)).await;
+            // That in Redis would have expired, too.
+            world.shared.purge().await.unwrap();
+            world.settles_as((Some(5), CacheStatus::Memory)).await;
+        });
+    }
+}
+
+/// What its backend does with the call nobody hears any more.
+#[test]
+fn a_change_whose_runtime_ends_amid_it_keeps_its_key_out_of_memory_for_the_time_of_a_fence() {
+    let first = runtime();
+    let world = first.block_on(async {
+        let world = world(false);
+        world.backend.put(&world.link, 5);
+        world.backend.written.hold();
+        let (layers, digest) = (world.layers.clone(), world.link.digest);
+        tokio::spawn(async move { layers.unlink(&digest).await });
+        world.backend.written.arrival().await;
+        world
+    });
+    drop(first);
+    world.backend.put(&world.link, 5);
+    paused().block_on(async {
+        for _ in 0..2 {
+            assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
+            world.settled().await;
+        }
+        advance(Duration::from_secs(31)).await;
+        world.settles_as((Some(5), CacheStatus::Memory)).await;
+    });
+}
+
+/// So does one that was made without Redis, which is told of it by the next runtime.
+#[test]
+fn a_creation_without_redis_whose_runtime_ends_amid_it_is_owed() {
+    let (world, get) = metered(|| world(true));
+    let first = runtime();
+    first.block_on(async {
+        let member = Some((world.link.clone(), Member::default()));
+        world.shared.add(Facts { member, meta: None });
+        down(&world, true);
+        world.backend.written.hold();
+        let (layers, digest) = (world.layers.clone(), world.link.digest);
+        tokio::spawn(async move { layers.link(&digest).await });
+        world.backend.written.arrival().await;
+    });
+    drop(first);
+    assert_eq!(get("layercache_owed_keys"), 1);
+    down(&world, false);
+    paused().block_on(async {
+        world.stat().await;
+        sleep(Duration::from_secs(1)).await;
+    });
+    assert_eq!(get("layercache_owed_keys"), 0);
+    assert_eq!(world.shared.publishes.load(Ordering::SeqCst), 1);
+}
+
+fn nth(i: u32) -> Digest {
+    let mut hash = [9; 32];
+    hash[..4].copy_from_slice(&i.to_be_bytes());
+    Digest::Sha256(hash)
+}
