@@ -68,7 +68,10 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
     let of = Token::of;
     let (real, specified) = match act {
         Act::Grant { token, steal } => (
-            format!("{:?}", cache.grant(keys, of(token), steal).await.unwrap()),
+            {
+                let granted = cache.grant(keys, of(token), steal, cache.read_deadline());
+                format!("{:?}", granted.await.unwrap())
+            },
             format!("{:?}", [slot.grant(of(token), steal)]),
         ),
         Act::Fill(token) => {
@@ -84,7 +87,10 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             Default::default()
         }
         Act::Begin { token, take_lease } => {
-            cache.begin(keys, of(token), take_lease).await.unwrap();
+            cache
+                .begin(keys, of(token), take_lease, cache.removal_deadline())
+                .await
+                .unwrap();
             slot.begin(of(token), take_lease);
             Default::default()
         }
@@ -98,7 +104,9 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
                 Key::Link(link) if written => Some(link),
                 _ => None,
             };
-            let ended = cache.end(keys, of(token), link, LONG).await.unwrap();
+            let deadline = cache.removal_deadline();
+            let ended = cache.end(keys, of(token), link, LONG, deadline);
+            let ended = ended.await.unwrap();
             let specified = slot.end(of(token), link.map(|_| ()));
             (format!("{ended:?}"), format!("{specified:?}"))
         }
@@ -124,7 +132,8 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
         Key::Link(link) => Question::Link(link.clone()),
         Key::Meta(digest) => Question::Meta(*digest),
     };
-    let found = cache.ask(&[question], 1).await.unwrap();
+    let asked = cache.ask(&[question], 1, cache.read_deadline()).await;
+    let found = asked.unwrap();
     let has = found.iter().any(|found| found.has(key));
     (
         format!("{real} and then {has}"),
@@ -283,7 +292,10 @@ async fn a_full_server_refuses_a_fill_and_loses_nothing() {
     let (token, mut leases) = (Token::of(1), Leases::default());
     leases.take(
         &keys,
-        &cache.grant(&keys, token, false).await.unwrap(),
+        &cache
+            .grant(&keys, token, false, cache.read_deadline())
+            .await
+            .unwrap(),
         token,
     );
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);

@@ -2,6 +2,7 @@
 
 use super::super::PATIENCE;
 use super::*;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::{Grant, Token};
 use crate::link::Key;
@@ -34,7 +35,9 @@ impl World {
     /// Whether somebody else could fill this now.
     async fn is_free(&self, key: Key) -> bool {
         self.all_stand_still().await;
-        let grants = self.shared.grant(&[key], Token::random(), false).await;
+        let deadline = Deadline::new(Duration::from_secs(1), Patience::Read);
+        let (key, token) = ([key], Token::random());
+        let grants = self.shared.grant(&key, token, false, deadline).await;
         grants.unwrap() == [Grant::Granted]
     }
 }
