@@ -8,8 +8,10 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::time::Duration;
 use tokio::time::timeout;
+use url::Url;
 
 /// How many objects are looked at in search of a meaning.
 const MOST: usize = 2000;
@@ -173,26 +175,252 @@ fn nothing_of_it(some: &[ObjectMeta], expected: Option<&Path>) -> Remark {
 
 /// What is wrong, and what to do.
 fn describe(error: &object_store::Error) -> Remark {
-    use object_store::Error;
+    Remark::wrong(format!("storage: {error}")).fix(Kind::of(error).fix())
+}
+
+/// Why a storage cannot be used, whichever request met it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// There are no keys, and the machine's metadata service has none either.
+    NoKeys,
+    /// It refuses these keys.
+    Refused,
+    /// There is no such bucket or folder.
+    Missing,
+    /// The bucket is in another region.
+    Elsewhere,
+    /// Nobody answers at its address, or somebody who speaks no HTTP.
+    Unreachable,
+    Other,
+}
+
+impl Kind {
+    /// Decides by types and by HTTP's own status, never by words anywhere in the text: the text holds names
+    /// of the operator's and random numbers of the server's.
+    fn of(error: &object_store::Error) -> Self {
+        let mut chain: Vec<&(dyn StdError + 'static)> = vec![error];
+        let mut source = error.source();
+        while let Some(cause) = source {
+            chain.push(cause);
+            source = cause.source();
+        }
+        // The metadata service's answers are about the machine, and not about the storage.
+        if chain.iter().any(|error| asks_for_keys(*error)) {
+            return Self::NoKeys;
+        }
+        let typed = chain.iter().find_map(|error| Self::typed(*error));
+        let by_status = || chain.iter().find_map(|error| Self::by_status(*error));
+        typed.or_else(by_status).unwrap_or(Self::Other)
+    }
+
+    fn typed(error: &(dyn StdError + 'static)) -> Option<Self> {
+        use object_store::Error as E;
+        use std::io::ErrorKind as Io;
+        if let Some(error) = error.downcast_ref() {
+            return match error {
+                E::Unauthenticated { .. } | E::PermissionDenied { .. } => Some(Self::Refused),
+                E::NotFound { .. } => Some(Self::Missing),
+                _ => None,
+            };
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return match error.kind() {
+                Io::PermissionDenied => Some(Self::Refused),
+                Io::NotFound | Io::NotADirectory => Some(Self::Missing),
+                Io::ConnectionRefused
+                | Io::ConnectionReset
+                | Io::ConnectionAborted
+                | Io::HostUnreachable
+                | Io::NetworkUnreachable
+                | Io::TimedOut => Some(Self::Unreachable),
+                _ => None,
+            };
+        }
+        is_of_http(error).then_some(Self::Unreachable)
+    }
+
+    /// By what the server has answered. `object_store` does not name the type that holds it.
+    fn by_status(error: &(dyn StdError + 'static)) -> Option<Self> {
+        let text = error.to_string();
+        if text.starts_with("Received redirect without LOCATION") {
+            return Some(Self::Elsewhere);
+        }
+        let (status, body) = match text.strip_prefix("Server returned non-2xx status code: ") {
+            Some(answer) => (answer.get(..3)?.parse().ok()?, answer),
+            // A failure that is answered with success.
+            None => (200, text.strip_prefix("Server returned error response: ")?),
+        };
+        let code = || body.split_once("<Code>")?.1.split_once("</Code>");
+        match (status, code().map_or("", |(code, _)| code)) {
+            (401 | 403, _) => Some(Self::Refused),
+            (404, _) => Some(Self::Missing),
+            (301 | 307, _) => Some(Self::Elsewhere),
+            (_, "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+                Some(Self::Elsewhere)
+            }
+            (_, "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId") => Some(Self::Refused),
+            (_, "InvalidBucketName") => Some(Self::Missing),
+            _ => None,
+        }
+    }
+
+    const fn fix(self) -> &'static str {
+        match self {
+            Self::NoKeys => {
+                "no keys were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your storage has"
+            }
+            Self::Refused => {
+                "are the keys right, and may they list the bucket and read from it? The cache needs no more"
+            }
+            Self::Missing => "is the name of the bucket or folder right?",
+            Self::Elsewhere => "is the region right (AWS_REGION)?",
+            Self::Unreachable => {
+                "is the address right (AWS_ENDPOINT; with http also AWS_ALLOW_HTTP=true), does a firewall keep it away?"
+            }
+            Self::Other => "see the storage's own log",
+        }
+    }
+}
+
+/// Whether a request failed that asked the machine's metadata service for keys.
+fn asks_for_keys(error: &(dyn StdError + 'static)) -> bool {
     let text = error.to_string();
-    let has = |word: &str| text.contains(word);
-    let fix = match error {
-        Error::Unauthenticated { .. } => "give the right keys",
-        Error::PermissionDenied { .. } => {
-            "are the keys right, and may they list the bucket and read from it? The cache needs no more"
+    let request = text.strip_prefix("Error performing ");
+    let url = request.and_then(|request| Url::parse(request.split(' ').nth(1)?).ok());
+    let host = url.as_ref().and_then(Url::host_str);
+    matches!(
+        host,
+        Some("169.254.169.254" | "169.254.170.2" | "metadata.google.internal" | "metadata")
+    )
+}
+
+/// Whether a request had no answer.
+#[cfg(any(feature = "cli", feature = "signer"))]
+fn is_of_http(error: &(dyn StdError + 'static)) -> bool {
+    error.is::<object_store::client::HttpError>()
+}
+
+/// Without the stores of `object_store` itself there is no such type.
+#[cfg(not(any(feature = "cli", feature = "signer")))]
+fn is_of_http(error: &(dyn StdError + 'static)) -> bool {
+    error.to_string().starts_with("HTTP error: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::http::StatusCode;
+    use object_store::RetryConfig;
+    use object_store::aws::{AmazonS3, AmazonS3Builder};
+    use tokio::net::TcpListener;
+
+    fn bucket(name: &str, endpoint: &str) -> AmazonS3 {
+        let builder = AmazonS3Builder::new()
+            .with_bucket_name(name)
+            .with_endpoint(endpoint)
+            .with_allow_http(true)
+            .with_access_key_id("key")
+            .with_secret_access_key("secret");
+        let retry = RetryConfig {
+            max_retries: 0,
+            ..RetryConfig::default()
+        };
+        builder.with_retry(retry).build().unwrap()
+    }
+
+    /// What the requests of a check end with.
+    async fn failures(store: &dyn ObjectStore) -> [object_store::Error; 3] {
+        let path = Path::from("docker/registry/v2/blobs/403/404/data");
+        [
+            list(store, Some(&path)).await.unwrap_err(),
+            store.head(&path).await.unwrap_err(),
+            store.get(&path).await.unwrap_err(),
+        ]
+    }
+
+    #[tokio::test]
+    async fn advice_follows_the_kind_of_failure_whichever_request_met_it() {
+        for (status, code, kind) in [
+            (401, "AccessDenied", Kind::Refused),
+            (403, "SignatureDoesNotMatch", Kind::Refused),
+            (403, "InvalidAccessKeyId", Kind::Refused),
+            (404, "NoSuchBucket", Kind::Missing),
+            (301, "PermanentRedirect", Kind::Elsewhere),
+            (400, "AuthorizationHeaderMalformed", Kind::Elsewhere),
+            (400, "ExpiredToken", Kind::Refused),
+            (400, "EntityTooSmall", Kind::Other),
+            (500, "InternalError", Kind::Other),
+            (503, "SlowDown", Kind::Other),
+        ] {
+            // Numbers of its own, and names of the operator's, that look like something else.
+            let odd =
+                "<HostId>dd403d404connect</HostId><Resource>/NoSuchBucket/metadata</Resource>";
+            let body = format!("<Error><Code>{code}</Code>{odd}</Error>");
+            let status_code = StatusCode::from_u16(status).unwrap();
+            let router = Router::new().fallback(async move || (status_code, body));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("http://{}", listener.local_addr().unwrap());
+            let server = tokio::spawn(async move { axum::serve(listener, router).await });
+            for name in ["metadata-403", "registry"] {
+                let [list, head, get] = failures(&bucket(name, &endpoint)).await;
+                for error in [list, get] {
+                    assert_eq!(Kind::of(&error), kind, "{status} {code}: {error:?}");
+                }
+                // What answers a `HEAD` has no body to hold a code.
+                let kind = match status {
+                    400 => Kind::Other,
+                    _ => kind,
+                };
+                assert_eq!(Kind::of(&head), kind, "{status} {code}: {head:?}");
+            }
+            server.abort();
         }
-        Error::NotFound { .. } => "is the name of the bucket or folder right?",
-        _ if has("InvalidAccessKeyId") || has("SignatureDoesNotMatch") || has("403") => {
-            "are the keys right, and may they list the bucket and read from it?"
+    }
+
+    #[tokio::test]
+    async fn nobody_answers_or_somebody_who_speaks_no_http() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let gone = format!("http://{}", silent.local_addr().unwrap());
+        drop(silent);
+        let odd = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let speaks_otherwise = format!("http://{}", odd.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            while let Ok((stream, _)) = odd.accept().await {
+                let _ = stream.try_write(b"220 ready\r\n");
+            }
+        });
+        for endpoint in [gone, speaks_otherwise] {
+            for error in failures(&bucket("registry-403", &endpoint)).await {
+                assert_eq!(Kind::of(&error), Kind::Unreachable, "{error:?}");
+            }
         }
-        _ if has("169.254.169.254") || has("metadata") => {
-            "no keys were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your storage has"
+        server.abort();
+    }
+
+    #[test]
+    fn keys_are_missing_where_the_machine_was_asked_for_some() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("Error performing PUT {0} in 1s - HTTP error")]
+        struct Request(&'static str);
+        for (url, kind) in [
+            ("http://169.254.169.254/latest/api/token", Kind::NoKeys),
+            ("http://metadata.google.internal/a", Kind::NoKeys),
+            ("https://host/metadata/169.254.169.254", Kind::Other),
+        ] {
+            let error = object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(Request(url)),
+            };
+            assert_eq!(Kind::of(&error), kind, "{url}");
         }
-        _ if has("NoSuchBucket") => "is the name of the bucket right?",
-        _ if has("http") || has("HTTP") || has("connect") => {
-            "is the address right (AWS_ENDPOINT; with http also AWS_ALLOW_HTTP=true), does a firewall keep it away?"
-        }
-        _ => "see the storage's own log",
-    };
-    Remark::wrong(format!("storage: {text}")).fix(fix)
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        let error = store.get(&"absent".into()).await.unwrap_err();
+        assert_eq!(Kind::of(&error), Kind::Missing);
+    }
 }
