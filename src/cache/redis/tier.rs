@@ -5,6 +5,7 @@ use super::announce::Forget;
 use super::call::{millis, write};
 use super::purge::Scope;
 use super::scripts::grant;
+use super::servers::Servers;
 use super::trouble::{Failure, failed};
 use crate::cache::Forgotten;
 use crate::cache::deadline::Deadline;
@@ -28,11 +29,13 @@ impl SharedTier for RedisCache {
     }
 
     fn may_be_executed(&self, error: &Error) -> bool {
-        let failure = match error {
-            Error::Cache { source, .. } => source.downcast_ref(),
-            _ => None,
-        };
-        !matches!(failure, Some(Failure::NotAsked(_)))
+        match (&self.servers, error) {
+            // Of several primaries some may have been asked.
+            (Servers::One(_), Error::Cache { source, .. }) => {
+                !matches!(source.downcast_ref(), Some(Failure::NotAsked(_)))
+            }
+            _ => true,
+        }
     }
 
     async fn look_up(
@@ -70,6 +73,7 @@ impl SharedTier for RedisCache {
             Ok(Value::Int(grant::GRANTED)) => Grant::Granted,
             Ok(Value::Int(grant::WAIT)) => Grant::Wait,
             // Where a primary is away the others' leases are good.
+            Err(failure) if may_be_executed(&failure) => Grant::Unknown,
             _ => Grant::Blocked,
         };
         Ok(replies.into_iter().map(grant).collect())
@@ -183,6 +187,14 @@ impl SharedTier for RedisCache {
         Ok(())
     }
 
+    async fn deny(&self, keys: &[Key], deadline: Deadline) -> Result<Vec<bool>, Error> {
+        let token = Token::random();
+        let calls = keys.iter().map(|key| self.call(key, token));
+        let replies = self.run_all("deny", &self.scripts.deny, calls, deadline);
+        let is_held = |reply| reply == Value::Int(1);
+        Ok(replies.await?.into_iter().map(is_held).collect())
+    }
+
     async fn mention(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
         match (&self.node, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(()),
@@ -234,6 +246,16 @@ impl RedisCache {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Whether a call that failed so may be executed all the same.
+fn may_be_executed(failure: &Failure) -> bool {
+    match failure {
+        Failure::NotAsked(_) => false,
+        Failure::Timeout(_) | Failure::Lost(_) => true,
+        // What the server itself says it has not done.
+        Failure::Redis(error) => error.code().is_none(),
     }
 }
 

@@ -319,24 +319,6 @@ impl TieredCache {
         }
     }
 
-    /// Takes keys away everywhere, because the backend denied what they say.
-    pub(crate) async fn heal(&self, keys: &[Key]) {
-        self.work.heals.increment(1);
-        self.work.invalidated.increment(keys.len() as u64);
-        for key in keys {
-            self.memory.generations().bump(key);
-        }
-        let Some(shared) = &self.shared else { return };
-        let healed = async {
-            // A read waits for it.
-            let deadline = shared.settings.read_deadline();
-            shared.tier.withdraw(keys, deadline).await?;
-            shared.tier.mention(keys, deadline).await
-        };
-        if let Err(error) = healed.await {
-            tracing::debug!(%error, "what the backend denied may still be cached");
-            shared.queue.enqueue_if_room(keys);
-        }
     }
 }
 

@@ -27,7 +27,7 @@ impl World {
     /// Whether nobody changes the link, as far as Redis knows.
     async fn has_no_fence(&self) -> bool {
         let key = Key::Link(self.link.clone());
-        let grant = self.shared.grant(&[key], Token::of(1), true, soon()).await;
+        let grant = self.shared.grant(&[key], Token::of(1), true, later()).await;
         grant.unwrap() == [Grant::Granted]
     }
 }
