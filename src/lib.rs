@@ -34,9 +34,10 @@
 //!
 //! # Failure
 //! A cache failure never fails a read, and never costs one more than the deadline of one operation
-//! in Redis. A change that cannot be told to Redis is refused before anything is changed
+//! in Redis. It never fails a write either: while Redis cannot be told, the node remembers what it has
+//! to tell. A removal that cannot be told to Redis is refused before anything is changed
 //! ([`Error::ChangeRefused`]); one whose end cannot be told is reported
-//! ([`Error::ChangeUnconfirmed`]).
+//! ([`Error::ChangeUnconfirmed`]). [`ChangePolicy`] has the other choices.
 //!
 //! # Features
 //! `redis` brings the shared tier, `redis-tls` its encrypted connections, `signer` signed addresses,
