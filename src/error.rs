@@ -68,7 +68,7 @@ pub enum Error {
     /// A change was refused because what caches hold of it could not be taken away first. The
     /// backend was not touched; retry when the cache can be reached. By default only a removal is
     /// refused ([`ChangePolicy`](crate::ChangePolicy)).
-    #[error("change refused, nothing was changed, retry it: {source}")]
+    #[error("change refused, nothing was changed: {source} (retry later)")]
     ChangeRefused {
         /// Why the cache could not be told.
         source: Arc<Self>,
@@ -78,7 +78,7 @@ pub enum Error {
     /// node goes on trying, and asks Redis nothing until it has succeeded; to repeat the change tells
     /// when it has.
     #[error(
-        "changed, but other nodes may still answer what was before, retry to hear when none does: {source}"
+        "changed, but other nodes may still answer what was before: {source} (retry to hear when none does)"
     )]
     ChangeUnconfirmed {
         /// Why the cache could not be told.

@@ -33,10 +33,11 @@
 //! costs, and what happens when something fails.
 //!
 //! # Failure
-//! A cache failure never fails a read, and never costs one more than one deadline
-//! in Redis. A change that cannot be told to Redis is refused before anything is changed
+//! A cache failure never fails a read, and never costs a read more than one deadline
+//! in Redis. It never fails a creation either: while Redis cannot be told, the node remembers what it has
+//! to tell. A removal that cannot be told to Redis is refused before anything is changed
 //! ([`Error::ChangeRefused`]); one whose end cannot be told is reported
-//! ([`Error::ChangeUnconfirmed`]).
+//! ([`Error::ChangeUnconfirmed`]). [`ChangePolicy`] has the other choices.
 //!
 //! # Features
 //! `redis` brings the shared tier, `redis-tls` its encrypted connections, `signer` signed addresses,

@@ -325,9 +325,9 @@ impl<B: WritableBackend> Repository<B> {
     /// [`RedisConfig::trust`]: crate::RedisConfig
     ///
     /// # Errors
-    /// [`Error::ChangeRefused`] if Redis cannot be told, and nothing was changed then;
-    /// [`Error::ChangeUnconfirmed`] if it was changed and Redis cannot be told of that; those of the
-    /// backend.
+    /// Those of the backend. Without Redis the link is made, and the other nodes are told later; only with
+    /// [`ChangePolicy::Strict`](crate::ChangePolicy) the errors are those of [`unlink`](Self::unlink),
+    /// too.
     pub async fn link(&self, digest: &Digest) -> Result<(), Error> {
         self.core.create_link(&self.link_to(digest)).await
     }
@@ -343,7 +343,9 @@ impl<B: WritableBackend> Repository<B> {
     /// The other nodes are waited for as in [`link`](Self::link).
     ///
     /// # Errors
-    /// As [`link`](Self::link).
+    /// [`Error::ChangeRefused`] if Redis cannot be told, and nothing was changed then;
+    /// [`Error::ChangeUnconfirmed`] if it was changed and Redis cannot be told of that; both are
+    /// [retryable](Error::is_retryable). Those of the backend.
     pub async fn unlink(&self, digest: &Digest) -> Result<(), Error> {
         self.core.remove_link(&self.link_to(digest)).await
     }
@@ -415,7 +417,7 @@ impl<B: WritableBackend> Blobs<B> {
     /// The other nodes are waited for as in [`Repository::link`].
     ///
     /// # Errors
-    /// As [`Repository::link`].
+    /// As [`Repository::unlink`].
     pub async fn delete(&self, digest: &Digest) -> Result<(), Error> {
         self.core.delete_blob(digest).await
     }

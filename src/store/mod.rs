@@ -124,8 +124,10 @@ use std::sync::Arc;
 /// A `put`, `copy`, `rename`, `delete` or completed multipart upload of a blob or link takes what
 /// the tiers hold of it away *before* the store is touched, and keeps it away until the store has
 /// answered; it returns when no other node can answer what was before. If Redis cannot be reached
-/// the change is refused and nothing is changed. The change runs in a task of its own: a caller
-/// that drops the future does not stop it half way.
+/// what writes is made all the same, and told to the other nodes later; a `delete`, and a `rename` away
+/// from such a path, is refused with nothing changed and an error that
+/// [can be retried](crate::Error::is_retryable). [`ChangePolicy`](crate::ChangePolicy) has other choices. The
+/// change runs in a task of its own: a caller that drops the future does not stop it half way.
 ///
 /// # Cancellation
 /// A dropped read leaves the load that it waited for running, for the others and for the tiers; one

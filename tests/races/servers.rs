@@ -77,7 +77,7 @@ async fn race_23_a_primary_that_was_demoted_is_not_asked_any_more() {
     let elsewhere = CachedStore::new(way.apart());
     layers(&elsewhere).unlink(&digest(1)).await.unwrap();
     nobody_knows(&nodes).await;
-    let refused = layers(&nodes[0]).link(&digest(1)).await.unwrap_err();
+    let refused = layers(&nodes[0]).unlink(&digest(1)).await.unwrap_err();
     assert!(
         matches!(refused, Error::ChangeRefused { .. }),
         "{refused:?}"

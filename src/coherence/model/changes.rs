@@ -40,11 +40,12 @@ impl Model {
                 }
                 change.at = ChangeAt::Next(change.change.published(true));
             }
-            ChangeAt::Next(Step::Call { .. }) => {
+            ChangeAt::Next(Step::Call { fenced }) => {
                 let change = &mut state.changes[i];
-                let (Some(outcome), Telling::Over) = (change.called, &change.telling) else {
+                let outcome = change.called?;
+                if fenced && !matches!(change.telling, Telling::Over) {
                     return None;
-                };
+                }
                 let outcome = match outcome {
                     Outcome::Unknown if self.bends(Rule::NoEndWhileTheCallMayHappen) => {
                         Outcome::Over

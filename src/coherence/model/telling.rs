@@ -15,7 +15,7 @@ impl Model {
         let change = &state.changes[i];
         let is_due = matches!(
             change.at,
-            ChangeAt::Next(Step::Publish | Step::Call { .. } | Step::Tell)
+            ChangeAt::Next(Step::Publish | Step::Call { fenced: true } | Step::Tell)
                 | ChangeAt::Owed { session: Some(_) }
                 | ChangeAt::Purging {
                     leases: true,

@@ -18,6 +18,7 @@ pub struct Cluster {
 
 // All of it short, so that many faults and their ends fit into a test.
 const TIMEOUT: Duration = Duration::from_millis(200);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(1);
 pub const TRUST: Duration = Duration::from_millis(400);
 const LEASE: Duration = Duration::from_secs(1);
 const FENCE: Duration = Duration::from_secs(2);
@@ -44,6 +45,7 @@ impl Cluster {
 pub fn node(store: &Flaky, url: &str) -> CachedStore<Flaky> {
     let config = RedisConfig::new(url)
         .with_timeout(TIMEOUT)
+        .with_change_timeout(CHANGE_TIMEOUT)
         .with_trust(TRUST)
         .with_lease(LEASE)
         .with_fence(FENCE);
