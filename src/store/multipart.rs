@@ -15,13 +15,23 @@ use object_store::{
 };
 use std::fmt;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// An upload whose completion is a change of `keys`.
 struct WatchedUpload<S: ObjectStore> {
-    /// Taken while it is being completed: a caller that goes away then leaves nothing to go on with.
-    upload: Option<Box<dyn MultipartUpload>>,
+    upload: Arc<Mutex<Upload>>,
     core: ReadThrough<StoreBackend<S>>,
     keys: Vec<Key>,
+}
+
+/// An upload, and how far it has come. It is locked while it is being completed or aborted, and not while a
+/// completion waits for its turn or for Redis: one that never runs leaves it as it was.
+#[derive(Debug)]
+struct Upload {
+    inner: Box<dyn MultipartUpload>,
+    /// Set when a completion has succeeded: the next one only tells the other nodes again.
+    completed: Option<PutResult>,
+    is_aborted: bool,
 }
 
 impl<S: ObjectStore> CachedStore<S> {
@@ -30,8 +40,13 @@ impl<S: ObjectStore> CachedStore<S> {
         upload: Box<dyn MultipartUpload>,
         keys: Vec<Key>,
     ) -> Box<dyn MultipartUpload> {
+        let upload = Upload {
+            inner: upload,
+            completed: None,
+            is_aborted: false,
+        };
         Box::new(WatchedUpload {
-            upload: Some(upload),
+            upload: Arc::new(Mutex::new(upload)),
             core: self.core.clone(),
             keys,
         })
@@ -47,38 +62,58 @@ impl<S: ObjectStore> fmt::Debug for WatchedUpload<S> {
     }
 }
 
-fn gone() -> object_store::Error {
+fn invalid(why: &'static str) -> object_store::Error {
     object_store::Error::Generic {
         store: "CachedStore",
-        source: "this upload was being completed when its caller went away".into(),
+        source: why.into(),
+    }
+}
+
+impl Upload {
+    async fn complete(&mut self) -> Result<PutResult> {
+        if let Some(result) = &self.completed {
+            return Ok(result.clone());
+        }
+        // A completion whose caller went away may come to its turn after the abort.
+        if self.is_aborted {
+            return Err(invalid("this upload was aborted"));
+        }
+        let result = self.inner.complete().await?;
+        self.completed = Some(result.clone());
+        Ok(result)
     }
 }
 
 #[async_trait]
 impl<S: ObjectStore> MultipartUpload for WatchedUpload<S> {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        match &mut self.upload {
-            Some(upload) => upload.put_part(data),
-            None => Box::pin(async { Err(gone()) }),
+        match self.upload.try_lock() {
+            Ok(mut upload) => upload.inner.put_part(data),
+            Err(_) => Box::pin(async { Err(invalid("this upload is being completed")) }),
         }
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let mut upload = self.upload.take().ok_or_else(gone)?;
+        let upload = Arc::clone(&self.upload);
         let call = async move {
-            let result = upload.complete().await;
+            let result = upload.lock().await.complete().await;
             let outcome = result.as_ref().map_or_else(failed, |_| Outcome::Over);
-            ((result, upload), outcome)
+            (result, outcome)
         };
         let keys = self.keys.clone();
         let change = self.core.change(ChangeKind::Creation, keys, call).await;
-        let (result, upload) = change.map_err(to_store)?;
-        self.upload = Some(upload);
-        result
+        change.map_err(to_store)?
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.upload.as_mut().ok_or_else(gone)?.abort().await
+        let mut upload = self.upload.lock().await;
+        if upload.completed.is_some() {
+            // Nothing is left of it but the object. `WriteMultipart` aborts what could not be confirmed.
+            return Ok(());
+        }
+        upload.inner.abort().await?;
+        upload.is_aborted = true;
+        Ok(())
     }
 }
 

@@ -58,6 +58,7 @@ impl Drop for Reading<'_> {
 struct Upload {
     upload: Box<dyn MultipartUpload>,
     calls: Arc<AtomicUsize>,
+    fails: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -69,6 +70,9 @@ impl MultipartUpload for Upload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(told_to_fail());
+        }
         self.upload.complete().await
     }
 
@@ -203,7 +207,7 @@ impl<S: ObjectStore> Recording<S> {
         stream::once(listed).flatten().boxed()
     }
 
-    /// From here on, reads and lists fail; or they succeed again.
+    /// From here on, reads, lists and completions of uploads fail; or they succeed again.
     pub fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
     }
@@ -274,8 +278,12 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let upload = self.call().put_multipart_opts(at, opts).await?;
-        let calls = Arc::clone(&self.calls);
-        Ok(Box::new(Upload { upload, calls }))
+        let (calls, fails) = (Arc::clone(&self.calls), Arc::clone(&self.fails));
+        Ok(Box::new(Upload {
+            upload,
+            calls,
+            fails,
+        }))
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
