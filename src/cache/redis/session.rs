@@ -3,7 +3,7 @@
 
 use super::about::{About, Identity};
 use super::address::Server;
-use super::announce::ANNOUNCE;
+use super::announce::{ANNOUNCE, look_around};
 use super::channel::Channel;
 use super::connection::{Connection, Greeted, Line};
 use super::purge::Record;
@@ -13,7 +13,7 @@ use super::scripts::Source;
 use super::trouble::Trouble;
 use crate::coherence::Coherence;
 use crate::coherence::message::Message;
-use crate::coherence::peers::Term;
+use crate::coherence::peers::{MOST_TRUST, Term};
 use crate::metrics::purges;
 use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
@@ -36,8 +36,9 @@ pub(super) struct Scripts {
     pub(super) announce: Source,
 }
 
-/// How long a node that is not seen stays in the set, at least.
-const KEEP: Duration = Duration::from_secs(60);
+/// How long a node that is not seen stays in the set: longer than any node counts as one that may
+/// trust its memory.
+const KEEP: Duration = MOST_TRUST.saturating_mul(3);
 
 /// The node notes itself in the set. What no node has made of it (a value of another type, a name that
 /// is none, a time that is far ahead) makes way for a new set: where that is, it is not known who
@@ -114,6 +115,11 @@ impl Node {
     ) {
         let beat = Arc::clone(self).beat(Arc::downgrade(line), session, identity);
         tokio::spawn(beat);
+        tokio::spawn(look_around(
+            Arc::downgrade(self),
+            Arc::downgrade(line),
+            session,
+        ));
         tokio::spawn(watch(
             Arc::downgrade(line),
             session,
@@ -223,7 +229,7 @@ impl Node {
             .arg(channel.nodes_key())
             .arg(channel.private_name(channel.node))
             .arg(channel.member())
-            .arg(KEEP.max(channel.term().trust * BEATS).as_millis() as u64)
+            .arg(KEEP.as_millis() as u64)
             .arg(channel.heartbeat(session).write())
             .arg(fastrand::u64(..));
         pipeline

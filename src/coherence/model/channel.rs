@@ -2,9 +2,10 @@
 
 use super::Model;
 use super::rules::Rule;
-use super::state::{KEY, State, Telling, at};
+use super::state::{Check, KEY, Node, State, Telling, at};
 use crate::coherence::message::Message;
 use crate::coherence::peers::Heard;
+use crate::coherence::standing::Proof;
 
 impl Model {
     /// A node sends a heartbeat.
@@ -26,6 +27,11 @@ impl Model {
         let (count, reaches) = (state.nodes.len(), state.reaches(n));
         let node = &mut state.nodes[n];
         let beat = node.beat.take()?;
+        if node.session.is_some() && state.redis.before == Some(node.server) {
+            // The server before echoes it, and its set of nodes is no longer anybody's.
+            node.inbox.push(beat);
+            return Some(());
+        }
         let session = node.session.filter(|_| reaches)?;
         let data = &mut state.redis.data;
         if data.nodes.is_none() {
@@ -63,7 +69,14 @@ impl Model {
             *sent = now;
         }
         let trust = node.peers.term().trust;
-        let owed = node.coherence.apply(&heard, trust);
+        let owed = match heard {
+            Heard::Beat { sent } => {
+                node.standing.proved(Proof::Echo, sent);
+                node.stand();
+                None
+            }
+            _ => node.coherence.apply(&heard, trust),
+        };
         if let Some((to, id)) = owed
             && let Some(sender) = state.nodes.get_mut(to as usize)
             && sender.session.is_some()
@@ -91,7 +104,8 @@ impl Model {
         let node = &mut state.nodes[n];
         let session = node.session.take()?;
         node.inbox.clear();
-        node.beat = None;
+        (node.beat, node.check) = (None, None);
+        node.standing = self.no_standing(n, node.peers.term().trust);
         if node.peers.disconnect(session) {
             node.coherence.disconnected();
         }
@@ -122,6 +136,8 @@ impl Model {
             false => node.coherence.connected(),
         }
         node.peers.connect(session, now);
+        node.standing = self.no_standing(n, node.peers.term().trust);
+        node.standing.proved(Proof::Place, now);
         let (data, server) = (&mut state.redis.data, state.redis.server);
         if data.noted != server {
             data.noted = server;
@@ -141,10 +157,43 @@ impl Model {
         Some(())
     }
 
+    /// A node asks whether the primary has moved; later the answer arrives.
+    pub(super) fn check(&self, state: &mut State, n: usize) -> Option<()> {
+        let (now, has_moved) = (state.now, !state.reaches(n));
+        let node = &mut state.nodes[n];
+        node.session?;
+        let Some(Check { begun, has_moved }) = node.check.take() else {
+            node.checks = node.checks.checked_sub(1)?;
+            let begun = now;
+            node.check = Some(Check { begun, has_moved });
+            return Some(());
+        };
+        if has_moved {
+            return self.disconnect(state, n);
+        }
+        let begun = match self.bends(Rule::StandingCountsFromTheBegin) {
+            true => now,
+            false => begun,
+        };
+        node.standing.proved(Proof::Place, at(begun));
+        node.stand();
+        Some(())
+    }
+
     /// Whether a node has a live positive in memory that it trusts.
     pub(super) fn answers(state: &State, n: usize) -> bool {
         let node = &state.nodes[n];
         let trusted = node.coherence.trusted(at(state.now));
         trusted.is_some_and(|trusted| node.memory == Some(trusted.stamp(&KEY)))
+    }
+}
+
+impl Node {
+    /// Trusts its memory for as long as its server has standing.
+    fn stand(&self) {
+        let trust = self.peers.term().trust;
+        if let Some(until) = self.standing.verified_until() {
+            self.coherence.trust.heard(until - trust, trust);
+        }
     }
 }
