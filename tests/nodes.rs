@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::nodes::{
-    Dump, SET, SETTLED, TRUST, add_silent_node, bare, blob_path, digest, layers, name, node, put,
-    stat, until_in_memory,
+    Dump, SET, SETTLED, TRUST, add_silent_node, bare, blob_path, digest, eventually, layers, name,
+    node, put, stat, until_in_memory,
 };
 use support::redis::Redis;
 
@@ -163,6 +163,48 @@ async fn a_delete_waits_for_a_node_that_says_nothing_until_it_has_lost_its_trust
     let waited = start.elapsed();
     assert!(waited >= TRUST, "{waited:?}");
     assert!(waited < TRUST * 3, "{waited:?}");
+}
+
+/// A node whose last handle is dropped says goodbye, though nobody has told it to leave.
+#[tokio::test]
+async fn a_node_that_is_dropped_is_not_waited_for() {
+    let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let (deleter, other) = (node(&bare, &redis), node(&bare, &redis));
+    put(&bare, &digest(1)).await;
+    for node in [&deleter, &other] {
+        until_in_memory(node, &digest(1)).await;
+    }
+    tokio::time::sleep(SETTLED).await;
+    let kept = other.clone();
+    drop(other);
+    tokio::time::sleep(TRUST / 4).await;
+    let nodes = || redis.cli(&["ZCOUNT", "layercache::{nodes}", "0", "(+inf"]);
+    assert_eq!(nodes(), "2", "it is not gone yet");
+    drop(kept);
+    eventually("a goodbye", || nodes() == "1").await;
+    let start = Instant::now();
+    layers(&deleter).unlink(&digest(1)).await.unwrap();
+    assert!(start.elapsed() < TRUST / 2, "{:?}", start.elapsed());
+    // A heartbeat does not bring it back.
+    tokio::time::sleep(TRUST).await;
+    assert_eq!(nodes(), "1");
+}
+
+/// Where there is no runtime any more nobody can say anything.
+#[test]
+fn a_node_may_be_dropped_without_a_runtime() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bare = bare(Duration::ZERO);
+    let (redis, node) = runtime.block_on(async {
+        let redis = Redis::start().await;
+        let node = node(&bare, &redis);
+        put(&bare, &digest(1)).await;
+        until_in_memory(&node, &digest(1)).await;
+        (redis, node)
+    });
+    drop(runtime);
+    drop(node);
+    drop(redis);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use futures::future::join_all;
 use layercache::{CacheStatus, Error, RedisConfig};
 use object_store::ObjectStoreExt;
 use std::time::{Duration, Instant};
+use support::metrics::Metrics;
 use support::nodes::{
     Bare, LENGTH, Node, bare, blob_path, config, digest, eventually, layers, node, node_with, put,
     stat, until, until_in_memory,
@@ -88,7 +89,8 @@ async fn a_frozen_redis_costs_the_first_few_reads_alone() {
     let (redis, bare) = world().await;
     let alone = layercache::CachedStore::new(bare.clone());
     let without = reads(&alone).await;
-    let frozen = node_with(&bare, RedisConfig::new(redis.url()));
+    let config = RedisConfig::new(redis.url()).with_change_timeout(TIMEOUT * 6);
+    let frozen = node_with(&bare, config);
     until_in_memory(&frozen, &digest(0)).await;
     frozen.flush_memory();
     redis.signal(Signal::Stop);
@@ -108,6 +110,93 @@ async fn a_frozen_redis_costs_the_first_few_reads_alone() {
     until_in_memory(&frozen, &digest(0)).await;
     layers(&frozen).unlink(&digest(0)).await.unwrap();
     assert_eq!(stat(&frozen, &digest(0)).await.0, None);
+}
+
+/// How often all that is in memory was forgotten, and how often a server was asked no more.
+fn resynced_and_opened(metrics: &Metrics) -> (u64, u64) {
+    (
+        metrics.get("layercache_invalidations_total{origin=\"resync\"}"),
+        metrics.get("layercache_redis_breaker_opened_total"),
+    )
+}
+
+/// Memory answers until T, and again as soon as a heartbeat comes back.
+#[tokio::test]
+async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
+    const TRUST: Duration = Duration::from_secs(4);
+    let (redis, bare) = world().await;
+    let config = RedisConfig::new(redis.url()).with_trust(TRUST);
+    let (metrics, node) = Metrics::of(|| node_with(&bare, config));
+    for i in 0..20 {
+        until_in_memory(&node, &digest(i)).await;
+    }
+    until_heard_of(&redis).await;
+    let before = resynced_and_opened(&metrics);
+    let known = (Some(LENGTH), CacheStatus::Memory);
+    let read = (Some(LENGTH), CacheStatus::Miss);
+
+    redis.signal(Signal::Stop);
+    let start = Instant::now();
+    let many = (100..150).map(async |i| stat(&node, &digest(i)).await);
+    let many = join_all(many);
+    for said in many
+        .await
+        .into_iter()
+        .chain([stat(&node, &digest(200)).await])
+    {
+        assert_eq!(said, read);
+    }
+    println!("all were read after {:?}", start.elapsed());
+    for i in 0..20 {
+        let said = stat(&node, &digest(i)).await;
+        if start.elapsed() < TRUST / 2 {
+            assert_eq!(said, known, "{i}");
+        }
+    }
+    // Longer than since the last heartbeat came back.
+    tokio::time::sleep((TRUST - TRUST / 10).saturating_sub(start.elapsed())).await;
+    redis.signal(Signal::Cont);
+    until_heard_of(&redis).await;
+
+    let reads = bare.reads();
+    for i in 0..20 {
+        assert_eq!(stat(&node, &digest(i)).await, known, "{i}");
+    }
+    assert_eq!(bare.reads(), reads);
+    let (resynced, opened) = resynced_and_opened(&metrics);
+    assert_eq!(resynced, before.0, "the channel has stayed");
+    assert!(opened > before.1, "it was not asked");
+    // And it is asked again.
+    until_in_memory(&node, &digest(300)).await;
+}
+
+/// The runtime does nothing for longer than the deadline, again and again: what it was late to read
+/// was there.
+#[tokio::test]
+async fn a_node_that_is_late_itself_does_not_blame_redis() {
+    let (redis, bare) = world().await;
+    let (metrics, node) = Metrics::of(|| node_with(&bare, RedisConfig::new(redis.url())));
+    until_in_memory(&node, &digest(0)).await;
+    let before = resynced_and_opened(&metrics);
+    assert_eq!(before, (1, 0));
+    for round in 1..10 {
+        let others = (round * 20..round * 20 + 8).map(|i| {
+            let node = node.clone();
+            tokio::spawn(async move { stat(&node, &digest(i)).await })
+        });
+        let others: Vec<_> = others.collect();
+        // They begin to ask, and are interrupted at another point each time.
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        std::thread::sleep(TIMEOUT * 3);
+        for other in others {
+            assert_eq!(other.await.unwrap().0, Some(LENGTH));
+        }
+        let said = stat(&node, &digest(0)).await;
+        assert_eq!(said, (Some(LENGTH), CacheStatus::Memory));
+    }
+    assert_eq!(resynced_and_opened(&metrics), before);
 }
 
 /// It answers, but later than anybody waits: being connected again and again would cost a few slow
@@ -156,12 +245,32 @@ async fn a_connection_that_is_half_open_is_made_anew() {
     until_in_memory(&node, &digest(0)).await;
 }
 
+/// A delete that finds no Redis waits for it, across probes that fail.
+#[tokio::test]
+async fn a_removal_waits_for_a_redis_that_starts_late() {
+    let bare = bare(LATENCY);
+    put(&bare, &digest(0)).await;
+    let port = free_port();
+    let node = node_with(&bare, RedisConfig::new(format!("redis://127.0.0.1:{port}")));
+    let read = (Some(LENGTH), CacheStatus::Miss);
+    assert_eq!(stat(&node, &digest(0)).await, read);
+    let changer = node.clone();
+    let removal = tokio::spawn(async move { layers(&changer).unlink(&digest(0)).await });
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(!removal.is_finished(), "it waits");
+    assert_eq!(stat(&node, &digest(0)).await, read);
+    let _redis = Redis::start_on(port).await;
+    removal.await.unwrap().unwrap();
+    assert_eq!(stat(&node, &digest(0)).await.0, None);
+}
+
 #[tokio::test]
 async fn a_redis_that_starts_late_is_found_without_being_asked_for() {
     let bare = bare(LATENCY);
     put(&bare, &digest(0)).await;
     let port = free_port();
-    let node = node_with(&bare, RedisConfig::new(format!("redis://127.0.0.1:{port}")));
+    let config = RedisConfig::new(format!("redis://127.0.0.1:{port}"));
+    let node = node_with(&bare, config.with_change_timeout(TIMEOUT));
     assert_eq!(
         stat(&node, &digest(0)).await,
         (Some(LENGTH), CacheStatus::Miss)

@@ -23,8 +23,9 @@ pub(crate) type Which<'a> = dyn Fn(&str) -> bool + Sync + 'a;
 /// trip for all that it is asked.
 #[async_trait]
 pub(crate) trait SharedTier: Debug + Send + Sync {
-    /// Which connection is up. What went through another may have been lost with it.
-    fn session(&self) -> u64;
+    /// Which connection is up, if one is. What went through another may have been lost with it, and
+    /// what went through none is like no other.
+    fn session(&self) -> Option<u64>;
 
     /// What is known of these questions, [`MOST_QUESTIONS`] at most, for so many who ask by
     /// themselves.

@@ -3,7 +3,6 @@
 //! | | |
 //! |---|---|
 //! | [`generation`] | a value in memory carries the stamp it was loaded under, and is dead once its key was changed |
-//! | [`standing`] | until when a server counts as the primary: the oldest begin of its newest proofs |
 //! | [`trust`] | memory answers only while other nodes' changes are sure to be heard of |
 //! | [`flight`] | nobody boards a load that has left, and so many are under way |
 //! | [`lease`] | who may fill a key of the shared tier, and who is changing it |
@@ -29,9 +28,6 @@ mod model;
 pub(crate) mod peers;
 #[cfg(test)]
 pub(crate) mod slot;
-// The connections keep their proofs by themselves until they take this.
-#[cfg_attr(not(test), expect(dead_code, reason = "taken by the connections next"))]
-pub(crate) mod standing;
 pub(crate) mod trust;
 
 use crate::link::WireName;

@@ -168,6 +168,12 @@ impl Peers {
             .is_some()
     }
 
+    /// Whether this is the connection that is the node's.
+    pub(crate) fn is(&self, number: u64) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.number == number)
+    }
+
     /// The heartbeat to send now.
     pub(crate) fn heartbeat(&mut self, number: u64, now: Instant) -> Message {
         let sent = now.saturating_duration_since(self.base).as_nanos();

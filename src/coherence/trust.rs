@@ -1,59 +1,108 @@
-//! Trust: whether memory may answer.
+//! Trust: whether memory may answer, and whether Redis may be asked.
 //!
 //! Other nodes' invalidations come through a channel that loses messages without saying so. A node
 //! therefore answers from memory only while it knows that the channel works: its newest heartbeat
 //! that came back was sent less than T ago, on its own clock. A heartbeat comes back in order, so
 //! every invalidation before it has been applied.
+//!
+//! The same holds of what else has to be known of a server: which one it is, and that no other one
+//! has taken its place. Each [`Proof`] is good for T after it began, and trust ends with the first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Until when memory may answer. A node without other nodes always trusts its memory.
+/// What has to be known of the server behind a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// A heartbeat came back through the channel.
+    Heartbeat,
+    /// The server has said who it is, and that it is a primary.
+    Identity,
+    /// Those who know where the primary is have named this server.
+    Place,
+}
+
+/// Never lapses, or is not needed.
+const ALWAYS: u64 = u64::MAX;
+
+/// The standing of a server: until when it counts as the one that it was. A node without other nodes
+/// always trusts its memory.
 #[derive(Debug)]
 pub(crate) struct Trust {
     base: Instant,
-    /// Nanoseconds since `base`.
-    until: AtomicU64,
+    /// Nanoseconds since `base`, by [`Proof`].
+    until: [AtomicU64; 3],
 }
 
 impl Trust {
     /// Of a node that is alone: there is nobody who could change what it knows.
     pub(crate) fn alone() -> Self {
-        Self {
-            base: Instant::now(),
-            until: AtomicU64::new(u64::MAX),
-        }
+        Self::of(Instant::now(), ALWAYS)
     }
 
-    /// Of a node that has not heard of itself yet, whose life begins at `base`.
+    /// Of a node that has not heard of itself yet, whose life begins at `base`. No other proof is
+    /// needed until there was one.
     pub(crate) const fn none(base: Instant) -> Self {
+        Self::of(base, 0)
+    }
+
+    const fn of(base: Instant, heartbeat: u64) -> Self {
         Self {
             base,
-            until: AtomicU64::new(0),
+            until: [
+                AtomicU64::new(heartbeat),
+                AtomicU64::new(ALWAYS),
+                AtomicU64::new(ALWAYS),
+            ],
         }
     }
 
-    /// Whether memory may answer.
+    const fn part(&self, proof: Proof) -> &AtomicU64 {
+        &self.until[proof as usize]
+    }
+
+    /// Whether memory may answer, and the server may be asked.
     pub(crate) fn holds(&self, now: Instant) -> bool {
-        let until = self.until.load(Ordering::Acquire);
-        until == u64::MAX || self.since_base(now) < until
+        let now = self.since_base(now);
+        let mut parts = self.until.iter().map(|part| part.load(Ordering::Acquire));
+        parts.all(|until| until == ALWAYS || now < until)
+    }
+
+    /// Until when: the earliest of all proofs. `None` if it never lapses.
+    pub(crate) fn verified_until(&self) -> Option<Instant> {
+        let parts = self.until.iter().map(|part| part.load(Ordering::Acquire));
+        let until = parts.min().filter(|until| *until != ALWAYS)?;
+        Some(self.base + Duration::from_nanos(until))
     }
 
     /// A heartbeat came back that was sent at `sent`.
     pub(crate) fn heard(&self, sent: Instant, term: Duration) {
         let until = self.since_base(sent + term);
-        self.until.fetch_max(until, Ordering::AcqRel);
+        let part = self.part(Proof::Heartbeat);
+        part.fetch_max(until, Ordering::AcqRel);
+    }
+
+    /// Something else was proven by what began at `began`. The caller makes sure that it was proven of
+    /// the server whose trust this is now.
+    pub(crate) fn proven(&self, proof: Proof, began: Instant, term: Duration) {
+        let until = self.since_base(began + term);
+        self.part(proof).store(until, Ordering::Release);
+    }
+
+    /// No such proof is needed of the server.
+    pub(crate) fn needs_no(&self, proof: Proof) {
+        self.part(proof).store(ALWAYS, Ordering::Release);
     }
 
     /// The channel is lost: no trust until it is back.
     pub(crate) fn lose(&self) {
-        self.until.store(0, Ordering::Release);
+        self.part(Proof::Heartbeat).store(0, Ordering::Release);
     }
 
     fn since_base(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.base).as_nanos();
-        u64::try_from(since).unwrap_or(u64::MAX - 1)
+        u64::try_from(since).unwrap_or(ALWAYS - 1)
     }
 }
 
@@ -64,8 +113,9 @@ mod snapshot {
     use std::hash::{Hash, Hasher};
 
     impl Trust {
-        fn parts(&self) -> (Instant, u64) {
-            (self.base, self.until.load(Ordering::Relaxed))
+        fn parts(&self) -> (Instant, [u64; 3]) {
+            let load = |part: &AtomicU64| part.load(Ordering::Relaxed);
+            (self.base, self.until.each_ref().map(load))
         }
     }
 
@@ -74,7 +124,7 @@ mod snapshot {
             let (base, until) = self.parts();
             Self {
                 base,
-                until: AtomicU64::new(until),
+                until: until.map(AtomicU64::new),
             }
         }
     }
@@ -124,5 +174,22 @@ mod tests {
         assert!(trust.holds(sent + TERM - Duration::from_millis(1)));
         trust.lose();
         assert!(!trust.holds(sent));
+    }
+
+    #[test]
+    fn trust_ends_with_the_first_of_its_proofs() {
+        let trust = Trust::none(Instant::now());
+        let began = Instant::now();
+        let second = Duration::from_secs(1);
+        trust.heard(began + second * 5, TERM);
+        assert_eq!(trust.verified_until(), Some(began + second * 5 + TERM));
+        for proof in [Proof::Identity, Proof::Place] {
+            trust.proven(proof, began + second, TERM);
+            assert_eq!(trust.verified_until(), Some(began + second + TERM));
+            assert!(trust.holds(began + TERM) && !trust.holds(began + second + TERM));
+            trust.needs_no(proof);
+            assert!(trust.holds(began + second + TERM));
+        }
+        assert_eq!(Trust::alone().verified_until(), None);
     }
 }

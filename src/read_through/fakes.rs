@@ -202,8 +202,8 @@ impl FakeShared {
 
 #[async_trait]
 impl SharedTier for FakeShared {
-    fn session(&self) -> u64 {
-        1
+    fn session(&self) -> Option<u64> {
+        Some(1)
     }
 
     async fn look_up(

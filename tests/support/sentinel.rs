@@ -1,7 +1,7 @@
 //! A primary with replicas, and Sentinels that watch over them.
 
 use super::redis::{Redis, Setup, Version, said};
-use super::server::Server;
+use super::server::{Server, Signal};
 use super::tls::Certificates;
 use super::tools::require;
 use std::fs;
@@ -228,6 +228,10 @@ impl Sentinel {
             self.try_cli(&["SENTINEL", "FAILOVER", SERVICE]).is_ok()
         })
         .await;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.server.signal(signal);
     }
 
     /// Ends it at once, as a crash would.

@@ -1,13 +1,20 @@
 //! A primary that Sentinels watch over.
 
 use crate::lost::Lost;
-use crate::support::nodes::{config_at, digest, eventually_changes, layers, stat, until_in_memory};
+use crate::support::nodes::{
+    Node, TRUST, blob_path, config_at, digest, eventually_changes, layers, node_with, stat,
+    until_in_memory,
+};
 use crate::support::redis::{Setup, Version};
 use crate::support::sentinel::{PASSWORD, SERVICE, WATCHERS_PASSWORD, Watched, until};
 use crate::support::server::Signal;
 use crate::support::tls::Certificates;
-use crate::{all_in_memory, keys, names, node_at, only_reads, serves, stocked};
+use crate::{READ, all_in_memory, keys, names, node_at, only_reads, serves, stocked};
+use layercache::Digest;
+use object_store::ObjectStoreExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 
 const SECRETS: &[&str] = &[PASSWORD, WATCHERS_PASSWORD];
 
@@ -46,7 +53,7 @@ async fn the_primary_is_found() {
     watched.servers[0].cli(&["FLUSHALL"]);
     serves(&url, |pattern| of(&watched, pattern)).await;
 
-    // Who is connected needs no Sentinel.
+    // A node that is connected needs no Sentinel for as long as its trust lasts.
     let bare = stocked().await;
     let node = node_at(&bare, &url);
     until_in_memory(&node, &digest(1)).await;
@@ -55,7 +62,11 @@ async fn the_primary_is_found() {
     }
     layers(&node).unlink(&digest(1)).await.unwrap();
     assert_eq!(stat(&node, &digest(1)).await.0, None);
-    // And who is not is told what there is too little of.
+    // Then another primary may have been made that it does not know of.
+    sleep(TRUST).await;
+    assert_eq!(stat(&node, &digest(3)).await, READ);
+    assert_eq!(stat(&node, &digest(3)).await, READ);
+    // And one that is not is told what there is too little of.
     names(&only_reads(config_at(&url)).await, &["sentinel"], SECRETS);
 }
 
@@ -137,4 +148,79 @@ async fn a_failover_that_lost_a_delete_answers_nothing_old() {
         lost.is_gone(node).await;
     }
     assert!(!lost.is_in(late), "it was purged");
+}
+
+/// For how long the nodes trust that are handed over, and what it takes a Sentinel to make an old primary
+/// that is alive follow the new one: longer than a delete takes.
+const LONG: Duration = Duration::from_secs(5);
+const DEMOTED: Duration = Duration::from_secs(8);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_primary_that_lives_on_is_not_trusted_after_a_delete_elsewhere() {
+    hands_over(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sentinel_that_is_silent_lengthens_no_trust() {
+    hands_over(true).await;
+}
+
+/// The old primary takes writes and does not know that it is replaced; nodes are connected to it, and
+/// their checks are spread over time. A node that starts now deletes at the new primary.
+async fn hands_over(one_is_silent: bool) {
+    const READERS: u32 = 8;
+    let watched = Watched::start().await;
+    for server in &watched.servers {
+        server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    }
+    if one_is_silent {
+        watched.sentinels[2].signal(Signal::Stop);
+    }
+    let bare = stocked().await;
+    let node = || node_with(&bare, config_at(watched.url()).with_trust(LONG));
+    let blob = digest(1);
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let reader = node();
+        until_in_memory(&reader, &blob).await;
+        readers.push(reader);
+        sleep(LONG / READERS).await;
+    }
+    for reader in &readers {
+        until_in_memory(reader, &blob).await;
+    }
+
+    let old = watched.primary();
+    watched.sentinels[0].hand_over().await;
+    until("a Sentinel names another primary", || {
+        watched.primary() != old
+    })
+    .await;
+    let moved = Instant::now();
+    let deleter = node();
+    eventually_deletes(&deleter, &blob).await;
+    println!("deleted {:?} after the primary moved", moved.elapsed());
+    let is_alive = watched.servers[old]
+        .cli(&["INFO", "replication"])
+        .contains("role:master");
+    assert!(
+        is_alive || moved.elapsed() > DEMOTED,
+        "the old primary does not live on: nothing is shown"
+    );
+    let end = Instant::now() + LONG / 2;
+    while Instant::now() < end {
+        for (i, reader) in readers.iter().enumerate() {
+            let (found, status) = stat(reader, &blob).await;
+            assert_eq!(found, None, "node {i} answers from {status:?}");
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn eventually_deletes(node: &Node, blob: &Digest) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = node.delete(&blob_path(blob)).await {
+        assert!(Instant::now() < end, "{error}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }

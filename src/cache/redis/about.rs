@@ -34,6 +34,11 @@ impl Identity {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether the server says neither of the two: it would look the same after a failover.
+    fn is_hidden(&self) -> bool {
+        self.0 == " "
+    }
 }
 
 impl About {
@@ -74,6 +79,7 @@ impl About {
             _ if about.is_sentinel => Err(Trouble::Sentinel),
             (_, true, false) => Err(Trouble::InCluster),
             (false, ..) => Err(Trouble::Replica),
+            _ if about.identity.is_hidden() => Err(Trouble::Anonymous),
             _ => Ok(about),
         }
     }
@@ -183,6 +189,11 @@ mod tests {
         assert!(about.is_primary && !about.in_cluster && !about.is_sentinel);
         let about = About::parse("server_mode:cluster\r\n", "role:slave\r\n", None);
         assert!(!about.is_primary && about.in_cluster);
+        assert!(about.identity.is_hidden());
+        for (server, replication) in [(SERVER, ""), ("", REPLICATION)] {
+            let about = About::parse(server, replication, None);
+            assert!(!about.identity.is_hidden(), "one of them is enough");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::coherence::Coherence;
 use crate::coherence::message::Message;
 use crate::coherence::peers::{Awaited, Heard, Peers, Roll, Term};
+use crate::coherence::trust::{Proof, Trust};
 use crate::metrics::{ChannelMeter, Gap};
 use ::redis::{PushInfo, PushKind, Value};
 use std::collections::HashMap;
@@ -69,6 +70,23 @@ impl Channel {
 
     pub(super) fn term(&self) -> Term {
         self.peers().term()
+    }
+
+    /// Until when the server behind the connection counts as the one that it was.
+    pub(super) fn trust(&self) -> &Trust {
+        &self.coherence.trust
+    }
+
+    /// Something was proven of the server behind a connection by what began then. Nothing was begun
+    /// where no such proof is needed.
+    pub(super) fn proven(&self, session: u64, proof: Proof, began: Option<Instant>) {
+        let peers = self.peers();
+        if peers.is(session) {
+            match began {
+                Some(began) => self.trust().proven(proof, began, peers.term().trust),
+                None => self.trust().needs_no(proof),
+            }
+        }
     }
 
     /// For how long a node may go on believing what it once knew.

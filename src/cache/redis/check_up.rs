@@ -53,14 +53,10 @@ pub(crate) async fn check_up(config: &RedisConfig) -> Result<Vec<Remark>, Error>
             service,
             primary,
         } => {
-            let sentinels = Sentinels {
-                sentinels,
-                service,
-                primary,
-            };
-            match sentinels.primary().await {
-                Ok(server) => {
-                    let service = &sentinels.service;
+            let sentinels = Sentinels::new(sentinels, service.clone(), primary);
+            match sentinels.locate(None).await {
+                Ok(located) => {
+                    let server = located.server;
                     remarks.push(Remark::good(format!(
                         "sentinels: the primary of {service} is {server:?}"
                     )));

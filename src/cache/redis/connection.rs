@@ -1,14 +1,15 @@
 //! One multiplexed connection, and what is done when it is lost.
 
 use super::about::Identity;
-use super::address::Server;
 use super::breaker::{Ask, Breaker, Turn};
-use super::route::Route;
+use super::in_time::{Late, in_time};
+use super::route::{Checked, Located, Route};
 use super::session::Node;
 use super::shard::Shard;
 use super::trouble::{Failure, Trouble, failed};
 use crate::Error;
 use crate::cache::deadline::{Deadline, Patience};
+use crate::coherence::trust::Trust;
 use crate::metrics::{Gap, breaker_opened};
 use crate::spans;
 use ::redis::aio::MultiplexedConnection;
@@ -16,11 +17,11 @@ use ::redis::{AsyncConnectionConfig, Pipeline, PushInfo, RedisResult, Value};
 use metrics::Counter;
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{Instrument, Span, field};
 
 /// A connection that is made when it is needed, to whatever server its route names then.
@@ -59,7 +60,7 @@ const GREETING: Duration = Duration::from_secs(60);
 /// What a probe brings back.
 struct Probed {
     connection: MultiplexedConnection,
-    server: Server,
+    located: Located,
     greeted: Option<Greeted>,
 }
 
@@ -67,9 +68,9 @@ struct Probed {
 #[derive(Debug)]
 pub(super) struct Greeted {
     pub(super) identity: Identity,
-    /// When it was still known to be a primary.
-    pub(super) seen: Instant,
 }
+
+type Replies = Vec<RedisResult<Value>>;
 
 impl Connection {
     pub(super) fn new(route: Route, duty: Duty, deadline: Duration) -> Self {
@@ -86,7 +87,7 @@ impl Connection {
     /// Begins to connect where there is a runtime for it.
     pub(super) fn begin(&self) {
         if Handle::try_current().is_ok() {
-            let _ = self.line.ask();
+            let _ = self.line.ask(Patience::Read);
         }
     }
 
@@ -99,9 +100,9 @@ impl Connection {
         self.line.breaker().number() == Some(session)
     }
 
-    /// Which connection is up; 0 if none is.
-    pub(super) fn session(&self) -> u64 {
-        self.line.breaker().number().unwrap_or(0)
+    /// Which connection is up, if one is.
+    pub(super) fn session(&self) -> Option<u64> {
+        self.line.breaker().number()
     }
 
     /// Since when it has been up.
@@ -114,9 +115,19 @@ impl Connection {
         self.line.lost(session, trouble);
     }
 
-    /// The server has shown itself to be what it was; it is believed until then.
-    pub(super) fn believe(&self, session: u64, until: Instant) {
-        self.line.breaker().believe(session, until);
+    /// Does this while the connection is up.
+    pub(super) fn while_up(&self, session: u64, what: impl FnOnce()) {
+        let breaker = self.line.breaker();
+        if breaker.number() == Some(session) {
+            what();
+        }
+    }
+
+    /// Whether this is the connection that is up. One whose server has had no standing for as long as
+    /// that lasts is made anew.
+    pub(super) fn is_alive(&self, session: u64) -> bool {
+        self.line.let_go(Instant::now());
+        self.is(session)
     }
 
     /// Sees whether the primary of a cluster is still the one that it was. Says whether to go on.
@@ -127,9 +138,15 @@ impl Connection {
         }
     }
 
-    /// Whether connections now go to another server than to this one.
-    pub(super) async fn has_moved(&self, from: &Server) -> bool {
-        self.line.route.has_moved(from).await
+    /// Whether connections still go to this server.
+    pub(super) async fn check(&self, from: &Located) -> Checked {
+        self.line.route.check(from).await
+    }
+
+    /// The connection that is up, whatever is known of its server.
+    pub(super) fn raw(&self) -> Option<MultiplexedConnection> {
+        let breaker = self.line.breaker();
+        breaker.connection(breaker.number()?)
     }
 
     /// Connects no more.
@@ -165,46 +182,63 @@ impl Connection {
         deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
         let span = spans::redis(operation, pipeline.len());
-        let done = self.run_until(deadline, 1, pipeline);
+        let done = self.run_until(deadline, pipeline);
         let done = done.instrument(span.clone()).await;
         spans::failed(&span, done.as_ref().err());
         done.map_err(|failure| failed(operation, failure))
     }
 
-    /// As [`run`](Self::run), for so many operations. Takes no longer; what was sent before may still
-    /// be executed.
+    /// As [`run`](Self::run). Takes no longer than until `deadline`; what was sent before may still be
+    /// executed.
     pub(super) async fn run_until(
         &self,
         deadline: Deadline,
-        operations: u32,
         pipeline: &mut Pipeline,
-    ) -> Result<Vec<RedisResult<Value>>, Failure> {
+    ) -> Result<Replies, Failure> {
         let line = &self.line;
         let (mut connection, number) = line.get(deadline).await?;
+        let began = Instant::now();
         let asked = pipeline.ignore_errors().query_async(&mut connection);
-        let replies: RedisResult<Vec<RedisResult<Value>>> =
-            match timeout_at(deadline.at(), asked).await {
-                Ok(replies) => replies,
-                Err(_) => {
-                    line.unanswered(number, operations);
-                    return Err(Failure::Timeout(line.deadline));
+        let asked = line.unless_lost(number, in_time(deadline.at(), asked));
+        match asked.await? {
+            Ok(replies) => line.answered(number, replies),
+            Err(late) => {
+                if late == Late::Silent {
+                    line.unanswered(number, began);
                 }
-            };
-        match replies {
-            Ok(replies) => {
-                line.breaker().answered(number);
-                if let Some(code) = replies.iter().find_map(demoted) {
-                    line.lost(number, Trouble::Demoted(code.to_owned()));
-                }
-                Ok(replies)
-            }
-            Err(error) => {
-                if error.is_unrecoverable_error() {
-                    line.lost(number, Trouble::Lost(error.clone()));
-                }
-                Err(Failure::Redis(error))
+                let waited = Duration::from_millis(began.elapsed().as_millis() as u64);
+                Err(Failure::Timeout(waited))
             }
         }
+    }
+
+    /// Runs a pipeline on the connection that is up, whatever is known of its server, until the
+    /// connection is lost: this is how it is found out what is known.
+    pub(super) async fn run_on(
+        &self,
+        session: u64,
+        operation: &'static str,
+        pipeline: &mut Pipeline,
+    ) -> Result<Replies, Failure> {
+        let span = spans::redis(operation, pipeline.len());
+        let line = &self.line;
+        let run = async {
+            let connection = line.breaker().connection(session);
+            let mut connection = connection.ok_or(Failure::NotAsked(None))?;
+            let end = line.lapses_at().unwrap_or_else(|| Instant::now() + CONNECT);
+            let asked = pipeline.ignore_errors().query_async(&mut connection);
+            let replies = line.unless_lost(session, timeout_at(end, asked)).await?;
+            match replies {
+                Ok(replies) => line.answered(session, replies),
+                Err(_) => {
+                    line.let_go(Instant::now());
+                    Err(Failure::NotAsked(line.breaker().trouble()))
+                }
+            }
+        };
+        let done = run.instrument(span.clone()).await;
+        spans::failed(&span, done.as_ref().err());
+        done
     }
 }
 
@@ -228,18 +262,19 @@ impl Line {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection, once there is one.
+    /// The connection, once there is one that may be asked.
     async fn get(
         self: &Arc<Self>,
         deadline: Deadline,
     ) -> Result<(MultiplexedConnection, u64), Failure> {
         loop {
-            match self.ask() {
+            match self.ask(deadline.patience()) {
                 Ask::Through(connection, number) => return Ok((connection, number)),
                 Ask::No(trouble) => return Err(Failure::NotAsked(trouble)),
-                Ask::Probe(_) => {}
-                Ask::Wait(mut done, until) => {
-                    let _ = timeout_at(until.min(deadline.at()), done.changed()).await;
+                Ask::Probe(_) | Ask::Listen(..) => {}
+                Ask::Wait(mut turned, until) => {
+                    let end = until.map_or(deadline.at(), |until| until.min(deadline.at()));
+                    let _ = timeout_at(end, turned.changed()).await;
                     if deadline.is_over() {
                         return Err(Failure::NotAsked(self.breaker().trouble()));
                     }
@@ -248,52 +283,69 @@ impl Line {
         }
     }
 
-    /// What one does who wants to ask now; the probe is started here.
-    fn ask(self: &Arc<Self>) -> Ask<MultiplexedConnection> {
+    /// What a caller does that wants to ask now; what has to be started for it is started here.
+    fn ask(self: &Arc<Self>, patience: Patience) -> Ask<MultiplexedConnection> {
         let now = Instant::now();
-        let mut breaker = self.breaker();
-        if let Some(number) = breaker.number()
-            && breaker.is_stale(now)
-        {
-            drop(breaker);
-            let trust = self.duty.trust().unwrap_or_default();
-            self.lost(number, Trouble::Stale(trust));
-            breaker = self.breaker();
-        }
-        match breaker.ask(now) {
-            Ask::Probe(done) => {
-                tokio::spawn(Arc::clone(self).probe(done).instrument(spans::connect()));
-                breaker.ask(now)
+        self.let_go(now);
+        loop {
+            let lapsed = self.lapsed(now);
+            let asked = self.breaker().ask(now, patience, lapsed);
+            match asked {
+                Ask::Probe(task) => {
+                    tokio::spawn(Arc::clone(self).probe(task).instrument(spans::connect()));
+                }
+                Ask::Listen(task, number) => {
+                    tokio::spawn(listen(Arc::downgrade(self), number, task));
+                }
+                asked => return asked,
             }
-            asked => asked,
+        }
+    }
+
+    /// Why the server that is connected has no standing, if it has none.
+    fn lapsed(&self, now: Instant) -> Option<Trouble> {
+        let (trust, term) = self.duty.trust()?;
+        (!trust.holds(now)).then_some(Trouble::Stale(term))
+    }
+
+    /// When the server will have had no standing for as long as that lasts.
+    fn lapses_at(&self) -> Option<Instant> {
+        let (trust, term) = self.duty.trust()?;
+        Some(trust.verified_until()? + term)
+    }
+
+    /// Makes a connection anew whose server has had no standing for too long.
+    fn let_go(self: &Arc<Self>, now: Instant) {
+        let number = self.breaker().number();
+        if let (Some(number), Some((trust, term))) = (number, self.duty.trust())
+            && let Some(until) = trust.verified_until()
+            && until + term <= now
+        {
+            self.lost(number, Trouble::Stale(term));
         }
     }
 
     /// Connects, in a task of its own: nobody who gives up waiting takes it along.
-    async fn probe(self: Arc<Self>, _done: watch::Sender<()>) {
+    async fn probe(self: Arc<Self>, _task: Arc<()>) {
         let number = fastrand::u64(1..);
         let probed = timeout(CONNECT + GREETING, self.open(number)).await;
         let probed = probed.unwrap_or(Err(Trouble::Slow(GREETING)));
         let mut breaker = self.breaker();
         match probed {
             Ok(probed) => {
-                let seen = probed.greeted.as_ref().map(|greeted| greeted.seen);
-                let believed = seen
-                    .zip(self.duty.trust())
-                    .map(|(seen, trust)| seen + trust);
-                let turn = breaker.probed(probed.connection, number, Instant::now(), believed);
+                let turn = breaker.probed(probed.connection, number, Instant::now());
                 if breaker.number() != Some(number) {
                     drop(breaker);
                     return self.duty.disconnected(number, None);
                 }
                 drop(breaker);
-                Span::current().record("server", field::debug(&probed.server));
+                Span::current().record("server", field::debug(&probed.located.server));
                 if turn.is_some() {
-                    tracing::info!(server = ?probed.server, "connected to Redis");
+                    tracing::info!(server = ?probed.located.server, "connected to Redis");
                 }
                 match (&self.duty, probed.greeted) {
                     (Duty::Channel(node), Some(greeted)) => {
-                        node.live(&self, number, greeted.identity, probed.server);
+                        node.live(&self, number, greeted.identity, probed.located);
                     }
                     (Duty::Shard(shard), Some(greeted)) => {
                         shard.live(&self, number, greeted.identity);
@@ -313,11 +365,11 @@ impl Line {
     }
 
     async fn open(self: &Arc<Self>, number: u64) -> Result<Probed, Trouble> {
-        let server = timeout(CONNECT, self.route.server()).await;
-        let server = server.unwrap_or(Err(Trouble::Slow(CONNECT)))?;
+        let located = timeout(CONNECT, self.route.locate()).await;
+        let located = located.unwrap_or(Err(Trouble::Slow(CONNECT)))?;
         let server = match &self.duty {
-            Duty::Plain => server,
-            Duty::Channel(_) | Duty::Shard(_) => server.with_pushes(),
+            Duty::Plain => located.server.clone(),
+            Duty::Channel(_) | Duty::Shard(_) => located.server.clone().with_pushes(),
         };
         // A network that fails while a node greets would otherwise be found out after a minute;
         // operations have a deadline of their own, which is the sooner one.
@@ -343,7 +395,10 @@ impl Line {
         let mut connection = connected.map_err(Trouble::Connecting)?;
         let greeted = match &self.duty {
             Duty::Plain => None,
-            Duty::Channel(node) => Some(node.greet(&mut connection, number, &self.route).await?),
+            Duty::Channel(node) => {
+                let greeting = node.greet(&mut connection, number, &self.route, &located);
+                Some(greeting.await?)
+            }
             Duty::Shard(shard) => Some(shard.greet(&mut connection, &self.route).await?),
         };
         // Whoever answers too slowly for operations is left alone.
@@ -354,16 +409,62 @@ impl Line {
             .map_err(Trouble::Connecting)?;
         Ok(Probed {
             connection,
-            server,
+            located,
             greeted,
         })
     }
 
-    fn unanswered(self: &Arc<Self>, asked: u64, operations: u32) {
-        let is_open = self.breaker().unanswered(asked, operations, Instant::now());
-        if is_open {
-            self.duty.disconnected(asked, Some(Gap::Silent));
-            self.opened(Some(Turn::Opened));
+    /// Waits for an answer, unless the connection is made anew meanwhile: then it may never come.
+    async fn unless_lost<T>(
+        &self,
+        number: u64,
+        asked: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let mut turned = self.breaker().turns();
+        let mut asked = pin!(asked);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut asked => return Ok(answer),
+                _ = turned.changed() => {}
+            }
+            let breaker = self.breaker();
+            if breaker.number() != Some(number) {
+                return Err(Failure::Lost(breaker.trouble()));
+            }
+        }
+    }
+
+    /// What was answered, and what it says of the connection.
+    fn answered(
+        self: &Arc<Self>,
+        number: u64,
+        replies: RedisResult<Replies>,
+    ) -> Result<Replies, Failure> {
+        match replies {
+            Ok(replies) => {
+                self.breaker().answered(number, Instant::now());
+                if let Some(code) = replies.iter().find_map(demoted) {
+                    self.lost(number, Trouble::Demoted(code.to_owned()));
+                }
+                Ok(replies)
+            }
+            Err(error) => {
+                if error.is_unrecoverable_error() {
+                    self.lost(number, Trouble::Lost(error.clone()));
+                }
+                Err(Failure::Redis(error))
+            }
+        }
+    }
+
+    /// An operation that began then had no answer.
+    fn unanswered(self: &Arc<Self>, number: u64, began: Instant) {
+        let turn = self.breaker().unanswered(number, began, Instant::now());
+        if turn.is_some() {
+            self.opened(turn);
+            // Begins to listen, whoever asks next or nobody.
+            let _ = self.ask(Patience::Read);
         }
     }
 
@@ -398,20 +499,60 @@ impl Line {
             runtime.spawn(async move {
                 sleep_until(at).await;
                 if let Some(line) = line.upgrade() {
-                    let _ = line.ask();
+                    let _ = line.ask(Patience::Read);
                 }
             });
         }
     }
 }
 
+/// Asks a silent server again and again whether it is there, on the connection that it has, until an
+/// answer comes in time.
+async fn listen(line: Weak<Line>, number: u64, _task: Arc<()>) {
+    loop {
+        let Some((mut connection, patience)) = line.upgrade().and_then(|line| {
+            let connection = line.breaker().connection(number)?;
+            Some((connection, line.deadline))
+        }) else {
+            return;
+        };
+        let ping = ::redis::cmd("PING");
+        let mut pong = pin!(ping.query_async::<Value>(&mut connection));
+        let answer = in_time(Instant::now() + patience, pong.as_mut()).await;
+        let is_in_time = answer.is_ok();
+        // While one is on its way another one would not be answered sooner.
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(_) => pong.await,
+        };
+        let Some(line) = line.upgrade() else { return };
+        match answer {
+            Ok(_) if is_in_time => {
+                let turn = line.breaker().resumed(number, Instant::now());
+                if turn.is_some() {
+                    tracing::info!("Redis answers again");
+                }
+                return;
+            }
+            Ok(_) => {}
+            // A node finds out by its heartbeats when a connection is of no use any more.
+            Err(error) if error.is_unrecoverable_error() || matches!(line.duty, Duty::Plain) => {
+                return line.lost(number, Trouble::Lost(error));
+            }
+            Err(_) => {}
+        }
+        drop(line);
+        sleep(patience / 2).await;
+    }
+}
+
 impl Duty {
-    /// For how long the connection is believed after its server was seen to be a primary.
-    fn trust(&self) -> Option<Duration> {
+    /// The standing of the server, and how long each of its proofs is good for.
+    fn trust(&self) -> Option<(&Trust, Duration)> {
         match self {
             Self::Plain => None,
-            Self::Channel(node) => Some(node.channel.term().trust),
-            Self::Shard(shard) => Some(shard.trust()),
+            Self::Channel(node) => Some((node.channel.trust(), node.channel.term().trust)),
+            Self::Shard(shard) => Some((&shard.standing, shard.trust())),
         }
     }
 

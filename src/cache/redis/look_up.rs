@@ -13,12 +13,10 @@ use std::collections::BTreeMap;
 type Sets<'a> = BTreeMap<(LinkKind, &'a RepositoryName), Vec<usize>>;
 
 impl RedisCache {
-    /// One command for the members of each set that is asked for, and one for each hash. Silence is
-    /// counted as that of so many operations.
+    /// One command for the members of each set that is asked for, and one for each hash.
     pub(super) async fn ask(
         &self,
         questions: &[Question],
-        operations: u32,
         deadline: Deadline,
     ) -> Result<Vec<Found>, Error> {
         let sets = sets(questions);
@@ -29,9 +27,7 @@ impl RedisCache {
         }
         let hashes = questions.iter().filter_map(Question::meta);
         commands.extend(hashes.map(|digest| self.fields_of(digest)));
-        let replies = self
-            .servers
-            .run_for(operations, "look-up", commands, deadline);
+        let replies = self.servers.run("look-up", commands, deadline);
         let mut replies = replies.await?.into_iter();
 
         let mut answers = vec![Found::default(); questions.len()];

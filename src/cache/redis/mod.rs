@@ -13,6 +13,7 @@ mod connection;
 mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod in_time;
 mod inspect;
 mod keys;
 mod look_up;
@@ -60,6 +61,7 @@ use servers::Servers;
 use session::Node;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
 /// A [`LayerInfoCache`](crate::LayerInfoCache) in Redis, shared by all nodes that use it.
@@ -231,6 +233,16 @@ impl RedisCache {
     }
 }
 
+/// The last of the handles says goodbye, where there is a runtime for it: nobody has to wait for a node
+/// that is gone.
+impl Drop for RedisCache {
+    fn drop(&mut self) {
+        if let (Some((node, home)), Ok(runtime)) = (self.node.take(), Handle::try_current()) {
+            runtime.spawn(async move { node.leave(&home).await });
+        }
+    }
+}
+
 impl Address {
     /// What is there, for a node or for nobody in particular.
     fn servers(&self, timeout: Duration, node: Option<Arc<Node>>) -> Servers {
@@ -240,11 +252,7 @@ impl Address {
                 sentinels,
                 service,
                 primary,
-            } => Route::Sentinels(Sentinels {
-                sentinels,
-                service,
-                primary,
-            }),
+            } => Route::Sentinels(Sentinels::new(sentinels, service, primary)),
             Self::Cluster { seeds } => return Servers::Cluster(Cluster::new(seeds, timeout)),
         };
         let duty = node.map_or(Duty::Plain, Duty::Channel);

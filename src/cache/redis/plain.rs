@@ -14,7 +14,7 @@ use async_trait::async_trait;
 impl LayerInfoCache for RedisCache {
     async fn contains(&self, link: &Link) -> Result<bool, Error> {
         let answers = self
-            .ask(&[Question::Link(link.clone())], 1, self.read_deadline())
+            .ask(&[Question::Link(link.clone())], self.read_deadline())
             .await?;
         Ok(answers.iter().any(|found| found.member.is_some()))
     }
@@ -32,7 +32,7 @@ impl LayerInfoCache for RedisCache {
 
     async fn meta(&self, digest: &Digest) -> Result<Option<LayerMeta>, Error> {
         let mut answers = self
-            .ask(&[Question::Meta(*digest)], 1, self.read_deadline())
+            .ask(&[Question::Meta(*digest)], self.read_deadline())
             .await?;
         Ok(answers.pop().and_then(|found| found.meta))
     }

@@ -5,7 +5,9 @@ use super::cluster::Cluster;
 use super::sentinel::Sentinels;
 use super::trouble::Trouble;
 use ::redis::{Client, RedisResult};
+use std::cmp::Ordering;
 use std::sync::Weak;
+use tokio::time::Instant;
 
 /// Which server a connection is made to, decided anew for each connection.
 #[derive(Debug)]
@@ -18,28 +20,59 @@ pub(super) enum Route {
     Slot(Weak<Cluster>, u16),
 }
 
+/// A server that a connection is made to.
+#[derive(Debug, Clone)]
+pub(super) struct Located {
+    pub(super) server: Server,
+    /// When it was asked for, where others say where it is; and which failover the latest was then.
+    pub(super) named: Option<(Instant, u64)>,
+}
+
+/// Whether connections still go to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    Stays,
+    Moved,
+    /// Too few have said so.
+    Unknown,
+}
+
 impl Route {
-    pub(super) async fn server(&self) -> Result<Server, Trouble> {
-        match self {
-            Self::Fixed(server) => Ok(server.clone()),
-            Self::Sentinels(sentinels) => sentinels.primary().await,
+    pub(super) async fn locate(&self) -> Result<Located, Trouble> {
+        let server = match self {
+            Self::Fixed(server) => server.clone(),
+            Self::Sentinels(sentinels) => return sentinels.locate(None).await,
             Self::Slot(cluster, slot) => match cluster.upgrade() {
-                Some(cluster) => cluster.primary_of(*slot).await,
-                None => Err(Trouble::Left),
+                Some(cluster) => cluster.primary_of(*slot).await?,
+                None => return Err(Trouble::Left),
             },
-        }
+        };
+        Ok(Located {
+            server,
+            named: None,
+        })
     }
 
     pub(super) const fn leads_into_a_cluster(&self) -> bool {
         matches!(self, Self::Slot(..))
     }
 
-    /// Whether connections now go to another server than to this one.
-    pub(super) async fn has_moved(&self, from: &Server) -> bool {
-        match self {
-            Self::Sentinels(sentinels) => sentinels.primary().await.is_ok_and(|now| now != *from),
+    /// Whether connections still go to this server.
+    pub(super) async fn check(&self, from: &Located) -> Checked {
+        match (self, from.named) {
+            (Self::Sentinels(sentinels), Some((_, epoch))) => {
+                let Ok(now) = sentinels.locate(Some(epoch)).await else {
+                    return Checked::Unknown;
+                };
+                match now.named.map(|(_, now)| now.cmp(&epoch)) {
+                    // All who have answered were away themselves.
+                    None | Some(Ordering::Less) => Checked::Unknown,
+                    Some(Ordering::Equal) if now.server == from.server => Checked::Stays,
+                    Some(_) => Checked::Moved,
+                }
+            }
             // The servers themselves say so.
-            Self::Fixed(_) | Self::Slot(..) => false,
+            _ => Checked::Stays,
         }
     }
 }

@@ -1,23 +1,35 @@
 //! Sentinels: who the primary is.
 
-use super::address::Server;
+use super::address::{Place, Server};
+use super::route::Located;
 use super::trouble::Trouble;
+use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, RedisError, RedisResult, cmd};
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-/// How long a sentinel may take to answer: the others do not wait for one that hangs any longer.
+/// How long sentinels may take to answer.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the others are waited for when more than half have answered: the one that has just made a
+/// failover knows of it first.
+const GRACE: Duration = Duration::from_millis(30);
 
 /// The sentinels of a service.
 #[derive(Debug)]
 pub(super) struct Sentinels {
-    pub(super) sentinels: Vec<Server>,
-    pub(super) service: String,
-    pub(super) primary: Server,
+    sentinels: Vec<Server>,
+    service: String,
+    primary: Server,
+    idle: Idle,
 }
+
+/// Connections to sentinels that nobody uses now.
+#[derive(Default)]
+struct Idle(Mutex<HashMap<Place, MultiplexedConnection>>);
 
 /// What one sentinel says.
 struct Said {
@@ -28,27 +40,53 @@ struct Said {
 }
 
 impl Sentinels {
-    /// The primary, as the sentinel says it that knows of the latest failover: one that was away
-    /// for a while names an older one.
-    pub(super) async fn primary(&self) -> Result<Server, Trouble> {
-        let answers = join_all(self.sentinels.iter().map(|sentinel| async {
-            let asked = timeout(PATIENCE, self.ask(sentinel)).await;
-            let slow = |_| RedisError::from((ErrorKind::Io, "a sentinel does not answer"));
-            asked.map_err(slow)?
-        }));
-        let (mut latest, mut source) = (None::<Said>, None);
-        for answer in answers.await {
+    pub(super) fn new(sentinels: Vec<Server>, service: String, primary: Server) -> Self {
+        Self {
+            sentinels,
+            service,
+            primary,
+            idle: Idle::default(),
+        }
+    }
+
+    /// The primary, as the sentinel says it that knows of the latest failover: one that was away for a
+    /// while names an older one. More than half of them have to answer, and the rest is hardly waited
+    /// for. The first that knows of a failover after `known` is believed at once.
+    pub(super) async fn locate(&self, known: Option<u64>) -> Result<Located, Trouble> {
+        let began = Instant::now();
+        let mut asked: FuturesUnordered<_> =
+            self.sentinels.iter().map(|one| self.ask(one)).collect();
+        let (mut latest, mut source, mut answered) = (None::<Said>, None, 0);
+        let mut end = began + PATIENCE;
+        while let Ok(Some(answer)) = timeout_at(end, asked.next()).await {
             match answer {
-                Ok(said) if latest.as_ref().is_none_or(|l| said.epoch > l.epoch) => {
-                    latest = Some(said);
+                Ok(said) => {
+                    answered += 1;
+                    let is_news = known.is_some_and(|known| said.epoch > known);
+                    if latest
+                        .as_ref()
+                        .is_none_or(|latest| said.epoch > latest.epoch)
+                    {
+                        latest = Some(said);
+                    }
+                    if is_news {
+                        break;
+                    }
+                    if self.is_most(answered) && !self.is_most(answered - 1) {
+                        end = end.min(Instant::now() + GRACE);
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => source = Some(error),
             }
         }
+        let is_news = |said: &Said| known.is_some_and(|known| said.epoch > known);
         match latest {
-            Some(said) => Ok(self.primary.at(&said.host, said.port)),
-            None => Err(Trouble::NoPrimary {
+            Some(said) if self.is_most(answered) || is_news(&said) => Ok(Located {
+                server: self.primary.at(&said.host, said.port),
+                named: Some((began, said.epoch)),
+            }),
+            _ => Err(Trouble::NoPrimary {
+                answered,
                 sentinels: self.sentinels.len(),
                 service: self.service.clone(),
                 source,
@@ -56,12 +94,32 @@ impl Sentinels {
         }
     }
 
+    /// Whether so many are more than half.
+    fn is_most(&self, answered: usize) -> bool {
+        answered * 2 > self.sentinels.len()
+    }
+
+    /// Asks a sentinel on the connection that there is to it, or on a new one.
     async fn ask(&self, sentinel: &Server) -> RedisResult<Said> {
+        let place = sentinel.place();
+        let idle = self.idle.connections().remove(&place);
+        if let Some(mut connection) = idle
+            && let Ok(said) = self.ask_through(&mut connection).await
+        {
+            self.idle.connections().insert(place, connection);
+            return Ok(said);
+        }
         let client = sentinel.client()?;
         let mut connection = client.get_multiplexed_async_connection().await?;
+        let said = self.ask_through(&mut connection).await?;
+        self.idle.connections().insert(place, connection);
+        Ok(said)
+    }
+
+    async fn ask_through(&self, connection: &mut MultiplexedConnection) -> RedisResult<Said> {
         let mut ask = cmd("SENTINEL");
         ask.arg("MASTER").arg(&self.service);
-        let fields: HashMap<String, String> = ask.query_async(&mut connection).await?;
+        let fields: HashMap<String, String> = ask.query_async(connection).await?;
         let field = |name: &str| fields.get(name);
         let number = |name| field(name).and_then(|text| text.parse::<u64>().ok());
         let port = number("port").and_then(|port| u16::try_from(port).ok());
@@ -76,5 +134,18 @@ impl Sentinels {
                 "a sentinel's answer has no ip, port and config-epoch",
             ))),
         }
+    }
+}
+
+impl Idle {
+    fn connections(&self) -> MutexGuard<'_, HashMap<Place, MultiplexedConnection>> {
+        // It is whole between any two of its changes, whoever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Idle")
     }
 }

@@ -54,8 +54,8 @@ impl Command {
 }
 
 impl Servers {
-    /// Which connections are up. What went through others may have been lost with them.
-    pub(super) fn session(&self) -> u64 {
+    /// Which connections are up, if one is. What went through others may have been lost with them.
+    pub(super) fn session(&self) -> Option<u64> {
         match self {
             Self::One(connection) => connection.session(),
             Self::Cluster(cluster) => cluster.session(),
@@ -82,19 +82,8 @@ impl Servers {
         commands: Vec<Command>,
         deadline: Deadline,
     ) -> Result<Vec<Reply>, Error> {
-        self.run_for(1, operation, commands, deadline).await
-    }
-
-    /// The same for so many operations that go together: if there is no answer, all of them had none.
-    pub(super) async fn run_for(
-        &self,
-        operations: u32,
-        operation: &'static str,
-        commands: Vec<Command>,
-        deadline: Deadline,
-    ) -> Result<Vec<Reply>, Error> {
         let span = spans::redis(operation, commands.len());
-        let done = self.round_trip(operations, operation, commands, deadline);
+        let done = self.round_trip(operation, commands, deadline);
         let done = done.instrument(span.clone()).await;
         spans::failed(&span, done.as_ref().err());
         done
@@ -102,7 +91,6 @@ impl Servers {
 
     async fn round_trip(
         &self,
-        operations: u32,
         operation: &'static str,
         commands: Vec<Command>,
         deadline: Deadline,
@@ -113,16 +101,14 @@ impl Servers {
                 for command in commands {
                     pipeline.add_command(command.cmd);
                 }
-                let replies = connection
-                    .run_until(deadline, operations, &mut pipeline)
-                    .await;
+                let replies = connection.run_until(deadline, &mut pipeline).await;
                 let replies = replies.map_err(|failure| failed(operation, failure))?;
                 replies
                     .into_iter()
                     .map(|reply| reply.map_err(Failure::Redis))
                     .collect()
             }
-            Self::Cluster(cluster) => cluster.run(&commands, deadline, operations).await,
+            Self::Cluster(cluster) => cluster.run(&commands, deadline).await,
         };
         let is_silent = |reply: &Reply| matches!(reply, Err(failure) if failure.code().is_none());
         match replies.first() {

@@ -2,27 +2,27 @@
 //! acknowledgements that it owes.
 
 use super::about::{About, Identity};
-use super::address::Server;
 use super::announce::{ANNOUNCE, look_around};
 use super::channel::Channel;
 use super::connection::{Connection, Greeted, Line};
 use super::purge::Record;
 use super::rehearsal::rehearse;
-use super::route::Route;
+use super::route::{Checked, Located, Route};
 use super::scripts::Source;
 use super::trouble::Trouble;
 use crate::coherence::Coherence;
 use crate::coherence::message::Message;
 use crate::coherence::peers::{MOST_TRUST, Term};
+use crate::coherence::trust::Proof;
 use crate::metrics::purges;
 use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, RedisResult, Value};
+use ::redis::{Pipeline, RedisResult, Value, cmd};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How many heartbeats are sent within the time of one: all but one may be lost.
 const BEATS: u32 = 4;
@@ -39,6 +39,9 @@ pub(super) struct Scripts {
 /// How long a node that is not seen stays in the set: longer than any node counts as one that may
 /// trust its memory.
 const KEEP: Duration = MOST_TRUST.saturating_mul(3);
+
+/// How long a node that leaves waits until it was told.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// The node notes itself in the set. What no node has made of it (a value of another type, a name that
 /// is none, a time that is far ahead) makes way for a new set: where that is, it is not known who
@@ -111,7 +114,7 @@ impl Node {
         line: &Arc<Line>,
         session: u64,
         identity: Identity,
-        server: Server,
+        located: Located,
     ) {
         let beat = Arc::clone(self).beat(Arc::downgrade(line), session, identity);
         tokio::spawn(beat);
@@ -120,12 +123,10 @@ impl Node {
             Arc::downgrade(line),
             session,
         ));
-        tokio::spawn(watch(
-            Arc::downgrade(line),
-            session,
-            server,
-            self.channel.term().trust,
-        ));
+        if located.named.is_some() {
+            let watch = Arc::clone(self).watch(Arc::downgrade(line), session, located);
+            tokio::spawn(watch);
+        }
         let owed = self
             .owed
             .lock()
@@ -147,8 +148,10 @@ impl Node {
         connection: &mut MultiplexedConnection,
         session: u64,
         route: &Route,
+        located: &Located,
     ) -> Result<Greeted, Trouble> {
         let channel = &self.channel;
+        let began = Instant::now();
         let about = About::greet(connection, route.leads_into_a_cluster()).await?;
         let identity = about.identity.clone();
         rehearse(connection, &self.prefix, "nodes").await?;
@@ -163,6 +166,9 @@ impl Node {
             _ => Trouble::Connecting(error),
         })?;
         channel.connected(session);
+        // Before any heartbeat: without one there is no trust.
+        channel.proven(session, Proof::Identity, Some(began));
+        channel.proven(session, Proof::Place, located.named.map(|(began, _)| began));
         // A server that may not be written to gives no trust.
         let written: RedisResult<Vec<Value>> = self.write().query_async(connection).await;
         written.map_err(Trouble::Connecting)?;
@@ -177,7 +183,6 @@ impl Node {
         let purged = record.purge_if_another(&identity, last.as_ref(), connection, &self.prefix);
         purged.await.map_err(Trouble::Connecting)?;
         *self.last() = Some(identity.clone());
-        let seen = Instant::now();
         let mut pipeline = self.heartbeat(session, Command::Text);
         let replies: RedisResult<Vec<RedisResult<Value>>> =
             pipeline.ignore_errors().query_async(connection).await;
@@ -189,7 +194,7 @@ impl Node {
             });
         }
         self.advise(&about, route);
-        Ok(Greeted { identity, seen })
+        Ok(Greeted { identity })
     }
 
     /// Tells whoever runs the servers what they should know of them, once.
@@ -251,9 +256,9 @@ impl Node {
         self.channel.term().trust / BEATS
     }
 
-    /// Sends heartbeats for as long as the connection is the node's.
+    /// Sends heartbeats for as long as the connection is the node's. One that is not answered is waited
+    /// for until the connection is of no use any more: it comes back when Redis does.
     async fn beat(self: Arc<Self>, line: Weak<Line>, session: u64, identity: Identity) {
-        let trust = self.channel.term().trust;
         loop {
             sleep(self.pause()).await;
             self.channel.observe();
@@ -262,19 +267,22 @@ impl Node {
             };
             let connection = Connection::of(line);
             let _beating = self.beating.lock().await;
-            if !connection.is(session) {
+            if !connection.is_alive(session) {
                 return;
             }
-            let sent = Instant::now();
+            let began = Instant::now();
             let mut questions = self.write();
             About::ask(&mut questions);
-            match connection.run("heartbeat", &mut questions).await {
+            let asked = connection.run_on(session, "heartbeat", &mut questions);
+            match asked.await {
                 Ok(replies) => match About::read(&replies) {
                     Some(now) if now.identity != identity || !now.is_primary => {
                         connection.give_up(session, Trouble::Another);
                         return;
                     }
-                    Some(_) if replies.iter().all(Result::is_ok) => {}
+                    Some(_) if replies.iter().all(Result::is_ok) => {
+                        self.channel.proven(session, Proof::Identity, Some(began));
+                    }
                     _ => continue,
                 },
                 Err(_) => continue,
@@ -282,11 +290,9 @@ impl Node {
             // The text for a server that has lost its scripts.
             for command in [Command::Hash, Command::Text] {
                 let mut pipeline = self.heartbeat(session, command);
-                match connection.run("heartbeat", &mut pipeline).await {
-                    Ok(replies) if self.noted(session, &replies) => {
-                        connection.believe(session, sent + trust);
-                        break;
-                    }
+                let sent = connection.run_on(session, "heartbeat", &mut pipeline);
+                match sent.await {
+                    Ok(replies) if self.noted(session, &replies) => break,
                     Ok(replies) => {
                         if replies.iter().any(is_elsewhere) {
                             connection.give_up(session, Trouble::Another);
@@ -299,17 +305,42 @@ impl Node {
         }
     }
 
+    /// Ends a connection when its server's place is another one's, as sentinels say it; others say so
+    /// themselves.
+    async fn watch(self: Arc<Self>, line: Weak<Line>, session: u64, located: Located) {
+        loop {
+            sleep(self.pause()).await;
+            let Some(line) = line.upgrade() else {
+                return;
+            };
+            let connection = Connection::of(line);
+            if !connection.is(session) {
+                return;
+            }
+            let began = Instant::now();
+            match connection.check(&located).await {
+                Checked::Stays => self.channel.proven(session, Proof::Place, Some(began)),
+                Checked::Moved => return connection.give_up(session, Trouble::Another),
+                Checked::Unknown => {}
+            }
+        }
+    }
+
     /// Drops trust, then leaves the set of nodes and connects no more.
     pub(super) async fn leave(&self, connection: &Connection) {
         let channel = &self.channel;
-        channel.disconnected(connection.session(), None);
-        let mut pipeline = Pipeline::new();
-        let nodes = channel.nodes_key();
-        pipeline.cmd("ZREM").arg(nodes).arg(channel.member());
-        // Where it cannot be told, it is waited for as one that has died.
-        let _beating = self.beating.lock().await;
-        let _ = connection.run("leave", &mut pipeline).await;
+        let raw = connection.raw();
+        if let Some(session) = connection.session() {
+            channel.disconnected(session, None);
+        }
+        // Ends a heartbeat that is waited for, and sends no other one.
         connection.close();
+        let _beating = self.beating.lock().await;
+        let Some(mut raw) = raw else { return };
+        let mut leave = cmd("ZREM");
+        leave.arg(channel.nodes_key()).arg(channel.member());
+        // Where it cannot be told, it is waited for as one that has died.
+        let _ = timeout(GOODBYE, leave.query_async::<Value>(&mut raw)).await;
     }
 }
 
@@ -327,8 +358,12 @@ async fn acknowledge(node: Weak<Node>, line: Weak<Line>, mut owed: mpsc::Receive
             let name = node.channel.private_name(to);
             pipeline.cmd("PUBLISH").arg(name).arg(message);
         }
+        let connection = Connection::of(line);
         // One that is lost costs its sender the time until our trust would have lapsed.
-        let _ = Connection::of(line).run("acknowledge", &mut pipeline).await;
+        if let Some(session) = connection.session() {
+            let sent = connection.run_on(session, "acknowledge", &mut pipeline);
+            let _ = sent.await;
+        }
     }
 }
 
@@ -344,24 +379,6 @@ impl Command {
         match self {
             Self::Hash => pipeline.cmd("EVALSHA").arg(&script.hash),
             Self::Text => pipeline.cmd("EVAL").arg(&script.text),
-        }
-    }
-}
-
-/// Ends a connection when its route leads to another server, as sentinels say it; others say so
-/// themselves.
-async fn watch(line: Weak<Line>, session: u64, server: Server, pause: Duration) {
-    loop {
-        sleep(pause).await;
-        let Some(line) = line.upgrade() else {
-            return;
-        };
-        let connection = Connection::of(line);
-        if !connection.is(session) {
-            return;
-        }
-        if connection.has_moved(&server).await {
-            connection.give_up(session, Trouble::Another);
         }
     }
 }

@@ -9,6 +9,7 @@ use super::rehearsal::rehearse;
 use super::route::Route;
 use super::session::Node;
 use super::trouble::Trouble;
+use crate::coherence::trust::{Proof, Trust};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value};
 use std::sync::{Arc, Weak};
@@ -26,9 +27,29 @@ pub(super) struct Shard {
     pub(super) home: Connection,
     pub(super) cluster: Weak<Cluster>,
     pub(super) place: Place,
+    /// Of the primary behind the connection that is up.
+    pub(super) standing: Trust,
 }
 
 impl Shard {
+    pub(super) fn new(
+        node: Arc<Node>,
+        home: Connection,
+        cluster: Weak<Cluster>,
+        place: Place,
+    ) -> Self {
+        let standing = Trust::none(Instant::now());
+        // The channel is elsewhere.
+        standing.needs_no(Proof::Heartbeat);
+        Self {
+            node,
+            home,
+            cluster,
+            place,
+            standing,
+        }
+    }
+
     pub(super) fn trust(&self) -> Duration {
         self.node.channel.term().trust
     }
@@ -67,12 +88,13 @@ impl Shard {
         let prefix = self.node.prefix();
         let purged = record.purge_if_another(&about.identity, None, connection, prefix);
         purged.await.map_err(Trouble::Connecting)?;
-        let seen = Instant::now();
+        let began = Instant::now();
         let written: RedisResult<Vec<Value>> = self.write(&tag).query_async(connection).await;
         written.map_err(Trouble::Connecting)?;
         self.node.advise(&about, route);
+        self.standing.proven(Proof::Identity, began, self.trust());
         let identity = about.identity;
-        Ok(Greeted { identity, seen })
+        Ok(Greeted { identity })
     }
 
     /// The connection to the primary that has the record, which is often being made at the same time.
@@ -98,7 +120,7 @@ impl Shard {
                 sleep(pause).await;
                 let Some(line) = line.upgrade() else { return };
                 let connection = Connection::of(line);
-                if !connection.is(session) || !connection.beat(session, &identity).await {
+                if !connection.is_alive(session) || !connection.beat(session, &identity).await {
                     return;
                 }
             }
@@ -112,14 +134,15 @@ impl Shard {
         session: u64,
         identity: &Identity,
     ) -> bool {
-        let sent = Instant::now();
+        let began = Instant::now();
         let Ok(tag) = self.tag() else {
             connection.give_up(session, Trouble::Another);
             return false;
         };
         let mut questions = self.write(&tag);
         About::ask(&mut questions);
-        let Ok(replies) = connection.run("heartbeat", &mut questions).await else {
+        let asked = connection.run_on(session, "heartbeat", &mut questions);
+        let Ok(replies) = asked.await else {
             return true;
         };
         match About::read(&replies) {
@@ -128,7 +151,8 @@ impl Shard {
                 false
             }
             Some(_) if replies.iter().all(Result::is_ok) => {
-                connection.believe(session, sent + self.trust());
+                let proven = || self.standing.proven(Proof::Identity, began, self.trust());
+                connection.while_up(session, proven);
                 true
             }
             _ => {

@@ -2,7 +2,6 @@
 
 use super::servers::Command;
 use super::*;
-use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Leases, Member, Question, SharedTier};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::slot::Slot;
@@ -12,10 +11,6 @@ use ::redis::{Cmd, cmd};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-
-fn soon() -> Deadline {
-    Deadline::new(Duration::from_secs(5), Patience::Removal)
-}
 
 /// What is done to a key.
 #[derive(Debug, Clone, Copy)]
@@ -70,12 +65,12 @@ async fn run(cache: &RedisCache, command: Cmd) {
 async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (String, String) {
     const LONG: Duration = Duration::from_secs(60);
     let keys = std::slice::from_ref(key);
-    let of = Token::of;
+    let (of, soon) = (Token::of, cache.removal_deadline());
     let (real, specified) = match act {
         Act::Grant { token, steal } => (
             format!(
                 "{:?}",
-                cache.grant(keys, of(token), steal, soon()).await.unwrap()
+                cache.grant(keys, of(token), steal, soon).await.unwrap()
             ),
             format!("{:?}", [slot.grant(of(token), steal)]),
         ),
@@ -93,7 +88,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
         }
         Act::Begin { token, take_lease } => {
             cache
-                .begin(keys, of(token), take_lease, soon())
+                .begin(keys, of(token), take_lease, soon)
                 .await
                 .unwrap();
             slot.begin(of(token), take_lease);
@@ -109,10 +104,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
                 Key::Link(link) if written => Some(link),
                 _ => None,
             };
-            let ended = cache
-                .end(keys, of(token), link, LONG, soon())
-                .await
-                .unwrap();
+            let ended = cache.end(keys, of(token), link, LONG, soon).await.unwrap();
             let specified = slot.end(of(token), link.map(|_| ()));
             (format!("{ended:?}"), format!("{specified:?}"))
         }
@@ -138,7 +130,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
         Key::Link(link) => Question::Link(link.clone()),
         Key::Meta(digest) => Question::Meta(*digest),
     };
-    let found = cache.ask(&[question], 1, soon()).await.unwrap();
+    let found = cache.ask(&[question], soon).await.unwrap();
     let has = found.iter().any(|found| found.has(key));
     (
         format!("{real} and then {has}"),
@@ -297,7 +289,10 @@ async fn a_full_server_refuses_a_fill_and_loses_nothing() {
     let (token, mut leases) = (Token::of(1), Leases::default());
     leases.take(
         &keys,
-        &cache.grant(&keys, token, false, soon()).await.unwrap(),
+        &cache
+            .grant(&keys, token, false, cache.removal_deadline())
+            .await
+            .unwrap(),
         token,
     );
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);

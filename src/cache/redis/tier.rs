@@ -23,17 +23,17 @@ const FEW: usize = 2;
 
 #[async_trait]
 impl SharedTier for RedisCache {
-    fn session(&self) -> u64 {
+    fn session(&self) -> Option<u64> {
         self.servers.session()
     }
 
     async fn look_up(
         &self,
         questions: &[Question],
-        askers: u32,
+        _askers: u32,
         deadline: Deadline,
     ) -> Result<Vec<Found>, Error> {
-        self.ask(questions, askers, deadline).await
+        self.ask(questions, deadline).await
     }
 
     async fn grant(
@@ -222,7 +222,7 @@ impl RedisCache {
             let deadline = self.removal_deadline();
             self.tell(Forget::Everything, &[], deadline).await?.await;
             // What others learned meanwhile from a primary that was replaced is forgotten, too.
-            if self.session() == session {
+            if session.is_some() && self.session() == session {
                 return Ok(());
             }
         }

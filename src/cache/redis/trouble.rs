@@ -17,11 +17,9 @@ pub(super) enum Trouble {
     Lost(#[source] RedisError),
     #[error("the server has closed the connection")]
     Closed,
-    #[error(
-        "{0} operations in a row had no answer; is Redis overloaded, or the timeout too short?"
-    )]
-    Silent(u32),
-    #[error("no heartbeat was answered for {0:?}")]
+    #[error("nothing came back for {0:?}; is Redis overloaded, or the timeout too short?")]
+    Silent(Duration),
+    #[error("for {0:?} nothing has shown that this server is still the one to ask")]
     Stale(Duration),
     #[error("the server says {0}: it is not a primary that can be used now")]
     Demoted(String),
@@ -33,10 +31,20 @@ pub(super) enum Trouble {
     Sentinel,
     #[error("behind the connection is another server than before")]
     Another,
+    #[error(
+        "the server hides its run_id and its master_replid: a failover could not be noticed; let INFO \
+         say them"
+    )]
+    Anonymous,
     #[error("Redis refuses what the cache needs: {}; grant the user these commands and keys", .0.join(", "))]
     Forbidden(Vec<String>),
-    #[error("no sentinel of {sentinels} knows a primary of service `{service}`{}", because(.source))]
+    #[error(
+        "{answered} of {sentinels} sentinels know a primary of service `{service}`, and more than half \
+         have to{}",
+        because(.source)
+    )]
     NoPrimary {
+        answered: usize,
         sentinels: usize,
         service: String,
         source: Option<RedisError>,
@@ -84,6 +92,8 @@ pub(super) enum Failure {
     Timeout(Duration),
     #[error("Redis is not asked{}", .0.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default())]
     NotAsked(#[source] Option<Arc<Trouble>>),
+    #[error("the connection was lost before an answer came{}", .0.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default())]
+    Lost(#[source] Option<Arc<Trouble>>),
     #[error("{0}")]
     Redis(#[from] RedisError),
 }
@@ -93,7 +103,7 @@ impl Failure {
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Redis(error) => error.code(),
-            Self::Timeout(_) | Self::NotAsked(_) => None,
+            Self::Timeout(_) | Self::NotAsked(_) | Self::Lost(_) => None,
         }
     }
 }

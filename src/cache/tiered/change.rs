@@ -110,6 +110,8 @@ impl TieredCache {
                     // Read before: what goes through a later connection is another one's.
                     let session = tier.session();
                     let begun = tier.begin(&keys, token, link.is_some(), deadline).await;
+                    // One that began without a connection went through none that will be known.
+                    let session = session.unwrap_or_else(|| fastrand::u64(..));
                     change.begun(note(begun, &mut failure).map(|()| session))
                 }
                 Step::Publish => {
@@ -137,7 +139,8 @@ impl TieredCache {
                     let ended = tier.end(&keys, token, written, ttl, deadline).await;
                     let ended = note(ended, &mut failure);
                     filled = ended.is_some_and(|ended: Ended| ended.filled);
-                    change.ended(ended.map(|ended| (ended, tier.session())))
+                    let session = tier.session().unwrap_or_else(|| fastrand::u64(..));
+                    change.ended(ended.map(|ended| (ended, session)))
                 }
                 Step::Tell => {
                     let told = note(tier.publish(&keys, deadline).await, &mut failure);

@@ -133,7 +133,7 @@ impl Debts {
             let deadline = self.settings.removal_deadline();
             self.tier.withdraw(keys, deadline).await?;
             self.tier.publish(keys, deadline).await?.await;
-            if self.tier.session() == session {
+            if session.is_some() && self.tier.session() == session {
                 return Ok(());
             }
         }

@@ -2,10 +2,10 @@
 
 use super::Model;
 use super::rules::Rule;
-use super::state::{Check, KEY, Node, State, Telling, at};
+use super::state::{Check, KEY, State, Telling, at};
 use crate::coherence::message::Message;
 use crate::coherence::peers::Heard;
-use crate::coherence::standing::Proof;
+use crate::coherence::trust::Proof;
 
 impl Model {
     /// A node sends a heartbeat.
@@ -69,14 +69,7 @@ impl Model {
             *sent = now;
         }
         let trust = node.peers.term().trust;
-        let owed = match heard {
-            Heard::Beat { sent } => {
-                node.standing.proved(Proof::Echo, sent);
-                node.stand();
-                None
-            }
-            _ => node.coherence.apply(&heard, trust),
-        };
+        let owed = node.coherence.apply(&heard, trust);
         if let Some((to, id)) = owed
             && let Some(sender) = state.nodes.get_mut(to as usize)
             && sender.session.is_some()
@@ -105,7 +98,6 @@ impl Model {
         let session = node.session.take()?;
         node.inbox.clear();
         (node.beat, node.check) = (None, None);
-        node.standing = self.no_standing(n, node.peers.term().trust);
         if node.peers.disconnect(session) {
             node.coherence.disconnected();
         }
@@ -136,8 +128,10 @@ impl Model {
             false => node.coherence.connected(),
         }
         node.peers.connect(session, now);
-        node.standing = self.no_standing(n, node.peers.term().trust);
-        node.standing.proved(Proof::Place, now);
+        if self.asks(n) {
+            let trust = node.peers.term().trust;
+            node.coherence.trust.proven(Proof::Place, now, trust);
+        }
         let (data, server) = (&mut state.redis.data, state.redis.server);
         if data.noted != server {
             data.noted = server;
@@ -175,8 +169,10 @@ impl Model {
             true => now,
             false => begun,
         };
-        node.standing.proved(Proof::Place, at(begun));
-        node.stand();
+        if self.asks(n) {
+            let trust = node.peers.term().trust;
+            node.coherence.trust.proven(Proof::Place, at(begun), trust);
+        }
         Some(())
     }
 
@@ -185,15 +181,5 @@ impl Model {
         let node = &state.nodes[n];
         let trusted = node.coherence.trusted(at(state.now));
         trusted.is_some_and(|trusted| node.memory == Some(trusted.stamp(&KEY)))
-    }
-}
-
-impl Node {
-    /// Trusts its memory for as long as its server has standing.
-    fn stand(&self) {
-        let trust = self.peers.term().trust;
-        if let Some(until) = self.standing.verified_until() {
-            self.coherence.trust.heard(until - trust, trust);
-        }
     }
 }

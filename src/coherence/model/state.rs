@@ -12,8 +12,7 @@ use crate::coherence::load::{Load, Step as LoadStep};
 use crate::coherence::message::Message;
 use crate::coherence::peers::{Awaited, Peers, Roll, Seen, Term};
 use crate::coherence::slot::Slot;
-use crate::coherence::standing::{Proof, Standing};
-use crate::coherence::trust::Trust;
+use crate::coherence::trust::{Proof, Trust};
 use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -118,7 +117,6 @@ pub(super) struct Node {
     /// A heartbeat on its way to Redis.
     pub(super) beat: Option<Message>,
     pub(super) beats: u8,
-    pub(super) standing: Standing,
     pub(super) check: Option<Check>,
     pub(super) checks: u8,
     /// The load that was started last, while it runs.
@@ -287,11 +285,11 @@ impl Model {
             // It has seen the others.
             peers.awaited(&roll, at(1), at(1));
             coherence.trust.heard(at(1), term.trust);
+            if self.asks(i) {
+                coherence.trust.proven(Proof::Place, at(1), term.trust);
+            }
             let trusted = coherence.trusted(at(1));
             let stamp = trusted.map(|trusted| trusted.stamp(&KEY));
-            let mut standing = self.no_standing(i, term.trust);
-            standing.proved(Proof::Echo, at(1));
-            standing.proved(Proof::Place, at(1));
             Node {
                 memory: stamp.filter(|_| has.memory),
                 coherence,
@@ -302,7 +300,6 @@ impl Model {
                 inbox: Vec::new(),
                 beat: None,
                 beats: *beats,
-                standing,
                 check: None,
                 checks: self.checks.get(i).copied().unwrap_or(0),
                 latest: None,
@@ -338,13 +335,10 @@ impl Model {
         }
     }
 
-    /// What the server of a connection has that has just been made.
-    pub(super) fn no_standing(&self, n: usize, trust: Duration) -> Standing {
+    /// Whether a node has to know that the primary has not moved.
+    pub(super) fn asks(&self, n: usize) -> bool {
         let asks = self.checks.get(n).is_some_and(|checks| *checks > 0);
-        match asks && !self.bends(Rule::StandingNeedsThePlace) {
-            true => Standing::new(trust, &[Proof::Echo, Proof::Place]),
-            false => Standing::new(trust, &[Proof::Echo]),
-        }
+        asks && !self.bends(Rule::StandingNeedsThePlace)
     }
 }
 

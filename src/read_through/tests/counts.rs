@@ -1,6 +1,7 @@
 //! What is counted of fills and leases.
 
 use super::*;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::Token;
 use crate::metrics::metered;
@@ -53,11 +54,9 @@ async fn one_who_waits_for_another_node_in_vain_fills_nothing() {
     world.backend.put(&world.link, 7);
     let keys = [Key::Link(world.link.clone()), Key::Meta(world.link.digest)];
     let other = Token::random();
-    world
-        .shared
-        .grant(&keys, other, false, soon())
-        .await
-        .unwrap();
+    let soon = Deadline::new(Duration::from_secs(5), Patience::Read);
+    let granted = world.shared.grant(&keys, other, false, soon).await;
+    granted.unwrap();
     assert_eq!(world.stat().await, (Some(7), CacheStatus::Miss));
     world.settled().await;
     assert_eq!(fills(&get), [0, 0, 0, 1]);

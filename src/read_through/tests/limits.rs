@@ -2,6 +2,7 @@
 
 use super::super::PATIENCE;
 use super::*;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::{Grant, Token};
 use crate::link::Key;
@@ -34,9 +35,10 @@ impl World {
     /// Whether somebody else could fill this now.
     async fn is_free(&self, key: Key) -> bool {
         self.all_stand_still().await;
+        let soon = Deadline::new(Duration::from_secs(5), Patience::Read);
         let grants = self
             .shared
-            .grant(&[key], Token::random(), false, soon())
+            .grant(&[key], Token::random(), false, soon)
             .await;
         grants.unwrap() == [Grant::Granted]
     }
@@ -260,9 +262,8 @@ async fn more_changes_than_can_be_remembered_empty_redis_and_show() {
     world.settled().await;
     world.shared.fails.store(true, Ordering::SeqCst);
     let keys = (0..=10_000).map(|i| Key::Meta(nth(i))).collect();
-    let call = async { ((), Outcome::Over) };
-    let change = world.core.change(keys, call);
-    change.await.unwrap();
+    let call = async { ((), crate::coherence::change::Outcome::Over) };
+    world.core.change(keys, call).await.unwrap();
     assert_eq!(hits("journal"), 1);
     world.shared.fails.store(false, Ordering::SeqCst);
     sleep(Duration::from_secs(1)).await;

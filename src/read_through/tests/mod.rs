@@ -8,9 +8,8 @@ mod races;
 
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
-use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Member, SharedSettings};
-use crate::coherence::change::{ChangePolicy, Outcome};
+use crate::coherence::change::ChangePolicy;
 use crate::{Limits, Link, MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,10 +26,6 @@ struct World {
     core: Core,
     layers: Layers,
     link: Link,
-}
-
-fn soon() -> Deadline {
-    Deadline::new(Duration::from_secs(5), Patience::Removal)
 }
 
 fn link(seed: u8) -> Link {
@@ -296,9 +291,8 @@ async fn a_key_that_a_change_names_twice_is_published_once() {
     let world = world(true);
     let key = Key::Meta(world.link.digest);
     let keys = vec![key.clone(), Key::Link(world.link.clone()), key];
-    let call = async { ((), Outcome::Over) };
-    let change = world.core.change(keys, call);
-    change.await.unwrap();
+    let call = async { ((), crate::coherence::change::Outcome::Over) };
+    world.core.change(keys, call).await.unwrap();
     assert_eq!(world.shared.publishes.load(Ordering::SeqCst), 1);
 }
 

@@ -14,6 +14,7 @@ use super::shard::Shard;
 use super::slots::{SlotMap, slot_of};
 use super::trouble::Trouble;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -84,19 +85,23 @@ impl Cluster {
 
     /// Which connections are up, as one: what went through others may have been lost with them.
     ///
-    /// One that is young is another when it has grown up: until then others may have believed the
+    /// One that is recent is another when it is so no more: until then others may have believed the
     /// primary before, and kept what it told them.
-    pub(super) fn session(&self) -> u64 {
-        let Some((node, home)) = self.node.get() else {
-            return 0;
-        };
+    pub(super) fn session(&self) -> Option<u64> {
+        let (node, home) = self.node.get()?;
         let (now, doubt) = (Instant::now(), node.channel.doubt());
-        let lines = self.lines();
-        let sessions = lines.values().map(|line| {
-            let is_young = line.since().is_none_or(|since| now < since + doubt);
-            line.session().wrapping_add(u64::from(is_young))
-        });
-        sessions.fold(home.session(), u64::wrapping_add)
+        let mut sessions: Vec<_> = self
+            .lines()
+            .iter()
+            .map(|(place, line)| {
+                let is_recent = line.since().is_none_or(|since| now < since + doubt);
+                (place.clone(), line.session(), is_recent)
+            })
+            .collect();
+        sessions.sort();
+        let mut hasher = DefaultHasher::new();
+        (home.session()?, sessions).hash(&mut hasher);
+        Some(hasher.finish())
     }
 
     /// Since when all the connections have been up that lead to these keys; to all primaries, if
@@ -125,12 +130,12 @@ impl Cluster {
         let mut lines = self.lines();
         let line = lines.entry(place.clone()).or_insert_with(|| {
             let duty = match self.node.get() {
-                Some((node, home)) => Duty::Shard(Shard {
-                    node: Arc::clone(node),
-                    home: home.clone(),
-                    cluster: Weak::clone(&self.me),
-                    place: place.clone(),
-                }),
+                Some((node, home)) => Duty::Shard(Shard::new(
+                    Arc::clone(node),
+                    home.clone(),
+                    Weak::clone(&self.me),
+                    place.clone(),
+                )),
                 None => Duty::Plain,
             };
             let route = Route::Fixed(self.server(place.clone()));

@@ -32,7 +32,6 @@ impl Cluster {
         &self,
         commands: &[Command],
         deadline: Deadline,
-        operations: u32,
     ) -> Vec<Reply> {
         let map = match self.map(deadline).await {
             Ok(map) => map,
@@ -56,7 +55,7 @@ impl Cluster {
             let asked = join_all(turns.iter().map(|(turn, which)| async move {
                 let commands = which.iter().map(|i| &commands[*i]);
                 let line = self.line(&turn.place);
-                send(&line, commands, turn.asking, (deadline, operations)).await
+                send(&line, commands, turn.asking, deadline).await
             }));
             let mut is_on_its_way = false;
             for ((turn, which), answers) in turns.iter().zip(asked.await) {
@@ -115,7 +114,7 @@ async fn send<'a>(
     line: &Connection,
     commands: impl Iterator<Item = &'a Command>,
     asking: bool,
-    (deadline, operations): (Deadline, u32),
+    deadline: Deadline,
 ) -> Vec<Reply> {
     let (mut pipeline, mut count) = (Pipeline::new(), 0);
     for command in commands {
@@ -125,8 +124,7 @@ async fn send<'a>(
         pipeline.add_command(command.cmd().clone());
         count += 1;
     }
-    let some = operations.min(count.try_into().unwrap_or(u32::MAX));
-    match line.run_until(deadline, some, &mut pipeline).await {
+    match line.run_until(deadline, &mut pipeline).await {
         Ok(replies) => {
             let step = if asking { 2 } else { 1 };
             let replies = replies.into_iter().skip(step - 1).step_by(step);
