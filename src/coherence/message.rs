@@ -9,9 +9,9 @@ const VERSION: u8 = 1;
 /// What a message says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Message {
-    /// Forget these keys, and say so.
+    /// Forget these keys, and say so unless the id is 0.
     Invalidate { from: u64, id: u64, names: Vec<u64> },
-    /// Forget everything, and say so.
+    /// Forget everything, and say so unless the id is 0.
     Flush { from: u64, id: u64 },
     /// What a message asked for has been done.
     Acknowledge { from: u64, id: u64 },

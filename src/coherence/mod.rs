@@ -9,12 +9,14 @@
 //! | [`load`] | how a question goes through the shared tier to the backend |
 //! | [`change`] | how a change goes around the backend's own call |
 //! | [`peers`], [`message`] | who else is there, what nodes say, and when all have forgotten |
+//! | [`clock`] | whether Redis's clock, by which members of the peer set age, has been steady |
 //! | [`journal`] | what could not be taken away yet |
 //!
 //! The node runs these, and a model checker does: `model` (in tests) leaves out one rule after the
 //! other, and finds what it is for.
 
 pub(crate) mod change;
+pub(crate) mod clock;
 pub(crate) mod flight;
 pub(crate) mod generation;
 pub(crate) mod journal;
@@ -93,13 +95,13 @@ impl Coherence {
     /// before the next.
     pub(crate) fn apply(&self, heard: &Heard, trust: std::time::Duration) -> Owed {
         match heard {
-            Heard::Forget { names, owed } => {
+            Heard::Forget { names, owed, .. } => {
                 for name in names {
                     self.generations.bump_named(*name);
                 }
                 *owed
             }
-            Heard::Flush { owed } => {
+            Heard::Flush { owed, .. } => {
                 self.generations.flush();
                 *owed
             }

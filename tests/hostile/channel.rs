@@ -136,6 +136,33 @@ async fn overhear_during(
     (channel, forged)
 }
 
+/// The acknowledgement of a mere notice would cost a command of every node.
+#[tokio::test]
+async fn a_message_without_an_id_is_acknowledged_by_nobody() {
+    let (redis, _bare, nodes) = world().await;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut listener = client.get_async_pubsub().await.unwrap();
+    listener.psubscribe("layercache::{nodes}::*").await.unwrap();
+    let mut heard = listener.into_on_message();
+    let (nobody, name, last) = (5, 9, 7);
+    for _ in 0..20 {
+        publish(&redis, SHARED, &message(b'I', &[nobody, 0, name]));
+        publish(&redis, SHARED, &message(b'F', &[nobody, 0]));
+    }
+    publish(&redis, SHARED, &message(b'I', &[nobody, last, name]));
+    // Each node acknowledges in order.
+    let mut acknowledged = 0;
+    while acknowledged < nodes.len() {
+        let next = tokio::time::timeout(PATIENCE, heard.next()).await;
+        let next = next.expect("an acknowledgement").expect("a connection");
+        let bytes = next.get_payload_bytes();
+        if bytes.starts_with(&[1, b'A']) {
+            assert_eq!(bytes[10..], u64::to_le_bytes(last));
+            acknowledged += 1;
+        }
+    }
+}
+
 /// Everything at once, many times: nodes forget, and hear each other still.
 #[tokio::test]
 async fn a_flood_of_anything_is_survived() {

@@ -1,15 +1,16 @@
 //! What a node tells all others, and for whom it waits then.
 
-use super::connection::Connection;
+use super::connection::{Connection, Line};
 use super::session::{Command, Node, number, text};
 use super::trouble::failed;
 use crate::Error;
-use crate::cache::deadline::Deadline;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::coherence::message::{MOST_NAMES, Message};
-use crate::coherence::peers::{Roll, Seen};
+use crate::coherence::peers::{MOST_TRUST, Roll, Seen};
 use ::redis::{ErrorKind, Pipeline, RedisError, Value};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -42,17 +43,18 @@ impl Node {
         what: Forget<'_>,
         deadline: Deadline,
     ) -> Result<BoxFuture<'static, ()>, Error> {
-        let id = fastrand::u64(..);
+        let id = fastrand::u64(1..);
         let waiting = self.channel.wait_for(id);
         let messages = self.messages(what, id);
-        let (roll, published) = loop {
+        let (roll, asked, published) = loop {
+            let asked = Instant::now();
             match self.send(connection, &messages, deadline).await {
-                Ok(roll) => break (roll, Instant::now()),
+                Ok(roll) => break (roll, asked, Instant::now()),
                 Err(error) if deadline.is_over() => return Err(error),
                 Err(_) => sleep(self.pause() / 10).await,
             }
         };
-        Ok(waiting.over(roll, published).boxed())
+        Ok(waiting.over(roll, asked, published).boxed())
     }
 
     /// Publishes the same, and waits for nobody.
@@ -67,7 +69,8 @@ impl Node {
         Ok(())
     }
 
-    /// The last one carries the id: who acknowledges it has heard all.
+    /// The last one carries the id: a node that acknowledges it has heard all. The others carry 0,
+    /// which nobody acknowledges.
     fn messages(&self, what: Forget<'_>, id: u64) -> Vec<Vec<u8>> {
         let from = self.channel.node;
         match what {
@@ -120,6 +123,26 @@ impl Node {
         }
         let nothing = || RedisError::from((ErrorKind::UnexpectedReturnType, "no answer"));
         Err(failed("announce", last.unwrap_or_else(nothing)))
+    }
+}
+
+/// Looks at the set of nodes from time to time, for as long as the connection is the node's. A change
+/// may come just after the set was lost: it has to know then for how long peers may trust.
+pub(super) async fn look_around(node: Weak<Node>, line: Weak<Line>, session: u64) {
+    loop {
+        sleep(MOST_TRUST / 4).await;
+        let (Some(node), Some(line)) = (node.upgrade(), line.upgrade()) else {
+            return;
+        };
+        let connection = Connection::of(line);
+        if !connection.is(session) {
+            return;
+        }
+        let asked = Instant::now();
+        let deadline = Deadline::new(node.pause(), Patience::Read);
+        if let Ok(roll) = node.send(&connection, &[], deadline).await {
+            node.channel.awaited(&roll, asked, Instant::now());
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Channel {
 
     /// For how long a node may go on believing what it once knew.
     pub(super) fn doubt(&self) -> Duration {
-        self.peers().doubt()
+        self.peers().doubt(Instant::now())
     }
 
     /// The channel that all nodes hear.
@@ -205,10 +205,12 @@ impl Channel {
     /// Counts what was heard of other nodes, and how long a heartbeat took.
     fn count(&self, heard: &Heard, is_readable: bool) {
         match heard {
-            Heard::Forget { names, owed } if owed.is_some() => {
+            Heard::Forget { from, names, .. } if *from != self.node => {
                 self.meter.remote.increment(names.len() as u64);
             }
-            Heard::Flush { owed } if owed.is_some() => self.meter.purged.increment(1),
+            Heard::Flush {
+                from: Some(from), ..
+            } if *from != self.node => self.meter.purged.increment(1),
             Heard::Flush { .. } if !is_readable => {
                 self.meter.gap(Gap::Unreadable);
                 self.meter.resynced.increment(1);
@@ -232,16 +234,17 @@ impl Channel {
         }
     }
 
-    fn awaited(&self, roll: &Roll, published: Instant) -> Awaited {
-        self.peers().awaited(roll, published)
+    /// Who has to acknowledge what was published between `asked` and `published`.
+    pub(super) fn awaited(&self, roll: &Roll, asked: Instant, published: Instant) -> Awaited {
+        self.peers().awaited(roll, asked, published)
     }
 }
 
 impl Waiting {
     /// Returns when all who may trust their memory have said that they forgot, or when nobody can
-    /// trust any more what it knew at `published`.
-    pub(super) async fn over(mut self, roll: Roll, published: Instant) {
-        let mut awaited = self.channel.awaited(&roll, published);
+    /// trust any more what it knew at `published`. The publish was asked for at `asked`.
+    pub(super) async fn over(mut self, roll: Roll, asked: Instant, published: Instant) {
+        let mut awaited = self.channel.awaited(&roll, asked, published);
         while !awaited.is_over(Instant::now()) {
             match timeout_at(awaited.end(), self.heard.recv()).await {
                 Ok(Some(node)) => awaited.acknowledged(node),
@@ -303,7 +306,7 @@ mod tests {
 
     async fn time_of(waiting: Waiting, roll: Roll) -> Duration {
         let start = Instant::now();
-        waiting.over(roll, start).await;
+        waiting.over(roll, start, start).await;
         start.elapsed()
     }
 
@@ -378,7 +381,7 @@ mod tests {
         let mut roll = roll(&channel, &[20]);
         roll.nodes[0].trust = TRUST * 3;
         let time = time_of(channel.wait_for(7), roll).await;
-        assert_eq!(time, TRUST * 3 + MARGIN);
+        assert_eq!(time, (TRUST + MARGIN) * 3, "with a margin of its own");
     }
 
     #[tokio::test(start_paused = true)]
@@ -402,7 +405,7 @@ mod tests {
         let (channel, _owed) = settled().await;
         let mut roll = roll(&channel, &[20]);
         roll.nodes[0].time = 0;
-        roll.nodes[0].trust = TRUST / 4;
+        roll.nodes[0].trust = TRUST / 20;
         assert_eq!(time_of(channel.wait_for(7), roll).await, Duration::ZERO);
     }
 

@@ -2,7 +2,7 @@
 //! acknowledgements that it owes.
 
 use super::about::{About, Identity};
-use super::announce::ANNOUNCE;
+use super::announce::{ANNOUNCE, look_around};
 use super::channel::Channel;
 use super::connection::{Connection, Greeted, Line};
 use super::purge::Record;
@@ -36,9 +36,9 @@ pub(super) struct Scripts {
     pub(super) announce: Source,
 }
 
-/// How long a node that is not seen stays in the set: longer than any node counts as seen, which is
-/// twice its trust.
-const KEEP: Duration = Duration::from_secs(MOST_TRUST.as_secs() * 3);
+/// How long a node that is not seen stays in the set: longer than any node counts as one that may
+/// trust its memory.
+const KEEP: Duration = MOST_TRUST.saturating_mul(3);
 
 /// How long a node that leaves waits until it was told.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -118,6 +118,11 @@ impl Node {
     ) {
         let beat = Arc::clone(self).beat(Arc::downgrade(line), session, identity);
         tokio::spawn(beat);
+        tokio::spawn(look_around(
+            Arc::downgrade(self),
+            Arc::downgrade(line),
+            session,
+        ));
         if located.named.is_some() {
             let watch = Arc::clone(self).watch(Arc::downgrade(line), session, located);
             tokio::spawn(watch);

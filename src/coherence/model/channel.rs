@@ -2,9 +2,10 @@
 
 use super::Model;
 use super::rules::Rule;
-use super::state::{KEY, State, Telling, at};
+use super::state::{Check, KEY, State, Telling, at};
 use crate::coherence::message::Message;
 use crate::coherence::peers::Heard;
+use crate::coherence::trust::Proof;
 
 impl Model {
     /// A node sends a heartbeat.
@@ -26,6 +27,11 @@ impl Model {
         let (count, reaches) = (state.nodes.len(), state.reaches(n));
         let node = &mut state.nodes[n];
         let beat = node.beat.take()?;
+        if node.session.is_some() && state.redis.before == Some(node.server) {
+            // The server before echoes it, and its set of nodes is no longer anybody's.
+            node.inbox.push(beat);
+            return Some(());
+        }
         let session = node.session.filter(|_| reaches)?;
         let data = &mut state.redis.data;
         if data.nodes.is_none() {
@@ -91,7 +97,7 @@ impl Model {
         let node = &mut state.nodes[n];
         let session = node.session.take()?;
         node.inbox.clear();
-        node.beat = None;
+        (node.beat, node.check) = (None, None);
         if node.peers.disconnect(session) {
             node.coherence.disconnected();
         }
@@ -122,6 +128,10 @@ impl Model {
             false => node.coherence.connected(),
         }
         node.peers.connect(session, now);
+        if self.asks(n) {
+            let trust = node.peers.term().trust;
+            node.coherence.trust.proven(Proof::Place, now, trust);
+        }
         let (data, server) = (&mut state.redis.data, state.redis.server);
         if data.noted != server {
             data.noted = server;
@@ -138,6 +148,31 @@ impl Model {
     pub(super) fn fail_over(&self, state: &mut State) -> Option<()> {
         state.redis.data = state.redis.replica.take()?;
         state.redis.server += 1;
+        Some(())
+    }
+
+    /// A node asks whether the primary has moved; later the answer arrives.
+    pub(super) fn check(&self, state: &mut State, n: usize) -> Option<()> {
+        let (now, has_moved) = (state.now, !state.reaches(n));
+        let node = &mut state.nodes[n];
+        node.session?;
+        let Some(Check { begun, has_moved }) = node.check.take() else {
+            node.checks = node.checks.checked_sub(1)?;
+            let begun = now;
+            node.check = Some(Check { begun, has_moved });
+            return Some(());
+        };
+        if has_moved {
+            return self.disconnect(state, n);
+        }
+        let begun = match self.bends(Rule::StandingCountsFromTheBegin) {
+            true => now,
+            false => begun,
+        };
+        if self.asks(n) {
+            let trust = node.peers.term().trust;
+            node.coherence.trust.proven(Proof::Place, at(begun), trust);
+        }
         Some(())
     }
 

@@ -33,6 +33,10 @@ struct Model {
     faults: Vec<Fault>,
     /// How many heartbeats each node sends.
     beats: Vec<u8>,
+    /// How often each node asks whether the primary has moved; none, if nothing is said.
+    checks: Vec<u8>,
+    /// How many ticks each node trusts: one, if nothing is said.
+    trusts: Vec<u8>,
     /// The last tick.
     ticks: u8,
     /// A node that comes later.
@@ -59,6 +63,7 @@ enum Action {
     Note(usize),
     Hear(usize, usize),
     Connect(usize),
+    Check(usize),
     Happen(usize),
     Fault(Fault),
 }
@@ -99,6 +104,10 @@ impl Model {
                 data.noted = state.redis.server;
             }
             Fault::Failover => self.fail_over(state)?,
+            Fault::HandOver => {
+                state.redis.before = Some(state.redis.server);
+                state.redis.server += 1;
+            }
             Fault::Crash(i) => {
                 let change = &mut state.changes[i];
                 use state::ChangeAt::{Dead, Idle, Owed};
@@ -139,7 +148,7 @@ impl stateright::Model for Model {
                 })
                 .collect(),
             faults: self.faults.clone(),
-            ..State::settled(&self.beats, *has)
+            ..self.settled(*has)
         };
         let absent = |state: State| match self.absent {
             Some(n) => state.absent(n),
@@ -187,6 +196,9 @@ impl stateright::Model for Model {
                 Some(_) => actions.push(Action::Note(n)),
                 None => {}
             }
+            if node.session.is_some() && (node.checks > 0 || node.check.is_some()) {
+                actions.push(Action::Check(n));
+            }
             if !state.reaches(n) || !node.hears_shared {
                 actions.push(Action::Connect(n));
             }
@@ -223,6 +235,7 @@ impl stateright::Model for Model {
             Action::Note(n) => self.note(&mut next, n),
             Action::Hear(n, i) => self.hear(&mut next, n, i),
             Action::Connect(n) => self.connect(&mut next, n),
+            Action::Check(n) => self.check(&mut next, n),
             Action::Happen(i) => self.happen(&mut next, i),
             Action::Fault(fault) => self.fault(&mut next, fault),
         }?;

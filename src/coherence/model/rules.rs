@@ -83,6 +83,16 @@ pub(super) enum Rule {
     OwedBeforeTheFencesEnd,
     /// What is owed is owed until the others have been told.
     OwedIsTold,
+    /// A step of Redis's clock is remembered, whatever heartbeats came after it.
+    StepsBetweenHeartbeatsCount,
+    /// A step that is small beside one's own trust hides no peer whose trust is shorter.
+    AStepHidesNoPeer,
+    /// Where nobody is known, the longest trust is waited of those who were there before.
+    TheLongestTrustIsRemembered,
+    /// A server has standing only while it is known that the primary has not moved.
+    StandingNeedsThePlace,
+    /// That is known from when it was asked, not from when the answer came.
+    StandingCountsFromTheBegin,
 }
 
 /// What the environment may do wrong, once each time it is listed.
@@ -114,4 +124,7 @@ pub(super) enum Fault {
     Lag,
     /// The replica becomes the primary.
     Failover,
+    /// Another server becomes the primary and has all that this one has, which lives on and accepts
+    /// whatever it is sent.
+    HandOver,
 }

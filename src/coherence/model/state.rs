@@ -1,6 +1,7 @@
 //! What the model knows: nodes, one key, one Redis, one backend.
 
-use super::rules::Fault;
+use super::Model;
+use super::rules::{Fault, Rule};
 use crate::Digest;
 use crate::coherence::Coherence;
 use crate::coherence::change::{Change, ChangeKind, Outcome, Step as ChangeStep};
@@ -9,9 +10,9 @@ use crate::coherence::generation::{Fence, Generations, Right, Stamp};
 use crate::coherence::lease::{Ended, Token};
 use crate::coherence::load::{Load, Step as LoadStep};
 use crate::coherence::message::Message;
-use crate::coherence::peers::{Awaited, Peers, Term};
+use crate::coherence::peers::{Awaited, Peers, Roll, Seen, Term};
 use crate::coherence::slot::Slot;
-use crate::coherence::trust::Trust;
+use crate::coherence::trust::{Proof, Trust};
 use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,16 +20,31 @@ use tokio::time::Instant;
 /// The one key.
 pub(super) const KEY: Digest = Digest::Sha256([1; 32]);
 
-/// Trust is one tick long, and nobody's clock is faster than another's.
-const TERM: Term = Term {
-    trust: Duration::from_secs(1),
-    margin: Duration::ZERO,
-};
+/// Trust is so many ticks long, and nobody's clock is faster than another's.
+const fn term(trust: u8) -> Term {
+    Term {
+        trust: Duration::from_secs(trust as u64),
+        margin: Duration::ZERO,
+    }
+}
+
+/// How many ticks before the first one the nodes have come: longer ago than anybody trusts.
+const BEFORE: u8 = 8;
+
+/// When the nodes have come.
+pub(super) fn long_ago() -> Instant {
+    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *BASE
+}
 
 /// When a tick begins.
 pub(super) fn at(tick: u8) -> Instant {
-    static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
-    *BASE + Duration::from_secs(tick.into())
+    long_ago() + Duration::from_secs((BEFORE + tick).into())
+}
+
+/// What a clock says then that is right, in milliseconds.
+pub(super) fn millis(tick: u8) -> u64 {
+    1000 * u64::from(BEFORE + tick)
 }
 
 /// Everything. All that is under way is in here, and may go on in any order.
@@ -68,6 +84,8 @@ pub(super) struct Redis {
     pub(super) ahead: u8,
     /// Which server it is.
     pub(super) server: u8,
+    /// The server before, if it lives on.
+    pub(super) before: Option<u8>,
     /// What the replica has, once it lags.
     pub(super) replica: Option<Data>,
 }
@@ -99,9 +117,19 @@ pub(super) struct Node {
     /// A heartbeat on its way to Redis.
     pub(super) beat: Option<Message>,
     pub(super) beats: u8,
+    pub(super) check: Option<Check>,
+    pub(super) checks: u8,
     /// The load that was started last, while it runs.
     pub(super) latest: Option<u64>,
     pub(super) departures: u64,
+}
+
+/// A question whether the primary has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Check {
+    pub(super) begun: u8,
+    /// What is answered. A later answer to the same question would say no less.
+    pub(super) has_moved: bool,
 }
 
 /// One read.
@@ -242,38 +270,58 @@ pub(super) enum Late {
     Call(Kind),
 }
 
-impl State {
+impl Model {
     /// All nodes connected, known to each other and trusted; the object as it is, and what the tiers
     /// have of it.
-    pub(super) fn settled(beats: &[u8], has: Has) -> Self {
-        let nodes = beats.len();
+    pub(super) fn settled(&self, has: Has) -> State {
+        let nodes = self.beats.len();
+        let trust_of = |i: usize| self.trusts.get(i).copied().unwrap_or(1);
+        let seen = |i: usize| Seen {
+            node: i as u64,
+            trust: term(trust_of(i)).trust,
+            time: millis(1),
+        };
+        let roll = Roll {
+            born: 1,
+            time: millis(1),
+            nodes: (0..nodes).map(seen).collect(),
+        };
         let node = |(i, beats): (usize, &u8)| {
             let coherence = Coherence {
-                trust: Trust::none(at(0)),
+                trust: Trust::none(long_ago()),
                 generations: Generations::of_one_stripe(),
             };
-            let mut peers = Peers::new(i as u64, TERM, at(0));
-            peers.connect(i as u64, at(0));
-            peers.noted(i as u64, (1, 0), at(0));
-            peers.noted(i as u64, (1, 1000), at(1));
-            coherence.trust.heard(at(1), TERM.trust);
+            let (session, term) = (i as u64 + 1, term(trust_of(i)));
+            let mut peers = Peers::new(i as u64, term, long_ago());
+            peers.connect(session, long_ago());
+            peers.noted(session, (1, 0), long_ago());
+            peers.heartbeat(session, at(1));
+            peers.noted(session, (1, millis(1)), at(1));
+            // It has seen the others.
+            peers.awaited(&roll, at(1), at(1));
+            coherence.trust.heard(at(1), term.trust);
+            if self.asks(i) {
+                coherence.trust.proven(Proof::Place, at(1), term.trust);
+            }
             let trusted = coherence.trusted(at(1));
             let stamp = trusted.map(|trusted| trusted.stamp(&KEY));
             Node {
                 memory: stamp.filter(|_| has.memory),
                 coherence,
                 peers,
-                session: Some(i as u64),
+                session: Some(session),
                 server: 0,
                 hears_shared: true,
                 inbox: Vec::new(),
                 beat: None,
                 beats: *beats,
+                check: None,
+                checks: self.checks.get(i).copied().unwrap_or(0),
                 latest: None,
                 departures: 0,
             }
         };
-        Self {
+        State {
             now: 1,
             backend: has.object,
             redis: Redis {
@@ -282,25 +330,34 @@ impl State {
                         entry: has.entry.then_some(()),
                         ..Slot::default()
                     },
-                    nodes: Some((1, vec![Some(1000); nodes])),
+                    nodes: Some((1, vec![Some(millis(1)); nodes])),
                     births: 1,
                     noted: 0,
                 },
                 ahead: 0,
                 server: 0,
+                before: None,
                 replica: None,
             },
-            nodes: beats.iter().enumerate().map(node).collect(),
+            nodes: self.beats.iter().enumerate().map(node).collect(),
             readers: Vec::new(),
             loads: Vec::new(),
             changes: Vec::new(),
             faults: Vec::new(),
-            sessions: nodes as u64,
+            sessions: nodes as u64 + 1,
             late: Vec::new(),
             violation: None,
         }
     }
 
+    /// Whether a node has to know that the primary has not moved.
+    pub(super) fn asks(&self, n: usize) -> bool {
+        let asks = self.checks.get(n).is_some_and(|checks| *checks > 0);
+        asks && !self.bends(Rule::StandingNeedsThePlace)
+    }
+}
+
+impl State {
     /// The changes that a read which begins now, on this node, must not be answered from before, as
     /// bits. What is owed binds its own node; a put without Redis binds all.
     pub(super) fn acknowledged(&self, n: usize) -> u8 {
@@ -358,7 +415,7 @@ impl State {
 
     /// Redis's clock.
     pub(super) fn redis_time(&self) -> u64 {
-        1000 * u64::from(self.now + self.redis.ahead)
+        millis(self.now + self.redis.ahead)
     }
 
     /// Whether nothing is under way that could still mend what is at rest.

@@ -2,12 +2,11 @@
 
 use super::Model;
 use super::rules::Rule;
-use super::state::{ChangeAt, KEY, Kind, State, Telling, at};
+use super::state::{ChangeAt, KEY, Kind, State, Telling, at, long_ago, millis};
 use crate::coherence::change::Step;
 use crate::coherence::message::Message;
 use crate::coherence::peers::{Awaited, Peers, Roll, Seen};
 use crate::link::WireName;
-use std::time::Duration;
 
 impl Model {
     /// The telling, which goes on beside the call.
@@ -89,7 +88,7 @@ impl Model {
         let seen = seen.iter().enumerate().filter_map(|(node, seen)| {
             seen.map(|time| Seen {
                 node: node as u64,
-                trust: Duration::from_secs(1),
+                trust: state.nodes[node].peers.term().trust,
                 time,
             })
         });
@@ -98,38 +97,49 @@ impl Model {
             time,
             nodes: seen.collect(),
         };
+        if self.bends(Rule::AStepHidesNoPeer) {
+            roll.nodes.retain(|seen| {
+                let age = u128::from(time - seen.time);
+                age <= 2 * seen.trust.as_millis()
+            });
+        }
+        let (asked, published) = (at(now), at(published));
         // A node that believes the roll whatever it says is one that is lied to.
         if let Some(mut believer) = self.believer(state, n, &mut roll) {
-            return believer.awaited(&roll, at(published));
+            return believer.awaited(&roll, asked, published);
         }
-        state.nodes[n].peers.awaited(&roll, at(published))
+        state.nodes[n].peers.awaited(&roll, asked, published)
     }
 
-    /// Where a rule that waits T is bent: a node to which the roll looks as if it were known.
+    /// Where a rule that waits T is bent: a node to which the roll looks as if it were known, or
+    /// which has forgotten what it should remember.
     fn believer(&self, state: &State, n: usize, roll: &mut Roll) -> Option<Peers> {
+        let mut peers = state.nodes[n].peers.clone();
         let own = Seen {
             node: n as u64,
-            trust: Duration::from_secs(1),
+            trust: peers.term().trust,
             time: roll.time,
         };
-        let peers = state.nodes[n].peers.clone();
-        let since = |peers: &Peers, session: u64, tick: u8, roll: &Roll| {
-            let mut peers = peers.clone();
-            peers.connect(session, at(tick));
-            peers.noted(session, (roll.born, 0), at(tick));
-            peers.noted(session, (roll.born, roll.time), at(state.now));
-            peers
+        let known = |peers: &mut Peers, roll: &Roll| {
+            // A clock that has always been as far ahead as it is now.
+            let before = roll.time - (millis(state.now) - millis(0));
+            let before = before - millis(0);
+            peers.connect(99, long_ago());
+            peers.noted(99, (roll.born, before), long_ago());
         };
-        if self.bends(Rule::WaitWhenTheNodesAreLost) || self.bends(Rule::WaitWhenJustConnected) {
-            if !roll.nodes.iter().any(|seen| seen.node == own.node) {
-                roll.nodes.push(own);
+        match self.bent? {
+            Rule::WaitWhenTheNodesAreLost | Rule::WaitWhenJustConnected => {
+                if !roll.nodes.iter().any(|seen| seen.node == own.node) {
+                    roll.nodes.push(own);
+                }
+                roll.born = roll.born.max(1);
+                known(&mut peers, roll);
             }
-            roll.born = roll.born.max(1);
-            return Some(since(&peers, 99, 0, roll));
+            Rule::WaitWhenTheClockWasSet => known(&mut peers, roll),
+            Rule::StepsBetweenHeartbeatsCount => peers.forget_steps(),
+            Rule::TheLongestTrustIsRemembered => peers.forget_the_longest(),
+            _ => return None,
         }
-        if self.bends(Rule::WaitWhenTheClockWasSet) {
-            return Some(since(&peers, 99, 0, roll));
-        }
-        None
+        Some(peers)
     }
 }

@@ -35,6 +35,8 @@ fn world(has: Has, reads: &[usize], faults: &[Fault]) -> Model {
         changes: vec![(0, Kind::Delete)],
         faults: faults.to_vec(),
         beats: vec![0, 1],
+        checks: Vec::new(),
+        trusts: Vec::new(),
         ticks: 2,
         absent: None,
     }
@@ -53,6 +55,16 @@ impl Model {
 
     fn beats(mut self, beats: &[u8]) -> Self {
         self.beats = beats.to_vec();
+        self
+    }
+
+    fn checks(mut self, checks: &[u8]) -> Self {
+        self.checks = checks.to_vec();
+        self
+    }
+
+    fn trusts(mut self, trusts: &[u8]) -> Self {
+        self.trusts = trusts.to_vec();
         self
     }
 
@@ -124,7 +136,7 @@ macro_rules! needed {
 }
 
 use Fault::{
-    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, Lag, LastBegin,
+    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, HandOver, Lag, LastBegin,
     LateBegin, LateCall, LateFill, Renewal, Restart, SetClock,
 };
 
@@ -185,6 +197,17 @@ needed! {
         world(IN_REDIS, &[0, 0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
     owed_is_told: OwedIsTold,
         world(WARM, &[1], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
+    steps_between_heartbeats_count: StepsBetweenHeartbeatsCount,
+        world(WARM, &[1], &[SetClock(3)]).beats(&[1, 0]);
+    a_step_hides_no_peer: AStepHidesNoPeer,
+        world(WARM, &[1], &[SetClock(3)]).trusts(&[7, 1]);
+    the_longest_trust_is_remembered: TheLongestTrustIsRemembered,
+        world(WARM, &[1], &[Disconnect(0), EvictNodes])
+            .trusts(&[1, 2]).beats(&[1, 0]).ticks(3);
+    standing_needs_the_place: StandingNeedsThePlace,
+        world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
+    standing_counts_from_the_begin: StandingCountsFromTheBegin,
+        world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
 }
 
 /// A model in which memory never answers, or Redis never, would prove nothing.
@@ -244,6 +267,8 @@ right! {
     a_restart_of_redis: world(WARM, &[1], &[Restart]).beats(&[0, 1]);
     a_restart_beside_a_load: world(COLD, &[1], &[Restart]).beats(&[0, 1]);
     a_third_tick: world(WARM, &[1], &[]).beats(&[0, 2]).ticks(3);
+    a_clock_that_steps_between_heartbeats:
+        world(WARM, &[1], &[SetClock(3)]).beats(&[2, 0]).ticks(3);
     a_third_node: world(WARM, &[1, 2], &[]).beats(&[0, 0, 1]);
     a_creation_without_redis_beside_a_delete: world(IN_REDIS, &[1], &[Disconnect(1)])
         .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
