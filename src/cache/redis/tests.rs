@@ -2,6 +2,7 @@
 
 use super::servers::Command;
 use super::*;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Leases, Member, Question, SharedTier};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::slot::Slot;
@@ -11,6 +12,10 @@ use ::redis::{Cmd, cmd};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
+
+fn soon() -> Deadline {
+    Deadline::new(Duration::from_secs(5), Patience::Removal)
+}
 
 /// What is done to a key.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +73,10 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
     let of = Token::of;
     let (real, specified) = match act {
         Act::Grant { token, steal } => (
-            format!("{:?}", cache.grant(keys, of(token), steal).await.unwrap()),
+            format!(
+                "{:?}",
+                cache.grant(keys, of(token), steal, soon()).await.unwrap()
+            ),
             format!("{:?}", [slot.grant(of(token), steal)]),
         ),
         Act::Fill(token) => {
@@ -84,7 +92,10 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             Default::default()
         }
         Act::Begin { token, take_lease } => {
-            cache.begin(keys, of(token), take_lease).await.unwrap();
+            cache
+                .begin(keys, of(token), take_lease, soon())
+                .await
+                .unwrap();
             slot.begin(of(token), take_lease);
             Default::default()
         }
@@ -98,7 +109,10 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
                 Key::Link(link) if written => Some(link),
                 _ => None,
             };
-            let ended = cache.end(keys, of(token), link, LONG).await.unwrap();
+            let ended = cache
+                .end(keys, of(token), link, LONG, soon())
+                .await
+                .unwrap();
             let specified = slot.end(of(token), link.map(|_| ()));
             (format!("{ended:?}"), format!("{specified:?}"))
         }
@@ -124,7 +138,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
         Key::Link(link) => Question::Link(link.clone()),
         Key::Meta(digest) => Question::Meta(*digest),
     };
-    let found = cache.ask(&[question], 1).await.unwrap();
+    let found = cache.ask(&[question], 1, soon()).await.unwrap();
     let has = found.iter().any(|found| found.has(key));
     (
         format!("{real} and then {has}"),
@@ -283,7 +297,7 @@ async fn a_full_server_refuses_a_fill_and_loses_nothing() {
     let (token, mut leases) = (Token::of(1), Leases::default());
     leases.take(
         &keys,
-        &cache.grant(&keys, token, false).await.unwrap(),
+        &cache.grant(&keys, token, false, soon()).await.unwrap(),
         token,
     );
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);

@@ -53,7 +53,11 @@ async fn one_who_waits_for_another_node_in_vain_fills_nothing() {
     world.backend.put(&world.link, 7);
     let keys = [Key::Link(world.link.clone()), Key::Meta(world.link.digest)];
     let other = Token::random();
-    world.shared.grant(&keys, other, false).await.unwrap();
+    world
+        .shared
+        .grant(&keys, other, false, soon())
+        .await
+        .unwrap();
     assert_eq!(world.stat().await, (Some(7), CacheStatus::Miss));
     world.settled().await;
     assert_eq!(fills(&get), [0, 0, 0, 1]);

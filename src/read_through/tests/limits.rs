@@ -34,7 +34,10 @@ impl World {
     /// Whether somebody else could fill this now.
     async fn is_free(&self, key: Key) -> bool {
         self.all_stand_still().await;
-        let grants = self.shared.grant(&[key], Token::random(), false).await;
+        let grants = self
+            .shared
+            .grant(&[key], Token::random(), false, soon())
+            .await;
         grants.unwrap() == [Grant::Granted]
     }
 }
@@ -257,8 +260,9 @@ async fn more_changes_than_can_be_remembered_empty_redis_and_show() {
     world.settled().await;
     world.shared.fails.store(true, Ordering::SeqCst);
     let keys = (0..=10_000).map(|i| Key::Meta(nth(i))).collect();
-    let call = async { ((), crate::coherence::change::Outcome::Over) };
-    world.core.change(keys, call).await.unwrap();
+    let call = async { ((), Outcome::Over) };
+    let change = world.core.change(ChangeKind::Removal, keys, call);
+    change.await.unwrap();
     assert_eq!(hits("journal"), 1);
     world.shared.fails.store(false, Ordering::SeqCst);
     sleep(Duration::from_secs(1)).await;

@@ -8,8 +8,9 @@ mod races;
 
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Member, SharedSettings};
-use crate::coherence::change::ChangePolicy;
+use crate::coherence::change::{ChangeKind, ChangePolicy, Outcome};
 use crate::{Limits, Link, MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,6 +27,10 @@ struct World {
     core: Core,
     layers: Layers,
     link: Link,
+}
+
+fn soon() -> Deadline {
+    Deadline::new(Duration::from_secs(5), Patience::Removal)
 }
 
 fn link(seed: u8) -> Link {
@@ -291,8 +296,9 @@ async fn a_key_that_a_change_names_twice_is_published_once() {
     let world = world(true);
     let key = Key::Meta(world.link.digest);
     let keys = vec![key.clone(), Key::Link(world.link.clone()), key];
-    let call = async { ((), crate::coherence::change::Outcome::Over) };
-    world.core.change(keys, call).await.unwrap();
+    let call = async { ((), Outcome::Over) };
+    let change = world.core.change(ChangeKind::Removal, keys, call);
+    change.await.unwrap();
     assert_eq!(world.shared.publishes.load(Ordering::SeqCst), 1);
 }
 
