@@ -27,8 +27,17 @@ impl<B: Backend> ReadThrough<B> {
         link: Link,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
-        let keys = vec![Key::Link(link.clone())];
+        let keys = self.keys_of(&link);
         self.bracket(keys, Some(link), call).await
+    }
+
+    /// The keys that go with a membership: where repositories share no content, its object too.
+    fn keys_of(&self, link: &Link) -> Vec<Key> {
+        let key = Key::Link(link.clone());
+        match self.backend().shares_blobs() {
+            true => vec![key],
+            false => vec![Key::Own(link.clone()), key],
+        }
     }
 
     async fn bracket<T: Send + 'static>(
@@ -76,10 +85,9 @@ impl<B: WritableBackend> ReadThrough<B> {
             let outcome = outcome(core.backend(), &removed);
             (removed, outcome)
         };
-        let key = Key::Link(link.clone());
-        let removed = self.change(vec![key.clone()], call).await?;
+        let removed = self.change(self.keys_of(link), call).await?;
         removed.map_err(Error::backend)?;
-        self.audit_deleted([key]);
+        self.audit_deleted([Key::Link(link.clone())]);
         Ok(())
     }
 

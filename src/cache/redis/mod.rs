@@ -37,13 +37,13 @@ pub(crate) use check_up::check_up;
 pub use config::RedisConfig;
 pub use inspect::{Fence, Held, InRedis, Life, RedisEntry};
 
-use super::shared::{Question, SharedSettings};
+use super::shared::SharedSettings;
 use crate::cache::deadline::Deadline;
 use crate::coherence::Coherence;
 use crate::layout::Layout;
-use crate::link::Key;
+use crate::link::{Key, MetaKey, MetaRef};
 use crate::metrics::{BrokenValues, describe};
-use crate::{Digest, Error, LayerMeta};
+use crate::{Error, LayerMeta, Link};
 use address::Address;
 use announce::Forget;
 use call::Fields;
@@ -71,6 +71,7 @@ use tokio::time::{Instant, sleep_until};
 /// | `repository::<name>::blobs` | set | the digests of the repository's layers |
 /// | `repository::<name>::manifests` | set | the digests of its manifests |
 /// | `blobs::<digest>` | hash | `path`, `length`, `e_tag`, `version`, `last_modified` (seconds since 1970), `attributes` |
+/// | `blobs::<name>::<digest>` | hash | the same, of the copy that a repository has in a layout without shared blobs |
 ///
 /// `size` and `digest`, which today's Go registry writes, are read as well, so that a Redis which
 /// one has warmed answers here. What is missing, of another type or makes no sense is a miss and
@@ -185,20 +186,32 @@ impl RedisCache {
         self.settings
     }
 
-    /// Where a blob is, as the layout says it, for one who asks that and has found this.
-    fn path_of(&self, question: &Question, digest: &Digest, stored: Option<&str>) -> StoredPath {
+    /// The path that a hash which names `stored`, or none, may name, as the layout says it.
+    fn path_of(&self, meta: MetaRef<'_>, stored: Option<&str>) -> StoredPath {
         let Some(layout) = &self.layout else {
             return StoredPath::Any;
         };
-        if stored.is_some_and(|stored| layout.is_blob_path(digest, stored)) {
-            return StoredPath::Stored;
-        }
-        if let Some(shared) = layout.blob_path(digest) {
-            return StoredPath::Only(shared.into());
-        }
-        match question.link().and_then(|link| layout.link_path(link)) {
-            Some(own) => StoredPath::Own(own.into()),
+        let path = match meta {
+            MetaRef::Shared(digest) => {
+                if stored.is_some_and(|stored| layout.is_blob_path(digest, stored)) {
+                    return StoredPath::Stored;
+                }
+                layout.blob_path(digest)
+            }
+            MetaRef::Own(link) => layout.link_path(&link.to_owned()),
+        };
+        match path {
+            Some(path) => StoredPath::Only(path.into()),
             None => StoredPath::None,
+        }
+    }
+
+    /// Whose meta belongs to a membership, as the layout says it.
+    fn meta_of(&self, link: &Link) -> MetaKey {
+        let layout = self.layout.as_ref();
+        match layout.is_none_or(|layout| layout.blob_path(&link.digest).is_some()) {
+            true => MetaKey::Shared(link.digest),
+            false => MetaKey::Own(link.clone()),
         }
     }
 

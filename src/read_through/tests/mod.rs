@@ -9,7 +9,7 @@ mod races;
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
 use crate::cache::deadline::{Deadline, Patience};
-use crate::cache::shared::{Facts, Member, SharedSettings};
+use crate::cache::shared::{Facts, Found, Member, SharedSettings};
 use crate::coherence::change::{ChangeKind, ChangePolicy, Outcome};
 use crate::{Limits, Link, MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;

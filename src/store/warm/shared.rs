@@ -152,7 +152,7 @@ async fn recall<S: ObjectStore>(
     let cache = store.core.cache();
     let found = cache.try_look_up(&questions, &rights, 1).await?;
     let known = hits.iter().zip(found).filter_map(|((listed, _), found)| {
-        let is_answer = store.core.is_answer(&listed.question, &found);
+        let is_answer = found.is_whole(&listed.question);
         is_answer.then_some(&listed.object.location)
     });
     let known: HashSet<_> = known.collect();
