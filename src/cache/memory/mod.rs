@@ -108,7 +108,7 @@ impl Memory {
             entries,
             front: Front::new(),
             coherence,
-            ttl: config.ttl,
+            ttl: config.ttl.min(config::MOST_TTL),
             clock: Clock::new(),
             names: Mutex::default(),
             holdings,

@@ -4,6 +4,7 @@ use super::address::Address;
 use crate::Error;
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::peers::MOST_TRUST;
+use crate::error::BoxError;
 use std::fmt;
 use std::time::Duration;
 
@@ -38,17 +39,17 @@ pub struct RedisConfig {
     /// `redis-tls` the same with `rediss`; [`guide::redis`](crate::guide::redis) has all of it. Of it only hosts
     /// and ports are ever shown.
     pub url: String,
-    /// What all keys begin with, so that several registries can share a Redis. Default: nothing,
-    /// as docker/distribution has it.
+    /// What all keys begin with, so that a Redis can be shared with others. Default: nothing, as
+    /// docker/distribution has it.
     pub prefix: String,
     /// How long a fact is answered, counted from its write and never renewed by reads; up to a
-    /// tenth is taken off at random. Default: one day.
+    /// tenth is taken off at random. At most 365 days. Default: one day.
     pub ttl: Duration,
     /// How long a read may wait for Redis, waiting for a connection included. After that the read asks
-    /// the backend. Default: 50 ms.
+    /// the backend. At most a minute. Default: 50 ms.
     pub timeout: Duration,
     /// How long a change may wait for Redis, waiting for a connection included. After that
-    /// [`change_policy`](Self::change_policy) decides. Default: 5 s.
+    /// [`change_policy`](Self::change_policy) decides. At most 10 minutes. Default: 5 s.
     pub change_timeout: Duration,
     /// Whether a blob's path is stored where the layout can derive it: without it a hash takes
     /// about half the memory, but nobody else can read the path there
@@ -61,11 +62,14 @@ pub struct RedisConfig {
     /// least 20 ms, and at most a minute. Default: 2 s.
     pub trust: Duration,
     /// How long one who reads from the backend has to fill Redis with it, and how long others leave
-    /// a key to one who died: longer than a read takes. Default: 10 s.
+    /// a key to one who died: longer than a read takes. Where it is shorter, the fill is refused, and
+    /// nothing else goes wrong. At most an hour. Default: 10 s.
     pub lease: Duration,
     /// How long nothing is cached of what a change that nobody ends was about: longer than a call to
     /// the backend may take effect after it was given up. While a change is under way its fence is
-    /// renewed. Default: 30 s.
+    /// renewed. Where it is shorter than the [`change_timeout`](Self::change_timeout), a fence may be over before
+    /// its change is, which the change finds out: it tells the other nodes once more. At most a day.
+    /// Default: 30 s.
     pub fence: Duration,
     /// What to do with a change while Redis cannot be told of it. Default: refuse it.
     pub change_policy: ChangePolicy,
@@ -86,10 +90,18 @@ struct Braces;
 
 /// Why another is.
 #[derive(Debug, thiserror::Error)]
-#[error("{given:?} is too long, the most is {MOST_TRUST:?}")]
+#[error("{given:?} is too long, the most is {most:?}")]
 struct TooLong {
     given: Duration,
+    most: Duration,
 }
+
+/// The bounds of all times: none of them overflows a clock, ours or that of Redis.
+const MOST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const MOST_TIMEOUT: Duration = Duration::from_secs(60);
+const MOST_CHANGE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+const MOST_LEASE: Duration = Duration::from_secs(60 * 60);
+const MOST_FENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl RedisConfig {
     /// The Redis at `url`, with the defaults for the rest.
@@ -111,25 +123,26 @@ impl RedisConfig {
     /// The address, if all can work together.
     pub(super) fn check(&self) -> Result<Address, Error> {
         let millis = Duration::from_millis;
-        for (setting, given, least) in [
-            ("redis ttl", self.ttl, millis(1)),
-            ("redis timeout", self.timeout, millis(1)),
-            ("redis change timeout", self.change_timeout, millis(1)),
-            ("redis trust", self.trust, millis(20)),
-            ("redis lease", self.lease, millis(1)),
-            ("redis fence", self.fence, millis(1)),
+        for (setting, given, least, most) in [
+            ("redis ttl", self.ttl, 1, MOST_TTL),
+            ("redis timeout", self.timeout, 1, MOST_TIMEOUT),
+            (
+                "redis change timeout",
+                self.change_timeout,
+                1,
+                MOST_CHANGE_TIMEOUT,
+            ),
+            ("redis trust", self.trust, 20, MOST_TRUST),
+            ("redis lease", self.lease, 1, MOST_LEASE),
+            ("redis fence", self.fence, 1, MOST_FENCE),
         ] {
-            if given < least {
-                let source = Box::new(TooShort { given, least });
-                return Err(Error::Setting { setting, source });
-            }
-        }
-        let given = self.trust;
-        if given > MOST_TRUST {
-            return Err(Error::Setting {
-                setting: "redis trust",
-                source: Box::new(TooLong { given }),
-            });
+            let least = millis(least);
+            let source: BoxError = match () {
+                () if given < least => Box::new(TooShort { given, least }),
+                () if given > most => Box::new(TooLong { given, most }),
+                () => continue,
+            };
+            return Err(Error::Setting { setting, source });
         }
         let setting = |setting, source| Error::Setting { setting, source };
         let address =
@@ -217,5 +230,73 @@ impl fmt::Debug for RedisConfig {
             .field("fence", &self.fence)
             .field("change_policy", &self.change_policy)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::memory::jittered;
+    use proptest::prelude::*;
+    use std::time::{SystemTime, UNIX_EPOCH};
+    use tokio::time::Instant;
+
+    /// Sets one of the times.
+    type Set = fn(RedisConfig, Duration) -> RedisConfig;
+
+    const TIMES: [(&str, Set); 6] = [
+        ("redis ttl", RedisConfig::with_ttl),
+        ("redis timeout", RedisConfig::with_timeout),
+        ("redis change timeout", RedisConfig::with_change_timeout),
+        ("redis trust", RedisConfig::with_trust),
+        ("redis lease", RedisConfig::with_lease),
+        ("redis fence", RedisConfig::with_fence),
+    ];
+
+    fn config() -> RedisConfig {
+        RedisConfig::new("redis://127.0.0.1")
+    }
+
+    #[test]
+    fn a_time_that_is_too_long_or_too_short_is_named_with_its_bound() {
+        for (name, set) in TIMES {
+            for (given, bound) in [
+                (Duration::MAX, "the most is"),
+                (Duration::ZERO, "the least is"),
+            ] {
+                let said = set(config(), given).check().unwrap_err();
+                let Error::Setting { setting, source } = said else {
+                    panic!("{said}");
+                };
+                assert_eq!(setting, name);
+                let said = source.to_string();
+                assert!(
+                    said.contains(&format!("{given:?}")) && said.contains(bound),
+                    "{said}"
+                );
+            }
+        }
+    }
+
+    fn any_time() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            any::<Duration>(),
+            (0..u64::MAX.ilog2()).prop_map(|bits| Duration::from_millis(1 << bits)),
+        ]
+    }
+
+    proptest! {
+        /// No time that passes overflows an instant of ours, or the milliseconds of Redis.
+        #[test]
+        fn no_time_that_passes_overflows_a_clock(times in prop::array::uniform6(any_time())) {
+            for ((_, set), time) in TIMES.into_iter().zip(times) {
+                if set(config(), time).check().is_ok() {
+                    let now = Instant::now();
+                    prop_assert!(now.checked_add(jittered(time) * 8).is_some());
+                    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+                    prop_assert!(i64::try_from((since + time * 8).as_millis()).is_ok());
+                }
+            }
+        }
     }
 }
