@@ -20,7 +20,8 @@ use std::time::Duration;
 ///
 /// // All that can be set.
 /// let config = config
-///     .with_prefix("team-a:")
+///     .with_prefix("eu:")
+///     .with_namespace("team-a")
 ///     .with_ttl(Duration::from_secs(6 * 3600))
 ///     .with_timeout(Duration::from_millis(20))
 ///     .with_change_timeout(Duration::from_secs(2))
@@ -29,7 +30,7 @@ use std::time::Duration;
 ///     .with_lease(Duration::from_secs(15))
 ///     .with_fence(Duration::from_secs(60))
 ///     .with_change_policy(ChangePolicy::BestEffort);
-/// assert_eq!(config.prefix, "team-a:");
+/// assert_eq!(config.namespace.as_deref(), Some("team-a"));
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -42,6 +43,12 @@ pub struct RedisConfig {
     /// What all keys begin with, so that a Redis can be shared with others. Default: nothing, as
     /// docker/distribution has it.
     pub prefix: String,
+    /// Which of several stores over one Redis this is: the keys and channels begin with it and a colon, after
+    /// the [`prefix`](Self::prefix). Letters, digits, `.`, `_` and `-`, 64 at most. All nodes of a store have
+    /// the same. A node that finds another store or another layout under its name space does not use
+    /// that Redis ([`guide::stacking`](crate::guide::stacking#several-stores-over-one-redis)). Default: none,
+    /// as docker/distribution has it.
+    pub namespace: Option<String>,
     /// How long a fact is answered, counted from its write and never renewed by reads; up to a
     /// tenth is taken off at random. At most 365 days. Default: one day.
     pub ttl: Duration,
@@ -96,6 +103,15 @@ struct TooLong {
     most: Duration,
 }
 
+/// Why a name space is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{given:?} is no name: it has 1 to {LONGEST_NAME} letters, digits, `.`, `_` and `-`")]
+struct NoName {
+    given: String,
+}
+
+const LONGEST_NAME: usize = 64;
+
 /// The bounds of all times: none of them overflows a clock, ours or that of Redis.
 const MOST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const MOST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -109,6 +125,7 @@ impl RedisConfig {
         Self {
             url: url.into(),
             prefix: String::new(),
+            namespace: None,
             ttl: Duration::from_secs(24 * 60 * 60),
             timeout: Duration::from_millis(50),
             change_timeout: Duration::from_secs(5),
@@ -145,6 +162,10 @@ impl RedisConfig {
             return Err(Error::Setting { setting, source });
         }
         let setting = |setting, source| Error::Setting { setting, source };
+        if let Some(given) = self.namespace.as_ref().filter(|name| !is_name(name)) {
+            let given = given.clone();
+            return Err(setting("redis namespace", Box::new(NoName { given })));
+        }
         let address =
             Address::parse(&self.url).map_err(|error| setting("redis url", Box::new(error)))?;
         if matches!(address, Address::Cluster { .. }) && self.prefix.contains(['{', '}']) {
@@ -153,10 +174,32 @@ impl RedisConfig {
         Ok(address)
     }
 
+    /// What the keys of this name space begin with.
+    pub(super) fn key_prefix(&self) -> String {
+        match &self.namespace {
+            Some(name) => format!("{}{name}:", self.prefix),
+            None => self.prefix.clone(),
+        }
+    }
+
+    /// The same, with the name space in the prefix.
+    pub(super) fn in_its_prefix(mut self) -> Self {
+        self.prefix = self.key_prefix();
+        self.namespace = None;
+        self
+    }
+
     /// Sets [`prefix`](Self::prefix).
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets [`namespace`](Self::namespace).
+    #[must_use]
+    pub fn with_namespace(mut self, name: impl Into<String>) -> Self {
+        self.namespace = Some(name.into());
         self
     }
 
@@ -221,6 +264,7 @@ impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
             .field("prefix", &self.prefix)
+            .field("namespace", &self.namespace)
             .field("ttl", &self.ttl)
             .field("timeout", &self.timeout)
             .field("change_timeout", &self.change_timeout)
@@ -231,6 +275,11 @@ impl fmt::Debug for RedisConfig {
             .field("change_policy", &self.change_policy)
             .finish_non_exhaustive()
     }
+}
+
+fn is_name(name: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_good)
 }
 
 #[cfg(test)]
@@ -297,6 +346,21 @@ mod tests {
                     prop_assert!(i64::try_from((since + time * 8).as_millis()).is_ok());
                 }
             }
+        }
+
+        #[test]
+        fn a_name_space_is_a_plain_name(name in "\\PC{0,70}", good in "[a-zA-Z0-9._-]{1,64}") {
+            prop_assert!(config().with_namespace(good.clone()).check().is_ok());
+            prop_assert_eq!(config().with_namespace(good.clone()).key_prefix(), format!("{good}:"));
+            let is_refused = config().with_namespace(name.clone()).check().is_err();
+            prop_assert_eq!(is_refused, !is_name(&name));
+        }
+    }
+
+    #[test]
+    fn what_could_be_taken_for_another_key_is_no_name() {
+        for name in ["", "a:b", "blobs::", "{a}", "a b", "a\n", "ä", "a/b", "a*"] {
+            assert!(config().with_namespace(name).check().is_err(), "{name:?}");
         }
     }
 }

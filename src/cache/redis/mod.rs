@@ -17,6 +17,7 @@ mod inspect;
 mod keys;
 mod look_up;
 mod many;
+mod namespace;
 mod plain;
 mod purge;
 mod rehearsal;
@@ -53,11 +54,13 @@ use fields::StoredPath;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, ready};
 use keys::Keys;
+use namespace::Claim;
 use route::Route;
 use scripts::Scripts;
 use sentinel::Sentinels;
 use servers::Servers;
 use session::Node;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -127,6 +130,10 @@ pub struct RedisCache {
     layout: Option<Arc<dyn Layout>>,
     store_path: bool,
     broken: BrokenValues,
+    /// Whether the name space was named, so that it need not be known by the store's name.
+    is_named: bool,
+    /// What is cached here, as it is noted in Redis.
+    storage: Option<String>,
     /// Our end of the channel, where memory is filled from here.
     node: Option<(Arc<Node>, Connection)>,
 }
@@ -142,7 +149,7 @@ impl RedisCache {
         Ok(Self {
             servers: address.servers(config.timeout, None),
             address,
-            keys: Keys::new(config.prefix),
+            keys: Keys::new(config.key_prefix()),
             scripts: Scripts::new(),
             settings: SharedSettings {
                 ttl: config.ttl,
@@ -157,6 +164,8 @@ impl RedisCache {
             layout: None,
             store_path: config.store_path,
             broken: BrokenValues::new(),
+            is_named: config.namespace.is_some(),
+            storage: None,
             node: None,
         })
     }
@@ -166,9 +175,17 @@ impl RedisCache {
         self
     }
 
+    /// The same, for a node that caches this store, as the layout lays it out.
+    pub(crate) fn of_store(mut self, store: &impl Display, layout: Arc<dyn Layout>) -> Self {
+        let name = (!self.is_named).then(|| store.to_string());
+        self.storage = Some(namespace::storage(name.as_deref(), layout.as_ref()));
+        self.with_layout(layout)
+    }
+
     /// The same, as a node among others that share this Redis.
     pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
-        let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust));
+        let claim = self.storage.take().map(Claim::new);
+        let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust, claim));
         let servers = self
             .address
             .servers(self.settings.timeout, Some(Arc::clone(&node)));
