@@ -12,8 +12,9 @@ use object_store::limit::LimitStore;
 use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use support::metrics::Metrics;
 use support::nodes::{SET, blob_path, config, digest, eventually, hash, name};
 use support::redis::Redis;
 
@@ -71,10 +72,28 @@ async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
     assert!(note.starts_with("PrefixObjectStore(a), layout "), "{note}");
 
     let best_effort = config(&redis).with_change_policy(ChangePolicy::BestEffort);
-    let b = tenant(&bucket, "b", best_effort);
-    for _ in 0..5 {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let listener = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_ansi(false)
+        .with_writer(Arc::clone(&log))
+        .finish();
+    let listening = tracing::subscriber::set_default(listener);
+    let (metrics, b) = Metrics::of(|| tenant(&bucket, "b", best_effort));
+    let end = Instant::now() + Duration::from_secs(20);
+    while metrics.get("layercache_foreign_storage_total") < 2 {
         assert_eq!(contains(&b).await, (false, CacheStatus::Miss));
+        assert!(Instant::now() < end, "not counted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    drop(listening);
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let told: Vec<_> = log.matches("this Redis is not used").collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(
+        log.contains(NOTE) && log.contains("RedisConfig::namespace"),
+        "{log}"
+    );
     // What it changes it changes in its own store.
     put(&bucket, "b").await;
     let layers = b.registry().repository(name());
