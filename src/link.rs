@@ -98,8 +98,83 @@ impl<'a> From<&'a Link> for LinkRef<'a> {
 pub(crate) enum Key {
     /// A blob is in a repository.
     Link(Link),
-    /// Where a blob is and how long it is.
+    /// Where a blob is that all repositories share, and how long it is.
     Meta(Digest),
+    /// The same of a repository's own object, whose presence is this membership.
+    Own(Link),
+}
+
+/// Whose metadata it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum MetaKey {
+    /// A blob's that all repositories share.
+    Shared(Digest),
+    /// That of a repository's own object, whose presence is this membership.
+    Own(Link),
+}
+
+/// A [`MetaKey`], to ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MetaRef<'a> {
+    Shared(&'a Digest),
+    Own(LinkRef<'a>),
+}
+
+impl MetaKey {
+    pub(crate) const fn digest(&self) -> &Digest {
+        match self {
+            Self::Shared(digest) => digest,
+            Self::Own(link) => &link.digest,
+        }
+    }
+
+    /// The repository whose object it is of, if it is of one's.
+    pub(crate) const fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Shared(_) => None,
+            Self::Own(link) => Some(&link.repository),
+        }
+    }
+}
+
+impl<'a> MetaRef<'a> {
+    pub(crate) const fn digest(self) -> &'a Digest {
+        match self {
+            Self::Shared(digest) => digest,
+            Self::Own(link) => link.digest,
+        }
+    }
+
+    pub(crate) fn to_owned(self) -> MetaKey {
+        match self {
+            Self::Shared(digest) => MetaKey::Shared(*digest),
+            Self::Own(link) => MetaKey::Own(link.to_owned()),
+        }
+    }
+}
+
+impl<'a> From<&'a MetaKey> for MetaRef<'a> {
+    fn from(key: &'a MetaKey) -> Self {
+        match key {
+            MetaKey::Shared(digest) => Self::Shared(digest),
+            MetaKey::Own(link) => Self::Own(link.into()),
+        }
+    }
+}
+
+impl From<Digest> for MetaKey {
+    fn from(digest: Digest) -> Self {
+        Self::Shared(digest)
+    }
+}
+
+impl From<MetaKey> for Key {
+    fn from(key: MetaKey) -> Self {
+        match key {
+            MetaKey::Shared(digest) => Self::Meta(digest),
+            MetaKey::Own(link) => Self::Own(link),
+        }
+    }
 }
 
 /// What nodes call a key when they tell each other to forget it. Frozen: all nodes of all versions
@@ -141,6 +216,22 @@ impl WireName for LinkRef<'_> {
     }
 }
 
+/// A repository's own object is its membership: each is forgotten with the other.
+impl WireName for MetaRef<'_> {
+    fn wire_name(&self) -> u64 {
+        match self {
+            Self::Shared(digest) => digest.wire_name(),
+            Self::Own(link) => link.wire_name(),
+        }
+    }
+}
+
+impl WireName for MetaKey {
+    fn wire_name(&self) -> u64 {
+        MetaRef::from(self).wire_name()
+    }
+}
+
 /// What has been named already.
 impl WireName for u64 {
     fn wire_name(&self) -> u64 {
@@ -151,7 +242,7 @@ impl WireName for u64 {
 impl WireName for Key {
     fn wire_name(&self) -> u64 {
         match self {
-            Self::Link(link) => link.wire_name(),
+            Self::Link(link) | Self::Own(link) => link.wire_name(),
             Self::Meta(digest) => digest.wire_name(),
         }
     }
@@ -167,10 +258,12 @@ mod tests {
         let name: RepositoryName = "library/alpine".parse().unwrap();
         assert_eq!(Key::Meta(digest).wire_name(), 0xabab_abab_abab_abab);
         let layer = Key::Link(Link::layer(name.clone(), digest)).wire_name();
+        let own = Key::Own(Link::layer(name.clone(), digest)).wire_name();
         let manifest = Key::Link(Link::manifest(name, digest)).wire_name();
         let wide = Digest::Sha512([0xab; 64]);
         assert_eq!(Key::Meta(wide).wire_name(), 0x5454_5454_5454_5454);
         assert_eq!(layer, 0x16e4_49bc_01ae_49f7);
+        assert_eq!(own, layer, "a repository's object is its membership");
         assert_eq!(manifest, 0x7769_7bcc_fd9f_8a1c);
     }
 }

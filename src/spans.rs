@@ -47,7 +47,7 @@ pub(crate) fn backend(call: &'static str) -> Span {
 /// A change of these, all that goes around its call too.
 pub(crate) fn change(keys: &[Key]) -> Span {
     let first = || match keys.first() {
-        Some(Key::Link(link)) => (Some(&link.repository), Some(&link.digest)),
+        Some(Key::Link(link) | Key::Own(link)) => (Some(&link.repository), Some(&link.digest)),
         Some(Key::Meta(digest)) => (None, Some(digest)),
         None => (None, None),
     };

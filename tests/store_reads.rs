@@ -263,3 +263,28 @@ async fn a_repository_of_its_own_content_is_told_from_another() {
     let stat = ours.stat(&world.digest, Freshness::Cached).await.unwrap();
     assert_eq!(stat.value, None);
 }
+
+#[tokio::test]
+async fn a_length_that_no_content_has_is_never_answered_from_memory() {
+    for world in worlds() {
+        world.bare.put(&world.blob, "".into()).await.unwrap();
+        let layers = world
+            .store
+            .registry()
+            .repository("library/alpine".parse().unwrap());
+        for round in 0..6 {
+            let (meta, who) = world.head(&world.blob).await;
+            assert_eq!((meta.size, who), (0, CacheStatus::Miss), "round {round}");
+            let freshness = [Freshness::Cached, Freshness::Verified][round % 2];
+            // A template has no place for a membership.
+            let _ = layers.contains(&world.digest, freshness).await;
+            if let Ok(stat) = layers.stat(&world.digest, Freshness::Cached).await {
+                assert_ne!(stat.status, CacheStatus::Memory);
+            }
+            let content = world.store.get(&world.blob).await.unwrap();
+            assert!(content.bytes().await.unwrap().is_empty());
+            assert_eq!(world.store.warm(None).await.unwrap().filled, 0);
+            tokio::task::yield_now().await;
+        }
+    }
+}

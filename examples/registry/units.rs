@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest time, in milliseconds: no clock overflows by it.
+const MOST: u64 = 365 * 24 * 60 * 60 * 1000;
+
 /// Reads `50ms`, `1s`, `15m`; a number alone is milliseconds.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
@@ -13,8 +16,8 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     };
     match number.checked_mul(millis) {
         Some(0) => Err("it has to be longer than nothing".to_owned()),
-        Some(millis) => Ok(Duration::from_millis(millis)),
-        None => Err("it is too long".to_owned()),
+        Some(millis) if millis <= MOST => Ok(Duration::from_millis(millis)),
+        _ => Err("it is too long: the most is a year".to_owned()),
     }
 }
 
@@ -53,12 +56,18 @@ fn split(text: &str) -> Result<(u64, &str), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_share, parse_size, parse_time};
+    use super::{MOST, parse_share, parse_size, parse_time};
     use std::time::Duration;
 
     #[test]
     fn times_have_units() {
-        for (text, millis) in [("50", 50), ("50ms", 50), ("2s", 2_000), ("15m", 900_000)] {
+        for (text, millis) in [
+            ("50", 50),
+            ("50ms", 50),
+            ("2s", 2_000),
+            ("15m", 900_000),
+            ("525600m", MOST),
+        ] {
             assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)));
         }
         for text in [
@@ -69,6 +78,7 @@ mod tests {
             "-1s",
             "1h",
             "1.5s",
+            "525601m",
             "99999999999999999m",
         ] {
             assert!(parse_time(text).is_err(), "{text}");

@@ -217,7 +217,7 @@ async fn in_storage(
     .await;
     let [layer, manifest] = [layer, manifest].map(|link| link.transpose().map_err(backend_failed));
     let (layer, manifest) = (layer?, manifest?);
-    let meta = match (meta, &layer) {
+    let meta = match (meta, layer.as_ref().or(manifest.as_ref())) {
         (Some(meta), _) => meta.map_err(backend_failed)?,
         // The object that is the membership is the blob.
         (None, Some(LinkState::Linked(object))) => object.clone(),

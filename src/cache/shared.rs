@@ -4,7 +4,7 @@ use super::Forgotten;
 use super::deadline::{Deadline, Patience};
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::lease::{Ended, Grant, Token};
-use crate::link::{Key, LinkRef, WireName};
+use crate::link::{Key, LinkRef, MetaKey, MetaRef, WireName};
 use crate::metrics::Asked;
 use crate::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
@@ -157,8 +157,10 @@ pub(crate) struct Leases {
 /// What is asked, as one: a question has one load at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Question {
-    /// Membership and meta.
+    /// Membership, and the meta of the blob that all repositories share.
     Stat(Link),
+    /// Membership, and the meta of the repository's own object.
+    Own(Link),
     /// Membership alone.
     Link(Link),
     /// Meta alone.
@@ -169,6 +171,7 @@ pub(crate) enum Question {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum QuestionRef<'a> {
     Stat(LinkRef<'a>),
+    Own(LinkRef<'a>),
     Link(LinkRef<'a>),
     Meta(&'a Digest),
 }
@@ -211,30 +214,34 @@ impl Names {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) member: Option<(Link, Member)>,
-    pub(crate) meta: Option<(Digest, LayerMeta)>,
+    pub(crate) meta: Option<(MetaKey, LayerMeta)>,
 }
 
 impl Question {
+    /// Membership and meta, where repositories share the content of blobs or do not.
+    pub(crate) const fn stat(link: Link, shares_blobs: bool) -> Self {
+        match shares_blobs {
+            true => Self::Stat(link),
+            false => Self::Own(link),
+        }
+    }
+
     pub(crate) const fn link(&self) -> Option<&Link> {
         match self {
-            Self::Stat(link) | Self::Link(link) => Some(link),
+            Self::Stat(link) | Self::Own(link) | Self::Link(link) => Some(link),
             Self::Meta(_) => None,
         }
     }
 
-    /// The blob whose meta is asked for.
-    pub(crate) const fn meta(&self) -> Option<&Digest> {
-        match self {
-            Self::Stat(link) => Some(&link.digest),
-            Self::Link(_) => None,
-            Self::Meta(digest) => Some(digest),
-        }
+    /// Whose meta is asked for.
+    pub(crate) fn meta(&self) -> Option<MetaRef<'_>> {
+        QuestionRef::from(self).meta()
     }
 
     /// The keys of the facts that are asked for.
     pub(crate) fn keys(&self) -> Vec<Key> {
         let link = self.link().cloned().map(Key::Link);
-        let meta = self.meta().copied().map(Key::Meta);
+        let meta = self.meta().map(|meta| Key::from(meta.to_owned()));
         link.into_iter().chain(meta).collect()
     }
 }
@@ -242,24 +249,25 @@ impl Question {
 impl<'a> QuestionRef<'a> {
     pub(crate) const fn link(self) -> Option<LinkRef<'a>> {
         match self {
-            Self::Stat(link) | Self::Link(link) => Some(link),
+            Self::Stat(link) | Self::Own(link) | Self::Link(link) => Some(link),
             Self::Meta(_) => None,
         }
     }
 
-    /// The blob whose meta is asked for.
-    pub(crate) const fn meta(self) -> Option<&'a Digest> {
+    /// Whose meta is asked for.
+    pub(crate) const fn meta(self) -> Option<MetaRef<'a>> {
         match self {
-            Self::Stat(link) => Some(link.digest),
+            Self::Stat(link) => Some(MetaRef::Shared(link.digest)),
+            Self::Own(link) => Some(MetaRef::Own(link)),
             Self::Link(_) => None,
-            Self::Meta(digest) => Some(digest),
+            Self::Meta(digest) => Some(MetaRef::Shared(digest)),
         }
     }
 
     /// The blob that the question is about.
     pub(crate) const fn digest(self) -> &'a Digest {
         match self {
-            Self::Stat(link) | Self::Link(link) => link.digest,
+            Self::Stat(link) | Self::Own(link) | Self::Link(link) => link.digest,
             Self::Meta(digest) => digest,
         }
     }
@@ -267,6 +275,7 @@ impl<'a> QuestionRef<'a> {
     pub(crate) fn to_owned(self) -> Question {
         match self {
             Self::Stat(link) => Question::Stat(link.to_owned()),
+            Self::Own(link) => Question::Own(link.to_owned()),
             Self::Link(link) => Question::Link(link.to_owned()),
             Self::Meta(digest) => Question::Meta(*digest),
         }
@@ -277,6 +286,7 @@ impl<'a> From<&'a Question> for QuestionRef<'a> {
     fn from(question: &'a Question) -> Self {
         match question {
             Question::Stat(link) => Self::Stat(link.into()),
+            Question::Own(link) => Self::Own(link.into()),
             Question::Link(link) => Self::Link(link.into()),
             Question::Meta(digest) => Self::Meta(digest),
         }
@@ -298,7 +308,7 @@ impl Leases {
         for (key, _) in granted.filter(|(_, grant)| **grant == Grant::Granted) {
             match key {
                 Key::Link(_) => self.member = Some(token),
-                Key::Meta(_) => self.meta = Some(token),
+                Key::Meta(_) | Key::Own(_) => self.meta = Some(token),
             }
         }
     }
@@ -306,7 +316,7 @@ impl Leases {
     pub(crate) const fn of_key(self, key: &Key) -> Option<Token> {
         match key {
             Key::Link(_) => self.member,
-            Key::Meta(_) => self.meta,
+            Key::Meta(_) | Key::Own(_) => self.meta,
         }
     }
 }
@@ -315,30 +325,18 @@ impl Found {
     pub(crate) const fn has(&self, key: &Key) -> bool {
         match key {
             Key::Link(_) => self.member.is_some(),
-            Key::Meta(_) => self.meta.is_some(),
+            Key::Meta(_) | Key::Own(_) => self.meta.is_some(),
         }
     }
 
     /// Whether nothing that `question` asks for is missing.
-    pub(crate) const fn is_whole(&self, question: QuestionRef<'_>) -> bool {
-        match question {
-            QuestionRef::Stat(_) => self.member.is_some() && self.meta.is_some(),
+    pub(crate) fn is_whole<'a>(&self, question: impl Into<QuestionRef<'a>>) -> bool {
+        match question.into() {
+            QuestionRef::Stat(_) | QuestionRef::Own(_) => {
+                self.member.is_some() && self.meta.is_some()
+            }
             QuestionRef::Link(_) => self.member.is_some(),
             QuestionRef::Meta(_) => self.meta.is_some(),
-        }
-    }
-
-    /// Whether it is enough for an answer. Where repositories share no content, the object that is
-    /// the membership is the blob.
-    pub(crate) fn answers<'a>(
-        &self,
-        question: impl Into<QuestionRef<'a>>,
-        shares_blobs: bool,
-    ) -> bool {
-        let question = question.into();
-        match (question, &self.member) {
-            (QuestionRef::Stat(_), Some(member)) if !shares_blobs => member.object.is_some(),
-            _ => self.is_whole(question),
         }
     }
 
@@ -355,7 +353,7 @@ impl Found {
     pub(crate) fn of(self, question: &Question) -> Facts {
         Facts {
             member: question.link().cloned().zip(self.member),
-            meta: question.meta().copied().zip(self.meta),
+            meta: question.meta().map(MetaRef::to_owned).zip(self.meta),
         }
     }
 
@@ -377,7 +375,7 @@ impl Facts {
     pub(crate) fn names(&self) -> Names {
         Names {
             member: self.member.as_ref().map(|(link, _)| link.wire_name()),
-            meta: self.meta.as_ref().map(|(digest, _)| digest.wire_name()),
+            meta: self.meta.as_ref().map(|(key, _)| key.wire_name()),
         }
     }
 
@@ -387,7 +385,7 @@ impl Facts {
             .member
             .as_ref()
             .map(|(link, _)| Key::Link(link.clone()));
-        let meta = self.meta.as_ref().map(|(digest, _)| Key::Meta(*digest));
+        let meta = self.meta.as_ref().map(|(key, _)| key.clone().into());
         link.into_iter().chain(meta)
     }
 }

@@ -12,8 +12,7 @@ use object_store::path::Path;
 /// ```
 ///
 /// A path does not tell a manifest from a layer, so all memberships are of kind
-/// [`LinkKind::Layer`]. Redis has one path for a blob: where repositories share a blob and take
-/// turns asking for it, it remembers the repository that asked last.
+/// [`LinkKind::Layer`]. What is known of a blob is kept for each repository that has it.
 ///
 /// [OCI image layout]: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 ///

@@ -162,6 +162,12 @@ pub(crate) fn owed_keys() -> Part {
     Part::new(gauge!(table::OWED_KEYS))
 }
 
+/// Connections to a Redis that has what is cached of another storage.
+#[cfg(feature = "redis")]
+pub(crate) fn foreign_storage() -> Counter {
+    counter!(table::FOREIGN_STORAGE)
+}
+
 /// A cause of purges.
 pub(crate) fn purges(cause: &'static str) -> Counter {
     counter!(table::PURGES, "cause" => cause)

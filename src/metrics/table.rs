@@ -22,6 +22,7 @@ pub(super) const CHANNEL_GAPS: &str = "layercache_channel_gaps_total";
 pub(super) const BREAKERS: &str = "layercache_redis_breakers";
 pub(super) const BREAKER_OPENED: &str = "layercache_redis_breaker_opened_total";
 pub(super) const BROKEN_VALUES: &str = "layercache_broken_values_total";
+pub(super) const FOREIGN_STORAGE: &str = "layercache_foreign_storage_total";
 pub(super) const MEMORY_ENTRIES: &str = "layercache_memory_entries";
 pub(super) const MEMORY_BYTES: &str = "layercache_memory_bytes";
 pub(super) const IN_FLIGHT: &str = "layercache_in_flight";
@@ -94,6 +95,7 @@ const METRICS: &[Metric] = &[
     gauge(BREAKERS, Unit::Count, "Connections to Redis, by the state of their breaker."),
     counter(BREAKER_OPENED, "Times that a server was asked no more until it answered again."),
     counter(BROKEN_VALUES, "Values in Redis that nobody who shares it writes."),
+    counter(FOREIGN_STORAGE, "Connections that were given up because Redis has what is cached of another storage."),
     gauge(MEMORY_ENTRIES, Unit::Count, "Entries in memory."),
     gauge(MEMORY_BYTES, Unit::Bytes, "Bytes that the entries in memory take, about."),
     gauge(IN_FLIGHT, Unit::Count, "Loads or changes that are under way."),

@@ -28,9 +28,18 @@ impl<B: Backend> ReadThrough<B> {
         link: Link,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
-        let keys = vec![Key::Link(link.clone())];
+        let keys = self.keys_of(&link);
         self.bracket(ChangeKind::Creation, keys, Some(link), call)
             .await
+    }
+
+    /// The keys that go with a membership: where repositories share no content, its object too.
+    fn keys_of(&self, link: &Link) -> Vec<Key> {
+        let key = Key::Link(link.clone());
+        match self.backend().shares_blobs() {
+            true => vec![key],
+            false => vec![Key::Own(link.clone()), key],
+        }
     }
 
     async fn bracket<T: Send + 'static>(
@@ -79,12 +88,10 @@ impl<B: WritableBackend> ReadThrough<B> {
             let outcome = outcome(core.backend(), &removed);
             (removed, outcome)
         };
-        let key = Key::Link(link.clone());
-        let removed = self
-            .change(ChangeKind::Removal, vec![key.clone()], call)
-            .await?;
+        let keys = self.keys_of(link);
+        let removed = self.change(ChangeKind::Removal, keys, call).await?;
         removed.map_err(Error::backend)?;
-        self.audit_deleted([key]);
+        self.audit_deleted([Key::Link(link.clone())]);
         Ok(())
     }
 

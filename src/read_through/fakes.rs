@@ -260,8 +260,8 @@ impl FakeShared {
         if let Some((link, _)) = facts.member {
             self.slot(&Key::Link(link), |slot| slot.entry = Some(None));
         }
-        if let Some((digest, meta)) = facts.meta {
-            self.slot(&Key::Meta(digest), |slot| slot.entry = Some(Some(meta)));
+        if let Some((key, meta)) = facts.meta {
+            self.slot(&key.into(), |slot| slot.entry = Some(Some(meta)));
         }
     }
 }
@@ -292,7 +292,7 @@ impl SharedTier for FakeShared {
                 .map(|_| Member::default()),
             meta: question
                 .meta()
-                .and_then(|digest| self.entry(&Key::Meta(*digest)))
+                .and_then(|meta| self.entry(&meta.to_owned().into()))
                 .flatten(),
         };
         let found = questions.iter().map(find).collect();
@@ -330,7 +330,7 @@ impl SharedTier for FakeShared {
                 .filter(|(link, _)| fill(Key::Link(link.clone()), held.member, None)),
             meta: facts
                 .meta
-                .filter(|(digest, meta)| fill(Key::Meta(*digest), held.meta, Some(meta.clone()))),
+                .filter(|(key, meta)| fill(key.clone().into(), held.meta, Some(meta.clone()))),
         })
     }
 

@@ -56,8 +56,8 @@ impl<B: Backend> ReadThrough<B> {
     pub(crate) async fn ask_alone(&self, question: &Question) -> Result<Option<Facts>, Error> {
         let _turn = self.inner.flights.turn().await;
         let found = self.ask_backend(question, Found::default()).await?;
-        let found = found.found(!self.backend().shares_blobs());
-        let answers = self.is_answer(question, &found);
+        let found = found.found(false);
+        let answers = found.is_whole(question);
         Ok(answers.then(|| found.of(question)))
     }
 }

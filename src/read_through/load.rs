@@ -47,11 +47,9 @@ impl Loaded {
         }
     }
 
-    /// Access is decided by membership alone. Where repositories share no content, the object that
-    /// is the membership is the blob.
-    pub(super) fn meta_if_member(self, shares_blobs: bool) -> Option<LayerMeta> {
+    /// Access is decided by membership alone.
+    pub(super) fn meta_if_member(self) -> Option<LayerMeta> {
         match self.link {
-            LinkState::Linked(object) if !shares_blobs => object,
             LinkState::Linked(_) => self.meta,
             LinkState::Absent | LinkState::Broken => None,
         }
@@ -117,7 +115,7 @@ impl<B: Backend> ReadThrough<B> {
                     let questions = std::slice::from_ref(&question);
                     let mut now = cache.look_up(questions, &[rights], 1, &mut budget).await;
                     found = found.or(now.pop().unwrap_or_default());
-                    load.looked_up(self.is_answer(&question, &found))
+                    load.looked_up(found.is_whole(&question))
                 }
                 Step::Grant { steal } => {
                     let keys = question.missing(&found, guard.leases(question.keys()));
@@ -164,7 +162,8 @@ impl<B: Backend> ReadThrough<B> {
             spans::answered(&Span::current(), CacheStatus::Miss);
         }
         departure.answer(loaded.clone());
-        let wants_object = load.is_verified() || !self.backend().shares_blobs();
+        // Where repositories share no content, the object is the meta.
+        let wants_object = load.is_verified() && self.backend().shares_blobs();
         let found = loaded.ok().map(|loaded| loaded.found(wants_object));
         let mut budget = budget.after_the_answer();
         let filled = self.settle(&question, &load, found, &mut guard, &mut budget);
@@ -194,7 +193,7 @@ impl<B: Backend> ReadThrough<B> {
     /// As [`ask_backend`](Self::ask_backend), and not counted.
     pub(super) async fn consult(&self, question: &Question, found: Found) -> Result<Loaded, Error> {
         let span = spans::backend(match question {
-            Question::Stat(_) => "stat",
+            Question::Stat(_) | Question::Own(_) => "stat",
             Question::Link(_) => "link",
             Question::Meta(_) => "describe",
         });
@@ -216,15 +215,15 @@ impl<B: Backend> ReadThrough<B> {
                 link: Ok(LinkState::Absent),
                 meta: backend.describe(digest).await,
             },
-            (Question::Stat(link), Some(known), None) if backend.shares_blobs() => Stat {
+            (Question::Stat(link), Some(known), None) => Stat {
                 link: Ok(known),
                 meta: backend.describe(&link.digest).await,
             },
-            (Question::Stat(link), None, Some(meta)) if backend.shares_blobs() => Stat {
+            (Question::Stat(link), None, Some(meta)) => Stat {
                 link: backend.link(link).await,
                 meta: Ok(Some(meta.clone())),
             },
-            (Question::Stat(link), _, _) => backend.stat(link).await,
+            (Question::Stat(link) | Question::Own(link), _, _) => backend.stat(link).await,
         };
         read(stat, question).map_err(Error::backend)
     }
@@ -280,9 +279,15 @@ impl Loaded {
 
 /// A failed look for the meta of what is not a member is not worth an error.
 fn read(stat: Stat, question: &Question) -> Result<Loaded, BoxError> {
-    let link = stat.link?;
+    let (link, stat_meta) = match (question, stat.link?) {
+        // The object that is the membership is the blob.
+        (Question::Own(_), LinkState::Linked(Some(object))) => {
+            (LinkState::Linked(None), Ok(Some(object)))
+        }
+        (_, link) => (link, stat.meta),
+    };
     let is_member = matches!(link, LinkState::Linked(_));
-    let meta = match stat.meta {
+    let meta = match stat_meta {
         Ok(meta) => meta,
         Err(_) if question.link().is_some() && !is_member => None,
         Err(error) => return Err(error),

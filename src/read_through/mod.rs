@@ -21,7 +21,7 @@ pub use audit::AuditorConfig;
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
 
 use crate::cache::TieredCache;
-use crate::cache::shared::{Found, Question, QuestionRef};
+use crate::cache::shared::{Question, QuestionRef};
 use crate::cache::tiered::{Budget, FillGuard};
 use crate::coherence::flight::{Flights, Step};
 use crate::link::{Key, LinkRef};
@@ -119,14 +119,15 @@ impl<B: Backend> ReadThrough<B> {
 
     /// A hit in memory: the meta of a blob that is in the repository.
     pub(crate) fn recall_stat(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
-        let meta = if self.backend().shares_blobs() {
-            let found = self.cache().recall(QuestionRef::Stat(link));
-            found.member.and(found.meta)
+        let (question, meta) = if self.backend().shares_blobs() {
+            let question = QuestionRef::Stat(link);
+            let found = self.cache().recall(question);
+            (question, found.member.and(found.meta))
         } else {
-            self.cache().recall_object(link)
+            (QuestionRef::Own(link), self.cache().recall_object(link))
         };
         if meta.is_some() {
-            self.audit_hit(QuestionRef::Stat(link));
+            self.audit_hit(question);
         }
         meta
     }
@@ -147,9 +148,9 @@ impl<B: Backend> ReadThrough<B> {
         freshness: Freshness,
         budget: &mut Budget,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        let question = Question::Stat(link.to_owned());
+        let question = Question::stat(link.to_owned(), self.backend().shares_blobs());
         let answer = self.board(question, freshness, budget).await?;
-        Ok(answer.map(|loaded| loaded.meta_if_member(self.backend().shares_blobs())))
+        Ok(answer.map(Loaded::meta_if_member))
     }
 
     /// Whether a blob is in a repository.
@@ -221,12 +222,7 @@ impl<B: Backend> ReadThrough<B> {
 
     /// Whether memory has all that is asked for.
     pub(crate) fn knows(&self, question: &Question) -> bool {
-        self.is_answer(question, &self.cache().recall_again(question))
-    }
-
-    /// Whether `found` is all that was asked for.
-    pub(crate) fn is_answer(&self, question: &Question, found: &Found) -> bool {
-        found.answers(question, self.backend().shares_blobs())
+        self.cache().recall_again(question).is_whole(question)
     }
 
     /// Boards a load that leaves from here on, and waits for its answer. Where there is no turn for
@@ -313,17 +309,13 @@ impl<B: Backend> ReadThrough<B> {
             return None;
         }
         let found = self.cache().recall_again(question);
-        let is_answer = self.is_answer(question, &found);
+        let is_answer = found.is_whole(question);
         is_answer.then(|| Loaded::from(found).answer(CacheStatus::Memory))
     }
 
     /// What memory knows of the object that holds a blob; not counted.
     pub(crate) fn known(&self, question: &Question) -> Option<LayerMeta> {
-        let found = self.cache().recall_again(question);
-        match found.member {
-            Some(member) if !self.backend().shares_blobs() => member.object,
-            _ => found.meta,
-        }
+        self.cache().recall_again(question).meta
     }
 
     /// What Redis knows, for one who may not load: a backend that hangs delays no hit.
@@ -340,7 +332,7 @@ impl<B: Backend> ReadThrough<B> {
         let rights = self.cache().rights(question);
         let mut found = self.cache().look_up(questions, &[rights], 1, budget).await;
         let found = found.pop()?;
-        let is_answer = self.is_answer(question, &found);
+        let is_answer = found.is_whole(question);
         if is_answer {
             self.audit_shared_hit(question, rights);
         }

@@ -27,7 +27,7 @@ impl<B: Backend> ReadThrough<B> {
             }
             if answers[at].is_none() {
                 places.push(at);
-                open.push(Question::Stat(link));
+                open.push(Question::stat(link, self.backend().shares_blobs()));
             }
         }
         let mut budget = self.cache().budget();
@@ -38,12 +38,12 @@ impl<B: Backend> ReadThrough<B> {
             let found = found.await;
             let asked = places.iter().zip(&open).zip(rights);
             for (((at, question), rights), found) in asked.zip(found) {
-                let is_answer = self.is_answer(question, &found);
+                let is_answer = found.is_whole(question);
                 if is_answer {
                     self.audit_shared_hit(question, rights);
                 }
                 let answer = is_answer.then(|| Loaded::from(found).answer(CacheStatus::Redis));
-                answers[*at] = answer.map(|loaded| self.meta_if_member(loaded));
+                answers[*at] = answer.map(meta_if_member);
             }
         }
         let missing = places.into_iter().zip(open);
@@ -61,7 +61,7 @@ impl<B: Backend> ReadThrough<B> {
             if budget.has_failed() {
                 shared_budget().fail();
             }
-            Ok::<_, Error>((at, self.meta_if_member(loaded)))
+            Ok::<_, Error>((at, meta_if_member(loaded)))
         });
         let mut loads = futures::stream::iter(loads).buffered(MOST_LOADS);
         while let Some((at, answer)) = loads.try_next().await? {
@@ -69,8 +69,8 @@ impl<B: Backend> ReadThrough<B> {
         }
         Ok(answers.into_iter().flatten().collect())
     }
+}
 
-    fn meta_if_member(&self, loaded: Answer<Loaded>) -> Stated {
-        loaded.map(|loaded| loaded.meta_if_member(self.backend().shares_blobs()))
-    }
+fn meta_if_member(loaded: Answer<Loaded>) -> Stated {
+    loaded.map(Loaded::meta_if_member)
 }

@@ -80,7 +80,8 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         self
     }
 
-    /// Puts a Redis behind memory, to be shared with other nodes.
+    /// Puts a Redis behind memory, to be shared with other nodes of the same store. Several stores over one
+    /// Redis need a [`namespace`](RedisConfig::namespace) each.
     ///
     /// Does not connect: a start does not need Redis.
     ///
@@ -111,7 +112,8 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         #[cfg(feature = "redis")]
         let cache = match self.redis {
             Some(redis) => {
-                TieredCache::with_redis(self.memory, redis.with_layout(Arc::clone(&self.layout)))
+                let redis = redis.of_store(&self.inner, Arc::clone(&self.layout));
+                TieredCache::with_redis(self.memory, redis)
             }
             None => TieredCache::in_memory(self.memory),
         };

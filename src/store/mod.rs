@@ -202,7 +202,7 @@ impl<S: ObjectStore> CachedStore<S> {
         self.core.cache().purge().await
     }
 
-    /// Forgets the memberships of some repositories, here, in Redis and on all nodes that share it; see
+    /// Forgets what is known of some repositories, here, in Redis and on all nodes that share it; see
     /// [`TieredCache::purge_repositories`].
     ///
     /// ```
@@ -257,7 +257,7 @@ fn keys(meaning: Meaning) -> Vec<Key> {
     match meaning {
         Meaning::Blob(digest) => vec![Key::Meta(digest)],
         Meaning::Link(link) => vec![Key::Link(link)],
-        Meaning::RepositoryBlob(link) => vec![Key::Meta(link.digest), Key::Link(link)],
+        Meaning::RepositoryBlob(link) => vec![Key::Own(link.clone()), Key::Link(link)],
     }
 }
 

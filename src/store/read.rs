@@ -3,7 +3,7 @@
 use super::CachedStore;
 use super::error::{not_found, to_store};
 use super::meta::{contradict, describe, recite};
-use crate::cache::shared::{Facts, Member, Question};
+use crate::cache::shared::{Facts, Found, Member, Question};
 use crate::cache::tiered::{Budget, FillGuard};
 use crate::layout::Meaning;
 use crate::read_through::LinkState;
@@ -302,19 +302,17 @@ pub(super) fn question(meaning: Meaning) -> Question {
     match meaning {
         Meaning::Blob(digest) => Question::Meta(digest),
         Meaning::Link(link) => Question::Link(link),
-        Meaning::RepositoryBlob(link) => Question::Stat(link),
+        Meaning::RepositoryBlob(link) => Question::Own(link),
     }
 }
 
 /// What comes with a blob's content.
 pub(super) fn facts(question: &Question, meta: LayerMeta) -> Facts {
-    let object = Some(meta.clone());
-    let member = question
-        .link()
-        .cloned()
-        .map(|link| (link, Member { object }));
-    let meta = question.meta().copied().map(|digest| (digest, meta));
-    Facts { member, meta }
+    let found = Found {
+        member: Some(Member::default()),
+        meta: Some(meta),
+    };
+    found.of(question)
 }
 
 /// What the store would answer, from what is known of the object; `None` if that is not enough.
@@ -347,7 +345,7 @@ fn once(content: Bytes) -> BoxStream<'static, Result<Bytes>> {
 impl Question {
     pub(super) const fn digest(&self) -> &Digest {
         match self {
-            Self::Stat(link) | Self::Link(link) => &link.digest,
+            Self::Stat(link) | Self::Own(link) | Self::Link(link) => &link.digest,
             Self::Meta(digest) => digest,
         }
     }

@@ -8,6 +8,7 @@ use super::progress::AuditReport;
 use super::storage::{Look, Proven, Storage};
 use crate::cache::redis::RedisCache;
 use crate::cache::redis::visit::{Held, Now, Subject, Text};
+use crate::link::MetaKey;
 use crate::{Error, Link};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
@@ -234,7 +235,7 @@ impl<S: ObjectStore> Checker<S> {
                 Some(link.digest),
                 Some(link.digest.to_string()),
             ),
-            Subject::Meta(digest, _) => (None, Some(*digest), None),
+            Subject::Meta(key, _) => (key.repository().cloned(), Some(*key.digest()), None),
             Subject::MediaType(repository, digest) => {
                 (Some(repository.clone()), Some(*digest), None)
             }
@@ -296,16 +297,19 @@ async fn ask<S: ObjectStore>(
             of_membership(&stored)
         }
         Subject::Meta(
-            digest,
+            key,
             Held::Meta {
                 meta,
                 path,
                 alias_of,
             },
         ) => {
-            let digest = alias_of.as_ref().unwrap_or(digest);
+            let digest = alias_of.as_ref().unwrap_or(key.digest());
             let path = path.as_deref().filter(|_| alias_of.is_none());
-            let place = storage.place(digest, path);
+            let place = match key {
+                MetaKey::Shared(_) => storage.place(digest, path),
+                MetaKey::Own(link) => storage.place_of(link),
+            };
             let stored = storage.blob(digest, &place, path, look).await?;
             of_meta(meta, path, &place, stored.as_ref())
         }

@@ -185,8 +185,8 @@ impl<S: ObjectStore> Audit<S> {
         self
     }
 
-    /// Reads so many keys and members in a second at most. Default: 10,000. What is no positive number is no
-    /// bound.
+    /// Reads so many keys and members in a second at most, and one a minute at least. Default: 10,000. A number
+    /// that is not positive is no bound.
     pub const fn rate(mut self, rate: f64) -> Self {
         self.rate = rate;
         self

@@ -155,6 +155,14 @@ impl<S: ObjectStore> Storage<S> {
         }
     }
 
+    /// Where a repository's own object belongs; nowhere if repositories share the content of blobs.
+    pub(super) fn place_of(&self, link: &Link) -> Place {
+        match self.layout.link_path(link) {
+            Some(path) if !self.shares => Place::At(path.into()),
+            _ => Place::Nowhere,
+        }
+    }
+
     /// What is stored of a blob that belongs there.
     pub(super) async fn blob(
         &self,

@@ -6,7 +6,8 @@ use super::page::{Choice, PAGE, Page};
 use super::position::{AuditPosition, Within, sum};
 use crate::cache::redis::RedisCache;
 use crate::cache::redis::visit::{Held, KeyPage, MemberPage, Name, Shards, Subject};
-use crate::{Digest, Error, Link, LinkKind, RepositoryName};
+use crate::link::MetaKey;
+use crate::{Error, Link, LinkKind, RepositoryName};
 use std::collections::HashSet;
 
 /// A way through Redis.
@@ -114,8 +115,10 @@ impl<'a> Walk<'a> {
                 Name::Set(kind, repository) => {
                     sets.insert((kind, repository));
                 }
-                // Of one repository the blobs are those that it has.
-                Name::Hash(digest) if self.choice.filter.is_none() => hashes.push(digest),
+                // Of some repositories the shared blobs are those that they have.
+                Name::Hash(key) if self.choice.filter.is_none() || key.repository().is_some() => {
+                    hashes.push(key);
+                }
                 Name::MediaType(repository, digest) if self.choice.has_digest(&digest) => {
                     page.others.push(Subject::MediaType(repository, digest));
                 }
@@ -259,7 +262,7 @@ impl<'a> Walk<'a> {
         }
         if self.choice.filter.is_some() {
             let digests = page.facts.iter().filter_map(|fact| match fact {
-                Subject::Member(link) => Some(link.digest),
+                Subject::Member(link) => Some(MetaKey::Shared(link.digest)),
                 _ => None,
             });
             let digests: HashSet<_> = digests.collect();
@@ -279,7 +282,7 @@ impl<'a> Walk<'a> {
         for member in members {
             let text = std::str::from_utf8(&member).unwrap_or_default();
             match Name::member(text) {
-                Name::Hash(digest) if self.choice.has_digest(&digest) => {
+                Name::Hash(MetaKey::Shared(digest)) if self.choice.has_digest(&digest) => {
                     page.facts.push(Subject::Member(Link {
                         kind,
                         repository: repository.clone(),
@@ -296,18 +299,18 @@ impl<'a> Walk<'a> {
     }
 
     /// Adds what is known of these blobs.
-    async fn metas(&mut self, page: &mut Page, mut digests: Vec<Digest>) -> Result<(), Error> {
-        digests.retain(|digest| self.choice.has_digest(digest));
-        let held = insist(|| self.redis.metas(&digests)).await?;
-        for (digest, held) in digests.into_iter().zip(held) {
+    async fn metas(&mut self, page: &mut Page, mut of: Vec<MetaKey>) -> Result<(), Error> {
+        of.retain(|key| self.choice.has_digest(key.digest()));
+        let held = insist(|| self.redis.metas(&of)).await?;
+        for (key, held) in of.into_iter().zip(held) {
             match held {
                 // It may have gone meanwhile, too.
                 Held::Nothing => page.empty += 1,
                 Held::OtherType => {
-                    let key = self.redis.hash_key(&digest).into_bytes();
+                    let key = self.redis.hash_key(&key).into_bytes();
                     page.others.push(Subject::OddType(key, "hash"));
                 }
-                held => page.facts.push(Subject::Meta(digest, held)),
+                held => page.facts.push(Subject::Meta(key, held)),
             }
         }
         Ok(())

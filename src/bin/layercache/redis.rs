@@ -30,6 +30,10 @@ pub(crate) struct RedisOptions {
     )]
     redis_prefix: String,
 
+    /// Which of several stores over one Redis it is, as its nodes have it
+    #[arg(long, env = "LAYERCACHE_REDIS_NAMESPACE", value_name = "NAME")]
+    redis_namespace: Option<String>,
+
     /// How long Redis may take to answer: 50ms, 1s; without a unit, milliseconds
     #[arg(
         long,
@@ -59,11 +63,12 @@ impl RedisOptions {
     /// What the library needs to know of it; `None` if none was named.
     pub(crate) fn config(&self) -> Option<RedisConfig> {
         let url = self.redis.as_ref().filter(|url| !url.is_empty())?;
-        let config = RedisConfig::new(url)
+        let mut config = RedisConfig::new(url)
             .with_prefix(&self.redis_prefix)
             .with_timeout(self.redis_timeout)
             .with_trust(self.redis_trust)
             .with_store_path(!self.redis_omit_path);
+        config.namespace = self.redis_namespace.clone();
         Some(config)
     }
 

@@ -80,7 +80,7 @@ impl LayerInfoCache for MemoryCache {
         let rights = self.memory.rights(&Question::Meta(*digest));
         let facts = Facts {
             member: None,
-            meta: Some((*digest, meta.clone())),
+            meta: Some(((*digest).into(), meta.clone())),
         };
         self.memory.fill(&facts, rights);
         Ok(())

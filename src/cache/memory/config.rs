@@ -21,8 +21,8 @@ pub struct MemoryConfig {
     pub capacity: u64,
     /// How long a fact is answered, counted from its fill and never renewed by reads; up to a tenth
     /// is taken off at random, so that what was filled together does not expire together.
-    /// It is counted in sixteenths of a second, and what is begun of one does not count. Default:
-    /// 5 minutes.
+    /// It is counted in sixteenths of a second, and what is begun of one does not count. At most 365
+    /// days: what is longer counts as that. Default: 5 minutes.
     pub ttl: Duration,
 }
 
@@ -50,6 +50,9 @@ impl MemoryConfig {
         self
     }
 }
+
+/// The most that a fact is kept.
+pub(super) const MOST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// `ttl`, less up to a tenth at random: never longer than promised.
 pub(crate) fn jittered(ttl: Duration) -> Duration {

@@ -27,7 +27,7 @@ pub(crate) use config::jittered;
 use super::shared::{Facts, Found, Member, Question, QuestionRef, is_plausible};
 use crate::coherence::generation::{Generations, Right, Snapshot};
 use crate::coherence::{Coherence, Trusted};
-use crate::link::{Key, LinkRef, WireName};
+use crate::link::{Key, LinkRef, MetaKey, MetaRef, WireName};
 use crate::metrics::{Holdings, describe, limit_hits};
 use crate::{LayerMeta, Link};
 use entry::Entry;
@@ -68,7 +68,7 @@ impl Rights {
     pub(crate) fn at(snapshot: &Snapshot, question: &Question) -> Self {
         Self {
             member: question.link().and_then(|link| snapshot.right(link)),
-            meta: question.meta().and_then(|digest| snapshot.right(digest)),
+            meta: question.meta().and_then(|meta| snapshot.right(&meta)),
         }
     }
 }
@@ -108,7 +108,7 @@ impl Memory {
             entries,
             front: Front::new(),
             coherence,
-            ttl: config.ttl,
+            ttl: config.ttl.min(config::MOST_TTL),
             clock: Clock::new(),
             names: Mutex::default(),
             holdings,
@@ -127,6 +127,16 @@ impl Memory {
     /// What memory knows; `None` if it is not trusted. One reading of the clock, no allocation; one
     /// look-up, and none in moka for what this thread has just been asked.
     pub(crate) fn look_up(&self, question: QuestionRef<'_>) -> Option<Found> {
+        if let QuestionRef::Own(link) = question {
+            return match self.object(link) {
+                // The object is the membership.
+                meta @ Some(_) => Some(Found {
+                    member: Some(Member::default()),
+                    meta,
+                }),
+                None => self.look_up(QuestionRef::Link(link)),
+            };
+        }
         let moment = self.moment()?;
         let digest = question.digest();
         let is_whole = |found: &Found| found.is_whole(question);
@@ -161,6 +171,7 @@ impl Memory {
         let question = match key {
             Key::Link(link) => QuestionRef::Link(link.into()),
             Key::Meta(digest) => QuestionRef::Meta(digest),
+            Key::Own(link) => QuestionRef::Own(link.into()),
         };
         let entry = self.find(SubjectRef::Blob(question.digest()));
         let object = question.link().map(SubjectRef::Object);
@@ -188,7 +199,7 @@ impl Memory {
         };
         Rights {
             member: question.link().and_then(|link| trusted.right(link)),
-            meta: question.meta().and_then(|digest| trusted.right(digest)),
+            meta: question.meta().and_then(|meta| trusted.right(&meta)),
         }
     }
 
@@ -209,10 +220,10 @@ impl Memory {
             (link, member, label)
         });
         let meta = facts.meta.as_ref().zip(rights.meta);
-        let meta = meta.filter(|((digest, meta), _)| is_plausible(digest, meta));
-        let meta = meta.map(|((digest, meta), right)| {
-            let label = self.label(digest, right, deadline);
-            (digest, meta, label)
+        let meta = meta.filter(|((key, meta), _)| is_plausible(key.digest(), meta));
+        let meta = meta.map(|((key, meta), right)| {
+            let label = self.label(key, right, deadline);
+            (MetaRef::from(key), meta, label)
         });
         let set_member = |entry: &mut Entry, link: &Link, label: Label| {
             if entry.set_member(link, label, now) {
@@ -221,7 +232,9 @@ impl Memory {
         };
         match (member, meta) {
             // One update for both is half of what it costs.
-            (Some((link, _, label)), Some((digest, meta, other))) if link.digest == *digest => {
+            (Some((link, _, label)), Some((MetaRef::Shared(digest), meta, other)))
+                if link.digest == *digest =>
+            {
                 self.update(SubjectRef::Blob(digest), |entry| {
                     set_member(entry, link, label);
                     entry.set_meta(meta.clone(), other);
@@ -232,9 +245,8 @@ impl Memory {
                     let blob = SubjectRef::Blob(&link.digest);
                     self.update(blob, |entry| set_member(entry, link, label));
                 }
-                if let Some((digest, meta, label)) = meta {
-                    let blob = SubjectRef::Blob(digest);
-                    self.update(blob, |entry| entry.set_meta(meta.clone(), label));
+                if let Some((of, meta, label)) = meta {
+                    self.update(of.into(), |entry| entry.set_meta(meta.clone(), label));
                 }
             }
         }
@@ -262,7 +274,7 @@ impl Memory {
             (
                 Facts {
                     member: None,
-                    meta: Some((digest, meta)),
+                    meta: Some((key @ MetaKey::Shared(digest), meta)),
                 },
                 Some(right),
             ) if is_plausible(digest, meta)
@@ -271,7 +283,7 @@ impl Memory {
                 let deadline = self.clock.after(Instant::now(), jittered(self.ttl));
                 let blob = SubjectRef::Blob(digest);
                 let mut entry = Entry::new(blob, &self.names());
-                entry.set_meta(meta.clone(), self.label(digest, right, deadline));
+                entry.set_meta(meta.clone(), self.label(key, right, deadline));
                 self.holdings.put(entry.size());
                 self.entries.insert(blob.tag(), Arc::new(entry));
             }

@@ -4,7 +4,7 @@
 //! rest of it stands in the entry. Two blobs that have the part in common take turns: each look-up
 //! compares the whole.
 
-use crate::link::{LinkRef, WireName};
+use crate::link::{LinkRef, MetaRef, WireName};
 use crate::{Digest, Link};
 
 /// What entries are found by.
@@ -61,6 +61,15 @@ impl SubjectRef<'_> {
                 matches!(&**other, Other::Object(other) if link == LinkRef::from(other))
             }
             _ => false,
+        }
+    }
+}
+
+impl<'a> From<MetaRef<'a>> for SubjectRef<'a> {
+    fn from(meta: MetaRef<'a>) -> Self {
+        match meta {
+            MetaRef::Shared(digest) => Self::Blob(digest),
+            MetaRef::Own(link) => Self::Object(link),
         }
     }
 }

@@ -89,7 +89,7 @@ fn fill(memory: &Memory, digest: Digest, length: u64) {
     let meta = LayerMeta::new("a/data", length).unwrap();
     let facts = Facts {
         member: None,
-        meta: Some((digest, meta)),
+        meta: Some((digest.into(), meta)),
     };
     memory.fill(&facts, memory.rights(&Question::Meta(digest)));
 }

@@ -69,7 +69,7 @@ impl RedisCache {
     pub(super) fn call(&self, key: &Key, token: Token) -> Call {
         let (kind, member) = match key {
             Key::Link(link) => ("set", link.digest.to_string()),
-            Key::Meta(_) => ("hash", String::new()),
+            Key::Meta(_) | Key::Own(_) => ("hash", String::new()),
         };
         Call::new(self.keys.of(key))
             .arg(kind)

@@ -37,6 +37,8 @@ struct Patient<'a> {
 
 /// All that is to be said of a Redis. Asks each of its primaries; writes nothing that stays.
 pub(crate) async fn check_up(config: &RedisConfig) -> Result<Vec<Remark>, Error> {
+    let address = config.check()?;
+    let config = &config.clone().in_its_prefix();
     let mut remarks = Vec::new();
     let mut patients = Vec::new();
     let patient = |server, tag, in_cluster, has_sentinels| Patient {
@@ -46,7 +48,7 @@ pub(crate) async fn check_up(config: &RedisConfig) -> Result<Vec<Remark>, Error>
         in_cluster,
         has_sentinels,
     };
-    match config.check()? {
+    match address {
         Address::One(server) => patients.push(patient(server, "nodes".to_owned(), false, false)),
         Address::Sentinel {
             sentinels,

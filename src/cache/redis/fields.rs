@@ -29,8 +29,6 @@ pub(super) enum StoredPath {
     Stored,
     /// This one, or none, which means this one.
     Only(String),
-    /// The same, where each repository has content of its own: another path is another one's.
-    Own(String),
     /// None at all: the layout has no place for the blob.
     None,
 }
@@ -133,14 +131,10 @@ pub(super) fn read_whatever(
     };
     let path = match (&path, stored) {
         (StoredPath::Any | StoredPath::Stored, Some(stored)) => stored,
-        (StoredPath::Only(path) | StoredPath::Own(path), None) => path,
-        (StoredPath::Only(path) | StoredPath::Own(path), Some(stored)) if path == stored => path,
+        (StoredPath::Only(path), None) => path,
+        (StoredPath::Only(path), Some(stored)) if path == stored => path,
         (StoredPath::Only(_), Some(_)) => return Err(Broken),
-        (StoredPath::Any | StoredPath::Stored, None)
-        | (StoredPath::Own(_), Some(_))
-        | (StoredPath::None, _) => {
-            return Ok(None);
-        }
+        (StoredPath::Any | StoredPath::Stored, None) | (StoredPath::None, _) => return Ok(None),
     };
     let parts = Parts {
         path,
@@ -349,20 +343,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_or_another_ones_is_not_broken() {
-        let other = || StoredPath::Own("b/data".into());
+    fn what_is_absent_or_has_no_place_is_not_broken() {
         let nothing = vec![Value::Nil; READ.len()];
         let good = with("size", Value::Nil);
         for (path, values) in [
             (only(), &nothing[..]),
             (StoredPath::Any, &[][..]),
             (StoredPath::None, &good),
-            (other(), &good),
         ] {
             assert_eq!(read(&DIGEST, path, values), Ok(None));
         }
-        let own = StoredPath::Own("a/data".into());
-        assert!(read(&DIGEST, own, &good).unwrap().is_some());
     }
 
     #[test]

@@ -49,8 +49,7 @@ pub fn fields(mut bytes: &[u8]) {
     };
     let path = || match mode & 3 {
         0 => StoredPath::Any,
-        1 => StoredPath::Only(PATH.into()),
-        2 => StoredPath::Own(PATH.into()),
+        1 | 2 => StoredPath::Only(PATH.into()),
         _ => StoredPath::None,
     };
     let values: Vec<_> = fields::READ.iter().map(|_| value(&mut bytes)).collect();

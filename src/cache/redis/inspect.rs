@@ -4,8 +4,7 @@ use super::RedisCache;
 use super::fields::{self, StoredPath};
 use super::servers::{Command, Reply};
 use super::trouble::failed;
-use crate::cache::shared::Question;
-use crate::link::Key;
+use crate::link::{Key, MetaKey};
 use crate::{Digest, Error, LayerMeta, Link, RepositoryName};
 use ::redis::{ErrorKind, RedisError, Value, cmd};
 use std::time::Duration;
@@ -166,9 +165,10 @@ impl RedisCache {
     ) -> Result<InRedis, Error> {
         let layer = Link::layer(repository.clone(), *digest);
         let manifest = Link::manifest(repository.clone(), *digest);
-        let question = Question::Stat(layer.clone());
+        let kept = self.kept(&layer, &manifest);
+        let of = self.meta_of(kept);
+        let hash = self.keys.of(&of.clone().into());
         let sets = [layer, manifest].map(|link| self.keys.of(&Key::Link(link)));
-        let hash = self.keys.of(&Key::Meta(*digest));
         let media_type = format!("{}::{digest}", sets[0][0]);
 
         let mut commands = Vec::with_capacity(17);
@@ -192,7 +192,7 @@ impl RedisCache {
         let [layer, manifest] = sets;
         let layer = replies.member(layer)?;
         let manifest = replies.member(manifest)?;
-        let (value, fields) = self.read_fields(&question, digest, replies.next()?);
+        let (value, fields) = self.read_fields(&of, replies.next()?);
         let meta = replies.entry(hash, value)?;
         let value = match replies.next()? {
             Some(Value::Array(values)) => match values.first().map(bytes) {
@@ -218,11 +218,22 @@ impl RedisCache {
         })
     }
 
+    /// Which of the two memberships the layout keeps.
+    fn kept<'a>(&self, layer: &'a Link, manifest: &'a Link) -> &'a Link {
+        let has = |link: &Link| {
+            let layout = self.layout.as_ref();
+            layout.is_none_or(|layout| layout.link_path(link).is_some())
+        };
+        match !has(layer) && has(manifest) {
+            true => manifest,
+            false => layer,
+        }
+    }
+
     /// A hash as a node would read it, and as it is.
     fn read_fields(
         &self,
-        question: &Question,
-        digest: &Digest,
+        of: &MetaKey,
         reply: Option<Value>,
     ) -> (Held<LayerMeta>, Vec<(&'static str, String)>) {
         let Some(Value::Array(values)) = reply else {
@@ -235,8 +246,8 @@ impl RedisCache {
             .collect();
         let ours = values.get(..fields::READ.len()).unwrap_or_default();
         let reply = Ok(Value::Array(ours.to_vec()));
-        let path: StoredPath = self.path_of(question, digest, fields::stored_path(Some(&reply)));
-        let value = match fields::read_hash(digest, path, Some(reply)) {
+        let path: StoredPath = self.path_of(of.into(), fields::stored_path(Some(&reply)));
+        let value = match fields::read_hash(of.digest(), path, Some(reply)) {
             Ok(Some(meta)) => Held::Found(meta),
             Ok(None) => Held::Absent,
             Err(fields::Broken) => Held::Broken,

@@ -1,8 +1,9 @@
 //! The names of keys.
 
-use crate::link::Key;
+use crate::link::{Key, MetaRef};
 use crate::{Digest, Link, LinkKind, RepositoryName};
 use ::redis::RedisWrite;
+use std::fmt;
 
 /// The seed's key names, behind a prefix.
 #[derive(Debug)]
@@ -42,7 +43,8 @@ impl Keys {
     pub(super) fn subject(&self, key: &Key) -> String {
         match key {
             Key::Link(link) => self.set(link),
-            Key::Meta(digest) => self.hash(digest),
+            Key::Meta(digest) => self.hash(MetaRef::Shared(digest)),
+            Key::Own(link) => self.hash(MetaRef::Own(link.into())),
         }
     }
 
@@ -53,20 +55,45 @@ impl Keys {
         let subject = self.subject(key);
         let member = match key {
             Key::Link(link) => format!("::{}", link.digest),
-            Key::Meta(_) => String::new(),
+            Key::Meta(_) | Key::Own(_) => String::new(),
         };
         let beside = |what: &str| format!("{}{what}::{{{subject}}}{member}", self.prefix);
         [subject.clone(), beside("lease"), beside("fence")]
     }
 
-    /// Adds the name of a blob's hash to a command.
-    pub(super) fn write_hash(&self, digest: &Digest, command: &mut impl RedisWrite) {
-        command.write_arg_fmt(format_args!("{}blobs::{digest}", self.prefix));
+    /// Adds the name of a hash to a command.
+    pub(super) fn write_hash(&self, of: MetaRef<'_>, command: &mut impl RedisWrite) {
+        command.write_arg_fmt(self.hash_name(of));
     }
 
     /// The hash of what is known of a blob.
-    pub(super) fn hash(&self, digest: &Digest) -> String {
-        format!("{}blobs::{digest}", self.prefix)
+    pub(super) fn hash(&self, of: MetaRef<'_>) -> String {
+        self.hash_name(of).to_string()
+    }
+
+    const fn hash_name<'a>(&'a self, of: MetaRef<'a>) -> HashName<'a> {
+        let prefix = self.prefix.as_str();
+        HashName { prefix, of }
+    }
+}
+
+/// `blobs::<digest>`; of a repository's own object `blobs::<name>::<digest>`, and where that is a
+/// manifest's `blobs::<name>::manifests::<digest>`.
+struct HashName<'a> {
+    prefix: &'a str,
+    of: MetaRef<'a>,
+}
+
+impl fmt::Display for HashName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}blobs::", self.prefix)?;
+        if let MetaRef::Own(link) = self.of {
+            write!(f, "{}::", link.repository)?;
+            if link.kind == LinkKind::Manifest {
+                f.write_str("manifests::")?;
+            }
+        }
+        self.of.digest().fmt(f)
     }
 }
 
@@ -88,8 +115,23 @@ mod tests {
             "repository::library/alpine::manifests"
         );
         assert_eq!(
-            Keys::new("eu:".into()).hash(&digest),
+            Keys::new("eu:".into()).hash(MetaRef::Shared(&digest)),
             format!("eu:blobs::sha256:{}", "ab".repeat(32))
+        );
+    }
+
+    #[test]
+    fn a_repositorys_own_object_has_a_hash_of_its_own() {
+        let digest = Digest::Sha256([0xab; 32]);
+        let name: crate::RepositoryName = "library/alpine".parse().unwrap();
+        let keys = Keys::new("eu:".into());
+        let [subject, lease, fence] = keys.of(&Key::Own(Link::layer(name.clone(), digest)));
+        assert_eq!(subject, format!("eu:blobs::library/alpine::{digest}"));
+        assert_eq!(lease, format!("eu:lease::{{{subject}}}"));
+        assert_eq!(fence, format!("eu:fence::{{{subject}}}"));
+        assert_eq!(
+            keys.subject(&Key::Own(Link::manifest(name, digest))),
+            format!("eu:blobs::library/alpine::manifests::{digest}")
         );
     }
 

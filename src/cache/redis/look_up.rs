@@ -5,7 +5,8 @@ use super::fields;
 use super::servers::{Command, Reply};
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::{Found, Member, Question};
-use crate::{Digest, Error, Link, LinkKind, RepositoryName};
+use crate::link::MetaRef;
+use crate::{Error, LayerMeta, Link, LinkKind, RepositoryName};
 use ::redis::{Cmd, RedisWrite};
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ impl RedisCache {
             commands.extend(self.membership_of(&links.collect::<Vec<_>>()));
         }
         let hashes = questions.iter().filter_map(Question::meta);
-        commands.extend(hashes.map(|digest| self.fields_of(digest)));
+        commands.extend(hashes.map(|meta| self.fields_of(meta)));
         let replies = self.servers.run("look-up", commands, deadline);
         let mut replies = replies.await?.into_iter();
 
@@ -42,8 +43,8 @@ impl RedisCache {
             }
         }
         for (question, found) in questions.iter().zip(&mut answers) {
-            if let Some(digest) = question.meta() {
-                self.read_meta(question, digest, replies.next(), found);
+            if let Some(meta) = question.meta() {
+                found.meta = self.read_meta(meta, replies.next());
             }
         }
         Ok(answers)
@@ -67,31 +68,20 @@ impl RedisCache {
         Some(Command::on_first(command))
     }
 
-    fn fields_of(&self, digest: &Digest) -> Command {
+    fn fields_of(&self, meta: MetaRef<'_>) -> Command {
         let mut command = Cmd::with_capacity(fields::READ.len() + 2, 192);
         command.arg("HMGET");
-        self.keys.write_hash(digest, &mut command);
+        self.keys.write_hash(meta, &mut command);
         command.arg(&fields::READ);
         Command::on_first(command)
     }
 
-    fn read_meta(
-        &self,
-        question: &Question,
-        digest: &Digest,
-        reply: Option<Reply>,
-        found: &mut Found,
-    ) {
-        let path = self.path_of(question, digest, fields::stored_path(reply.as_ref()));
-        // Where repositories share no content, a blob's object is also its membership.
-        let is_object = matches!(path, fields::StoredPath::Own(_));
-        match fields::read_hash(digest, path, reply) {
-            Ok(meta) => found.meta = meta,
-            Err(fields::Broken) => self.broken.meta.increment(1),
-        }
-        if let (true, Some(member), Some(meta)) = (is_object, &mut found.member, &found.meta) {
-            member.object = Some(meta.clone());
-        }
+    fn read_meta(&self, meta: MetaRef<'_>, reply: Option<Reply>) -> Option<LayerMeta> {
+        let path = self.path_of(meta, fields::stored_path(reply.as_ref()));
+        fields::read_hash(meta.digest(), path, reply).unwrap_or_else(|fields::Broken| {
+            self.broken.meta.increment(1);
+            None
+        })
     }
 }
 

@@ -141,8 +141,8 @@ impl RedisCache {
                 let call = self.call(&Key::Link(link.clone()), token);
                 calls.push(write(call, jittered(ttl), None));
             }
-            if let Some((digest, meta)) = &facts.meta {
-                let (call, fields) = (self.call(&Key::Meta(*digest), token), self.fields(meta));
+            if let Some((key, meta)) = &facts.meta {
+                let (call, fields) = (self.call(&key.clone().into(), token), self.fields(meta));
                 calls.push(write(call, jittered(ttl), Some(fields)));
             }
         }

@@ -18,6 +18,7 @@ mod inspect;
 mod keys;
 mod look_up;
 mod many;
+mod namespace;
 mod plain;
 mod purge;
 mod rehearsal;
@@ -38,13 +39,13 @@ pub(crate) use check_up::check_up;
 pub use config::RedisConfig;
 pub use inspect::{Fence, Held, InRedis, Life, RedisEntry};
 
-use super::shared::{Question, SharedSettings};
+use super::shared::SharedSettings;
 use crate::cache::deadline::Deadline;
 use crate::coherence::Coherence;
 use crate::layout::Layout;
-use crate::link::Key;
+use crate::link::{Key, MetaKey, MetaRef};
 use crate::metrics::{BrokenValues, describe};
-use crate::{Digest, Error, LayerMeta};
+use crate::{Error, LayerMeta, Link};
 use address::Address;
 use announce::Forget;
 use call::Fields;
@@ -54,11 +55,13 @@ use fields::StoredPath;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, ready};
 use keys::Keys;
+use namespace::Claim;
 use route::Route;
 use scripts::Scripts;
 use sentinel::Sentinels;
 use servers::Servers;
 use session::Node;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -73,6 +76,7 @@ use tokio::time::{Instant, sleep_until};
 /// | `repository::<name>::blobs` | set | the digests of the repository's layers |
 /// | `repository::<name>::manifests` | set | the digests of its manifests |
 /// | `blobs::<digest>` | hash | `path`, `length`, `e_tag`, `version`, `last_modified` (seconds since 1970), `attributes` |
+/// | `blobs::<name>::<digest>` | hash | the same, of the copy that a repository has in a layout without shared blobs |
 ///
 /// `size` and `digest`, which today's Go registry writes, are read as well, so that a Redis which
 /// one has warmed answers here. What is missing, of another type or makes no sense is a miss and
@@ -128,6 +132,10 @@ pub struct RedisCache {
     layout: Option<Arc<dyn Layout>>,
     store_path: bool,
     broken: BrokenValues,
+    /// Whether the name space was named, so that it need not be known by the store's name.
+    is_named: bool,
+    /// What is cached here, as it is noted in Redis.
+    storage: Option<String>,
     /// Our end of the channel, where memory is filled from here.
     node: Option<(Arc<Node>, Connection)>,
 }
@@ -143,7 +151,7 @@ impl RedisCache {
         Ok(Self {
             servers: address.servers(config.timeout, None),
             address,
-            keys: Keys::new(config.prefix),
+            keys: Keys::new(config.key_prefix()),
             scripts: Scripts::new(),
             settings: SharedSettings {
                 ttl: config.ttl,
@@ -158,6 +166,8 @@ impl RedisCache {
             layout: None,
             store_path: config.store_path,
             broken: BrokenValues::new(),
+            is_named: config.namespace.is_some(),
+            storage: None,
             node: None,
         })
     }
@@ -167,9 +177,17 @@ impl RedisCache {
         self
     }
 
+    /// The same, for a node that caches this store, as the layout lays it out.
+    pub(crate) fn of_store(mut self, store: &impl Display, layout: Arc<dyn Layout>) -> Self {
+        let name = (!self.is_named).then(|| store.to_string());
+        self.storage = Some(namespace::storage(name.as_deref(), layout.as_ref()));
+        self.with_layout(layout)
+    }
+
     /// The same, as a node among others that share this Redis.
     pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
-        let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust));
+        let claim = self.storage.take().map(Claim::new);
+        let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust, claim));
         let servers = self
             .address
             .servers(self.settings.timeout, Some(Arc::clone(&node)));
@@ -187,20 +205,32 @@ impl RedisCache {
         self.settings
     }
 
-    /// Where a blob is, as the layout says it, for one who asks that and has found this.
-    fn path_of(&self, question: &Question, digest: &Digest, stored: Option<&str>) -> StoredPath {
+    /// The path that a hash which names `stored`, or none, may name, as the layout says it.
+    fn path_of(&self, meta: MetaRef<'_>, stored: Option<&str>) -> StoredPath {
         let Some(layout) = &self.layout else {
             return StoredPath::Any;
         };
-        if stored.is_some_and(|stored| layout.is_blob_path(digest, stored)) {
-            return StoredPath::Stored;
-        }
-        if let Some(shared) = layout.blob_path(digest) {
-            return StoredPath::Only(shared.into());
-        }
-        match question.link().and_then(|link| layout.link_path(link)) {
-            Some(own) => StoredPath::Own(own.into()),
+        let path = match meta {
+            MetaRef::Shared(digest) => {
+                if stored.is_some_and(|stored| layout.is_blob_path(digest, stored)) {
+                    return StoredPath::Stored;
+                }
+                layout.blob_path(digest)
+            }
+            MetaRef::Own(link) => layout.link_path(&link.to_owned()),
+        };
+        match path {
+            Some(path) => StoredPath::Only(path.into()),
             None => StoredPath::None,
+        }
+    }
+
+    /// Whose meta belongs to a membership, as the layout says it.
+    fn meta_of(&self, link: &Link) -> MetaKey {
+        let layout = self.layout.as_ref();
+        match layout.is_none_or(|layout| layout.blob_path(&link.digest).is_some()) {
+            true => MetaKey::Shared(link.digest),
+            false => MetaKey::Own(link.clone()),
         }
     }
 

@@ -75,7 +75,7 @@ impl Record<'_> {
 /// What is taken away.
 pub(super) struct Scope<'a> {
     prefix: &'a str,
-    /// The memberships of these repositories alone.
+    /// What there is of these repositories alone.
     of: Option<&'a Which<'a>>,
     gone: Mutex<Gone>,
 }
@@ -96,7 +96,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The memberships of some repositories, and what a Go registry keeps for each repository.
+    /// The memberships of some repositories, and what is kept for each repository.
     pub(super) fn of(prefix: &'a str, which: &'a Which<'a>) -> Self {
         Self {
             of: Some(which),
@@ -121,8 +121,11 @@ impl<'a> Scope<'a> {
             Some(subject) => subject.strip_prefix(self.prefix)?,
             None => rest,
         };
-        // No name has a colon.
-        let (name, _) = rest.strip_prefix("repository::")?.split_once("::")?;
+        let mut families = ["repository::", "blobs::"].into_iter();
+        // No name has a colon, and no digest has two.
+        let (name, _) = families
+            .find_map(|family| rest.strip_prefix(family))?
+            .split_once("::")?;
         Some(name)
     }
 
@@ -176,10 +179,7 @@ pub(super) async fn entries(
     scope: &Scope<'_>,
 ) -> RedisResult<()> {
     matching(connection, scope, "repository::").await?;
-    match scope.of {
-        None => matching(connection, scope, "blobs::").await,
-        Some(_) => Ok(()),
-    }
+    matching(connection, scope, "blobs::").await
 }
 
 async fn matching(
@@ -244,6 +244,9 @@ mod tests {
                 Some("a/b"),
             ),
             ("eu:lease::{eu:blobs::sha256:ab}", None),
+            ("eu:lease::{eu:blobs::a/b::sha256:ab}", Some("a/b")),
+            ("eu:blobs::a/b::sha256:ab", Some("a/b")),
+            ("eu:blobs::a/b::manifests::sha256:ab", Some("a/b")),
             ("eu:blobs::sha256:ab", None),
             ("repository::a::blobs", None),
             ("eu:repository::a", None),

@@ -5,6 +5,7 @@ use super::about::{About, Identity};
 use super::announce::{ANNOUNCE, look_around};
 use super::channel::Channel;
 use super::connection::{Connection, Greeted, Line};
+use super::namespace::Claim;
 use super::purge::Record;
 use super::rehearsal::rehearse;
 use super::route::{Checked, Located, Route};
@@ -78,6 +79,8 @@ impl Scripts {
 pub(super) struct Node {
     pub(super) channel: Arc<Channel>,
     prefix: String,
+    /// On the name space, for a node that caches a store.
+    claim: Option<Claim>,
     pub(super) scripts: Scripts,
     /// How often a server was purged because it was another one.
     pub(super) purges: Counter,
@@ -93,12 +96,18 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(prefix: &str, coherence: Arc<Coherence>, trust: Duration) -> Self {
+    pub(super) fn new(
+        prefix: &str,
+        coherence: Arc<Coherence>,
+        trust: Duration,
+        claim: Option<Claim>,
+    ) -> Self {
         let margin = trust / 20;
         let (channel, owed) = Channel::new(prefix, coherence, Term { trust, margin });
         Self {
             channel,
             prefix: prefix.to_owned(),
+            claim,
             scripts: Scripts::new(),
             purges: purges("server"),
             last: Mutex::default(),
@@ -155,6 +164,9 @@ impl Node {
         let about = About::greet(connection, route.leads_into_a_cluster()).await?;
         let identity = about.identity.clone();
         rehearse(connection, &self.prefix, "nodes").await?;
+        if let Some(claim) = &self.claim {
+            claim.stake(connection, &channel.nodes_key()).await?;
+        }
         // The shared one first: a heartbeat proves that both are heard.
         let names = [channel.shared_name(), channel.private_name(channel.node)];
         let subscribed = connection.subscribe(&names).await;

@@ -7,7 +7,7 @@ use crate::cache::shared::{Facts, Leases, Member, Question, SharedTier};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::slot::{Age, Slot};
 use crate::support::redis::{Redis, Version};
-use crate::{LayerInfoCache, Link};
+use crate::{Digest, LayerInfoCache, Link};
 use ::redis::{Cmd, cmd};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -165,6 +165,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
     let question = match key {
         Key::Link(link) => Question::Link(link.clone()),
         Key::Meta(digest) => Question::Meta(*digest),
+        Key::Own(link) => Question::Own(link.clone()),
     };
     let found = cache.ask(&[question], later()).await.unwrap();
     let has = found.iter().any(|found| found.has(key));
@@ -182,7 +183,14 @@ fn fact(key: &Key) -> Facts {
         },
         Key::Meta(digest) => Facts {
             member: None,
-            meta: Some((*digest, LayerMeta::new("a/data", 5).unwrap())),
+            meta: Some(((*digest).into(), LayerMeta::new("a/data", 5).unwrap())),
+        },
+        Key::Own(link) => Facts {
+            member: None,
+            meta: Some((
+                MetaKey::Own(link.clone()),
+                LayerMeta::new("a/data", 5).unwrap(),
+            )),
         },
     }
 }
@@ -199,7 +207,7 @@ async fn scripts_do_as_specified(version: Version) {
         let digest = Digest::Sha256(hash);
         let link = Link::layer("a/b".parse().unwrap(), digest);
         let history = histories.new_tree(&mut runner).unwrap().current();
-        for key in [Key::Link(link), Key::Meta(digest)] {
+        for key in [Key::Link(link.clone()), Key::Meta(digest), Key::Own(link)] {
             // Evictions take a set away with all its members, which the specification has no word for.
             run(&cache, cmd("FLUSHDB")).await;
             let mut slot = Slot::default();

@@ -90,10 +90,10 @@ impl SharedTier for RedisCache {
                 None,
             ));
         }
-        if let Some(((digest, meta), token)) = &meta {
+        if let Some(((key, meta), token)) = &meta {
             let fields = self.fields(meta);
             calls.push(write(
-                self.call(&Key::Meta(*digest), *token),
+                self.call(&key.clone().into(), *token),
                 ttl,
                 Some(fields),
             ));
@@ -259,6 +259,9 @@ fn may_be_executed(failure: &Failure) -> bool {
     }
 }
 
+/// A membership and its own object have one name: others are told it once.
 fn names(keys: &[Key]) -> Vec<u64> {
-    keys.iter().map(WireName::wire_name).collect()
+    let mut names: Vec<_> = keys.iter().map(WireName::wire_name).collect();
+    names.dedup();
+    names
 }

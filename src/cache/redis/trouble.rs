@@ -39,6 +39,15 @@ pub(super) enum Trouble {
     #[error("Redis refuses what the cache needs: {}; grant the user these commands and keys", .0.join(", "))]
     Forbidden(Vec<String>),
     #[error(
+        "{key} says that what is cached there is of {there:?}, and this node caches {ours:?}; \
+         give each storage a name space (RedisConfig::namespace), or delete that key after a purge"
+    )]
+    Foreign {
+        key: String,
+        there: String,
+        ours: String,
+    },
+    #[error(
         "{answered} of {sentinels} sentinels know a primary of service `{service}`, and more than half \
          have to{}",
         because(.source)

@@ -318,8 +318,6 @@ impl TieredCache {
             self.memory.fill(&Facts { member, meta: None }, rights);
         }
     }
-
-    }
 }
 
 /// How long a node that is alone caches nothing of what may still be changed.

@@ -51,7 +51,7 @@ impl FillGuard {
             let stamp = self.keys.get(&key).and_then(|hold| hold.stamp);
             match key {
                 Key::Link(_) => rights.member = stamp,
-                Key::Meta(_) => rights.meta = stamp,
+                Key::Meta(_) | Key::Own(_) => rights.meta = stamp,
             }
         }
         rights
@@ -76,7 +76,7 @@ impl FillGuard {
             member: facts
                 .member
                 .filter(|(link, _)| granted(Key::Link(link.clone()))),
-            meta: facts.meta.filter(|(digest, _)| granted(Key::Meta(*digest))),
+            meta: facts.meta.filter(|(key, _)| granted(key.clone().into())),
         }
     }
 
@@ -128,7 +128,7 @@ impl TieredCache {
             for key in question.keys() {
                 let stamp = match key {
                     Key::Link(_) => rights.member,
-                    Key::Meta(_) => rights.meta,
+                    Key::Meta(_) | Key::Own(_) => rights.meta,
                 };
                 keys.entry(key).or_insert(Hold { stamp, grant: None });
             }

@@ -2,15 +2,15 @@
 
 mod budget;
 mod change;
+mod deny;
 mod expiring_fences;
+mod guard;
 mod many;
 #[cfg_attr(
     not(feature = "redis"),
     allow(dead_code, reason = "Redis is the only shared tier")
 )]
 mod retry_queue;
-mod deny;
-mod guard;
 #[cfg_attr(
     not(feature = "redis"),
     allow(dead_code, reason = "Redis is the only shared tier")
@@ -30,7 +30,7 @@ use super::shared::{
 };
 use crate::coherence::Coherence;
 use crate::coherence::change::{ChangeKind, Outcome};
-use crate::link::{Key, LinkRef};
+use crate::link::{Key, LinkRef, MetaKey};
 use crate::metrics::{self, Asked, Lookups, Part, Work};
 use crate::spans;
 use crate::{Digest, Error, Forgotten, LayerMeta, Link};
@@ -326,7 +326,7 @@ impl TieredCache {
     pub(crate) fn is_unchanged(&self, key: &Key, rights: Rights) -> bool {
         let right = match key {
             Key::Link(_) => rights.member,
-            Key::Meta(_) => rights.meta,
+            Key::Meta(_) | Key::Own(_) => rights.meta,
         };
         let coherence = self.memory.coherence();
         let trusted = coherence.trusted(Instant::now()).is_some();
@@ -362,8 +362,8 @@ impl TieredCache {
                 let holds = |right| generations.holds(link, right);
                 rights.member.is_some_and(holds)
             }),
-            meta: facts.meta.filter(|(digest, _)| {
-                let holds = |right| generations.holds(digest, right);
+            meta: facts.meta.filter(|(key, _)| {
+                let holds = |right| generations.holds(key, right);
                 rights.meta.is_some_and(holds)
             }),
         }
@@ -399,12 +399,12 @@ impl TieredCache {
         purged
     }
 
-    /// Forgets the memberships of some repositories, here, in Redis and on all nodes that share it: when
+    /// Forgets what is known of some repositories, here, in Redis and on all nodes that share it: when
     /// this returns, none of them that was cached before is answered anywhere. For use after something
     /// was removed from these repositories behind the cache's back. `which` is asked of each name that
     /// Redis has, and more than once.
     ///
-    /// Metas stay, as they belong to no repository. Memories do not tell repositories apart, so they
+    /// Metas of blobs that all repositories share stay; those of a repository's own copies go. Memories do not tell repositories apart, so they
     /// forget everything, and learn it again from Redis. What a Go registry keeps there for each of these
     /// repositories goes, too.
     ///
@@ -420,7 +420,7 @@ impl TieredCache {
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
-    /// | | 2 for each 1,000 keys in Redis, whoever's, and 2 more where some of them are meant; 1 to tell the others | 0 |
+    /// | | 3 for each 1,000 keys in Redis, whoever's, and 2 more where some of them are meant; 1 to tell the others | 0 |
     ///
     /// The other nodes are waited for as in [`Repository::link`](crate::Repository::link).
     ///
@@ -473,7 +473,7 @@ impl TieredCache {
 
     async fn ask(&self, question: Question) -> Result<Found, Error> {
         let found = self.recall(&question);
-        if found.answers(&question, true) {
+        if found.is_whole(&question) {
             return Ok(found);
         }
         let rights = self.rights(&question);
@@ -505,7 +505,7 @@ impl TieredCache {
 
 /// What of these may be believed.
 fn plausible(facts: Facts) -> Facts {
-    let is_plausible = |(digest, meta): &(Digest, LayerMeta)| is_plausible(digest, meta);
+    let is_plausible = |(key, meta): &(MetaKey, LayerMeta)| is_plausible(key.digest(), meta);
     Facts {
         meta: facts.meta.filter(is_plausible),
         ..facts
@@ -538,7 +538,7 @@ impl LayerInfoCache for TieredCache {
     async fn set_meta(&self, digest: &Digest, meta: &LayerMeta) -> Result<(), Error> {
         let facts = Facts {
             member: None,
-            meta: Some((*digest, meta.clone())),
+            meta: Some(((*digest).into(), meta.clone())),
         };
         self.remember(Question::Meta(*digest), facts).await
     }

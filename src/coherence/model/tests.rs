@@ -136,8 +136,8 @@ macro_rules! needed {
 }
 
 use Fault::{
-    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, HandOver, Lag, LastBegin,
-    LateBegin, LateCall, LateFill, Renewal, Restart, SetClock,
+    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, HandOver, Lag,
+    LastBegin, LateBegin, LateCall, LateFill, Renewal, Restart, SetClock,
 };
 
 needed! {

@@ -92,6 +92,7 @@ async fn look_for<B: Backend>(
     let questions = keys.iter().map(|key| match key {
         Key::Link(link) => Question::Link(link.clone()),
         Key::Meta(digest) => Question::Meta(*digest),
+        Key::Own(link) => Question::Own(link.clone()),
     });
     let questions: Vec<_> = questions.collect();
     // The rights come before anything is read.

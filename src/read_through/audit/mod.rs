@@ -135,12 +135,8 @@ impl<B: Backend> ReadThrough<B> {
         };
         self.begin(auditor);
         let at = Instant::now();
-        let shares_blobs = self.backend().shares_blobs();
         for key in keys {
-            // Where repositories share no content, the backend can be asked of links alone.
-            if shares_blobs || matches!(key, Key::Link(_)) {
-                auditor.send(deletes, Deleted { at, key });
-            }
+            auditor.send(deletes, Deleted { at, key });
         }
     }
 

@@ -71,7 +71,10 @@ async fn one_who_waits_for_another_node_in_vain_fills_nothing() {
     tokio::time::sleep(Duration::from_millis(30)).await;
     world.shared.add(Facts {
         member: Some((world.link.clone(), Member::default())),
-        meta: Some((world.link.digest, LayerMeta::new("a/data", 7).unwrap())),
+        meta: Some((
+            world.link.digest.into(),
+            LayerMeta::new("a/data", 7).unwrap(),
+        )),
     });
     assert_eq!(load.await.unwrap(), Some(7));
     assert_eq!(get("layercache_coalesced_total{scope=\"cluster\"}"), 1);

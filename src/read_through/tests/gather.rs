@@ -11,7 +11,7 @@ fn known(count: u8) -> World {
         let meta = LayerMeta::new("a/data", u64::from(seed)).unwrap();
         world.shared.add(Facts {
             member: Some((link(seed), Member::default())),
-            meta: Some((link(seed).digest, meta)),
+            meta: Some((link(seed).digest.into(), meta)),
         });
     }
     world

@@ -11,7 +11,7 @@ mod silence;
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
 use crate::cache::deadline::{Deadline, Patience};
-use crate::cache::shared::{Facts, Member, SharedSettings};
+use crate::cache::shared::{Facts, Found, Member, SharedSettings};
 use crate::coherence::change::{ChangeKind, ChangePolicy, Outcome};
 use crate::{Limits, Link, MemoryConfig, Registry, Repository};
 use std::sync::atomic::Ordering;
@@ -32,6 +32,10 @@ struct World {
     core: Core,
     layers: Layers,
     link: Link,
+}
+
+fn soon() -> Deadline {
+    Deadline::new(Duration::from_secs(5), Patience::Removal)
 }
 
 fn link(seed: u8) -> Link {

@@ -32,7 +32,7 @@ impl Proof {
                 }),
                 () => Self::Unread,
             },
-            Question::Stat(_) | Question::Meta(_) => {
+            Question::Stat(_) | Question::Own(_) | Question::Meta(_) => {
                 match describe_in_part(&object.location, object) {
                     Ok(meta) if is_plausible(question.digest(), &meta) => {
                         Self::Facts(facts(question, meta))

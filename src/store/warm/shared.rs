@@ -142,7 +142,7 @@ async fn recall<S: ObjectStore>(
     let (cache, mut budget) = (store.core.cache(), store.core.cache().budget());
     let found = cache.try_look_up(&questions, &rights, 1, &mut budget);
     let known = hits.iter().zip(found.await?).filter_map(|(listed, found)| {
-        let is_answer = store.core.is_answer(&listed.question, &found);
+        let is_answer = found.is_whole(&listed.question);
         is_answer.then_some(&listed.object.location)
     });
     let known: HashSet<_> = known.collect();

@@ -17,7 +17,8 @@ pub(crate) use subject::{Name, Subject, Text};
 use super::servers::{Command, Reply};
 use super::{RedisCache, RedisConfig};
 use crate::layout::Layout;
-use crate::{Digest, Error, LinkKind, RepositoryName};
+use crate::link::MetaKey;
+use crate::{Error, LinkKind, RepositoryName};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +46,8 @@ impl RedisCache {
     }
 
     /// What a blob's hash is called.
-    pub(crate) fn hash_key(&self, digest: &Digest) -> String {
-        self.keys.hash(digest)
+    pub(crate) fn hash_key(&self, of: &MetaKey) -> String {
+        self.keys.hash(of.into())
     }
 
     /// Runs commands, some hundreds in a round trip. It is an error if a round trip was not answered.

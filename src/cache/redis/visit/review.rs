@@ -5,7 +5,7 @@ use crate::cache::redis::RedisCache;
 use crate::cache::redis::fields::{self, Broken, StoredPath};
 use crate::cache::redis::servers::{Command, Reply};
 use crate::cache::redis::trouble::failed;
-use crate::link::Key;
+use crate::link::{Key, MetaKey, MetaRef};
 use crate::{Digest, Error, LayerMeta, LinkKind};
 use ::redis::{Cmd, Value, cmd};
 
@@ -40,19 +40,20 @@ pub(crate) enum Now {
 
 impl RedisCache {
     /// What is known of these blobs.
-    pub(crate) async fn metas(&self, digests: &[Digest]) -> Result<Vec<Held>, Error> {
-        let commands = digests.iter().map(|digest| self.fields_command(digest));
+    pub(crate) async fn metas(&self, of: &[MetaKey]) -> Result<Vec<Held>, Error> {
+        let commands = of.iter().map(|key| self.fields_command(key));
         let replies = self.run_many("look-up", commands.collect()).await?;
-        let held = digests.iter().zip(replies);
-        held.map(|(digest, reply)| self.held(digest, reply))
+        let held = of.iter().zip(replies);
+        held.map(|(key, reply)| self.held(key.into(), reply))
             .collect()
     }
 
-    fn fields_command(&self, digest: &Digest) -> Command {
-        on("HMGET", self.keys.hash(digest), &fields::READ)
+    fn fields_command(&self, key: &MetaKey) -> Command {
+        on("HMGET", self.keys.hash(key.into()), &fields::READ)
     }
 
-    fn held(&self, digest: &Digest, reply: Reply) -> Result<Held, Error> {
+    fn held(&self, of: MetaRef<'_>, reply: Reply) -> Result<Held, Error> {
+        let digest = of.digest();
         let mut values = match reply {
             Ok(Value::Array(values)) => values,
             Ok(_) => return Ok(Held::Broken),
@@ -76,17 +77,14 @@ impl RedisCache {
         if let (Some(_), Some(last)) = (alias_of, values.last_mut()) {
             *last = Value::Nil;
         }
-        let own = self
-            .layout
-            .as_ref()
-            .and_then(|layout| layout.blob_path(digest));
-        let own = own.map(String::from);
-        let expected = match (&path, own) {
-            (Some(path), own) if own.as_ref() == Some(path) => StoredPath::Stored,
-            (Some(_), _) => StoredPath::Any,
-            (None, Some(own)) => StoredPath::Only(own),
+        let expected = match self.path_of(of, path.as_deref()) {
+            StoredPath::Only(own) if path.as_ref().is_none_or(|path| *path == own) => {
+                StoredPath::Only(own)
+            }
+            StoredPath::Stored => StoredPath::Stored,
             // Of which repository it is cannot be known.
-            (None, None) => return Ok(Held::Nothing),
+            _ if path.is_none() => return Ok(Held::Nothing),
+            _ => StoredPath::Any,
         };
         Ok(match fields::read_whatever(digest, expected, &values) {
             Ok(Some(meta)) => Held::Meta {
@@ -133,7 +131,7 @@ impl RedisCache {
                 on("SISMEMBER", key, &[link.digest.to_string()]),
                 fence(&Key::Link(link.clone())),
             ],
-            Subject::Meta(digest, _) => [self.fields_command(digest), fence(&Key::Meta(*digest))],
+            Subject::Meta(of, _) => [self.fields_command(of), fence(&of.clone().into())],
             Subject::MediaType(repository, digest) => {
                 let set = self.keys.set_of(LinkKind::Layer, repository);
                 [
@@ -164,7 +162,7 @@ impl RedisCache {
         };
         Ok(match subject {
             Subject::Member(_) => fact(is(&first, 1)),
-            Subject::Meta(digest, was) => fact(self.held(digest, first.clone())? == *was),
+            Subject::Meta(of, was) => fact(self.held(of.into(), first.clone())? == *was),
             Subject::MediaType(..) => same(is(&first, 1) && !is(&second, 1)),
             Subject::OddMember(..) => same(is(&first, 1)),
             Subject::OddType(_, expected) => same(kind != "none" && kind != *expected),

@@ -1,7 +1,7 @@
 //! What keys are, by their names, and what can be wrong with them.
 
 use crate::cache::redis::keys::Keys;
-use crate::link::Key;
+use crate::link::{Key, MetaKey};
 use crate::{Digest, DigestError, Link, LinkKind, RepositoryName};
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ pub(crate) enum Name {
     /// The set of a repository's blobs of one kind.
     Set(LinkKind, RepositoryName),
     /// What is known of a blob.
-    Hash(Digest),
+    Hash(MetaKey),
     /// What a Go registry notes besides of a blob in a repository: its media type there.
     MediaType(RepositoryName, Digest),
     /// A lease or a fence; of which repository, if of one.
@@ -28,7 +28,7 @@ pub(crate) enum Subject {
     /// A membership.
     Member(Link),
     /// What is known of a blob.
-    Meta(Digest, super::Held),
+    Meta(MetaKey, super::Held),
     /// A media type of a Go registry, whose membership is not there.
     MediaType(RepositoryName, Digest),
     /// What is in a set and no digest.
@@ -65,8 +65,8 @@ impl Name {
                 false => Self::Other,
             };
         };
-        if let Some(digest) = name.strip_prefix("blobs::") {
-            return read_digest(digest).map_or_else(|other| other, Self::Hash);
+        if let Some(rest) = name.strip_prefix("blobs::") {
+            return read_hash(rest).map_or_else(|other| other, Self::Hash);
         }
         if let Some(rest) = name.strip_prefix("repository::") {
             return read_repository(rest);
@@ -82,19 +82,32 @@ impl Name {
 
     /// What a member of a set is: a digest, or not one.
     pub(crate) fn member(text: &str) -> Self {
-        read_digest(text).map_or_else(|other| other, Self::Hash)
+        read_digest(text).map_or_else(|other| other, |digest| Self::Hash(digest.into()))
     }
 
     /// The repository that it belongs to, if it belongs to one.
     pub(crate) const fn repository(&self) -> Option<&RepositoryName> {
         match self {
             Self::Set(_, name) | Self::MediaType(name, _) | Self::Mark(Some(name)) => Some(name),
-            _ => None,
+            Self::Hash(key) => key.repository(),
+            Self::Mark(None) | Self::Junk | Self::Other => None,
         }
     }
 }
 
 const FAMILIES: [&str; 4] = ["blobs::", "repository::", "lease::", "fence::"];
+
+/// `<digest>`, or of a repository's own object `<name>::<digest>` or `<name>::manifests::<digest>`.
+fn read_hash(rest: &str) -> Result<MetaKey, Name> {
+    let Some((name, rest)) = rest.split_once("::") else {
+        return read_digest(rest).map(MetaKey::Shared);
+    };
+    let name = name.parse().map_err(|_| Name::Junk)?;
+    Ok(MetaKey::Own(match rest.strip_prefix("manifests::") {
+        Some(digest) => Link::manifest(name, read_digest(digest)?),
+        None => Link::layer(name, read_digest(rest)?),
+    }))
+}
 
 /// A digest, or what the key is that names none.
 fn read_digest(text: &str) -> Result<Digest, Name> {
@@ -140,7 +153,7 @@ fn read_mark(prefix: &str, rest: &str) -> Name {
     };
     let is_digest = |text: &str| read_digest(text) != Err(Name::Junk);
     match Name::read(prefix, subject.as_bytes()) {
-        Name::Hash(_) if member.is_empty() => Name::Mark(None),
+        Name::Hash(key) if member.is_empty() => Name::Mark(key.repository().cloned()),
         Name::Set(_, name) if member.strip_prefix("::").is_some_and(is_digest) => {
             Name::Mark(Some(name))
         }
@@ -153,7 +166,7 @@ impl Subject {
     pub(crate) fn key(&self, keys: &Keys) -> String {
         match self {
             Self::Member(link) => keys.set(link),
-            Self::Meta(digest, _) => keys.hash(digest),
+            Self::Meta(key, _) => keys.hash(key.into()),
             Self::MediaType(repository, digest) => keys.media_type(repository, digest),
             Self::OddMember(kind, repository, _) => keys.set_of(*kind, repository),
             Self::OddType(key, _) | Self::Forever(key) | Self::Junk(key) => {
@@ -166,7 +179,7 @@ impl Subject {
     pub(crate) fn fact(&self) -> Option<Key> {
         match self {
             Self::Member(link) => Some(Key::Link(link.clone())),
-            Self::Meta(digest, _) => Some(Key::Meta(*digest)),
+            Self::Meta(key, _) => Some(key.clone().into()),
             _ => None,
         }
     }
@@ -199,7 +212,22 @@ mod tests {
                 "repository::library/alpine::manifests".to_owned(),
                 Name::Set(LinkKind::Manifest, name()),
             ),
-            (format!("blobs::sha256:{HEX}"), Name::Hash(digest())),
+            (
+                format!("blobs::sha256:{HEX}"),
+                Name::Hash(MetaKey::Shared(digest())),
+            ),
+            (
+                format!("blobs::library/alpine::sha256:{HEX}"),
+                Name::Hash(MetaKey::Own(Link::layer(name(), digest()))),
+            ),
+            (
+                format!("blobs::library/alpine::manifests::sha256:{HEX}"),
+                Name::Hash(MetaKey::Own(Link::manifest(name(), digest()))),
+            ),
+            (
+                format!("lease::{{blobs::library/alpine::sha256:{HEX}}}"),
+                Name::Mark(Some(name())),
+            ),
             (
                 format!("repository::library/alpine::blobs::sha256:{HEX}"),
                 Name::MediaType(name(), digest()),
@@ -227,6 +255,9 @@ mod tests {
         for key in [
             "blobs::".to_owned(),
             "blobs::sha256:ab".to_owned(),
+            "blobs::a::sha256:ab".to_owned(),
+            format!("blobs::A::sha256:{HEX}"),
+            format!("blobs::a::other::sha256:{HEX}"),
             format!("blobs::sha256:{}", HEX.to_uppercase()),
             format!("blobs::md5:{HEX}"),
             "repository::A::blobs".to_owned(),

@@ -1,0 +1,255 @@
+//! Several stores over one Redis: with name spaces of their own both are cached, and without neither is
+//! answered for the other.
+
+mod support;
+
+use layercache::layout::{Distribution, Layout, OciImages};
+use layercache::{
+    CacheStatus, CachedStore, ChangePolicy, Freshness, Link, MemoryConfig, RedisCache, RedisConfig,
+    TieredCache,
+};
+use object_store::limit::LimitStore;
+use object_store::memory::InMemory;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use support::metrics::Metrics;
+use support::nodes::{SET, blob_path, config, digest, eventually, hash, name};
+use support::redis::Redis;
+
+type Bucket = Arc<dyn ObjectStore>;
+type Node = CachedStore<PrefixStore<Bucket>>;
+
+const NOTE: &str = "layercache::{nodes}::storage";
+
+fn tenant(bucket: &Bucket, tenant: &str, config: RedisConfig) -> Node {
+    let store = PrefixStore::new(Arc::clone(bucket), tenant);
+    CachedStore::builder(store).redis(config).unwrap().build()
+}
+
+async fn put(bucket: &Bucket, tenant: &str) {
+    let store = CachedStore::new(PrefixStore::new(Arc::clone(bucket), tenant));
+    store
+        .put(&blob_path(&digest(1)), "content".into())
+        .await
+        .unwrap();
+    let layers = store.registry().repository(name());
+    layers.link(&digest(1)).await.unwrap();
+}
+
+async fn contains<S: ObjectStore>(node: &CachedStore<S>) -> (bool, CacheStatus) {
+    let layers = node.registry().repository(name());
+    let answer = layers
+        .contains(&digest(1), Freshness::Cached)
+        .await
+        .unwrap();
+    (answer.value, answer.status)
+}
+
+/// Asks until it is answered like that.
+async fn until<S: ObjectStore>(node: &CachedStore<S>, expected: (bool, CacheStatus)) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let said = contains(node).await;
+        if said == expected {
+            return;
+        }
+        assert!(Instant::now() < end, "{said:?}, never {expected:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
+    let redis = Redis::start().await;
+    let bucket: Bucket = Arc::new(InMemory::new());
+    put(&bucket, "a").await;
+    let a = tenant(&bucket, "a", config(&redis));
+    until(&a, (true, CacheStatus::Memory)).await;
+    assert_eq!(redis.cli(&["SCARD", SET]), "1");
+    let note = redis.cli(&["GET", NOTE]);
+    assert!(note.starts_with("PrefixObjectStore(a), layout "), "{note}");
+
+    let best_effort = config(&redis).with_change_policy(ChangePolicy::BestEffort);
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let listener = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_ansi(false)
+        .with_writer(Arc::clone(&log))
+        .finish();
+    let listening = tracing::subscriber::set_default(listener);
+    let (metrics, b) = Metrics::of(|| tenant(&bucket, "b", best_effort));
+    let end = Instant::now() + Duration::from_secs(20);
+    while metrics.get("layercache_foreign_storage_total") < 2 {
+        assert_eq!(contains(&b).await, (false, CacheStatus::Miss));
+        assert!(Instant::now() < end, "not counted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(listening);
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let told: Vec<_> = log.matches("this Redis is not used").collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(
+        log.contains(NOTE) && log.contains("RedisConfig::namespace"),
+        "{log}"
+    );
+    // What it changes it changes in its own store.
+    put(&bucket, "b").await;
+    let layers = b.registry().repository(name());
+    assert!(contains(&b).await.0);
+    layers.unlink(&digest(1)).await.unwrap();
+    assert_eq!(contains(&b).await, (false, CacheStatus::Miss));
+    assert_eq!(redis.cli(&["SCARD", SET]), "1", "a's fact is as it was");
+    assert_eq!(redis.cli(&["GET", NOTE]), note);
+    assert_eq!(
+        redis.cli(&["ZCARD", "layercache::{nodes}"]),
+        "2",
+        "a, and the set's name"
+    );
+    a.flush_memory();
+    assert_eq!(contains(&a).await, (true, CacheStatus::Redis));
+}
+
+#[tokio::test]
+async fn two_tenants_with_name_spaces_are_both_cached() {
+    let redis = Redis::start().await;
+    let bucket: Bucket = Arc::new(InMemory::new());
+    put(&bucket, "a").await;
+    let of = |name: &str| config(&redis).with_namespace(name);
+    let node = |name: &str| tenant(&bucket, name, of(name));
+    let (a, b) = (node("a"), node("b"));
+    until(&a, (true, CacheStatus::Memory)).await;
+    assert_eq!(contains(&b).await, (false, CacheStatus::Miss));
+    put(&bucket, "b").await;
+    until(&b, (true, CacheStatus::Memory)).await;
+    for name in ["a", "b"] {
+        assert_eq!(redis.cli(&["SCARD", &format!("{name}:{SET}")]), "1");
+        until(&node(name), (true, CacheStatus::Redis)).await;
+    }
+    // A purge of one leaves the other's.
+    b.purge().await.unwrap();
+    assert_eq!(redis.cli(&["EXISTS", &format!("b:{SET}")]), "0");
+    assert_eq!(redis.cli(&["EXISTS", &format!("a:{SET}")]), "1");
+    let layers = a.registry().repository(name());
+    layers.unlink(&digest(1)).await.unwrap();
+    assert!(!contains(&a).await.0);
+    assert!(contains(&b).await.0);
+    let keys = redis.cli(&["KEYS", "*"]);
+    let is_named = |key: &str| key.starts_with("a:") || key.starts_with("b:");
+    assert!(keys.lines().all(is_named), "{keys}");
+}
+
+#[tokio::test]
+async fn another_layout_under_the_same_name_space_is_not_cached() {
+    let redis = Redis::start().await;
+    let store = Arc::new(InMemory::new());
+    let named = || config(&redis).with_namespace("registry");
+    let node = |layout: Arc<dyn Layout>| {
+        let builder = CachedStore::builder(Arc::clone(&store)).layout(layout);
+        builder.redis(named()).unwrap().build()
+    };
+    let first = node(Arc::new(Distribution::default()));
+    let link = Link::layer(name(), digest(1));
+    let path = Distribution::default().link_path(&link).unwrap();
+    let text = digest(1).to_string();
+    store.put(&path, text.into()).await.unwrap();
+    until(&first, (true, CacheStatus::Memory)).await;
+    let other = node(Arc::new(OciImages::default()));
+    assert_eq!(contains(&other).await, (false, CacheStatus::Miss));
+    let same = node(Arc::new(Distribution::default()));
+    assert_eq!(contains(&same).await, (true, CacheStatus::Redis));
+}
+
+#[tokio::test]
+async fn replicas_agree_whatever_is_wrapped_around_their_store() {
+    let redis = Redis::start().await;
+    let store: Bucket = Arc::new(InMemory::new());
+    let bare = CachedStore::builder(Arc::clone(&store));
+    let bare = bare.redis(config(&redis)).unwrap().build();
+    let link = Link::layer(name(), digest(1));
+    let path = Distribution::default().link_path(&link).unwrap();
+    let text = digest(1).to_string();
+    store.put(&path, text.into()).await.unwrap();
+    until(&bare, (true, CacheStatus::Memory)).await;
+    let limited = CachedStore::builder(LimitStore::new(Arc::clone(&store), 7));
+    let limited = limited.redis(config(&redis)).unwrap().build();
+    assert_eq!(contains(&limited).await, (true, CacheStatus::Redis));
+
+    // Of other kinds, they agree under a name.
+    let named = config(&redis).with_namespace("registry");
+    let node = tenant(&store, "", named.clone());
+    until(&node, (true, CacheStatus::Memory)).await;
+    let node = CachedStore::builder(Arc::clone(&store)).redis(named);
+    assert_eq!(
+        contains(&node.unwrap().build()).await,
+        (true, CacheStatus::Redis)
+    );
+}
+
+#[tokio::test]
+async fn a_node_takes_over_when_the_note_is_gone_and_makes_way_for_no_other_type() {
+    let redis = Redis::start().await;
+    let bucket: Bucket = Arc::new(InMemory::new());
+    put(&bucket, "a").await;
+    redis.cli(&["SET", NOTE, "another one"]);
+    let a = tenant(&bucket, "a", config(&redis));
+    for _ in 0..5 {
+        assert_eq!(contains(&a).await, (true, CacheStatus::Miss));
+    }
+    assert_eq!(redis.cli(&["EXISTS", SET, &hash(&digest(1))]), "0");
+    redis.cli(&["DEL", NOTE]);
+    redis.cli(&["SADD", NOTE, "of another type"]);
+    until(&a, (true, CacheStatus::Memory)).await;
+    let is_ours = || {
+        redis
+            .cli(&["GET", NOTE])
+            .starts_with("PrefixObjectStore(a)")
+    };
+    eventually("its own note", is_ours).await;
+}
+
+#[tokio::test]
+async fn a_cache_without_a_store_notes_nothing() {
+    let redis = Redis::start().await;
+    redis.cli(&["SET", NOTE, "somebody's"]);
+    let cache = RedisCache::new(config(&redis)).unwrap();
+    let cache = TieredCache::with_redis(MemoryConfig::default(), cache);
+    use layercache::LayerInfoCache;
+    let link = Link::layer(name(), digest(1));
+    cache.add(&link).await.unwrap();
+    assert!(cache.contains(&link).await.unwrap());
+    assert_eq!(redis.cli(&["GET", NOTE]), "somebody's");
+}
+
+/// The longest times that pass work on a real server.
+#[tokio::test]
+async fn the_longest_times_are_taken_by_redis() {
+    let redis = Redis::start().await;
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let bucket: Bucket = Arc::new(InMemory::new());
+    let config = config(&redis)
+        .with_ttl(hours(24 * 365))
+        .with_timeout(Duration::from_secs(60))
+        .with_change_timeout(Duration::from_secs(600))
+        .with_lease(hours(1))
+        .with_fence(hours(24));
+    let store = PrefixStore::new(Arc::clone(&bucket), "a");
+    let memory = MemoryConfig::default().with_ttl(Duration::MAX);
+    let builder = CachedStore::builder(store).memory(memory);
+    let node = builder.redis(config.clone()).unwrap().build();
+    let layers = node.registry().repository(name());
+    layers.link(&digest(1)).await.unwrap();
+    until(&node, (true, CacheStatus::Memory)).await;
+    layers.unlink(&digest(1)).await.unwrap();
+    for config in [
+        config.clone().with_ttl(Duration::MAX),
+        config.with_fence(Duration::MAX),
+    ] {
+        let error = RedisCache::new(config).unwrap_err().to_string();
+        assert!(
+            error.contains("redis ttl") || error.contains("redis fence"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! Layouts in which each repository has its own copy of a blob: what is known of one copy is never
+//! answered of another.
+
+mod support;
+
+use layercache::admin::{Audit, inspect};
+use layercache::layout::{Layout, OciImages};
+use layercache::{CacheStatus, CachedStore, Digest, Freshness, Link, RedisConfig, RepositoryName};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::nodes::{config, digest};
+use support::recording::Recording;
+use support::redis::Redis;
+use support::world::{head, status};
+
+type Bare = Recording<InMemory>;
+type Node = CachedStore<Bare>;
+
+fn name(i: usize) -> RepositoryName {
+    format!("team/app{i}").parse().unwrap()
+}
+
+fn path(i: usize, digest: &Digest) -> Path {
+    let link = Link::layer(name(i), *digest);
+    OciImages::default().link_path(&link).unwrap()
+}
+
+fn node(bare: &Bare, config: RedisConfig) -> Node {
+    let builder = CachedStore::builder(bare.clone()).layout(OciImages::default());
+    builder.redis(config).unwrap().build()
+}
+
+async fn ask(node: &Node, path: &Path) -> (ObjectMeta, CacheStatus) {
+    let result = node.get_opts(path, head()).await.unwrap();
+    (result.meta.clone(), status(&result))
+}
+
+/// Asks until memory answers: Redis has it by then.
+async fn warm(node: &Node, path: &Path) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while ask(node, path).await.1 != CacheStatus::Memory {
+        assert!(Instant::now() < end, "{path} is never answered from memory");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn hash(i: usize, digest: &Digest) -> String {
+    format!("blobs::{}::{digest}", name(i))
+}
+
+#[tokio::test]
+async fn a_copy_is_answered_with_its_own_tag_and_time() {
+    for store_path in [true, false] {
+        let redis = Redis::start().await;
+        let config = || config(&redis).with_store_path(store_path);
+        let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
+        for i in 0..2 {
+            bare.put(&path(i, &digest), "content".into()).await.unwrap();
+        }
+        let [first, second] = [node(&bare, config()), node(&bare, config())];
+        for i in [0, 1, 0] {
+            warm(&first, &path(i, &digest)).await;
+        }
+        let reads = bare.reads();
+        let mut tags = Vec::new();
+        for i in 0..2 {
+            let (meta, status) = ask(&second, &path(i, &digest)).await;
+            assert_eq!(status, CacheStatus::Redis, "{i}, paths: {store_path}");
+            assert_eq!(meta, bare.inner().head(&path(i, &digest)).await.unwrap());
+            tags.push(meta.e_tag);
+        }
+        assert_ne!(tags[0], tags[1]);
+        assert_eq!(bare.reads(), reads);
+        assert_eq!(redis.cli(&["EXISTS", &format!("blobs::{digest}")]), "0");
+    }
+}
+
+#[tokio::test]
+async fn a_base_layer_that_many_repositories_have_is_answered_to_all_of_them() {
+    const REPOSITORIES: usize = 20;
+    let redis = Redis::start().await;
+    let bare = Recording::new(InMemory::new());
+    let all = || (0..10).flat_map(|i| (0..REPOSITORIES).map(move |of| path(of, &digest(i))));
+    for path in all() {
+        bare.put(&path, "content".into()).await.unwrap();
+    }
+    let first = node(&bare, config(&redis));
+    for path in all() {
+        warm(&first, &path).await;
+    }
+    let second = node(&bare, config(&redis));
+    let mut by_redis = 0;
+    for path in all() {
+        by_redis += usize::from(ask(&second, &path).await.1 == CacheStatus::Redis);
+    }
+    assert_eq!(by_redis, 200);
+}
+
+#[tokio::test]
+async fn many_at_once_are_answered_by_redis_too() {
+    let redis = Redis::start().await;
+    let (bare, digests) = (Recording::new(InMemory::new()), [1, 2, 3].map(digest));
+    for digest in &digests {
+        bare.put(&path(0, digest), "content".into()).await.unwrap();
+    }
+    let first = node(&bare, config(&redis));
+    for digest in &digests {
+        warm(&first, &path(0, digest)).await;
+    }
+    let second = node(&bare, config(&redis));
+    let repository = second.registry().repository(name(0));
+    let answers = repository.stat_many(&digests, Freshness::Cached);
+    for (answer, digest) in answers.await.unwrap().into_iter().zip(&digests) {
+        assert_eq!(answer.status, CacheStatus::Redis);
+        assert_eq!(answer.value.unwrap().path(), path(0, digest).as_ref());
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_one_copy_leaves_the_others() {
+    let redis = Redis::start().await;
+    let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
+    let [first, second] = [node(&bare, config(&redis)), node(&bare, config(&redis))];
+    for i in 0..2 {
+        bare.put(&path(i, &digest), "content".into()).await.unwrap();
+        warm(&first, &path(i, &digest)).await;
+        warm(&second, &path(i, &digest)).await;
+    }
+    let layers = first.registry().repository(name(0));
+    layers.unlink(&digest).await.unwrap();
+    assert_eq!(redis.cli(&["EXISTS", &hash(0, &digest)]), "0");
+    assert!(second.head(&path(0, &digest)).await.is_err());
+    let (_, status) = ask(&second, &path(1, &digest)).await;
+    assert_eq!(status, CacheStatus::Memory);
+
+    first
+        .put(&path(1, &digest), "content".into())
+        .await
+        .unwrap();
+    let (meta, _) = ask(&second, &path(1, &digest)).await;
+    assert_eq!(meta, bare.inner().head(&path(1, &digest)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_purge_of_a_repository_takes_its_metadata_away_and_no_others() {
+    let redis = Redis::start().await;
+    let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
+    let first = node(&bare, config(&redis));
+    for i in 0..2 {
+        bare.put(&path(i, &digest), "content".into()).await.unwrap();
+        warm(&first, &path(i, &digest)).await;
+    }
+    let of = name(1);
+    let forgotten = first.purge_repositories(|name| name == of.as_str());
+    let forgotten = forgotten.await.unwrap();
+    assert_eq!((forgotten.repositories, forgotten.memberships), (1, 1));
+    assert_eq!(redis.cli(&["EXISTS", &hash(0, &digest)]), "1");
+    assert_eq!(redis.cli(&["EXISTS", &hash(1, &digest)]), "0");
+    for (i, expected) in [(0, CacheStatus::Redis), (1, CacheStatus::Miss)] {
+        assert_eq!(ask(&first, &path(i, &digest)).await.1, expected);
+    }
+    first.purge().await.unwrap();
+    assert_eq!(redis.cli(&["EXISTS", &hash(0, &digest)]), "0");
+}
+
+#[tokio::test]
+async fn a_warmed_redis_answers_with_each_copys_length() {
+    let redis = Redis::start().await;
+    let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
+    for i in 0..3 {
+        bare.put(&path(i, &digest), "content".into()).await.unwrap();
+    }
+    let first = node(&bare, config(&redis));
+    let warmed = first.warm(None).await.unwrap();
+    assert_eq!((warmed.seen, warmed.filled), (3, 3));
+    let second = node(&bare, config(&redis));
+    for i in 0..3 {
+        let layers = second.registry().repository(name(i));
+        let said = layers.stat(&digest, Freshness::Cached).await.unwrap();
+        assert_eq!(said.status, CacheStatus::Redis);
+        assert_eq!(said.value.unwrap().path(), path(i, &digest).as_ref());
+    }
+}
+
+#[tokio::test]
+async fn an_audit_and_an_inspection_compare_each_copy_with_its_own_object() {
+    let redis = Redis::start().await;
+    let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
+    let first = node(&bare, config(&redis));
+    for i in 0..3 {
+        bare.put(&path(i, &digest), "content".into()).await.unwrap();
+        warm(&first, &path(i, &digest)).await;
+    }
+    let audit = || {
+        let audit = Audit::new(bare.clone(), config(&redis)).unwrap();
+        audit.layout(OciImages::default())
+    };
+    let report = audit().await.unwrap();
+    assert_eq!((report.findings(), report.ok), (0, 6));
+
+    // Behind the cache's back: one copy is written anew, another is gone.
+    bare.put(&path(1, &digest), "content".into()).await.unwrap();
+    bare.delete(&path(2, &digest)).await.unwrap();
+    let (store, layout) = (Arc::new(bare.clone()), Arc::new(OciImages::default()));
+    let said = inspect(&config(&redis), store, layout, &name(1), &digest).await;
+    let said = said.unwrap();
+    assert_eq!(said.redis.meta.key, hash(1, &digest));
+    assert!(!said.disagreements.is_empty());
+
+    let found = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = Arc::clone(&found);
+    let audit = audit().fix(true).findings(move |finding| {
+        let name = finding.repository.clone().unwrap();
+        let found = format!("{} {} {name}", finding.wrong.name(), finding.key);
+        tell.lock().unwrap().push(found);
+    });
+    audit.await.unwrap();
+    let mut found = found.lock().unwrap().clone();
+    found.sort();
+    let expected = [
+        format!("stale-membership repository::{0}::blobs {0}", name(2)),
+        format!("stale-meta {} {}", hash(2, &digest), name(2)),
+        format!("wrong-tag {} {}", hash(1, &digest), name(1)),
+    ];
+    assert_eq!(found, expected);
+    let exists = [0, 1, 2].map(|i| redis.cli(&["EXISTS", &hash(i, &digest)]));
+    assert_eq!(exists, ["1", "0", "0"]);
+    let one = audit_of(&bare, &redis, 0).await;
+    assert_eq!(one, (0, 2), "its membership and its object");
+}
+
+/// The findings and what is right of one repository.
+async fn audit_of(bare: &Bare, redis: &Redis, i: usize) -> (u64, u64) {
+    let of = name(i);
+    let audit = Audit::new(bare.clone(), config(redis)).unwrap();
+    let audit = audit.layout(OciImages::default());
+    let report = audit.repositories(move |name| *name == of).await.unwrap();
+    (report.findings(), report.ok)
+}
+
+#[tokio::test]
+async fn a_length_that_no_content_has_is_not_believed() {
+    let redis = Redis::start().await;
+    let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
+    bare.put(&path(0, &digest), "".into()).await.unwrap();
+    let first = node(&bare, config(&redis));
+    for _ in 0..5 {
+        let (meta, status) = ask(&first, &path(0, &digest)).await;
+        assert_eq!(
+            (meta.size, status),
+            (0, CacheStatus::Miss),
+            "the store's own word"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(redis.cli(&["EXISTS", &hash(0, &digest)]), "0");
+    assert_eq!(first.warm(None).await.unwrap().filled, 0);
+    let (set, text) = (
+        format!("repository::{}::blobs", name(0)),
+        digest.to_string(),
+    );
+    redis.cli(&["SADD", &set, &text]);
+    let fields = ["length", "0", "last_modified", "1.000000000"];
+    redis.cli(&[&["HSET", &hash(0, &digest)], &fields[..]].concat());
+    let second = node(&bare, config(&redis));
+    assert_eq!(ask(&second, &path(0, &digest)).await.1, CacheStatus::Miss);
+}
