@@ -7,6 +7,7 @@ use object_store::ObjectStoreExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use support::metrics::Metrics;
 use support::nodes::{
     Dump, SET, SETTLED, TRUST, add_silent_node, bare, blob_path, digest, eventually, layers, name,
     node, put, stat, until_in_memory,
@@ -246,6 +247,33 @@ async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     assert_eq!(redis.cli(&["EXISTS", SET]), "0");
+}
+
+/// Each of them finds another server, and one of them looks through all that it has.
+#[tokio::test]
+async fn one_node_purges_a_server_for_all_of_them() {
+    let (mut redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    put(&bare, &digest(1)).await;
+    let made: Vec<_> = (0..6)
+        .map(|_| Metrics::of(|| node(&bare, &redis)))
+        .collect();
+    for (_, node) in &made {
+        until_in_memory(node, &digest(1)).await;
+    }
+    let dump = Dump::save(&redis).await;
+    layers(&made[0].1).unlink(&digest(1)).await.unwrap();
+    redis.kill();
+    redis.restart_on_same_port().await;
+    dump.is_back(&redis);
+    put(&bare, &digest(2)).await;
+    for (_, node) in &made {
+        until_in_memory(node, &digest(2)).await;
+        assert_eq!(stat(node, &digest(1)).await.0, None);
+    }
+    let purges = made
+        .iter()
+        .map(|(metrics, _)| metrics.get("layercache_purges_total{cause=\"server\"}"));
+    assert_eq!(purges.sum::<u64>(), 1);
 }
 
 /// A full Redis refuses a script whose first write is a `SET`, and the positive would stay.

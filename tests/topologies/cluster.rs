@@ -2,18 +2,59 @@
 
 use crate::lost::Lost;
 use crate::support::cluster::{HOME, Member, PASSWORD, RedisCluster};
-use crate::support::nodes::{SET, config_at, digest, eventually_changes, hash, until_in_memory};
+use crate::support::nodes::{
+    SET, TRUST, blob_path, config_at, digest, eventually_changes, hash, layers, stat,
+    until_in_memory,
+};
 use crate::support::redis::{Redis, Setup, Version};
 use crate::support::sentinel::until;
 use crate::support::server::{Signal, free_port};
 use crate::support::tls::Certificates;
-use crate::{BLOBS, all_in_memory, names, node_at, only_reads, serves, stocked};
+use crate::{BLOBS, KNOWN, all_in_memory, names, node_at, only_reads, serves, stocked};
+use object_store::ObjectStoreExt;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 fn keys(cluster: &RedisCluster, pattern: &str) -> Vec<String> {
     let keys = cluster.keys(pattern).into_iter();
     keys.map(|(_, key)| key).collect()
+}
+
+/// The slot is left half moved in which a node would look whether a primary takes writes.
+#[tokio::test]
+async fn a_slot_that_is_left_half_moved_costs_no_primary() {
+    let cluster = RedisCluster::start().await;
+    let bare = stocked().await;
+    let early = node_at(&bare, &cluster.url());
+    all_in_memory(&[&early]).await;
+    let home = cluster.primary_of(HOME);
+    for from in cluster.primaries() {
+        let mut names = (0..).map(|name: u32| name.to_string());
+        let name = names.find(|name| cluster.primary_of(name).id == from.id);
+        let slot = cluster.slot(&name.unwrap()).to_string();
+        let to = if from.id == home.id {
+            let mut others = cluster.primaries().into_iter();
+            others.find(|other| other.id != home.id).unwrap()
+        } else {
+            home.clone()
+        };
+        let set = |at: &Member, state, other: &Member| {
+            cluster.servers[at.server].cli(&["CLUSTER", "SETSLOT", &slot, state, &other.id])
+        };
+        set(&to, "IMPORTING", &from);
+        set(&from, "MIGRATING", &to);
+    }
+    let late = node_at(&bare, &cluster.url());
+    all_in_memory(&[&late]).await;
+    tokio::time::sleep(TRUST * 2).await;
+    for (i, node) in [(0, &early), (1, &late), (2, &early), (3, &late)] {
+        layers(node).unlink(&digest(i)).await.unwrap();
+        node.delete(&blob_path(&digest(i))).await.unwrap();
+    }
+    for node in [&early, &late] {
+        assert_eq!(stat(node, &digest(0)).await.0, None);
+        assert_eq!(stat(node, &digest(9)).await, KNOWN);
+    }
 }
 
 async fn is_served_by(setup: Setup) {

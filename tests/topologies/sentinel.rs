@@ -2,8 +2,8 @@
 
 use crate::lost::Lost;
 use crate::support::nodes::{
-    Node, TRUST, blob_path, config_at, digest, eventually_changes, layers, node_with, stat,
-    until_in_memory,
+    Node, SETTLED, TRUST, blob_path, config_at, digest, eventually_changes, layers, node_with,
+    stat, until_in_memory,
 };
 use crate::support::redis::{Setup, Version};
 use crate::support::sentinel::{PASSWORD, SERVICE, WATCHERS_PASSWORD, Watched, until};
@@ -57,6 +57,8 @@ async fn the_primary_is_found() {
     let bare = stocked().await;
     let node = node_at(&bare, &url);
     until_in_memory(&node, &digest(1)).await;
+    // It knows the others, and waits for nobody.
+    sleep(SETTLED).await;
     for sentinel in &mut watched.sentinels {
         sentinel.kill();
     }
@@ -198,6 +200,7 @@ async fn hands_over(one_is_silent: bool) {
     .await;
     let moved = Instant::now();
     let deleter = node();
+    until_in_memory(&deleter, &digest(2)).await;
     eventually_deletes(&deleter, &blob).await;
     println!("deleted {:?} after the primary moved", moved.elapsed());
     let is_alive = watched.servers[old]

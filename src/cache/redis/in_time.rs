@@ -50,3 +50,55 @@ pub(super) async fn in_time<T>(
     }
     Err(Late::Starved)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use std::thread;
+    use tokio::sync::oneshot;
+    use tokio::task::yield_now;
+
+    const PATIENCE: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_millis(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_in_all_that_time_is_silence() {
+        let start = Instant::now();
+        let late = in_time(start + PATIENCE, pending::<()>()).await;
+        assert_eq!(late, Err(Late::Silent));
+        let waited = start.elapsed();
+        assert!(
+            waited >= PATIENCE && waited <= PATIENCE + CHANCE,
+            "{waited:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_there_when_the_runtime_woke_is_in_time() {
+        let (answer, answered) = oneshot::channel();
+        let end = Instant::now() + PATIENCE;
+        tokio::spawn(async move {
+            thread::sleep(LONG);
+            // Somebody else has to read it first.
+            for _ in 0..3 {
+                yield_now().await;
+            }
+            answer.send(7)
+        });
+        assert_eq!(in_time(end, answered).await, Ok(Ok(7)));
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_is_always_late_proves_nothing() {
+        let busy = tokio::spawn(async {
+            loop {
+                thread::sleep(LONG);
+                yield_now().await;
+            }
+        });
+        let late = in_time(Instant::now() + PATIENCE, pending::<()>()).await;
+        busy.abort();
+        assert_eq!(late, Err(Late::Starved));
+    }
+}

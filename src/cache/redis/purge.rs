@@ -8,9 +8,16 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value, cmd};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::sleep;
 
 /// How many keys are looked at and taken away at once.
 const BATCH: usize = 1000;
+
+/// How long one node has to purge before another one begins to do so as well.
+const TURN: Duration = Duration::from_secs(10);
+/// How long a node waits before it looks again whether another one has purged.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A full Redis refuses an `SADD`, unless something was removed before it. Whatever else has the name
 /// makes way.
@@ -35,13 +42,44 @@ impl Record<'_> {
     /// Purges what another server knew. After a failover, or a start from an old dump, what is there
     /// may be from before a delete; such a server is none of those that are on record. Where there is
     /// neither a record nor nodes, nothing is from us: what a Go registry has cached may stay.
+    ///
+    /// One node does it, and the others wait until it is on record. Says whether this took its time.
     pub(super) async fn purge_if_another(
         &mut self,
         server: &Identity,
         last: Option<&Identity>,
         connection: &mut MultiplexedConnection,
         prefix: &str,
-    ) -> RedisResult<()> {
+    ) -> RedisResult<bool> {
+        let mut took_time = false;
+        while self.needs_purge(server, last).await? {
+            took_time = true;
+            if !self.takes_turn(server).await {
+                sleep(PAUSE).await;
+                continue;
+            }
+            tracing::warn!("Redis is another server than before: what it has is purged");
+            self.purges.increment(1);
+            everything(connection, &Scope::all(prefix)).await?;
+            break;
+        }
+        let key = self.key();
+        let () = cmd("EVAL")
+            .arg(NOTE)
+            .arg(1)
+            .arg(&key)
+            .arg(server.as_str())
+            .query_async(self.connection)
+            .await?;
+        Ok(took_time)
+    }
+
+    /// Whether what the server has may be from before a failover.
+    async fn needs_purge(
+        &mut self,
+        server: &Identity,
+        last: Option<&Identity>,
+    ) -> RedisResult<bool> {
         let key = self.key();
         let mut pipeline = Pipeline::new();
         pipeline.cmd("SISMEMBER").arg(&key).arg(server.as_str());
@@ -50,25 +88,27 @@ impl Record<'_> {
             .ignore_errors()
             .query_async(self.connection)
             .await?;
-        match replies.as_slice() {
-            [Ok(Value::Int(1)), _] => return Ok(()),
+        Ok(match replies.as_slice() {
+            [Ok(Value::Int(1)), _] => false,
             // It may have been evicted, and there are nodes all the same, or this one has been here
             // before: then it is not known whose data there is.
-            [Ok(_), Ok(Value::Int(0))] if last.is_none_or(|last| last == server) => {}
-            _ => {
-                tracing::warn!("Redis is another server than before: what it has is purged");
-                self.purges.increment(1);
-                everything(connection, &Scope::all(prefix)).await?;
-            }
-        }
-        let () = cmd("EVAL")
-            .arg(NOTE)
-            .arg(1)
-            .arg(&key)
-            .arg(server.as_str())
-            .query_async(self.connection)
-            .await?;
-        Ok(())
+            [Ok(_), Ok(Value::Int(0))] => last.is_some_and(|last| last != server),
+            _ => true,
+        })
+    }
+
+    /// Whether this node is the one that purges the server now. A turn lapses with the node that has
+    /// it; where nothing can be written, each node purges for itself.
+    async fn takes_turn(&mut self, server: &Identity) -> bool {
+        let turn = format!("{}::purging::{}", self.nodes, server.as_str());
+        let mut take = cmd("SET");
+        take.arg(turn)
+            .arg("")
+            .arg("NX")
+            .arg("PX")
+            .arg(TURN.as_millis() as u64);
+        let taken: RedisResult<Value> = take.query_async(self.connection).await;
+        !matches!(taken, Ok(Value::Nil))
     }
 }
 
@@ -171,23 +211,32 @@ pub(super) async fn leases(
     connection: &mut MultiplexedConnection,
     scope: &Scope<'_>,
 ) -> RedisResult<()> {
-    matching(connection, scope, "lease::").await
+    matching(connection, scope, "lease::*", &["lease::"]).await
 }
 
 pub(super) async fn entries(
     connection: &mut MultiplexedConnection,
     scope: &Scope<'_>,
 ) -> RedisResult<()> {
-    matching(connection, scope, "repository::").await?;
-    matching(connection, scope, "blobs::").await
+    // One scan of both.
+    matching(connection, scope, "[rb]*", &["repository::", "blobs::"]).await
 }
 
 async fn matching(
     connection: &mut MultiplexedConnection,
     scope: &Scope<'_>,
-    family: &str,
+    pattern: &str,
+    families: &[&str],
 ) -> RedisResult<()> {
-    let pattern = format!("{}{family}*", escaped(scope.prefix));
+    let pattern = format!("{}{pattern}", escaped(scope.prefix));
+    let is_ours = |key: &Vec<u8>| {
+        let rest = key.strip_prefix(scope.prefix.as_bytes());
+        rest.is_some_and(|rest| {
+            families
+                .iter()
+                .any(|family| rest.starts_with(family.as_bytes()))
+        })
+    };
     let mut cursor = 0u64;
     loop {
         let mut scan = cmd("SCAN");
@@ -197,6 +246,7 @@ async fn matching(
             .arg("COUNT")
             .arg(BATCH);
         let (next, mut keys): (u64, Vec<Vec<u8>>) = scan.query_async(connection).await?;
+        keys.retain(is_ours);
         if let Some(which) = scope.of {
             keys.retain(|key| scope.repository(key).is_some_and(which));
             scope.count(connection, &keys).await?;

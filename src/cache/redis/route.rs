@@ -71,7 +71,12 @@ impl Route {
                     Some(_) => Checked::Moved,
                 }
             }
-            // The servers themselves say so.
+            // In a cluster the servers themselves say so, unless they have not heard of it yet.
+            (Self::Slot(..), _) => match self.locate().await {
+                Ok(now) if now.server == from.server => Checked::Stays,
+                Ok(_) => Checked::Moved,
+                Err(_) => Checked::Unknown,
+            },
             _ => Checked::Stays,
         }
     }

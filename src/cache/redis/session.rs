@@ -125,7 +125,8 @@ impl Node {
         identity: Identity,
         located: Located,
     ) {
-        let beat = Arc::clone(self).beat(Arc::downgrade(line), session, identity);
+        let about = (identity, located.clone());
+        let beat = Arc::clone(self).beat(Arc::downgrade(line), session, about);
         tokio::spawn(beat);
         tokio::spawn(look_around(
             Arc::downgrade(self),
@@ -193,7 +194,15 @@ impl Node {
             purges: &self.purges,
         };
         let purged = record.purge_if_another(&identity, last.as_ref(), connection, &self.prefix);
-        purged.await.map_err(Trouble::Connecting)?;
+        if purged.await.map_err(Trouble::Connecting)? {
+            // That took its time: it has to be the same server still.
+            let began = Instant::now();
+            let now = About::greet(connection, route.leads_into_a_cluster()).await?;
+            if now.identity != identity {
+                return Err(Trouble::Another);
+            }
+            channel.proven(session, Proof::Identity, Some(began));
+        }
         *self.last() = Some(identity.clone());
         let mut pipeline = self.heartbeat(session, Command::Text);
         let replies: RedisResult<Vec<RedisResult<Value>>> =
@@ -270,7 +279,12 @@ impl Node {
 
     /// Sends heartbeats for as long as the connection is the node's. One that is not answered is waited
     /// for until the connection is of no use any more: it comes back when Redis does.
-    async fn beat(self: Arc<Self>, line: Weak<Line>, session: u64, identity: Identity) {
+    async fn beat(
+        self: Arc<Self>,
+        line: Weak<Line>,
+        session: u64,
+        (identity, located): (Identity, Located),
+    ) {
         loop {
             sleep(self.pause()).await;
             self.channel.observe();
@@ -292,13 +306,20 @@ impl Node {
                         connection.give_up(session, Trouble::Another);
                         return;
                     }
-                    Some(_) if replies.iter().all(Result::is_ok) => {
-                        self.channel.proven(session, Proof::Identity, Some(began));
-                    }
+                    Some(_) if replies.iter().all(Result::is_ok) => {}
                     _ => continue,
                 },
                 Err(_) => continue,
             }
+            // A server that wakes may not have heard yet that it was replaced.
+            if !self.channel.trust().holds(Instant::now()) {
+                match connection.check(&located).await {
+                    Checked::Stays => {}
+                    Checked::Moved => return connection.give_up(session, Trouble::Another),
+                    Checked::Unknown => continue,
+                }
+            }
+            self.channel.proven(session, Proof::Identity, Some(began));
             // The text for a server that has lost its scripts.
             for command in [Command::Hash, Command::Text] {
                 let mut pipeline = self.heartbeat(session, command);

@@ -11,10 +11,14 @@ use super::session::Node;
 use super::trouble::Trouble;
 use crate::coherence::trust::{Proof, Trust};
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, RedisResult, Value};
+use ::redis::{Pipeline, RedisError, RedisResult, Value};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+
+/// How many names are tried until one is in a slot that is not on its way.
+const NAMES: usize = 8;
 
 /// How long the end of the channel is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,6 +33,8 @@ pub(super) struct Shard {
     pub(super) place: Place,
     /// Of the primary behind the connection that is up.
     pub(super) standing: Trust,
+    /// How many names are passed over, because their slots were on their way.
+    passed: AtomicUsize,
 }
 
 impl Shard {
@@ -47,6 +53,7 @@ impl Shard {
             cluster,
             place,
             standing,
+            passed: AtomicUsize::new(0),
         }
     }
 
@@ -57,7 +64,22 @@ impl Shard {
     /// A name whose slot the primary serves.
     fn tag(&self) -> Result<String, Trouble> {
         let cluster = self.cluster.upgrade().ok_or(Trouble::Left)?;
-        cluster.tag_of(&self.place).ok_or(Trouble::Another)
+        let passed = self.passed.load(Ordering::Relaxed) % NAMES;
+        let tag = cluster.tag_of(&self.place, passed);
+        // One that serves a few slots has no more names than these.
+        tag.or_else(|| cluster.tag_of(&self.place, 0))
+            .ok_or(Trouble::Another)
+    }
+
+    /// Tries another name next time, if it is the name's slot that is on its way and not the server
+    /// that is away. Says whether it is.
+    fn passes(&self, error: Option<&RedisError>) -> bool {
+        let code = error.and_then(RedisError::code);
+        let is_on_its_way = matches!(code, Some("ASK" | "TRYAGAIN" | "MOVED"));
+        if is_on_its_way {
+            self.passed.fetch_add(1, Ordering::Relaxed);
+        }
+        is_on_its_way
     }
 
     /// A write that changes nothing, which a server refuses that is no primary, or has too few
@@ -75,8 +97,9 @@ impl Shard {
         connection: &mut MultiplexedConnection,
         route: &Route,
     ) -> Result<Greeted, Trouble> {
+        let mut began = Instant::now();
         let about = About::greet(connection, true).await?;
-        let tag = self.tag()?;
+        let tag = self.try_names(connection).await?;
         rehearse(connection, self.node.prefix(), &tag).await?;
         let mut home = self.home().await?;
         let nodes = self.node.channel.nodes_key();
@@ -87,14 +110,33 @@ impl Shard {
         };
         let prefix = self.node.prefix();
         let purged = record.purge_if_another(&about.identity, None, connection, prefix);
-        purged.await.map_err(Trouble::Connecting)?;
-        let began = Instant::now();
-        let written: RedisResult<Vec<Value>> = self.write(&tag).query_async(connection).await;
-        written.map_err(Trouble::Connecting)?;
+        if purged.await.map_err(Trouble::Connecting)? {
+            // That took its time: it has to be the same server still.
+            began = Instant::now();
+            let now = About::greet(connection, true).await?;
+            if now.identity != about.identity {
+                return Err(Trouble::Another);
+            }
+            self.try_names(connection).await?;
+        }
         self.node.advise(&about, route);
         self.standing.proven(Proof::Identity, began, self.trust());
         let identity = about.identity;
         Ok(Greeted { identity })
+    }
+
+    /// Writes what changes nothing, by one name or another; by which.
+    async fn try_names(&self, connection: &mut MultiplexedConnection) -> Result<String, Trouble> {
+        for _ in 1..NAMES {
+            let tag = self.tag()?;
+            let written: RedisResult<Vec<Value>> = self.write(&tag).query_async(connection).await;
+            match written {
+                Ok(_) => return Ok(tag),
+                Err(error) if self.passes(Some(&error)) => {}
+                Err(error) => return Err(Trouble::Connecting(error)),
+            }
+        }
+        Err(Trouble::Another)
     }
 
     /// The connection to the primary that has the record, which is often being made at the same time.
@@ -151,12 +193,21 @@ impl Shard {
                 false
             }
             Some(_) if replies.iter().all(Result::is_ok) => {
+                // A server that wakes may not have heard yet that it was replaced. Whose place it is
+                // no more is closed by this.
+                if !self.standing.holds(Instant::now())
+                    && let Some(cluster) = self.cluster.upgrade()
+                    && cluster.look_now().await.is_err()
+                {
+                    return true;
+                }
                 let proven = || self.standing.proven(Proof::Identity, began, self.trust());
                 connection.while_up(session, proven);
                 true
             }
             _ => {
-                // The slot has been given away, or a server is cut off.
+                // The slot is given away, or a server is cut off.
+                self.passes(replies.first().and_then(|reply| reply.as_ref().err()));
                 self.disconnected();
                 true
             }

@@ -107,12 +107,18 @@ impl SlotMap {
 
     /// A name in a slot that this primary serves.
     pub(super) fn tag_of(&self, place: &Place) -> Option<String> {
+        self.tags_of(place, 0)
+    }
+
+    /// Another such name, after so many, which are in other slots if it serves more than a few.
+    pub(super) fn tags_of(&self, place: &Place, after: usize) -> Option<String> {
         // A primary that serves a single slot is found after some 16384.
         let names = (0u32..1 << 18).map(|number| number.to_string());
         let is_there = |place: &Place| self.ranges.iter().any(|range| range.place == *place);
         is_there(place)
             .then_some(names)?
-            .find(|name| self.primary_of(slot_of(name.as_bytes())) == Some(place))
+            .filter(|name| self.primary_of(slot_of(name.as_bytes())) == Some(place))
+            .nth(after)
     }
 }
 

@@ -376,7 +376,7 @@ impl TieredCache {
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
-    /// | | 3 for each 1,000 keys in Redis, whoever's, and 1 more where some of them are ours; 1 to tell the others | 0 |
+    /// | | 2 for each 1,000 keys in Redis, whoever's, and 1 more where some of them are ours; 1 to tell the others | 0 |
     ///
     /// The other nodes are waited for as in [`Repository::link`](crate::Repository::link).
     ///
@@ -420,7 +420,7 @@ impl TieredCache {
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
-    /// | | 3 for each 1,000 keys in Redis, whoever's, and 2 more where some of them are meant; 1 to tell the others | 0 |
+    /// | | 2 for each 1,000 keys in Redis, whoever's, and 2 more where some of them are meant; 1 to tell the others | 0 |
     ///
     /// The other nodes are waited for as in [`Repository::link`](crate::Repository::link).
     ///

@@ -1,7 +1,7 @@
 //! Who serves what: some nodes are asked, and the one that knows most is believed.
 
 use super::{Cluster, Known};
-use crate::cache::deadline::Deadline;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::redis::address::{Place, Server};
 use crate::cache::redis::slots::SlotMap;
 use crate::cache::redis::trouble::{Failure, Trouble};
@@ -10,7 +10,7 @@ use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long a node of the cluster may take to say who serves what.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -115,22 +115,32 @@ impl Cluster {
         }
     }
 
-    /// Who serves what, as far as is known; waits for the first time that it is, and no longer.
+    /// Who serves what, as far as is known; waits for the first time that it is, and no longer. A
+    /// removal has it found out until then.
     pub(super) async fn map(&self, deadline: Deadline) -> Result<Arc<SlotMap>, Failure> {
         let mut seen = self.map.subscribe();
         if self.known().is_none() {
             self.look_again();
         }
-        let known = seen.wait_for(|known| !matches!(known, Known::NotYet));
-        let trouble = match timeout_at(deadline.at(), known).await {
-            Ok(Ok(known)) => match &*known {
-                Known::Map(map) => return Ok(Arc::clone(map)),
-                Known::Never(trouble) => Some(Arc::new(trouble.clone())),
-                Known::NotYet => None,
-            },
-            Ok(Err(_)) | Err(_) => None,
-        };
-        Err(Failure::NotAsked(trouble))
+        loop {
+            let known = seen.wait_for(|known| !matches!(known, Known::NotYet));
+            let trouble = match timeout_at(deadline.at(), known).await {
+                Ok(Ok(known)) => match &*known {
+                    Known::Map(map) => return Ok(Arc::clone(map)),
+                    Known::Never(trouble) => Some(Arc::new(trouble.clone())),
+                    Known::NotYet => None,
+                },
+                Ok(Err(_)) | Err(_) => None,
+            };
+            if deadline.patience() != Patience::Removal || deadline.is_over() {
+                return Err(Failure::NotAsked(trouble));
+            }
+            let _ = timeout_at(deadline.at(), async {
+                sleep(PAUSE).await;
+                self.look_now().await
+            })
+            .await;
+        }
     }
 }
 

@@ -120,9 +120,9 @@ impl Cluster {
         since.map(|since| since.unwrap_or(now)).max().unwrap_or(now)
     }
 
-    /// A name whose slot this primary serves.
-    pub(super) fn tag_of(&self, place: &Place) -> Option<String> {
-        self.known()?.tag_of(place)
+    /// A name whose slot this primary serves, after so many others.
+    pub(super) fn tag_of(&self, place: &Place, after: usize) -> Option<String> {
+        self.known()?.tags_of(place, after)
     }
 
     /// The connection to a primary.

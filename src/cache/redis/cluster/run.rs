@@ -61,6 +61,11 @@ impl Cluster {
             for ((turn, which), answers) in turns.iter().zip(asked.await) {
                 for (i, reply) in which.iter().zip(answers) {
                     let next = self.next_turn(turn, &reply);
+                    let next = next.or_else(|| match &reply {
+                        // It waited for a primary, and another one is it now.
+                        Err(Failure::NotAsked(_)) => self.moved_from(turn, &commands[*i]),
+                        _ => None,
+                    });
                     is_on_its_way |= next.as_ref() == Some(turn);
                     if let Some(next) = next.filter(|_| !deadline.is_over()) {
                         open.entry(next).or_default().push(*i);
@@ -77,6 +82,13 @@ impl Cluster {
             .into_iter()
             .map(|reply| reply.unwrap_or_else(none))
             .collect()
+    }
+
+    /// Who serves the slot of a command now, if that is another one than before.
+    fn moved_from(&self, turn: &Turn, command: &Command) -> Option<Turn> {
+        let known = self.known()?;
+        let place = known.primary_of(slot_of(command.key()))?;
+        (*place != turn.place).then(|| Turn::to(place.clone()))
     }
 
     /// Where a command goes after this reply, if it does.
