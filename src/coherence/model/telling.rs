@@ -56,7 +56,8 @@ impl Model {
         let n = state.changes[i].node;
         self.session_of(state, i)?;
         let change = &mut state.changes[i];
-        change.id = 10 * i as u64 + u64::from(change.tellings);
+        // An id of 0 would ask for no acknowledgement.
+        change.id = 1 + 10 * i as u64 + u64::from(change.tellings);
         change.tellings += 1;
         let (from, id) = (n as u64, change.id);
         let message = match change.kind {
