@@ -247,7 +247,7 @@ right! {
     a_third_node: world(WARM, &[1, 2], &[]).beats(&[0, 0, 1]);
     a_creation_without_redis_beside_a_delete: world(IN_REDIS, &[1], &[Disconnect(1)])
         .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
-    a_creation_that_is_late_beside_a_delete: world(COLD, &[1], &[LastBegin(1), EvictFence])
+    a_creation_that_is_late_beside_a_delete: world(COLD, &[1], &[LastBegin(1)])
         .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
     a_creation_without_redis_is_read_elsewhere_beside_a_delete:
         world(COLD, &[0], &[Disconnect(1)])
