@@ -255,7 +255,7 @@ right! {
     a_replacement_without_redis: world(WARM, &[0, 1], &[Disconnect(0)])
         .changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
     a_replacement_without_redis_and_trust_that_comes_back:
-        world(IN_REDIS, &[0, 0], &[Disconnect(0)])
+        world(IN_REDIS, &[0], &[Disconnect(0)])
             .changes(&[(0, Kind::Replace)]).beats(&[1, 0]);
     a_replacement_that_loses_its_end: world(COLD, &[1], &[Disconnect(0), EvictFence])
         .changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
