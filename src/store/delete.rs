@@ -2,6 +2,7 @@
 
 use super::error::{failed, to_store};
 use super::{CachedStore, keys};
+use crate::Error;
 use crate::coherence::change::{ChangeKind, Outcome};
 use futures::StreamExt;
 use futures::future::join;
@@ -94,8 +95,16 @@ impl<S: ObjectStore> CachedStore<S> {
             return results;
         }
         let nothing = async { ((), Outcome::Over) };
-        let change = self.core.change(ChangeKind::Removal, keys, nothing);
+        let change = self.core.change(ChangeKind::Removal, keys.clone(), nothing);
         if let Err(error) = change.await {
+            // Refused was only the confirmation: these are deleted.
+            let error = match error {
+                Error::ChangeRefused { source } => {
+                    self.core.cache().owe(&keys);
+                    Error::ChangeUnconfirmed { source }
+                }
+                other => other,
+            };
             for result in results.iter_mut().filter(|result| result.is_ok()) {
                 *result = Err(to_store(error.again()));
             }

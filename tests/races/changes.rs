@@ -374,3 +374,50 @@ async fn race_18_a_batch_of_which_some_may_still_happen_takes_away_what_it_has_d
     let left = redis.cli(&["SISMEMBER", SET, &digest(1).to_string()]);
     assert_eq!(left, "0", "reported as deleted, and answered still");
 }
+
+/// The same, and Redis goes away before that: what was deleted was not refused.
+#[tokio::test]
+async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
+    let (mut redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
+    let slow = ThrottleConfig {
+        wait_delete_per_call: Duration::from_millis(500),
+        ..Default::default()
+    };
+    let files = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+    let builder = CachedStore::builder(ThrottledStore::new(files, slow));
+    let node = builder.redis(hasty(&redis)).unwrap().build();
+    let path = |i| {
+        let link = Link::layer(name(), digest(i));
+        Distribution::default().link_path(&link).unwrap()
+    };
+    node.put(&path(1), digest(1).to_string().into())
+        .await
+        .unwrap();
+    // A folder where the second link should be: the store does not say that it was refused.
+    std::fs::create_dir_all(folder.path().join(path(2).as_ref())).unwrap();
+    let paths = futures::stream::iter([Ok(path(1)), Ok(path(2))]).boxed();
+    let batch = node.delete_stream(paths);
+    let batch = tokio::spawn(async move { batch.collect::<Vec<_>>().await });
+    let fence = beside("fence", &digest(1));
+    eventually("the change has begun", || {
+        redis.cli(&["EXISTS", &fence]) == "1"
+    })
+    .await;
+    // It is told to the others, and on its way in the store.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    redis.kill();
+    let results = batch.await.unwrap();
+    let [Err(deleted), Err(_)] = &results[..] else {
+        panic!("{results:?}");
+    };
+    let error = Error::find(deleted).expect("an error of the cache");
+    assert!(
+        matches!(error, Error::ChangeUnconfirmed { .. }),
+        "{error:?}"
+    );
+    assert!(error.is_retryable());
+    assert!(
+        !folder.path().join(path(1).as_ref()).exists(),
+        "it is deleted"
+    );
+}

@@ -269,6 +269,13 @@ impl TieredCache {
         }
     }
 
+    /// Has keys taken away, whose change is made, as soon as that can be done.
+    pub(crate) fn owe(&self, keys: &[Key]) {
+        if let Some(shared) = &self.shared {
+            shared.queue.enqueue(keys, false);
+        }
+    }
+
     /// What the caller is told.
     fn report<T>(
         &self,

@@ -272,7 +272,7 @@ right! {
     a_third_node: world(WARM, &[1, 2], &[]).beats(&[0, 0, 1]);
     a_creation_without_redis_beside_a_delete: world(IN_REDIS, &[1], &[Disconnect(1)])
         .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
-    a_creation_that_is_late_beside_a_delete: world(COLD, &[1], &[LastBegin(1), EvictFence])
+    a_creation_that_is_late_beside_a_delete: world(COLD, &[1], &[LastBegin(1)])
         .changes(&[(0, Kind::Delete), (1, Kind::Put)]).beats(&[0, 0]);
     a_creation_without_redis_is_read_elsewhere_beside_a_delete:
         world(COLD, &[0], &[Disconnect(1)])
@@ -280,7 +280,7 @@ right! {
     a_replacement_without_redis: world(WARM, &[0, 1], &[Disconnect(0)])
         .changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
     a_replacement_without_redis_and_trust_that_comes_back:
-        world(IN_REDIS, &[0, 0], &[Disconnect(0)])
+        world(IN_REDIS, &[0], &[Disconnect(0)])
             .changes(&[(0, Kind::Replace)]).beats(&[1, 0]);
     a_replacement_that_loses_its_end: world(COLD, &[1], &[Disconnect(0), EvictFence])
         .changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
