@@ -174,6 +174,23 @@ async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
     all_know([&node]).await;
 }
 
+/// Redis executes a `GRANT` after its reader has given it up.
+#[tokio::test]
+async fn a_lease_that_was_granted_too_late_is_given_back() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let (redis, [way, other]) = world().await;
+    let config = long_lived(&redis).with_timeout(Duration::from_millis(100));
+    let nodes = [&way, &other].map(|way| node_with(way, config.clone()));
+    stat(&nodes[0], &digest(2)).await;
+    // Look-ups are answered, scripts are not.
+    redis.cli(&["CLIENT", "PAUSE", "300", "WRITE"]);
+    assert_eq!(stat(&nodes[0], &digest(1)).await, READ);
+    tokio::time::sleep(PAUSE * 2).await;
+    let are_gone = || redis.cli(&["KEYS", "lease::*"]).is_empty();
+    eventually("the leases are given back", are_gone).await;
+    all_know(&nodes).await;
+}
+
 /// Whoever asks for what nobody has must not be able to keep all nodes busy with it.
 #[tokio::test]
 async fn what_never_was_anywhere_is_told_to_nobody() {
