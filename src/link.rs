@@ -129,6 +129,7 @@ impl MetaKey {
     }
 
     /// The repository whose object it is of, if it is of one's.
+    #[cfg(feature = "redis")]
     pub(crate) const fn repository(&self) -> Option<&RepositoryName> {
         match self {
             Self::Shared(_) => None,
@@ -138,6 +139,7 @@ impl MetaKey {
 }
 
 impl<'a> MetaRef<'a> {
+    #[cfg(feature = "redis")]
     pub(crate) const fn digest(self) -> &'a Digest {
         match self {
             Self::Shared(digest) => digest,
