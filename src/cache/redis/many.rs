@@ -14,7 +14,8 @@ use crate::cache::shared::Facts;
 use crate::coherence::lease::Token;
 use crate::link::Key;
 use ::redis::Value;
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// The most subjects of a call: the server does nothing else for a millisecond at most.
@@ -49,6 +50,24 @@ impl Call {
 /// Calls, each with its place among all.
 type Batch = Vec<(usize, Call)>;
 
+/// Takes out the calls whose subject an earlier one has, and says of each which one that is: a script
+/// must not come upon a subject twice.
+fn each_once(calls: Vec<Call>) -> (Batch, Vec<(usize, usize)>) {
+    let mut seen = HashMap::with_capacity(calls.len());
+    let (mut once, mut repeated) = (Vec::with_capacity(calls.len()), Vec::new());
+    for (i, call) in calls.into_iter().enumerate() {
+        // The lease's name is that of one subject.
+        match seen.entry(call.keys[1].clone()) {
+            Entry::Vacant(place) => {
+                place.insert(i);
+                once.push((i, call));
+            }
+            Entry::Occupied(first) => repeated.push((i, *first.get())),
+        }
+    }
+    (once, repeated)
+}
+
 impl RedisCache {
     /// Runs a script for each of these, many in a call, and a call or two in a round trip: those who ask
     /// meanwhile come in between. Each round trip has a deadline of its own. In a cluster a call has
@@ -61,6 +80,7 @@ impl RedisCache {
         calls: Vec<Call>,
     ) -> Result<Vec<Reply>, Error> {
         let mut replies: Vec<Reply> = calls.iter().map(|_| Ok(Value::Nil)).collect();
+        let (calls, repeated) = each_once(calls);
         let mut batches = self.batches(calls).into_iter().peekable();
         while batches.peek().is_some() {
             let (mut which, mut trip, mut subjects) = (Vec::new(), Vec::new(), 0);
@@ -85,13 +105,16 @@ impl RedisCache {
                 }
             }
         }
+        for (i, first) in repeated {
+            replies[i] = replies[first].clone();
+        }
         Ok(replies)
     }
 
     /// Those of a batch have one slot, and as many arguments each.
-    fn batches(&self, calls: Vec<Call>) -> Vec<Batch> {
+    fn batches(&self, calls: Batch) -> Vec<Batch> {
         let mut batches: BTreeMap<(u16, usize), Vec<Batch>> = BTreeMap::new();
-        for (i, call) in calls.into_iter().enumerate() {
+        for (i, call) in calls {
             let slot = match &self.servers {
                 Servers::One(_) => 0,
                 Servers::Cluster(_) => slot_of(call.keys[0].as_bytes()),
