@@ -33,7 +33,7 @@
 //! costs, and what happens when something fails.
 //!
 //! # Failure
-//! A cache failure never fails a read, and never costs one more than the deadline of one operation
+//! A cache failure never fails a read, and never costs one more than one deadline
 //! in Redis. A change that cannot be told to Redis is refused before anything is changed
 //! ([`Error::ChangeRefused`]); one whose end cannot be told is reported
 //! ([`Error::ChangeUnconfirmed`]).

@@ -23,7 +23,9 @@ use crate::{
 /// | backend calls | those of a [`Backend`], or of the wrapped store |
 ///
 /// While another node is about to fill what is missing, a miss waits for it, 300 ms at most, with two
-/// round trips at each look.
+/// round trips at each look. It does not wait for a node whose lease is older than a tenth of
+/// [`RedisConfig::lease`](crate::RedisConfig). All that one read waits for Redis itself is
+/// [`RedisConfig::timeout`](crate::RedisConfig) at most, in all its round trips together.
 ///
 /// ```
 /// use layercache::{CachedStore, CacheStatus, Freshness};
@@ -248,7 +250,7 @@ impl<B: Backend> Repository<B> {
     /// | miss | | 2 + 1 | 2 at the same time; what a tier knew is not asked |
     /// | absent | | 2 + 1, and 1 more after if there is the content | 2 at the same time |
     /// | `Verified` | | 1 + 1 | 2 at the same time |
-    /// | `Verified`, absent | | 1 + 3, and 1 more after if there is the content | 2 at the same time |
+    /// | `Verified`, absent | | 1 + 1, and 1 more after for each: a tier held it, there is the content | 2 at the same time |
     ///
     /// Where repositories share no content both facts are one call. See [`Registry`] for the terms.
     ///
@@ -294,7 +296,7 @@ impl<B: Backend> Repository<B> {
     /// | Redis hit | | 1 | 0 |
     /// | miss, or absent | | 2 + 1 | 1 |
     /// | `Verified` | | 1 + 1 | 1 |
-    /// | `Verified`, absent | | 1 + 3 | 1 |
+    /// | `Verified`, absent | | 1 + 1, and 1 more after if a tier held it | 1 |
     ///
     /// See [`Registry`] for the terms.
     ///
@@ -387,7 +389,7 @@ impl<B: Backend> Blobs<B> {
     /// | Redis hit | | 1 | 0 |
     /// | miss, or absent | | 2 + 1 | 1 |
     /// | `Verified` | | 1 + 1 | 1 |
-    /// | `Verified`, absent | | 1 + 3 | 1 |
+    /// | `Verified`, absent | | 1 + 1, and 1 more after if a tier held it | 1 |
     ///
     /// See [`Registry`] for the terms.
     ///

@@ -87,6 +87,15 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// Takes entries and leases away, without a fence.
     async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error>;
 
+    /// Takes entries and leases away of what the backend has denied, and says which entries there were.
+    async fn deny(&self, keys: &[Key], deadline: Deadline) -> Result<Vec<bool>, Error>;
+
+    /// Whether a call that failed so may be executed all the same, now or later.
+    fn may_be_executed(&self, error: &Error) -> bool {
+        let _ = error;
+        true
+    }
+
     /// Tells all other nodes to forget these keys, and waits for nobody.
     async fn mention(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error>;
 
@@ -284,14 +293,6 @@ impl Question {
 }
 
 impl Leases {
-    /// All that a question may need, with one token.
-    pub(crate) fn of_all(question: &Question, token: Token) -> Self {
-        Self {
-            member: question.link().map(|_| token),
-            meta: question.meta().map(|_| token),
-        }
-    }
-
     /// Notes which of these keys were granted.
     pub(crate) fn take(&mut self, keys: &[Key], grants: &[Grant], token: Token) {
         let granted = keys.iter().zip(grants);

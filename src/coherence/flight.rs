@@ -13,7 +13,7 @@ use crate::turns::{Turn, Turns};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -34,6 +34,18 @@ struct Flight<V> {
     number: u64,
     /// No receiver: who has one waits for the load.
     answer: Arc<watch::Sender<Option<V>>>,
+    silence: Silence,
+}
+
+/// Whether a load has met a shared tier that did not answer: whoever has waited for the load has
+/// waited for that tier.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Silence(Arc<AtomicBool>);
+
+impl Silence {
+    pub(crate) fn was_met(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// What a caller does next.
@@ -94,11 +106,11 @@ impl Ticket {
 
 /// Sees a running load's end.
 #[derive(Debug)]
-pub(crate) struct Ended<V>(watch::Receiver<Option<V>>);
+pub(crate) struct Ended<V>(watch::Receiver<Option<V>>, Silence);
 
 /// A place on a load.
 #[derive(Debug)]
-pub(crate) struct Boarded<V>(watch::Receiver<Option<V>>);
+pub(crate) struct Boarded<V>(watch::Receiver<Option<V>>, Silence);
 
 /// A load that was given leave to start. It ends when this is dropped.
 #[derive(Debug)]
@@ -107,6 +119,7 @@ pub(crate) struct Departure<K: Eq + Hash, V> {
     key: K,
     number: u64,
     answer: Arc<watch::Sender<Option<V>>>,
+    silence: Silence,
     _turn: Turn,
 }
 
@@ -137,9 +150,13 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
         let latest = board.get(key);
         match (ticket.stand(latest.map(|flight| flight.number)), latest) {
             (Stand::InTime, Some(flight)) => {
-                return Step::Board(Boarded(flight.answer.subscribe()));
+                let silence = flight.silence.clone();
+                return Step::Board(Boarded(flight.answer.subscribe(), silence));
             }
-            (Stand::Late, Some(flight)) => return Step::Wait(Ended(flight.answer.subscribe())),
+            (Stand::Late, Some(flight)) => {
+                let silence = flight.silence.clone();
+                return Step::Wait(Ended(flight.answer.subscribe(), silence));
+            }
             _ => {}
         }
         let Some(turn) = turn.or_else(|| self.turns.try_take()) else {
@@ -148,9 +165,11 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
         let (sender, receiver) = watch::channel(None);
         let sender = Arc::new(sender);
         let number = self.departures.fetch_add(1, Ordering::Relaxed);
+        let silence = Silence::default();
         let flight = Flight {
             number,
             answer: Arc::clone(&sender),
+            silence: silence.clone(),
         };
         board.insert(key.clone(), flight);
         let departure = Departure {
@@ -158,9 +177,10 @@ impl<K: Eq + Hash + Clone, V> Flights<K, V> {
             key: key.clone(),
             number,
             answer: sender,
+            silence: silence.clone(),
             _turn: turn,
         };
-        Step::Depart(departure, Boarded(receiver))
+        Step::Depart(departure, Boarded(receiver, silence))
     }
 }
 
@@ -182,6 +202,11 @@ impl<K: Eq + Hash, V> Departure<K, V> {
     /// Gives the answer to all who boarded. The load goes on until this is dropped.
     pub(crate) fn answer(&self, value: V) {
         self.answer.send_replace(Some(value));
+    }
+
+    /// The shared tier did not answer this load.
+    pub(crate) fn meets_silence(&self) {
+        self.silence.0.store(true, Ordering::Release);
     }
 
     /// Lets nobody board any more.
@@ -217,6 +242,11 @@ impl<K: Eq + Hash, V> Drop for Departure<K, V> {
 }
 
 impl<V: Clone + Send + Sync> Boarded<V> {
+    /// What the load meets.
+    pub(crate) fn silence(&self) -> Silence {
+        self.1.clone()
+    }
+
     /// The load's answer, or `None` if the load died without one.
     pub(crate) async fn answer(mut self) -> Option<V> {
         let answer = self.0.wait_for(Option::is_some).await.ok()?;
@@ -225,9 +255,10 @@ impl<V: Clone + Send + Sync> Boarded<V> {
 }
 
 impl<V: Send + Sync> Ended<V> {
-    /// Returns when the load has ended, however it did.
-    pub(crate) async fn wait(mut self) {
+    /// Returns when the load has ended, however it did, and says what it has met.
+    pub(crate) async fn wait(mut self) -> Silence {
         while self.0.changed().await.is_ok() {}
+        self.1
     }
 }
 

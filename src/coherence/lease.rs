@@ -33,8 +33,11 @@ pub(crate) enum Grant {
     Granted,
     /// Somebody else is about to fill it.
     Wait,
-    /// It is being changed.
+    /// It is being changed, or somebody has been about to fill it for longer than a load takes: there
+    /// is nothing to wait for.
     Blocked,
+    /// There was no answer. It may be granted all the same, now or later, and is given back.
+    Unknown,
 }
 
 /// How a change has ended in the shared tier.

@@ -72,6 +72,12 @@ impl Coherence {
         self.trust.holds(now).then_some(Trusted { generations })
     }
 
+    /// As if memory were trusted: for what it keeps, and does not answer.
+    pub(crate) const fn regardless(&self) -> Trusted<'_> {
+        let generations = &self.generations;
+        Trusted { generations }
+    }
+
     /// Both channels are subscribed on a new connection: what was missed meanwhile is forgotten.
     pub(crate) fn connected(&self) {
         self.trust.lose();

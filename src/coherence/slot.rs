@@ -11,7 +11,21 @@ use std::collections::BTreeSet;
 pub(crate) struct Slot<V> {
     pub(crate) entry: Option<V>,
     pub(crate) lease: Option<Token>,
+    /// How old the lease is.
+    pub(crate) age: Age,
     pub(crate) fence: BTreeSet<Token>,
+}
+
+/// How old a lease is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Age {
+    /// A load may still be under way.
+    #[default]
+    Young,
+    /// It is older than a load takes: nobody waits for it.
+    Old,
+    /// It makes way for another one.
+    Overdue,
 }
 
 impl<V> Default for Slot<V> {
@@ -19,6 +33,7 @@ impl<V> Default for Slot<V> {
         Self {
             entry: None,
             lease: None,
+            age: Age::Young,
             fence: BTreeSet::new(),
         }
     }
@@ -32,10 +47,12 @@ impl<V> Slot<V> {
         if !self.fence.is_empty() {
             return Grant::Blocked;
         }
-        if !steal && self.lease.is_some() {
-            return Grant::Wait;
+        match self.age {
+            Age::Young if !steal && self.lease.is_some() => return Grant::Wait,
+            Age::Old if !steal && self.lease.is_some() => return Grant::Blocked,
+            _ => {}
         }
-        self.lease = Some(token);
+        (self.lease, self.age) = (Some(token), Age::Young);
         Grant::Granted
     }
 
@@ -50,11 +67,21 @@ impl<V> Slot<V> {
 
     /// Says whether the lease was still there.
     pub(crate) fn release(&mut self, token: Token) -> bool {
-        self.lease.take_if(|lease| *lease == token).is_some()
+        let is_held = self.lease.take_if(|lease| *lease == token).is_some();
+        if is_held {
+            self.age = Age::Young;
+        }
+        is_held
+    }
+
+    /// Takes away what the backend has denied; says whether there was an entry.
+    pub(crate) fn deny(&mut self) -> bool {
+        (self.lease, self.age) = (None, Age::Young);
+        self.entry.take().is_some()
     }
 
     pub(crate) fn begin(&mut self, token: Token, take_lease: bool) {
-        self.entry = None;
+        (self.entry, self.age) = (None, Age::Young);
         self.lease = take_lease.then_some(token);
         self.fence.insert(token);
     }
@@ -67,6 +94,7 @@ impl<V> Slot<V> {
     pub(crate) fn end(&mut self, token: Token, written: Option<V>) -> Ended {
         let stood = self.fence.remove(&token);
         let own = self.lease.take() == Some(token);
+        self.age = Age::Young;
         self.entry = written.filter(|_| stood && own && self.fence.is_empty());
         Ended {
             stood,

@@ -324,6 +324,7 @@ impl Work {
                 Grant::Wait => &self.leases_wait,
                 Grant::Blocked => &self.leases_blocked,
                 Grant::Hit => &self.leases_found,
+                Grant::Unknown => continue,
             };
             counter.increment(1);
         }

@@ -2,7 +2,7 @@
 
 use super::{Backend, LinkState, WritableBackend};
 use crate::cache::Forgotten;
-use crate::cache::deadline::Deadline;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Found, Leases, Member, Question, SharedTier, Which};
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::coherence::slot::Slot;
@@ -13,14 +13,20 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
+
+/// As long as a read may take.
+fn short() -> Deadline {
+    Deadline::new(Duration::from_millis(50), Patience::Read)
+}
 
 /// A place where calls can be held. It is open at first.
 #[derive(Debug)]
-pub(super) struct Barrier {
+pub(crate) struct Barrier {
     held: AtomicBool,
     waiting: AtomicUsize,
     leave: Semaphore,
@@ -155,17 +161,54 @@ impl WritableBackend for Arc<FakeBackend> {
 
 /// A shared tier in memory.
 #[derive(Debug, Default)]
-pub(super) struct FakeShared {
+pub(crate) struct FakeShared {
     slots: Mutex<HashMap<Key, Slot<Option<LayerMeta>>>>,
-    pub(super) fill: Barrier,
-    pub(super) granted: Barrier,
-    pub(super) looked_up: Barrier,
-    pub(super) look_ups: AtomicUsize,
-    pub(super) publishes: AtomicUsize,
-    pub(super) fails: AtomicBool,
+    pub(crate) fill: Barrier,
+    pub(crate) granted: Barrier,
+    pub(crate) looked_up: Barrier,
+    pub(crate) look_ups: AtomicUsize,
+    pub(crate) publishes: AtomicUsize,
+    /// Messages that nobody is waited for after.
+    pub(crate) mentions: AtomicUsize,
+    /// Calls of scripts, one for each key.
+    pub(crate) scripts: AtomicUsize,
+    pub(crate) fails: AtomicBool,
+    /// Whether calls have no answer until their deadline. A lease is granted all the same, too late.
+    pub(crate) hangs: AtomicBool,
+    /// How many milliseconds an answer takes.
+    pub(crate) slowness: AtomicU64,
+    /// Calls that had no answer in time.
+    pub(crate) unanswered: AtomicUsize,
 }
 
 impl FakeShared {
+    /// A call reaches the tier, with scripts for so many keys.
+    async fn reach(
+        &self,
+        operation: &'static str,
+        scripts: usize,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        self.fail(operation)?;
+        self.scripts.fetch_add(scripts, Ordering::SeqCst);
+        let slowness = Duration::from_millis(self.slowness.load(Ordering::SeqCst));
+        let answer = Instant::now() + slowness;
+        if !self.hangs.load(Ordering::SeqCst) && answer <= deadline.at() {
+            if !slowness.is_zero() {
+                sleep_until(answer).await;
+            }
+        } else {
+            self.unanswered.fetch_add(1, Ordering::SeqCst);
+            sleep_until(deadline.at()).await;
+            return Err(Error::Cache {
+                tier: "fake",
+                operation,
+                source: "it hangs".into(),
+            });
+        }
+        Ok(())
+    }
+
     fn fail(&self, operation: &'static str) -> Result<(), Error> {
         match self.fails.load(Ordering::SeqCst) {
             true => Err(Error::Cache {
@@ -185,12 +228,12 @@ impl FakeShared {
         self.slot(key, |slot| slot.entry.clone())
     }
 
-    pub(super) fn has(&self, link: &Link) -> (bool, bool) {
+    pub(crate) fn has(&self, link: &Link) -> (bool, bool) {
         let has = |key| self.entry(&key).is_some();
         (has(Key::Link(link.clone())), has(Key::Meta(link.digest)))
     }
 
-    pub(super) fn add(&self, facts: Facts) {
+    pub(crate) fn add(&self, facts: Facts) {
         if let Some((link, _)) = facts.member {
             self.slot(&Key::Link(link), |slot| slot.entry = Some(None));
         }
@@ -210,10 +253,10 @@ impl SharedTier for FakeShared {
         &self,
         questions: &[Question],
         _: u32,
-        _: Deadline,
+        deadline: Deadline,
     ) -> Result<Vec<Found>, Error> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);
-        self.fail("look-up")?;
+        self.reach("look-up", 0, deadline).await?;
         let find = |question: &Question| Found {
             member: question
                 .link()
@@ -234,18 +277,22 @@ impl SharedTier for FakeShared {
         keys: &[Key],
         token: Token,
         steal: bool,
-        _: Deadline,
+        deadline: Deadline,
     ) -> Result<Vec<Grant>, Error> {
-        self.fail("grant")?;
+        let reached = self.reach("grant", keys.len(), deadline).await;
+        if reached.is_err() && self.fails.load(Ordering::SeqCst) {
+            return reached.map(|()| Vec::new());
+        }
         let grant = |key: &Key| self.slot(key, |slot| slot.grant(token, steal));
         let grants = keys.iter().map(grant).collect();
+        reached?;
         self.granted.pass().await;
         Ok(grants)
     }
 
     async fn fill(&self, facts: Facts, held: Leases, _ttl: Duration) -> Result<Facts, Error> {
         self.fill.pass().await;
-        self.fail("fill")?;
+        self.reach("fill", facts.keys().count(), short()).await?;
         let fill = |key: Key, lease: Option<Token>, value: Option<LayerMeta>| {
             lease.is_some_and(|token| self.slot(&key, |slot| slot.fill(token, value)))
         };
@@ -274,6 +321,7 @@ impl SharedTier for FakeShared {
     }
 
     async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        self.reach("release", keys.len(), short()).await?;
         for key in keys {
             self.slot(key, |slot| slot.release(token));
         }
@@ -285,9 +333,9 @@ impl SharedTier for FakeShared {
         keys: &[Key],
         token: Token,
         take_lease: bool,
-        _: Deadline,
+        deadline: Deadline,
     ) -> Result<(), Error> {
-        self.fail("begin")?;
+        self.reach("begin", keys.len(), deadline).await?;
         for key in keys {
             self.slot(key, |slot| slot.begin(token, take_lease));
         }
@@ -307,9 +355,9 @@ impl SharedTier for FakeShared {
         token: Token,
         written: Option<&Link>,
         _ttl: Duration,
-        _: Deadline,
+        deadline: Deadline,
     ) -> Result<Ended, Error> {
-        self.fail("end")?;
+        self.reach("end", keys.len(), deadline).await?;
         let mut ended = Ended {
             stood: true,
             filled: false,
@@ -331,12 +379,24 @@ impl SharedTier for FakeShared {
         Ok(())
     }
 
-    async fn mention(&self, _keys: &[Key], _: Deadline) -> Result<(), Error> {
-        self.fail("mention")
+    async fn deny(&self, keys: &[Key], deadline: Deadline) -> Result<Vec<bool>, Error> {
+        self.reach("deny", keys.len(), deadline).await?;
+        let deny = |key: &Key| self.slot(key, Slot::deny);
+        Ok(keys.iter().map(deny).collect())
     }
 
-    async fn publish(&self, _keys: &[Key], _: Deadline) -> Result<BoxFuture<'static, ()>, Error> {
-        self.fail("publish")?;
+    async fn mention(&self, _keys: &[Key], deadline: Deadline) -> Result<(), Error> {
+        self.reach("mention", 0, deadline).await?;
+        self.mentions.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        _keys: &[Key],
+        deadline: Deadline,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
+        self.reach("publish", 0, deadline).await?;
         self.publishes.fetch_add(1, Ordering::SeqCst);
         Ok(ready(()).boxed())
     }

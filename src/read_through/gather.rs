@@ -9,6 +9,7 @@ use super::alone::Alone;
 use super::load::{Loaded, Underway};
 use super::{Backend, ReadThrough, Reply};
 use crate::cache::shared::Question;
+use crate::cache::tiered::Budget;
 use crate::coherence::flight::Departure;
 use crate::coherence::load::{Load, Step};
 use crate::spans;
@@ -22,8 +23,13 @@ use tracing::{Instrument, Span};
 /// answers to another are taken in. With all of them in one, either side would wait for the other.
 const MOST_TOGETHER: usize = 8;
 
-/// A load, and its span.
-type Leaving = (Question, Departure<(Question, Freshness), Reply>, Span);
+/// A load, its span, and how long it may wait for Redis.
+type Leaving = (
+    Question,
+    Departure<(Question, Freshness), Reply>,
+    Span,
+    Budget,
+);
 
 /// The loads that are about to look in Redis.
 #[derive(Debug, Default)]
@@ -71,12 +77,7 @@ impl Gathering {
 
 impl<B: Backend> ReadThrough<B> {
     /// Sends a load to Redis. It goes on whether this is polled or not, or dropped.
-    pub(super) async fn gather(
-        &self,
-        question: Question,
-        departure: Departure<(Question, Freshness), Reply>,
-        span: Span,
-    ) {
+    pub(super) async fn gather(&self, leaving: Leaving) {
         let gathering = &self.inner.gathering;
         let trip = |is_alone| Trip {
             core: self.clone(),
@@ -84,9 +85,10 @@ impl<B: Backend> ReadThrough<B> {
             is_alone,
         };
         if gathering.begin_alone() {
-            let trip = trip(true).take_along(vec![(question, departure, span.clone())]);
+            let span = leaving.2.clone();
+            let trip = trip(true).take_along(vec![leaving]);
             gathering.alone.run(Box::pin(trip.instrument(span))).await;
-        } else if gathering.join((question, departure, span)) {
+        } else if gathering.join(leaving) {
             tokio::spawn(trip(false).take_those_who_wait());
         }
     }
@@ -97,23 +99,27 @@ impl<B: Backend> Trip<B> {
         yield_now().await;
         self.has_taken = true;
         let loads = self.core.inner.gathering.take();
-        let span = spans::trip(loads.iter().map(|(_, _, span)| span));
+        let span = spans::trip(loads.iter().map(|(_, _, span, _)| span));
         self.take_along(loads).instrument(span).await;
     }
 
     async fn take_along(self, loads: Vec<Leaving>) {
         let mut questions = Vec::with_capacity(loads.len());
         let mut departures = Vec::with_capacity(loads.len());
-        for (question, departure, span) in loads {
+        let cache = self.core.cache();
+        // None of them waits for longer than it may.
+        let mut budget = cache.budget();
+        for (question, departure, span, left) in loads {
+            budget = budget.min(left);
             questions.push(question);
             departures.push((departure, span));
         }
-        let cache = self.core.cache();
         // The rights come before anything is read.
         let rights = questions.iter().map(|question| cache.rights(question));
         let rights: Vec<_> = rights.collect();
         let askers = questions.len().try_into().unwrap_or(u32::MAX);
-        let found = cache.look_up(&questions, &rights, askers).await;
+        let found = cache.look_up(&questions, &rights, askers, &mut budget);
+        let found = found.await;
         let core = self.core.clone();
         drop(self);
         let loads = questions.into_iter().zip(departures).zip(rights).zip(found);
@@ -134,6 +140,7 @@ impl<B: Backend> Trip<B> {
                 rights,
                 load,
                 found,
+                budget,
             };
             let load = core.clone().go_on(underway, step, departure);
             tokio::spawn(load.instrument(span));

@@ -2,9 +2,9 @@
 
 use super::{Backend, LinkState, ReadThrough, Reply, Stat};
 use crate::cache::memory::{Rights, jittered};
-use crate::cache::shared::{Found, Leases, Member, Question};
+use crate::cache::shared::{Found, Member, Question};
+use crate::cache::tiered::{Budget, FillGuard};
 use crate::coherence::flight::Departure;
-use crate::coherence::lease::Token;
 use crate::coherence::load::{Load, Said, Settlement, Step};
 use crate::error::BoxError;
 use crate::spans;
@@ -65,18 +65,22 @@ pub(super) struct Underway {
     pub(super) rights: Rights,
     pub(super) load: Load,
     pub(super) found: Found,
+    pub(super) budget: Budget,
 }
+
+/// A load that is about to begin.
+type Beginning = (
+    Question,
+    Freshness,
+    Departure<(Question, Freshness), Reply>,
+    Budget,
+);
 
 impl<B: Backend> ReadThrough<B> {
     /// Runs a load to its end, as [`coherence::load`](crate::coherence::load) has its steps. Those
     /// who boarded have their answer before the tiers are filled; those who came later wait until
     /// they are.
-    pub(super) async fn load(
-        self,
-        question: Question,
-        freshness: Freshness,
-        departure: Departure<(Question, Freshness), Reply>,
-    ) {
+    pub(super) async fn load(self, (question, freshness, departure, budget): Beginning) {
         let load = Load::new(freshness == Freshness::Verified);
         let step = load.begin();
         let underway = Underway {
@@ -85,6 +89,7 @@ impl<B: Backend> ReadThrough<B> {
             question,
             load,
             found: Found::default(),
+            budget,
         };
         self.go_on(underway, step, departure).await;
     }
@@ -101,23 +106,24 @@ impl<B: Backend> ReadThrough<B> {
             rights,
             mut load,
             mut found,
+            mut budget,
         } = underway;
         let cache = self.cache();
-        let (token, mut leases) = (Token::random(), Leases::default());
+        let mut guard = cache.guard_with([(&question, rights)]);
         let mut has_waited = false;
         loop {
             step = match step {
                 Step::LookUp => {
                     let questions = std::slice::from_ref(&question);
-                    let now = cache.look_up(questions, &[rights], 1).await.pop();
-                    found = found.or(now.unwrap_or_default());
+                    let mut now = cache.look_up(questions, &[rights], 1, &mut budget).await;
+                    found = found.or(now.pop().unwrap_or_default());
                     load.looked_up(self.is_answer(&question, &found))
                 }
                 Step::Grant { steal } => {
-                    let keys = question.missing(&found, leases);
-                    let grants = cache.grant(&keys, token, steal).await;
-                    leases.take(&keys, &grants, token);
-                    load.granted(&grants)
+                    let keys = question.missing(&found, guard.leases(question.keys()));
+                    let grants = cache.grant(&mut guard, &keys, steal, &mut budget).await;
+                    // Where Redis could not be asked nothing was said.
+                    load.granted(&grants.unwrap_or_default())
                 }
                 Step::Pause(pause) => {
                     has_waited = true;
@@ -125,6 +131,9 @@ impl<B: Backend> ReadThrough<B> {
                     Step::LookUp
                 }
                 Step::Answer => {
+                    if budget.has_failed() {
+                        departure.meets_silence();
+                    }
                     if has_waited {
                         cache.work().awaited.increment(1);
                     }
@@ -138,6 +147,9 @@ impl<B: Backend> ReadThrough<B> {
                 }
                 Step::Ask => break,
             };
+        }
+        if budget.has_failed() {
+            departure.meets_silence();
         }
         let loaded = tokio::select! {
             loaded = self.ask_backend(&question, found) => loaded,
@@ -154,7 +166,12 @@ impl<B: Backend> ReadThrough<B> {
         departure.answer(loaded.clone());
         let wants_object = load.is_verified() || !self.backend().shares_blobs();
         let found = loaded.ok().map(|loaded| loaded.found(wants_object));
-        self.settle(&question, &load, found, (rights, leases)).await;
+        let mut budget = budget.after_the_answer();
+        let filled = self.settle(&question, &load, found, &mut guard, &mut budget);
+        filled.await;
+        if budget.has_failed() {
+            departure.meets_silence();
+        }
     }
 
     /// Asks the backend for what is missing.
@@ -219,7 +236,8 @@ impl<B: Backend> ReadThrough<B> {
         question: &Question,
         load: &Load,
         found: Option<Found>,
-        (rights, leases): (Rights, Leases),
+        guard: &mut FillGuard,
+        budget: &mut Budget,
     ) {
         let (mut denied, mut unused) = (Vec::new(), Vec::new());
         for key in question.keys() {
@@ -236,12 +254,11 @@ impl<B: Backend> ReadThrough<B> {
         }
         let cache = self.cache();
         if !denied.is_empty() {
-            cache.heal(&denied).await;
+            cache.deny(&denied, Some(&mut *guard), budget).await;
         }
-        cache.release(&unused, leases).await;
-        cache
-            .fill(found.unwrap_or_default().of(question), rights, leases)
-            .await;
+        cache.release(guard, &unused, budget).await;
+        let facts = found.unwrap_or_default().of(question);
+        cache.fill(guard, facts, budget).await;
     }
 }
 

@@ -8,23 +8,21 @@ mod alone;
 mod audit;
 mod backend;
 mod change;
-mod claim;
 #[cfg(test)]
-mod fakes;
+pub(crate) mod fakes;
+mod fill;
 mod gather;
 mod load;
-mod permit;
 mod stat_many;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use audit::AuditorConfig;
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
-pub(crate) use claim::Claims;
-pub(crate) use permit::Permit;
 
 use crate::cache::TieredCache;
 use crate::cache::shared::{Found, Question, QuestionRef};
+use crate::cache::tiered::{Budget, FillGuard};
 use crate::coherence::flight::{Flights, Step};
 use crate::link::{Key, LinkRef};
 use crate::metrics::Loads;
@@ -115,7 +113,8 @@ impl<B: Backend> ReadThrough<B> {
         {
             return Ok(memory(Some(meta)));
         }
-        self.load_stat(link, freshness).await
+        let mut budget = self.cache().budget();
+        self.load_stat(link, freshness, &mut budget).await
     }
 
     /// A hit in memory: the meta of a blob that is in the repository.
@@ -146,9 +145,10 @@ impl<B: Backend> ReadThrough<B> {
         &self,
         link: LinkRef<'_>,
         freshness: Freshness,
+        budget: &mut Budget,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
         let question = Question::Stat(link.to_owned());
-        let answer = self.board(question, freshness).await?;
+        let answer = self.board(question, freshness, budget).await?;
         Ok(answer.map(|loaded| loaded.meta_if_member(self.backend().shares_blobs())))
     }
 
@@ -163,15 +163,21 @@ impl<B: Backend> ReadThrough<B> {
             self.audit_hit(question);
             return Ok(memory(true));
         }
-        let answer = self.board(question.to_owned(), freshness).await?;
+        let mut budget = self.cache().budget();
+        let answer = self.board(question.to_owned(), freshness, &mut budget);
+        let answer = answer.await?;
         Ok(answer.map(|loaded| matches!(loaded.link, LinkState::Linked(_))))
     }
 
     /// What the backend says of a membership, and of the object whose presence it is: Redis knows
     /// nothing of that.
-    pub(crate) async fn load_object(&self, link: LinkRef<'_>) -> Result<Answer<LinkState>, Error> {
+    pub(crate) async fn load_object(
+        &self,
+        link: LinkRef<'_>,
+        budget: &mut Budget,
+    ) -> Result<Answer<LinkState>, Error> {
         let question = Question::Link(link.to_owned());
-        let answer = self.board(question, Freshness::Verified).await?;
+        let answer = self.board(question, Freshness::Verified, budget).await?;
         Ok(answer.map(|loaded| loaded.link))
     }
 
@@ -186,7 +192,8 @@ impl<B: Backend> ReadThrough<B> {
         {
             return Ok(memory(meta));
         }
-        self.load_meta(digest, freshness).await
+        let mut budget = self.cache().budget();
+        self.load_meta(digest, freshness, &mut budget).await
     }
 
     /// A hit in memory: the meta of a blob.
@@ -204,8 +211,11 @@ impl<B: Backend> ReadThrough<B> {
         &self,
         digest: &Digest,
         freshness: Freshness,
+        budget: &mut Budget,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        let answer = self.board(Question::Meta(*digest), freshness).await?;
+        let answer = self
+            .board(Question::Meta(*digest), freshness, budget)
+            .await?;
         Ok(answer.map(|loaded| loaded.meta))
     }
 
@@ -223,29 +233,39 @@ impl<B: Backend> ReadThrough<B> {
     /// one, what the tiers know is answered before the caller waits for it.
     ///
     /// Boxed: those whom memory answers do not carry a place for this about.
-    fn board(
-        &self,
+    fn board<'a>(
+        &'a self,
         question: Question,
         freshness: Freshness,
-    ) -> BoxFuture<'_, Result<Answer<Loaded>, Error>> {
-        self.board_key((question, freshness)).boxed()
+        budget: &'a mut Budget,
+    ) -> BoxFuture<'a, Result<Answer<Loaded>, Error>> {
+        self.board_key((question, freshness), budget).boxed()
     }
 
-    async fn board_key(&self, key: (Question, Freshness)) -> Result<Answer<Loaded>, Error> {
+    async fn board_key(
+        &self,
+        key: (Question, Freshness),
+        budget: &mut Budget,
+    ) -> Result<Answer<Loaded>, Error> {
         let freshness = key.1;
         let flights = &self.inner.flights;
         let (mut ticket, mut turn) = (flights.ask(&key), None);
         loop {
             let boarded = match flights.step(&key, &mut ticket, turn.take()) {
                 Step::Wait(ended) => {
-                    let _ = timeout(PATIENCE, ended.wait()).await;
+                    // It was waited for with that load.
+                    if let Ok(silence) = timeout(PATIENCE, ended.wait()).await
+                        && silence.was_met()
+                    {
+                        budget.fail();
+                    }
                     if let Some(answer) = self.recall_again(&key.0, freshness) {
                         return Ok(answer);
                     }
                     continue;
                 }
                 Step::Full => {
-                    if let Some(answer) = self.ask_shared_alone(&key.0, freshness).await {
+                    if let Some(answer) = self.ask_shared_alone(&key.0, freshness, budget).await {
                         return Ok(answer);
                     }
                     turn = Some(flights.turn().await);
@@ -260,16 +280,23 @@ impl<B: Backend> ReadThrough<B> {
                 }
                 Step::Depart(departure, boarded) => {
                     let span = spans::load(&key.0, freshness);
-                    if freshness == Freshness::Cached && self.cache().has_shared() {
-                        self.gather(key.0.clone(), departure, span).await;
+                    let looks_up = freshness == Freshness::Cached && self.cache().has_shared();
+                    if looks_up && !budget.is_spent() {
+                        self.gather((key.0.clone(), departure, span, *budget)).await;
                     } else {
-                        let load = self.clone().load(key.0.clone(), freshness, departure);
+                        let load = (key.0.clone(), freshness, departure, *budget);
+                        let load = self.clone().load(load);
                         tokio::spawn(load.instrument(span));
                     }
                     boarded
                 }
             };
-            return match boarded.answer().await {
+            let silence = boarded.silence();
+            let answer = boarded.answer().await;
+            if silence.was_met() {
+                budget.fail();
+            }
+            return match answer {
                 Some(Ok(loaded)) => {
                     let status = loaded.status;
                     Ok(loaded.answer(status))
@@ -304,13 +331,15 @@ impl<B: Backend> ReadThrough<B> {
         &self,
         question: &Question,
         freshness: Freshness,
+        budget: &mut Budget,
     ) -> Option<Answer<Loaded>> {
         if freshness == Freshness::Verified || !self.cache().has_shared() {
             return None;
         }
         let questions = std::slice::from_ref(question);
         let rights = self.cache().rights(question);
-        let found = self.cache().look_up(questions, &[rights], 1).await.pop()?;
+        let mut found = self.cache().look_up(questions, &[rights], 1, budget).await;
+        let found = found.pop()?;
         let is_answer = self.is_answer(question, &found);
         if is_answer {
             self.audit_shared_hit(question, rights);
@@ -318,19 +347,16 @@ impl<B: Backend> ReadThrough<B> {
         is_answer.then(|| Loaded::from(found).answer(CacheStatus::Redis))
     }
 
-    /// Takes away everywhere what the tiers hold of this, because the backend has just denied it. Where
-    /// they hold nothing the other nodes are not told: anybody can ask for what was never there.
-    pub(crate) async fn heal_if_held(&self, question: &Question) {
-        if self.cache().may_hold(question).await {
-            self.heal(question.keys()).await;
-        }
-    }
-
-    /// Takes keys away everywhere because the backend has just denied what they say.
-    pub(crate) async fn heal(&self, keys: Vec<Key>) {
+    /// Takes away everywhere what the tiers hold of these keys, because the backend has just denied it.
+    /// In a task of its own: a caller that goes away does not stop it.
+    pub(crate) async fn deny(&self, keys: Vec<Key>, guard: Option<FillGuard>, budget: Budget) {
         let core = self.clone();
-        let healed = tokio::spawn(async move { core.cache().heal(&keys).await });
-        let _ = healed.await;
+        let (mut guard, mut budget) = (guard, budget);
+        let denied = tokio::spawn(async move {
+            let cache = core.cache();
+            cache.deny(&keys, guard.as_mut(), &mut budget).await;
+        });
+        let _ = denied.await;
     }
 }
 

@@ -5,6 +5,7 @@ use super::{Backend, MOST_LOADS, ReadThrough, memory};
 use crate::cache::shared::Question;
 use crate::{Answer, CacheStatus, Error, Freshness, LayerMeta, Link};
 use futures::{StreamExt, TryStreamExt};
+use std::sync::{Mutex, PoisonError};
 
 type Stated = Answer<Option<LayerMeta>>;
 
@@ -29,10 +30,12 @@ impl<B: Backend> ReadThrough<B> {
                 open.push(Question::Stat(link));
             }
         }
+        let mut budget = self.cache().budget();
         if freshness == Freshness::Cached && self.cache().has_shared() && !open.is_empty() {
             let rights = open.iter().map(|question| self.cache().rights(question));
             let rights: Vec<_> = rights.collect();
-            let found = self.cache().look_up(&open, &rights, 1).await;
+            let found = self.cache().look_up(&open, &rights, 1, &mut budget);
+            let found = found.await;
             let asked = places.iter().zip(&open).zip(rights);
             for (((at, question), rights), found) in asked.zip(found) {
                 let is_answer = self.is_answer(question, &found);
@@ -46,8 +49,18 @@ impl<B: Backend> ReadThrough<B> {
         let missing = places.into_iter().zip(open);
         let missing = missing.filter(|(at, _)| answers[*at].is_none());
         let missing: Vec<_> = missing.collect();
+        // One that has met silence has waited for those that begin after it.
+        let shared_budget = Mutex::new(budget);
         let loads = missing.into_iter().map(async |(at, question)| {
-            let loaded = self.board(question, freshness).await?;
+            let shared_budget = || {
+                // It is a copy of a few words, whoever panicked.
+                shared_budget.lock().unwrap_or_else(PoisonError::into_inner)
+            };
+            let mut budget = *shared_budget();
+            let loaded = self.board(question, freshness, &mut budget).await?;
+            if budget.has_failed() {
+                shared_budget().fail();
+            }
             Ok::<_, Error>((at, self.meta_if_member(loaded)))
         });
         let mut loads = futures::stream::iter(loads).buffered(MOST_LOADS);

@@ -103,7 +103,7 @@ use std::sync::Arc;
 /// | content of a blob, or a range of it | 0, 1 call | 1, 1 call | 1 + 1, 1 call | 0, 1 call |
 /// | `get_ranges`, conditions, versions, lists, other paths | 0, 1 call | 0, 1 call | 0, 1 call | 0, 1 call |
 ///
-/// A content that is not there costs 2 + 1 round trips if no tier held anything of it, and else 3.
+/// A content that is not there costs 2 round trips, and 1 more if Redis alone held anything of it.
 /// An answer from memory allocates 6 times for the `head` of a blob (the future, the location, the
 /// entity tag, and three times for the extensions), 7 times for that of a link, and 10 times for a
 /// link's content; versions and attributes come on top.

@@ -1,11 +1,12 @@
 //! Reads: what the cache may answer, and what it learns from the rest.
 
+use super::CachedStore;
 use super::error::{not_found, to_store};
 use super::meta::{contradict, describe, recite};
-use super::{CachedStore, StoreBackend};
 use crate::cache::shared::{Facts, Member, Question};
+use crate::cache::tiered::{Budget, FillGuard};
 use crate::layout::Meaning;
-use crate::read_through::{LinkState, Permit};
+use crate::read_through::LinkState;
 use crate::{Answer, CachePolicy, CacheStatus, Digest, Freshness, LayerMeta, Link};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -136,12 +137,15 @@ impl<S: ObjectStore> CachedStore<S> {
         meaning: Meaning,
         freshness: Freshness,
     ) -> Result<GetResult> {
+        let budget = &mut self.core.cache().budget();
         // What the tiers know may not be all that a head has to say: then the store is asked once.
         for freshness in [freshness, Freshness::Verified] {
             let Answer { value, status } = match &meaning {
-                Meaning::Blob(digest) => self.core.load_meta(digest, freshness).await,
-                Meaning::RepositoryBlob(link) => self.core.load_stat(link.into(), freshness).await,
-                Meaning::Link(link) => match self.core.load_object(link.into()).await {
+                Meaning::Blob(digest) => self.core.load_meta(digest, freshness, budget).await,
+                Meaning::RepositoryBlob(link) => {
+                    self.core.load_stat(link.into(), freshness, budget).await
+                }
+                Meaning::Link(link) => match self.core.load_object(link.into(), budget).await {
                     // There is an object, but it is no link: only the store can describe it.
                     Ok(Answer {
                         value: LinkState::Broken,
@@ -175,12 +179,19 @@ impl<S: ObjectStore> CachedStore<S> {
                 return Ok(result);
             }
         }
-        let question = Question::Link(link);
-        let permit = self.core.permit(&question).await;
-        let result = self.inner().get_opts(location, options).await;
-        let mut result = self.heal_if_gone(location, result).await?;
+        let (question, mut budget) = (Question::Link(link), self.core.cache().budget());
+        let guard = self.core.guard(&question, false, &mut budget).await;
+        let mut result = match self.inner().get_opts(location, options).await {
+            Ok(result) => result,
+            Err(error) => {
+                self.deny_if_gone(&question, &error, Some(guard), budget)
+                    .await;
+                return Err(error);
+            }
+        };
         result.extensions.insert(CacheStatus::Miss);
-        self.learn_link(location, question, permit, result).await
+        self.learn_link(location, question, (guard, budget), result)
+            .await
     }
 
     /// Reads what should be a link, and remembers the membership if it is one.
@@ -188,7 +199,7 @@ impl<S: ObjectStore> CachedStore<S> {
         &self,
         location: &Path,
         question: Question,
-        permit: Permit<StoreBackend<S>>,
+        (guard, budget): (FillGuard, Budget),
         mut result: GetResult,
     ) -> Result<GetResult> {
         let Question::Link(link) = &question else {
@@ -210,10 +221,11 @@ impl<S: ObjectStore> CachedStore<S> {
         let content = result.bytes().await?;
         let object = object.filter(|_| content == link.digest.to_string());
         if object.is_some() {
-            permit.fill(Facts {
+            let facts = Facts {
                 member: Some((link.clone(), Member { object })),
                 meta: None,
-            });
+            };
+            self.core.fill(guard, facts, budget);
         }
         Ok(GetResult {
             payload: GetResultPayload::Stream(once(content)),
@@ -232,36 +244,56 @@ impl<S: ObjectStore> CachedStore<S> {
         meaning: Meaning,
     ) -> Result<GetResult> {
         let question = question(meaning);
-        let known = self.core.known(&question);
-        let permit = match &known {
+        let (known, mut budget) = (self.core.known(&question), self.core.cache().budget());
+        let guard = match &known {
             Some(known) if known.is_full() => None,
             // A list does not tell all: what comes with the content takes its place.
-            Some(_) => Some(self.core.permit_anew(&question).await),
-            None => Some(self.core.permit(&question).await),
+            Some(_) => Some(self.core.guard(&question, true, &mut budget).await),
+            None => Some(self.core.guard(&question, false, &mut budget).await),
         };
-        let result = self.inner().get_opts(location, options).await;
-        let mut result = self.heal_if_gone(location, result).await?;
-        result.extensions.insert(CacheStatus::Bypass);
-        match (describe(location, &result.meta, &result.attributes), permit) {
-            // Somebody has changed it behind the cache's back.
-            (Ok(meta), permit) if known.is_some_and(|known| contradict(&known, &meta)) => {
-                drop(permit);
-                self.core.heal(question.keys()).await;
+        let mut result = match self.inner().get_opts(location, options).await {
+            Ok(result) => result,
+            Err(error) => {
+                self.deny_if_gone(&question, &error, guard, budget).await;
+                return Err(error);
             }
-            (Ok(meta), Some(permit)) => permit.fill(facts(&question, meta)),
+        };
+        result.extensions.insert(CacheStatus::Bypass);
+        match (describe(location, &result.meta, &result.attributes), guard) {
+            // Somebody has changed it behind the cache's back.
+            (Ok(meta), guard) if known.is_some_and(|known| contradict(&known, &meta)) => {
+                self.core.deny(question.keys(), guard, budget).await;
+            }
+            (Ok(meta), Some(guard)) => self.core.fill(guard, facts(&question, meta), budget),
             _ => {}
         }
         Ok(result)
     }
 
-    /// What the store says is gone is taken away everywhere before the caller learns of it.
+    /// As [`deny_if_gone`](Self::deny_if_gone), for what was read without a guard.
     pub(super) async fn heal_if_gone<T>(&self, location: &Path, result: Result<T>) -> Result<T> {
-        if let Err(object_store::Error::NotFound { .. }) = &result
+        if let Err(error) = &result
             && let Some(meaning) = self.meaning(location)
         {
-            self.core.heal_if_held(&question(meaning)).await;
+            let budget = self.core.cache().budget();
+            self.deny_if_gone(&question(meaning), error, None, budget)
+                .await;
         }
         result
+    }
+
+    /// What the store says is gone is taken away everywhere before the caller learns of it, as far as
+    /// Redis answers in time.
+    async fn deny_if_gone(
+        &self,
+        question: &Question,
+        error: &object_store::Error,
+        guard: Option<FillGuard>,
+        budget: Budget,
+    ) {
+        if let object_store::Error::NotFound { .. } = error {
+            self.core.deny(question.keys(), guard, budget).await;
+        }
     }
 }
 
@@ -320,3 +352,7 @@ impl Question {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;

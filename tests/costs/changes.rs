@@ -17,7 +17,7 @@ const ROWS: &[(&str, Change, Cost)] = &[
     ("Repository::link", link, cost(3, 0, 1)),
     ("Repository::unlink", unlink, cost(3, 0, 1)),
     ("Repository::mount", mount, cost(4, 0, 3)),
-    ("Repository::mount, refused", refused_mount, cost(1, 4, 2)),
+    ("Repository::mount, refused", refused_mount, cost(1, 2, 2)),
     ("Blobs::delete", delete_blob, cost(3, 0, 1)),
     ("put of a blob", put_blob, cost(3, 0, 1)),
     ("put of a link", put_link, cost(3, 0, 1)),

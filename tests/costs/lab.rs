@@ -100,6 +100,8 @@ impl Lab {
         self.put(&here).await;
         self.stat(&here).await;
         self.stat(&absent).await;
+        let verified = self.layers().stat(&absent, Freshness::Verified).await;
+        verified.unwrap();
         self.settled().await;
         self.layers().unlink(&here).await.unwrap();
         self.settled().await;

@@ -1,14 +1,12 @@
 //! Fills that arrive after what they say has changed.
 
 use crate::support::nodes::{
-    Bare, Node, SET, blob_path, digest, eventually, hash, layers, node_with, put, stat,
-    until_in_memory,
+    Bare, Node, SET, blob_path, config, digest, eventually, hash, layers, name, node_with, put,
+    stat, until_in_memory,
 };
-use crate::{
-    KNOWN, Mortal, READ, TOLD, all_know, long_lived, nobody_knows, nodes, reading, short_lived,
-    world,
-};
-use layercache::{CacheStatus, Freshness};
+use crate::{KNOWN, Mortal, READ, TOLD, all_know, long_lived, nobody_knows, nodes, reading, world};
+use layercache::layout::{Distribution, Layout};
+use layercache::{CacheStatus, Freshness, Link};
 use object_store::ObjectStoreExt;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -154,7 +152,8 @@ async fn race_35_an_error_is_not_remembered_and_leaves_no_lease() {
 #[tokio::test]
 async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
     let (redis, [way, other]) = world().await;
-    let config = short_lived(&redis);
+    // Its lease is waited for during 2 s, and makes way after 10 s.
+    let config = config(&redis).with_lease(Duration::from_secs(20));
     let dying = Mortal::new();
     let its_config = config.clone();
     dying
@@ -173,6 +172,54 @@ async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
     assert!(waited < Duration::from_secs(1), "{waited:?}");
     assert_eq!(redis.cli(&["EXISTS", SET]), "0", "it had no right to fill");
     all_know([&node]).await;
+}
+
+/// Redis executes a `GRANT` after its reader has given it up.
+#[tokio::test]
+async fn a_lease_that_was_granted_too_late_is_given_back() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let (redis, [way, other]) = world().await;
+    let config = long_lived(&redis).with_timeout(Duration::from_millis(100));
+    let nodes = [&way, &other].map(|way| node_with(way, config.clone()));
+    stat(&nodes[0], &digest(2)).await;
+    // Look-ups are answered, scripts are not.
+    redis.cli(&["CLIENT", "PAUSE", "300", "WRITE"]);
+    assert_eq!(stat(&nodes[0], &digest(1)).await, READ);
+    tokio::time::sleep(PAUSE * 2).await;
+    let are_gone = || redis.cli(&["KEYS", "lease::*"]).is_empty();
+    eventually("the leases are given back", are_gone).await;
+    all_know(&nodes).await;
+}
+
+/// Whoever asks for what nobody has must not be able to keep all nodes busy with it.
+#[tokio::test]
+async fn what_never_was_anywhere_is_told_to_nobody() {
+    const ASKED: usize = 100;
+    let (redis, [way]) = world().await;
+    // A heartbeat is a script that publishes, too: there are few of them.
+    let config = config(&redis).with_trust(Duration::from_secs(60));
+    let node = node_with(&way, config);
+    stat(&node, &digest(1)).await;
+    let are_gone = || redis.cli(&["KEYS", "lease::*"]).is_empty();
+    eventually("what it had to load is over", are_gone).await;
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    for i in 0..ASKED {
+        let absent = Link::layer(name(), digest(1000 + i as u32));
+        let path = Distribution::default().link_path(&absent).unwrap();
+        node.head(&path).await.unwrap_err();
+        node.get(&path).await.unwrap_err();
+    }
+    eventually("the leases are given back", are_gone).await;
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let calls = |command: &str| -> usize {
+        let line = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|stat| stat.strip_prefix(&line));
+        let calls = calls.and_then(|calls| calls.split(',').next());
+        calls.map_or(0, |calls| calls.parse().unwrap())
+    };
+    assert!(calls("publish") < 5, "{stats}");
+    let scripts = calls("evalsha") + calls("eval");
+    assert!(scripts <= 2 * 2 * ASKED + 10, "{scripts} of {stats}");
 }
 
 /// Whoever asks for what nobody has must not be able to fill Redis.

@@ -27,7 +27,7 @@ pub(crate) use config::jittered;
 use super::shared::{Facts, Found, Member, Question, QuestionRef, is_plausible};
 use crate::coherence::generation::{Generations, Right, Snapshot};
 use crate::coherence::{Coherence, Trusted};
-use crate::link::{LinkRef, WireName};
+use crate::link::{Key, LinkRef, WireName};
 use crate::metrics::{Holdings, describe, limit_hits};
 use crate::{LayerMeta, Link};
 use entry::Entry;
@@ -150,6 +150,23 @@ impl Memory {
         let moment = self.moment()?;
         let entry = self.find(SubjectRef::Object(link))?;
         entry.meta(moment).cloned()
+    }
+
+    /// Whether it keeps what is an answer as soon as memory is trusted.
+    pub(crate) fn keeps(&self, key: &Key) -> bool {
+        let moment = Moment {
+            trusted: self.coherence.regardless(),
+            now: self.clock.tick(Instant::now()),
+        };
+        let question = match key {
+            Key::Link(link) => QuestionRef::Link(link.into()),
+            Key::Meta(digest) => QuestionRef::Meta(digest),
+        };
+        let entry = self.find(SubjectRef::Blob(question.digest()));
+        let object = question.link().map(SubjectRef::Object);
+        let object = object.and_then(|object| self.find(object));
+        entry.is_some_and(|entry| entry.read(question, moment).has(key))
+            || object.is_some_and(|object| object.meta(moment).is_some())
     }
 
     fn find(&self, subject: SubjectRef<'_>) -> Option<Arc<Entry>> {

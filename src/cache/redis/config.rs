@@ -60,8 +60,8 @@ pub struct RedisConfig {
     /// in it. All nodes should have the same; where they have not, the longest is waited for. At
     /// least 20 ms, and at most a minute. Default: 2 s.
     pub trust: Duration,
-    /// How long one who reads from the backend has to fill Redis with it, and how long others leave
-    /// a key to one who died: longer than a read takes. Default: 10 s.
+    /// How long a node that reads from the backend has to fill Redis with it: longer than a read takes.
+    /// The other nodes wait for it during a tenth of this, and take its place after half of it. Default: 10 s.
     pub lease: Duration,
     /// How long nothing is cached of what a change that nobody ends was about: longer than a call to
     /// the backend may take effect after it was given up. While a change is under way its fence is

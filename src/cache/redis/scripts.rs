@@ -34,7 +34,7 @@ pub(super) mod grant {
     pub(crate) const HIT: i64 = 0;
     pub(crate) const GRANTED: i64 = 1;
     pub(crate) const WAIT: i64 = 2;
-    // And 3: the key is being changed.
+    // And 3: the key is being changed, or the lease of another is too old to be waited for.
 }
 
 /// All scripts. Keys are `subject lease fence`, arguments begin with `kind member token`.
@@ -53,6 +53,8 @@ pub(super) struct Scripts {
     pub(super) renew: Source,
     /// → 1 if the lease was still there.
     pub(super) release: Source,
+    /// → 1 if there was an entry: takes it and its lease away.
+    pub(super) deny: Source,
     /// `ttl absent-count absent… field value…` → 1: writes without a lease.
     pub(super) put: Source,
     /// [`grant`](Self::grant) of each of many subjects, as [`EACH`] says.
@@ -70,6 +72,7 @@ impl Scripts {
             end: Source::new(&[ALONE, REMOVE, WRITE, FENCED, END]),
             renew: Source::new(&[RENEW]),
             release: Source::new(&[RELEASE]),
+            deny: Source::new(&[REMOVE, DENY]),
             put: Source::new(&[ALONE, WRITE, PUT]),
             grant_each: Source::new(&[EACH, GRANT_EACH, FENCED, ONE, GRANT, OF_ALL, ANSWER]),
             fill_each: Source::new(&[EACH, FILL_EACH, WRITE, ONE, FILL, OF_ALL, DROP, ANSWER]),
@@ -131,6 +134,10 @@ end
 
 /// An entry that its asker could not use is no hit: it steals. A fence and a lease that never lapse are
 /// none of ours: the one gets a time, the other makes way.
+///
+/// Nobody waits for a lease that is older than a tenth of its life, which is longer than a load takes:
+/// whoever holds it has died, or never heard that it was granted. It makes way after half of its life.
+/// Before, a backend that is slow would lose the fill of one load to the next for ever.
 const GRANT: &str = "
 local steal = ARGV[5] == '1'
 if not steal and not nowhere(1) then
@@ -145,8 +152,13 @@ if fenced() then
 end
 if not steal then
   if redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PX', ARGV[4]) then return 1 end
-  local is_ours = redis.call('TYPE', KEYS[2]).ok == 'string' and redis.call('PTTL', KEYS[2]) ~= -1
-  if is_ours then return 2 end
+  local left = redis.call('PTTL', KEYS[2])
+  if left ~= -1 and redis.call('TYPE', KEYS[2]).ok == 'string' then
+    local life = tonumber(ARGV[4])
+    local age = life - left
+    if age * 10 < life then return 2 end
+    if age * 2 < life then return 3 end
+  end
 end
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
 return 1
@@ -195,6 +207,16 @@ return 1
 const RELEASE: &str = "
 if redis.pcall('GET', KEYS[2]) ~= ARGV[3] then return 0 end
 return redis.call('DEL', KEYS[2])
+";
+
+/// The lease goes, too, whoever has it: what was read under it may be what is denied now.
+const DENY: &str = "
+local held
+if ARGV[1] == 'hash' then held = redis.call('TYPE', KEYS[1]).ok == 'hash'
+else held = redis.pcall('SISMEMBER', KEYS[1], ARGV[2]) == 1 end
+remove()
+redis.call('DEL', KEYS[2])
+return held and 1 or 0
 ";
 
 const PUT: &str = "

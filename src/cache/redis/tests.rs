@@ -2,15 +2,19 @@
 
 use super::servers::Command;
 use super::*;
+use crate::cache::deadline::Patience;
 use crate::cache::shared::{Facts, Leases, Member, Question, SharedTier};
 use crate::coherence::lease::{Grant, Token};
-use crate::coherence::slot::Slot;
+use crate::coherence::slot::{Age, Slot};
 use crate::support::redis::{Redis, Version};
 use crate::{LayerInfoCache, Link};
 use ::redis::{Cmd, cmd};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
+
+/// So long that none grows older by itself.
+const LEASE: Duration = Duration::from_secs(1000);
 
 /// What is done to a key.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +29,9 @@ enum Act {
         token: u64,
         take_lease: bool,
     },
+    Deny,
+    /// The lease grows older.
+    Age(Age),
     Renew(u64),
     End {
         token: u64,
@@ -44,11 +51,18 @@ fn act() -> impl Strategy<Value = Act> {
         1 => token().prop_map(Act::Release),
         2 => (token(), any::<bool>())
             .prop_map(|(token, take_lease)| Act::Begin { token, take_lease }),
+        1 => Just(Act::Deny),
+        2 => prop_oneof![Just(Age::Old), Just(Age::Overdue)].prop_map(Act::Age),
         1 => token().prop_map(Act::Renew),
         2 => (token(), any::<bool>()).prop_map(|(token, written)| Act::End { token, written }),
         1 => (0..3usize).prop_map(Act::Evict),
         1 => (0..3usize).prop_map(Act::Spoil),
     ]
+}
+
+/// For a machine that is busy.
+fn later() -> Deadline {
+    Deadline::new(Duration::from_secs(5), Patience::Removal)
 }
 
 async fn run(cache: &RedisCache, command: Cmd) {
@@ -68,7 +82,10 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
     let of = Token::of;
     let (real, specified) = match act {
         Act::Grant { token, steal } => (
-            format!("{:?}", cache.grant(keys, of(token), steal).await.unwrap()),
+            format!(
+                "{:?}",
+                cache.grant(keys, of(token), steal, later()).await.unwrap()
+            ),
             format!("{:?}", [slot.grant(of(token), steal)]),
         ),
         Act::Fill(token) => {
@@ -84,8 +101,30 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             Default::default()
         }
         Act::Begin { token, take_lease } => {
-            cache.begin(keys, of(token), take_lease).await.unwrap();
+            cache
+                .begin(keys, of(token), take_lease, later())
+                .await
+                .unwrap();
             slot.begin(of(token), take_lease);
+            Default::default()
+        }
+        Act::Deny => (
+            format!("{:?}", cache.deny(keys, later()).await.unwrap()),
+            format!("{:?}", [slot.deny()]),
+        ),
+        Act::Age(age) => {
+            let left = match age {
+                Age::Young => LEASE,
+                Age::Old => LEASE * 4 / 5,
+                Age::Overdue => LEASE / 3,
+            };
+            let mut grow = cmd("PEXPIRE");
+            grow.arg(&cache.keys.of(key)[1]).arg(call::millis(left));
+            run(cache, grow).await;
+            // The next one is young again.
+            if slot.lease.is_some() {
+                slot.age = age;
+            }
             Default::default()
         }
         Act::Renew(token) => {
@@ -98,7 +137,10 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
                 Key::Link(link) if written => Some(link),
                 _ => None,
             };
-            let ended = cache.end(keys, of(token), link, LONG).await.unwrap();
+            let ended = cache
+                .end(keys, of(token), link, LONG, later())
+                .await
+                .unwrap();
             let specified = slot.end(of(token), link.map(|_| ()));
             (format!("{ended:?}"), format!("{specified:?}"))
         }
@@ -114,7 +156,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             }
             match part {
                 0 => slot.entry = None,
-                1 => slot.lease = None,
+                1 => (slot.lease, slot.age) = (None, Age::Young),
                 _ => slot.fence.clear(),
             }
             Default::default()
@@ -124,7 +166,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
         Key::Link(link) => Question::Link(link.clone()),
         Key::Meta(digest) => Question::Meta(*digest),
     };
-    let found = cache.ask(&[question], 1).await.unwrap();
+    let found = cache.ask(&[question], 1, later()).await.unwrap();
     let has = found.iter().any(|found| found.has(key));
     (
         format!("{real} and then {has}"),
@@ -148,7 +190,7 @@ fn fact(key: &Key) -> Facts {
 async fn scripts_do_as_specified(version: Version) {
     let redis = Redis::start_of(version).await;
     let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
-    let cache = RedisCache::new(config).unwrap();
+    let cache = RedisCache::new(config.with_lease(LEASE).with_fence(LEASE)).unwrap();
     let mut runner = TestRunner::deterministic();
     let histories = prop::collection::vec(act(), 1..16);
     for round in 0..300u64 {
@@ -174,7 +216,7 @@ async fn many_are_treated_as_each(version: Version) {
     const LONG: Duration = Duration::from_secs(60);
     let redis = Redis::start_of(version).await;
     let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
-    let cache = RedisCache::new(config).unwrap();
+    let cache = RedisCache::new(config.with_lease(LEASE).with_fence(LEASE)).unwrap();
     let mut runner = TestRunner::deterministic();
     let histories = prop::collection::vec(prop::collection::vec(act(), 0..8), 1..12);
     for _ in 0..100 {
@@ -200,7 +242,7 @@ async fn many_are_treated_as_each(version: Version) {
             let (mut granted, mut specified) = (Vec::new(), Vec::new());
             let calls = keys.iter().map(|key| {
                 let call = cache.call(key, token);
-                call.arg(call::millis(LONG)).arg(u8::from(steal))
+                call.arg(call::millis(LEASE)).arg(u8::from(steal))
             });
             let script = &cache.scripts.grant_each;
             let replies = cache.run_together("grant", script, calls.collect()).await;
@@ -213,6 +255,7 @@ async fn many_are_treated_as_each(version: Version) {
                     Grant::Granted => 1,
                     Grant::Wait => 2,
                     Grant::Blocked => 3,
+                    Grant::Unknown => unreachable!("the specification always answers"),
                 };
                 specified.push(format!("Ok(int({code}))"));
             }
@@ -269,6 +312,30 @@ async fn valkey_does_as_specified() {
     scripts_do_as_specified(Version::Valkey).await;
 }
 
+/// A layout may name one subject twice; a script must not come upon it twice.
+#[tokio::test]
+async fn a_subject_that_is_named_twice_is_filled_once() {
+    const LONG: Duration = Duration::from_secs(60);
+    let redis = Redis::start().await;
+    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+    let cache = RedisCache::new(config).unwrap();
+    let digest = |seed| Digest::Sha256([seed; 32]);
+    let keys: Vec<_> = (1..=4).map(|seed| Key::Meta(digest(seed))).collect();
+    let token = Token::of(1);
+    let named: Vec<_> = keys.iter().chain(&keys).cloned().collect();
+    let granted = cache.grant(&named, token, false, later()).await.unwrap();
+    assert_eq!(granted, [Grant::Granted; 8]);
+    let facts: Vec<_> = named.iter().map(fact).collect();
+    let filled = cache.fill_all(facts.clone(), token, LONG).await.unwrap();
+    assert_eq!(filled, facts);
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    let again = cache.fill_all(facts, token, LONG).await.unwrap();
+    assert!(again.iter().all(Facts::is_empty), "the leases are gone");
+    // One `MGET` of four leases.
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    assert!(stats.contains("cmdstat_mget:calls=1,"), "{stats}");
+}
+
 /// A refused `SADD` is no set of another type: the others in it stay.
 #[tokio::test]
 async fn a_full_server_refuses_a_fill_and_loses_nothing() {
@@ -283,7 +350,7 @@ async fn a_full_server_refuses_a_fill_and_loses_nothing() {
     let (token, mut leases) = (Token::of(1), Leases::default());
     leases.take(
         &keys,
-        &cache.grant(&keys, token, false).await.unwrap(),
+        &cache.grant(&keys, token, false, later()).await.unwrap(),
         token,
     );
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);

@@ -5,7 +5,8 @@ use super::announce::Forget;
 use super::call::{millis, write};
 use super::purge::Scope;
 use super::scripts::grant;
-use super::trouble::failed;
+use super::servers::Servers;
+use super::trouble::{Failure, failed};
 use crate::cache::Forgotten;
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::{Facts, Found, Leases, Question, SharedTier, Which};
@@ -62,6 +63,7 @@ impl SharedTier for RedisCache {
             Ok(Value::Int(grant::GRANTED)) => Grant::Granted,
             Ok(Value::Int(grant::WAIT)) => Grant::Wait,
             // Where a primary is away the others' leases are good.
+            Err(failure) if may_be_executed(&failure) => Grant::Unknown,
             _ => Grant::Blocked,
         };
         Ok(replies.into_iter().map(grant).collect())
@@ -175,6 +177,24 @@ impl SharedTier for RedisCache {
         Ok(())
     }
 
+    async fn deny(&self, keys: &[Key], deadline: Deadline) -> Result<Vec<bool>, Error> {
+        let token = Token::random();
+        let calls = keys.iter().map(|key| self.call(key, token));
+        let replies = self.run_all("deny", &self.scripts.deny, calls, deadline);
+        let is_held = |reply| reply == Value::Int(1);
+        Ok(replies.await?.into_iter().map(is_held).collect())
+    }
+
+    fn may_be_executed(&self, error: &Error) -> bool {
+        match (&self.servers, error) {
+            // Of several primaries some may have been asked.
+            (Servers::One(_), Error::Cache { source, .. }) => {
+                source.downcast_ref().is_none_or(may_be_executed)
+            }
+            _ => true,
+        }
+    }
+
     async fn mention(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
         match (&self.node, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(()),
@@ -226,6 +246,16 @@ impl RedisCache {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Whether a call that failed so may be executed all the same.
+fn may_be_executed(failure: &Failure) -> bool {
+    match failure {
+        Failure::NotAsked(_) => false,
+        Failure::Timeout(_) => true,
+        // What the server itself says it has not done.
+        Failure::Redis(error) => error.code().is_none(),
     }
 }
 

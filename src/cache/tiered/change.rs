@@ -221,25 +221,6 @@ impl TieredCache {
         let time = settings.map_or(FENCE, |settings| settings.fence);
         fences.lapse(&self.lapses, time);
     }
-
-    /// Takes keys away everywhere, because the backend denied what they say.
-    pub(crate) async fn heal(&self, keys: &[Key]) {
-        self.work.heals.increment(1);
-        self.work.invalidated.increment(keys.len() as u64);
-        for key in keys {
-            self.memory.generations().bump(key);
-        }
-        let Some(shared) = &self.shared else { return };
-        let healed = async {
-            let deadline = shared.settings.removal_deadline();
-            shared.tier.withdraw(keys, deadline).await?;
-            shared.tier.mention(keys, deadline).await
-        };
-        if let Err(error) = healed.await {
-            tracing::debug!(%error, "what the backend denied may still be cached");
-            shared.debts.owe_if_room(keys);
-        }
-    }
 }
 
 /// How long a node that is alone caches nothing of what may still be changed.

@@ -1,25 +1,35 @@
 //! The tiers as one cache: memory, then Redis.
 
+mod budget;
 mod change;
 #[cfg_attr(
     not(feature = "redis"),
     allow(dead_code, reason = "Redis is the only shared tier")
 )]
 mod debts;
+mod deny;
+mod guard;
 mod lapses;
 mod many;
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis is the only shared tier")
+)]
+mod returns;
+
+pub(crate) use budget::Budget;
+pub(crate) use guard::FillGuard;
 
 use super::LayerInfoCache;
-use super::memory::{Memory, MemoryConfig, Rights, jittered};
+use super::memory::{Memory, MemoryConfig, Rights};
 #[cfg(feature = "redis")]
 use super::redis::RedisCache;
 use super::shared::{
-    Facts, Found, Leases, MOST_QUESTIONS, Member, Names, Question, QuestionRef, SharedSettings,
-    SharedTier, is_plausible,
+    Facts, Found, MOST_QUESTIONS, Member, Names, Question, QuestionRef, SharedSettings, SharedTier,
+    is_plausible,
 };
 use crate::coherence::Coherence;
 use crate::coherence::change::Outcome;
-use crate::coherence::lease::{Grant, Token};
 use crate::link::{Key, LinkRef};
 use crate::metrics::{self, Asked, Lookups, Part, Work};
 use crate::spans;
@@ -28,6 +38,7 @@ use ::metrics::Histogram;
 use async_trait::async_trait;
 use debts::Debts;
 use lapses::Lapses;
+use returns::Returns;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -89,6 +100,7 @@ pub struct TieredCache {
 struct Shared {
     tier: Arc<dyn SharedTier>,
     debts: Arc<Debts>,
+    returns: Arc<Returns>,
     settings: SharedSettings,
     lookups: Lookups,
     duration: Histogram,
@@ -146,9 +158,17 @@ impl TieredCache {
     ) -> Self {
         memory.ttl = memory.ttl.min(settings.ttl / 2);
         settings.ttl -= memory.ttl;
+        let debts = Debts::new(Arc::clone(&tier), settings);
+        let returns = Returns::new(
+            Arc::clone(&tier),
+            settings,
+            Arc::clone(&coherence),
+            Arc::clone(&debts),
+        );
         Self {
             shared: Some(Shared {
-                debts: Debts::new(Arc::clone(&tier), settings),
+                debts,
+                returns,
                 tier,
                 settings,
                 lookups: Lookups::new("redis", "error"),
@@ -164,6 +184,12 @@ impl TieredCache {
 
     pub(crate) const fn has_shared(&self) -> bool {
         self.shared.is_some()
+    }
+
+    /// How long one read may wait for Redis, from here on.
+    pub(crate) fn budget(&self) -> Budget {
+        let timeout = self.shared.as_ref().map(|shared| shared.settings.timeout);
+        Budget::new(timeout.unwrap_or_default())
     }
 
     /// The shared tier, unless it may hold what this node has changed.
@@ -223,8 +249,9 @@ impl TieredCache {
         questions: &[Question],
         rights: &[Rights],
         askers: u32,
+        budget: &mut Budget,
     ) -> Vec<Found> {
-        match self.try_look_up(questions, rights, askers).await {
+        match self.try_look_up(questions, rights, askers, budget).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "asking the backend instead");
@@ -240,13 +267,16 @@ impl TieredCache {
         questions: &[Question],
         rights: &[Rights],
         askers: u32,
+        budget: &mut Budget,
     ) -> Result<Vec<Found>, Error> {
         let mut answers = Vec::with_capacity(questions.len());
         if let Some(shared) = self.ask_shared()? {
             for some in questions.chunks(MOST_QUESTIONS) {
                 let began = Instant::now();
-                let deadline = shared.settings.read_deadline();
-                let looked_up = shared.tier.look_up(some, askers, deadline).await;
+                let tier = &shared.tier;
+                let looked_up =
+                    budget.ask("look-up", |deadline| tier.look_up(some, askers, deadline));
+                let looked_up = looked_up.await;
                 shared.duration.record(began.elapsed());
                 match looked_up {
                     Ok(found) => answers.extend(found),
@@ -302,62 +332,6 @@ impl TieredCache {
         trusted && right.is_some_and(|right| coherence.generations.holds(key, right))
     }
 
-    /// Asks for the leases to fill these keys. Where Redis cannot be asked nothing is said.
-    pub(crate) async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Vec<Grant> {
-        match self.ask_shared() {
-            Ok(Some(shared)) if !keys.is_empty() => {
-                let deadline = shared.settings.read_deadline();
-                let grants = shared.tier.grant(keys, token, steal, deadline).await;
-                let grants = grants.unwrap_or_default();
-                self.work.count_leases(&grants);
-                grants
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Asks once for the leases to fill all of `question`, for one who reads from the backend anyway.
-    pub(crate) async fn try_lease(&self, question: &Question, token: Token, steal: bool) -> Leases {
-        let keys = question.keys();
-        let mut leases = Leases::default();
-        leases.take(&keys, &self.grant(&keys, token, steal).await, token);
-        leases
-    }
-
-    /// Fills the tiers with what was read under these rights and leases, unless its keys were
-    /// changed since. Memory is filled only with what Redis has accepted.
-    pub(crate) async fn fill(&self, facts: Facts, rights: Rights, leases: Leases) {
-        if let Err(error) = self.try_fill(facts, rights, leases).await {
-            self.work.fills_failed.increment(1);
-            tracing::debug!(%error, "not filled");
-        }
-    }
-
-    async fn try_fill(&self, facts: Facts, rights: Rights, leases: Leases) -> Result<(), Error> {
-        let (facts, odd) = plausible(facts);
-        if let Some(key) = odd {
-            // Who would fill it otherwise need not wait for this lease to lapse.
-            self.release(&[key], leases).await;
-        }
-        if facts.is_empty() {
-            return Ok(());
-        }
-        let asked = facts.names();
-        let (facts, leased) = match &self.shared {
-            Some(shared) => {
-                let ttl = jittered(shared.settings.ttl);
-                let leased = asked.leased(leases);
-                (shared.tier.fill(facts, leases, ttl).await?, leased)
-            }
-            None => (self.still_allowed(facts, rights), asked),
-        };
-        if !facts.is_empty() {
-            self.memory.fill(&facts, rights);
-        }
-        self.count_fill(leased, facts.names(), rights);
-        Ok(())
-    }
-
     /// Counts how a fill has ended: what there was a right to fill, and what of it was filled.
     fn count_fill(&self, leased: Names, filled: Names, rights: Rights) {
         let work = &self.work;
@@ -377,36 +351,6 @@ impl TieredCache {
             _ => &work.fills_late,
         };
         counter.increment(1);
-    }
-
-    /// Gives back the leases for what was not there to fill.
-    pub(crate) async fn release(&self, keys: &[Key], leases: Leases) {
-        let Some(shared) = &self.shared else { return };
-        let mut held = keys.iter().filter(|key| leases.of_key(key).is_some());
-        // All leases of a load have one token.
-        if let Some(token) = held.clone().find_map(|key| leases.of_key(key)) {
-            let keys: Vec<_> = held.by_ref().cloned().collect();
-            // One that stays lapses by itself.
-            let _ = shared.tier.release(&keys, token).await;
-        }
-    }
-
-    /// Whether a tier holds any of this, or may: where Redis cannot be asked it may.
-    pub(crate) async fn may_hold(&self, question: &Question) -> bool {
-        let is_held = |found: &Found| found.member.is_some() || found.meta.is_some();
-        if is_held(&self.recall_again(question)) {
-            return true;
-        }
-        match self.ask_shared() {
-            Ok(None) => false,
-            Ok(Some(shared)) => {
-                let deadline = shared.settings.read_deadline();
-                let questions = std::slice::from_ref(question);
-                let found = shared.tier.look_up(questions, 1, deadline).await;
-                found.map_or(true, |found| found.iter().any(is_held))
-            }
-            Err(_) => true,
-        }
     }
 
     /// The facts whose keys have not been changed since their rights were taken.
@@ -532,14 +476,23 @@ impl TieredCache {
             return Ok(found);
         }
         let rights = self.rights(&question);
-        let mut answers = self.try_look_up(&[question], &[rights], 1).await?;
+        let mut budget = self.budget();
+        let mut answers = self
+            .try_look_up(&[question], &[rights], 1, &mut budget)
+            .await?;
         Ok(answers.pop().unwrap_or_default())
     }
 
     async fn remember(&self, question: Question, facts: Facts) -> Result<(), Error> {
-        let rights = self.rights(&question);
-        let leases = self.try_lease(&question, Token::random(), true).await;
-        self.try_fill(facts, rights, leases).await
+        let (mut guard, mut budget) = (self.guard([&question]), self.budget());
+        let keys = question.keys();
+        let granted = self.grant(&mut guard, &keys, true, &mut budget).await;
+        if let Err(error) = granted {
+            tracing::debug!(%error, "not filled");
+            return Ok(());
+        }
+        let mut budget = budget.after_the_answer();
+        self.try_fill(&mut guard, facts, &mut budget).await
     }
 
     async fn forget(&self, key: Key) -> Result<(), Error> {
@@ -548,17 +501,12 @@ impl TieredCache {
     }
 }
 
-/// What of these may be believed, and the key of what may not.
-fn plausible(facts: Facts) -> (Facts, Option<Key>) {
-    match facts.meta {
-        Some((digest, meta)) if !is_plausible(&digest, &meta) => (
-            Facts {
-                meta: None,
-                ..facts
-            },
-            Some(Key::Meta(digest)),
-        ),
-        meta => (Facts { meta, ..facts }, None),
+/// What of these may be believed.
+fn plausible(facts: Facts) -> Facts {
+    let is_plausible = |(digest, meta): &(Digest, LayerMeta)| is_plausible(digest, meta);
+    Facts {
+        meta: facts.meta.filter(is_plausible),
+        ..facts
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn judge<B: Backend>(
             ?keys,
             "what the backend denies was still cached"
         );
-        core.heal(keys).await;
+        core.deny(keys, None, core.cache().budget()).await;
     }
     Some(())
 }

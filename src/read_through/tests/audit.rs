@@ -51,7 +51,8 @@ impl World {
     /// As the message of a node that changes both facts.
     async fn change_elsewhere(&self) {
         let keys = [Key::Link(self.link.clone()), Key::Meta(self.link.digest)];
-        self.core.cache().heal(&keys).await;
+        let call = async { ((), crate::coherence::change::Outcome::Over) };
+        self.core.change(keys.into(), call).await.unwrap();
     }
 }
 
@@ -70,7 +71,7 @@ async fn what_is_there_is_ok() {
         let calls = world.backend.calls();
         world
             .core
-            .load_stat((&world.link).into(), Freshness::Verified)
+            .stat((&world.link).into(), Freshness::Verified)
             .await
             .unwrap();
         sleep(TRUST * 2).await;

@@ -26,7 +26,8 @@ async fn a_fill_of_what_was_changed_meanwhile_is_fenced() {
     for with_shared in [false, true] {
         let (world, get, load) = loading(with_shared).await;
         let keys = [Key::Link(world.link.clone()), Key::Meta(world.link.digest)];
-        world.core.cache().heal(&keys).await;
+        let call = async { ((), crate::coherence::change::Outcome::Over) };
+        world.core.change(keys.into(), call).await.unwrap();
         world.backend.read.release();
         assert_eq!(load.await.unwrap(), Some(7));
         world.settled().await;
@@ -53,7 +54,11 @@ async fn one_who_waits_for_another_node_in_vain_fills_nothing() {
     world.backend.put(&world.link, 7);
     let keys = [Key::Link(world.link.clone()), Key::Meta(world.link.digest)];
     let other = Token::random();
-    world.shared.grant(&keys, other, false).await.unwrap();
+    world
+        .shared
+        .grant(&keys, other, false, later())
+        .await
+        .unwrap();
     assert_eq!(world.stat().await, (Some(7), CacheStatus::Miss));
     world.settled().await;
     assert_eq!(fills(&get), [0, 0, 0, 1]);

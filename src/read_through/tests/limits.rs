@@ -34,7 +34,10 @@ impl World {
     /// Whether somebody else could fill this now.
     async fn is_free(&self, key: Key) -> bool {
         self.all_stand_still().await;
-        let grants = self.shared.grant(&[key], Token::random(), false).await;
+        let grants = self
+            .shared
+            .grant(&[key], Token::random(), false, later())
+            .await;
         grants.unwrap() == [Grant::Granted]
     }
 }
@@ -218,12 +221,13 @@ async fn a_length_that_is_not_believed_leaves_no_lease() {
 }
 
 #[tokio::test]
-async fn a_permit_that_is_dropped_blocks_nobody() {
+async fn a_guard_that_is_dropped_blocks_nobody() {
     let world = world(true);
     let question = Question::Stat(world.link.clone());
-    let permit = world.core.permit(&question).await;
+    let mut budget = world.core.cache().budget();
+    let guard = world.core.guard(&question, false, &mut budget).await;
     assert!(!world.is_free(Key::Meta(world.link.digest)).await);
-    drop(permit);
+    drop(guard);
     for key in question.keys() {
         assert!(world.is_free(key).await);
     }
@@ -232,7 +236,10 @@ async fn a_permit_that_is_dropped_blocks_nobody() {
     world.shared.granted.hold();
     let caller = {
         let (core, question) = (world.core.clone(), question.clone());
-        tokio::spawn(async move { core.permit(&question).await })
+        tokio::spawn(async move {
+            let mut budget = core.cache().budget();
+            core.guard(&question, false, &mut budget).await
+        })
     };
     world.shared.granted.arrival().await;
     caller.abort();
@@ -275,9 +282,11 @@ async fn what_the_backend_denies_while_redis_is_away_never_empties_redis() {
     world.shared.fails.store(true, Ordering::SeqCst);
     assert_eq!(hits("journal"), 0);
     for i in 0..20_000 {
-        world.core.heal_if_held(&Question::Meta(nth(i))).await;
+        let (keys, budget) = (vec![Key::Meta(nth(i))], world.core.cache().budget());
+        world.core.deny(keys, None, budget).await;
     }
-    assert!(hits("journal") > 0);
+    assert_eq!(hits("journal"), 0, "nobody has cached it");
+    assert!(hits("leases") > 0);
     world.shared.fails.store(false, Ordering::SeqCst);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(world.shared.has(&world.link), (true, true));

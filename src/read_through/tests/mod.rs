@@ -5,9 +5,11 @@ mod counts;
 mod gather;
 mod limits;
 mod races;
+mod silence;
 
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
+use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Member, SharedSettings};
 use crate::coherence::change::ChangePolicy;
 use crate::{Limits, Link, MemoryConfig, Registry, Repository};
@@ -16,6 +18,9 @@ use std::time::Duration;
 
 /// How long the nodes of these worlds trust their memory.
 const TRUST: Duration = Duration::from_secs(2);
+
+/// How long all that one read asks of the shared tier may take.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(50);
 
 type Core = ReadThrough<Arc<FakeBackend>>;
 type Layers = Repository<Arc<FakeBackend>>;
@@ -32,6 +37,11 @@ fn link(seed: u8) -> Link {
     Link::layer("a/b".parse().unwrap(), Digest::Sha256([seed; 32]))
 }
 
+/// For calls that have as much time as they need.
+fn later() -> Deadline {
+    Deadline::new(Duration::from_secs(5), Patience::Removal)
+}
+
 fn world(with_shared: bool) -> World {
     world_with(with_shared, ChangePolicy::Strict)
 }
@@ -42,6 +52,17 @@ fn world_with(with_shared: bool, policy: ChangePolicy) -> World {
 
 fn limited(with_shared: bool, policy: ChangePolicy, limits: Limits) -> World {
     world_of(with_shared, policy, (limits, None))
+}
+
+pub(crate) const fn settings(policy: ChangePolicy) -> SharedSettings {
+    SharedSettings {
+        ttl: Duration::from_secs(3600),
+        fence: Duration::from_secs(30),
+        policy,
+        trust: TRUST,
+        timeout: TIMEOUT,
+        change_timeout: Duration::from_secs(5),
+    }
 }
 
 fn world_of(
@@ -56,14 +77,7 @@ fn world_of(
         true => {
             let tier = Arc::clone(&shared);
             let coherence = Arc::new(crate::coherence::Coherence::alone());
-            let settings = SharedSettings {
-                ttl: Duration::from_secs(3600),
-                fence: Duration::from_secs(30),
-                policy,
-                trust: TRUST,
-                timeout: Duration::from_millis(50),
-                change_timeout: Duration::from_secs(5),
-            };
+            let settings = settings(policy);
             TieredCache::with_shared(memory, tier, settings, coherence)
         }
         false => TieredCache::in_memory(memory),

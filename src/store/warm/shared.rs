@@ -1,14 +1,13 @@
 //! Warming Redis and memory.
 
-use super::super::{CachedStore, StoreBackend};
+use super::super::CachedStore;
 use super::listing::{Listed, Listing, Page, list};
 use super::progress::{Counts, Tally, WarmError, WarmProgress};
 use super::proof::Proof;
 use crate::Error;
-use crate::cache::memory::Rights;
 use crate::cache::shared::{Facts, Question};
+use crate::cache::tiered::FillGuard;
 use crate::coherence::lease::Grant;
-use crate::read_through::Claims;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -95,35 +94,26 @@ async fn fill<S: ObjectStore>(
         .filter(|listed| !core.knows(&listed.question))
         .collect();
     counts.known += (page.listed.len() - open.len()) as u64;
-    // The rights come before anything is read, and the leases before the store is.
-    let rights = open
-        .iter()
-        .map(|listed| core.cache().rights(&listed.question));
-    let rights: Vec<_> = rights.collect();
-    let mut claims = core
-        .claim(open.iter().map(|listed| &listed.question))
-        .await?;
-    let mut open: Vec<_> = open.drain(..).zip(rights).collect();
-    counts.known += recall(store, &claims, &mut open).await?;
+    let questions = open.iter().map(|listed| &listed.question);
+    let mut guard = core.guard_many(questions).await?;
+    counts.known += recall(store, &guard, &mut open).await?;
     let is_granted = |question: &Question| {
         let keys = question.keys();
-        keys.iter().any(|key| claims.has(key, Grant::Granted))
+        keys.iter().any(|key| guard.has(key, Grant::Granted))
     };
     let before = open.len();
-    open.retain(|(listed, _)| is_granted(&listed.question));
+    open.retain(|listed| is_granted(&listed.question));
     counts.refused += (before - open.len()) as u64;
     if open.is_empty() {
         return Ok(counts);
     }
-    let (facts, rights) = match page.is_in_order {
+    let facts = match page.is_in_order {
         true => prove(store, prefix, page, &open, &mut counts).await?,
         false => ask(store, open, &mut counts).await?,
     };
-    let facts: Vec<_> = facts
-        .into_iter()
-        .map(|facts| claims.granted(facts))
-        .collect();
-    for is_filled in claims.fill(facts, &rights).await? {
+    let facts = facts.into_iter().map(|facts| guard.granted(facts));
+    let facts: Vec<_> = facts.collect();
+    for is_filled in core.cache().fill_all(&mut guard, facts).await? {
         match is_filled {
             true => counts.filled += 1,
             false => counts.refused += 1,
@@ -132,31 +122,31 @@ async fn fill<S: ObjectStore>(
     Ok(counts)
 }
 
-type Open<'a> = Vec<(&'a Listed, Rights)>;
-type Proven = (Vec<Facts>, Vec<Rights>);
+type Open<'a> = Vec<&'a Listed>;
 
 /// Fills memory with what Redis has already, and takes it off what is open.
 async fn recall<S: ObjectStore>(
     store: &CachedStore<S>,
-    claims: &Claims<StoreBackend<S>>,
+    guard: &FillGuard,
     open: &mut Open<'_>,
 ) -> Result<u64, Error> {
-    let is_hit = |(listed, _): &&(&Listed, Rights)| {
+    let is_hit = |listed: &&&Listed| {
         let keys = listed.question.keys();
-        keys.iter().any(|key| claims.has(key, Grant::Hit))
+        keys.iter().any(|key| guard.has(key, Grant::Hit))
     };
     let hits: Vec<_> = open.iter().filter(is_hit).collect();
-    let questions = hits.iter().map(|(listed, _)| listed.question.clone());
+    let questions = hits.iter().map(|listed| listed.question.clone());
     let questions: Vec<_> = questions.collect();
-    let rights: Vec<_> = hits.iter().map(|(_, rights)| *rights).collect();
-    let cache = store.core.cache();
-    let found = cache.try_look_up(&questions, &rights, 1).await?;
-    let known = hits.iter().zip(found).filter_map(|((listed, _), found)| {
+    let rights = questions.iter().map(|question| guard.rights(question));
+    let rights: Vec<_> = rights.collect();
+    let (cache, mut budget) = (store.core.cache(), store.core.cache().budget());
+    let found = cache.try_look_up(&questions, &rights, 1, &mut budget);
+    let known = hits.iter().zip(found.await?).filter_map(|(listed, found)| {
         let is_answer = store.core.is_answer(&listed.question, &found);
         is_answer.then_some(&listed.object.location)
     });
     let known: HashSet<_> = known.collect();
-    open.retain(|(listed, _)| !known.contains(&listed.object.location));
+    open.retain(|listed| !known.contains(&listed.object.location));
     Ok(known.len() as u64)
 }
 
@@ -165,13 +155,10 @@ async fn prove<S: ObjectStore>(
     store: &CachedStore<S>,
     prefix: Option<&Path>,
     page: &Page,
-    open: &[(&Listed, Rights)],
+    open: &[&Listed],
     counts: &mut Counts,
-) -> Result<Proven, Error> {
-    let mut proven = (
-        Vec::with_capacity(open.len()),
-        Vec::with_capacity(open.len()),
-    );
+) -> Result<Vec<Facts>, Error> {
+    let mut proven = Vec::with_capacity(open.len());
     let mut unread = Vec::new();
     let mut objects = list(store.inner(), prefix, page.after.as_ref());
     let mut open = open.iter().peekable();
@@ -181,28 +168,23 @@ async fn prove<S: ObjectStore>(
         let object = object.map_err(|error| Error::backend(error.into()))?;
         // Gone since the first list.
         while open
-            .next_if(|(named, _)| named.object.location < object.location)
+            .next_if(|named| named.object.location < object.location)
             .is_some()
         {
             counts.refused += 1;
         }
-        let is_named = |(named, _): &&(&Listed, Rights)| named.object.location == object.location;
-        let Some((named, rights)) = open.next_if(is_named) else {
+        let is_named = |named: &&&Listed| named.object.location == object.location;
+        let Some(named) = open.next_if(is_named) else {
             continue;
         };
         match Proof::of(&again(named, object)) {
-            Proof::Facts(facts) => {
-                proven.0.push(facts);
-                proven.1.push(*rights);
-            }
-            Proof::Unread => unread.push((*named, *rights)),
+            Proof::Facts(facts) => proven.push(facts),
+            Proof::Unread => unread.push(*named),
             Proof::Broken => counts.skipped += 1,
         }
     }
     counts.refused += open.count() as u64;
-    let (facts, rights) = ask(store, unread, counts).await?;
-    proven.0.extend(facts);
-    proven.1.extend(rights);
+    proven.extend(ask(store, unread, counts).await?);
     Ok(proven)
 }
 
@@ -219,21 +201,18 @@ async fn ask<S: ObjectStore>(
     store: &CachedStore<S>,
     open: Open<'_>,
     counts: &mut Counts,
-) -> Result<Proven, Error> {
-    let reads = open.into_iter().map(|(listed, rights)| {
+) -> Result<Vec<Facts>, Error> {
+    let reads = open.into_iter().map(|listed| {
         let (core, question) = (store.core.clone(), listed.question.clone());
-        let read = async move { Ok::<_, Error>((core.ask_alone(&question).await?, rights)) };
+        let read = async move { core.ask_alone(&question).await };
         read.boxed()
     });
     let reads: Vec<_> = reads.collect();
     let mut reads = futures::stream::iter(reads).buffer_unordered(AT_A_TIME);
-    let mut proven = (Vec::new(), Vec::new());
-    while let Some((facts, rights)) = reads.try_next().await? {
+    let mut proven = Vec::new();
+    while let Some(facts) = reads.try_next().await? {
         match facts {
-            Some(facts) => {
-                proven.0.push(facts);
-                proven.1.push(rights);
-            }
+            Some(facts) => proven.push(facts),
             None => counts.skipped += 1,
         }
     }
