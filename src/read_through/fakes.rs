@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -163,9 +163,15 @@ pub(super) struct FakeShared {
     pub(super) look_ups: AtomicUsize,
     pub(super) publishes: AtomicUsize,
     pub(super) fails: AtomicBool,
+    pub(super) session: AtomicU64,
 }
 
 impl FakeShared {
+    /// How many changes have a fence there.
+    pub(super) fn fences(&self, key: &Key) -> usize {
+        self.slot(key, |slot| slot.fence.len())
+    }
+
     fn fail(&self, operation: &'static str) -> Result<(), Error> {
         match self.fails.load(Ordering::SeqCst) {
             true => Err(Error::Cache {
@@ -203,7 +209,7 @@ impl FakeShared {
 #[async_trait]
 impl SharedTier for FakeShared {
     fn session(&self) -> u64 {
-        1
+        self.session.load(Ordering::SeqCst)
     }
 
     async fn look_up(
@@ -299,6 +305,12 @@ impl SharedTier for FakeShared {
             self.slot(key, |slot| slot.renew(token));
         }
         Ok(())
+    }
+
+    async fn renew_for(&self, keys: &[Key], token: Token, _: Duration) -> Result<bool, Error> {
+        self.fail("renew")?;
+        let renew = |key| self.slot(key, |slot| slot.renew(token));
+        Ok(keys.iter().all(renew))
     }
 
     async fn end(

@@ -8,6 +8,11 @@ mod change;
 mod debts;
 mod lapses;
 mod many;
+#[cfg_attr(
+    not(feature = "signer"),
+    allow(dead_code, reason = "only signed URLs need it")
+)]
+mod signed;
 
 use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights, jittered};
@@ -28,6 +33,7 @@ use ::metrics::Histogram;
 use async_trait::async_trait;
 use debts::Debts;
 use lapses::Lapses;
+use signed::SignedWrites;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -78,6 +84,7 @@ use tracing::Instrument;
 pub struct TieredCache {
     memory: Memory,
     lapses: Arc<Lapses>,
+    signed: Arc<SignedWrites>,
     shared: Option<Shared>,
     lookups: Lookups,
     work: Work,
@@ -107,6 +114,7 @@ impl TieredCache {
     fn over(memory: MemoryConfig, coherence: Arc<Coherence>) -> Self {
         Self {
             lapses: Lapses::new(Arc::clone(&coherence)),
+            signed: SignedWrites::new(Arc::clone(&coherence)),
             memory: Memory::new(memory, coherence),
             shared: None,
             lookups: Lookups::new("memory", "untrusted"),
@@ -304,6 +312,7 @@ impl TieredCache {
 
     /// Asks for the leases to fill these keys. Where Redis cannot be asked nothing is said.
     pub(crate) async fn grant(&self, keys: &[Key], token: Token, steal: bool) -> Vec<Grant> {
+        self.keep_signed();
         match self.ask_shared() {
             Ok(Some(shared)) if !keys.is_empty() => {
                 let deadline = shared.settings.read_deadline();

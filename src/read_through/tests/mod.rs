@@ -5,6 +5,7 @@ mod counts;
 mod gather;
 mod limits;
 mod races;
+mod signed;
 
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
