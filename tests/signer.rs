@@ -7,8 +7,11 @@ use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer, Url};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::minio::Minio;
+use support::nodes::{PATIENCE, config, eventually};
+use support::redis::Redis;
+use tokio::time::sleep;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -78,6 +81,65 @@ async fn sign(store: &CachedStore<AmazonS3>, kind: &str) -> Url {
             let paths = [path];
             let signed = store.signed_urls(Method::PUT, &paths, HOUR);
             signed.await.unwrap().remove(0)
+        }
+    }
+}
+
+/// Two nodes on one bucket and one Redis.
+async fn nodes(redis: &Redis, minio: &Minio) -> [CachedStore<AmazonS3>; 2] {
+    let bucket = minio.bucket().await;
+    [(); 2].map(|()| {
+        let config = config(redis).with_fence(Duration::from_millis(1500));
+        let builder = CachedStore::builder(minio.store(&bucket));
+        builder.redis(config).unwrap().build()
+    })
+}
+
+fn fence() -> String {
+    format!("fence::{{blobs::sha256:{}}}", "ab".repeat(32))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_fence_that_redis_has_lost_is_put_up_again_before_the_upload_is_missed() {
+    let minio = Minio::shared().await;
+    for way in ["evicted", "flushed", "restarted"] {
+        let mut redis = Redis::start().await;
+        let [signing, other] = nodes(&redis, &minio).await;
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = signing.put(&blob(), "content".into()).await {
+            assert!(Instant::now() < end, "{error}");
+        }
+        while head(&other).await != (7, CacheStatus::Memory) {
+            assert!(Instant::now() < end, "never in memory");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let urls = [
+            sign(&signing, "one").await,
+            sign(&signing, "with options").await,
+            sign(&signing, "many").await,
+        ];
+        assert_eq!(redis.cli(&["SCARD", &fence()]), "1", "one for each key");
+        let left: u64 = redis.cli(&["PTTL", &fence()]).parse().unwrap();
+        assert!(left > 3_600_000, "it stands until the URL expires: {left}");
+
+        match way {
+            "evicted" => drop(redis.cli(&["DEL", &fence()])),
+            "flushed" => drop(redis.cli(&["FLUSHALL"])),
+            _ => redis.restart_on_same_port().await,
+        }
+        // It may be cached until the fence stands again.
+        settled_head(&other).await;
+        // It stands for its whole time when the others have been told, and not before.
+        eventually("it is put up again", || {
+            redis.cli(&["PTTL", &fence()]).parse::<i64>().unwrap() > 3_600_000
+        })
+        .await;
+        for (length, url) in (10..).zip(urls) {
+            let put = reqwest::Client::new().put(url).body("x".repeat(length));
+            assert!(put.send().await.unwrap().status().is_success());
+            for store in [&other, &signing] {
+                assert_eq!(settled_head(store).await.0, length as u64, "{way}");
+            }
         }
     }
 }

@@ -98,7 +98,7 @@ impl Error {
             }
             Self::TooManyUploads => StatusCode::TOO_MANY_REQUESTS,
             Self::NotPurged(_) => StatusCode::SERVICE_UNAVAILABLE,
-            _ if self.is_refusal() => StatusCode::SERVICE_UNAVAILABLE,
+            _ if self.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Cache(_)
             | Self::Store(_)
             | Self::Write(_)
@@ -125,7 +125,7 @@ impl Error {
             Self::ManifestTooBig | Self::UploadTooBig | Self::SizeInvalid { .. } => "SIZE_INVALID",
             Self::QueryInvalid(_) | Self::Unsupported { .. } => "UNSUPPORTED",
             Self::NotPurged(_) => "UNAVAILABLE",
-            _ if self.is_refusal() => "UNAVAILABLE",
+            _ if self.is_retryable() => "UNAVAILABLE",
             Self::Cache(_)
             | Self::Store(_)
             | Self::Write(_)
@@ -134,16 +134,17 @@ impl Error {
         }
     }
 
-    /// Whether a change was refused because Redis cannot be reached: nothing has changed then, and
-    /// trying again is right. The store's own face wraps that error once more.
-    fn is_refusal(&self) -> bool {
+    /// Whether a change was refused, or could not be confirmed, because Redis could not be told: the same
+    /// request is to be repeated then. The store's own face wraps that error once more.
+    fn is_retryable(&self) -> bool {
         let mut cause: Option<&(dyn StdError + 'static)> = match self {
             Self::Cache(error) => Some(error),
             Self::Store(error) => Some(error),
             _ => None,
         };
         while let Some(error) = cause {
-            if let Some(layercache::Error::ChangeRefused { .. }) = error.downcast_ref() {
+            use layercache::Error::{ChangeRefused, ChangeUnconfirmed};
+            if let Some(ChangeRefused { .. } | ChangeUnconfirmed { .. }) = error.downcast_ref() {
                 return true;
             }
             cause = error.source();
@@ -162,7 +163,7 @@ impl Error {
             Self::Unsupported { allow } => Some((ALLOW, (*allow).to_owned())),
             Self::TooManyUploads => Some((RETRY_AFTER, "10".to_owned())),
             Self::NotPurged(_) => Some((RETRY_AFTER, "1".to_owned())),
-            _ if self.is_refusal() => Some((RETRY_AFTER, "1".to_owned())),
+            _ if self.is_retryable() => Some((RETRY_AFTER, "1".to_owned())),
             _ => None,
         }
     }
@@ -175,7 +176,9 @@ impl Error {
             (Self::NotPurged(_), _) => {
                 "other nodes could not be told, only this one has forgotten; try again".to_owned()
             }
-            (_, "UNAVAILABLE") => "the change was refused for now, try again".to_owned(),
+            (_, "UNAVAILABLE") => {
+                "the other nodes could not be told of the change, try again".to_owned()
+            }
             _ => self.to_string(),
         };
         let error = |detail| json!({ "code": code, "message": message, "detail": detail });

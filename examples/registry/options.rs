@@ -6,7 +6,7 @@ use crate::lookup::LookUps;
 use crate::storage;
 use crate::units::{parse_share, parse_time};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueEnum};
 use layercache::{AuditorConfig, CachedStore, ChangePolicy, RedisConfig};
 use std::time::Duration;
 use url::Url;
@@ -73,10 +73,24 @@ pub(crate) struct Options {
     #[arg(long, env = "LAYERCACHE_REDIS_OMIT_PATH")]
     redis_omit_path: bool,
 
-    /// Make changes also while Redis cannot be told of them; the other nodes may answer what was
-    /// before until it can
-    #[arg(long, env = "LAYERCACHE_BEST_EFFORT")]
-    best_effort: bool,
+    /// How long a change may take to tell Redis, and waits for it where it is away
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS_CHANGE_TIMEOUT",
+        default_value = "5s",
+        value_name = "TIME",
+        value_parser = parse_time
+    )]
+    redis_change_timeout: Duration,
+
+    /// Which changes are made while Redis cannot be told of them
+    #[arg(
+        long,
+        env = "LAYERCACHE_CHANGE_POLICY",
+        default_value = "strict-removals",
+        value_name = "POLICY"
+    )]
+    change_policy: Policy,
 
     /// Whom every read asks whether a blob is there; all but `cached` are to compare with
     #[arg(
@@ -105,6 +119,27 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
 }
 
+/// A [`ChangePolicy`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Policy {
+    /// Creations; removals are refused
+    StrictRemovals,
+    /// None
+    Strict,
+    /// All; the other nodes may answer what was before until Redis can be told
+    BestEffort,
+}
+
+impl From<Policy> for ChangePolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::StrictRemovals => Self::StrictRemovals,
+            Policy::Strict => Self::Strict,
+            Policy::BestEffort => Self::BestEffort,
+        }
+    }
+}
+
 impl Options {
     /// The store that the flags ask for; an error names the flag.
     pub(crate) fn store(&self) -> Result<Store, clap::Error> {
@@ -119,10 +154,8 @@ impl Options {
                 .with_prefix(&self.redis_prefix)
                 .with_trust(self.redis_trust)
                 .with_store_path(!self.redis_omit_path)
-                .with_change_policy(match self.best_effort {
-                    true => ChangePolicy::BestEffort,
-                    false => ChangePolicy::StrictRemovals,
-                });
+                .with_change_timeout(self.redis_change_timeout)
+                .with_change_policy(self.change_policy.into());
             builder = builder
                 .redis(config)
                 .map_err(|error| refuse("--redis", error.into()))?;

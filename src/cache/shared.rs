@@ -78,6 +78,9 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// Keeps the fences of a change standing.
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error>;
 
+    /// Keeps fences standing for this time; says whether all of them still stood.
+    async fn renew_for(&self, keys: &[Key], token: Token, time: Duration) -> Result<bool, Error>;
+
     /// Takes entries, leases and this change's fences away, and fills what it has written if nobody
     /// else has changed it since it began.
     async fn end(

@@ -189,6 +189,7 @@ pub(crate) struct FakeShared {
     pub(crate) withdrawn: Barrier,
     /// So many of the next begins and ends are executed, and nobody hears of it.
     pub(crate) lost_replies: AtomicUsize,
+    pub(crate) session: AtomicU64,
 }
 
 impl FakeShared {
@@ -232,6 +233,11 @@ impl FakeShared {
         }
     }
 
+    /// How many changes have a fence there.
+    pub(crate) fn fences(&self, key: &Key) -> usize {
+        self.slot(key, |slot| slot.fence.len())
+    }
+
     fn fail(&self, operation: &'static str) -> Result<(), Error> {
         match self.fails.load(Ordering::SeqCst) {
             true => Err(Error::Cache {
@@ -269,7 +275,7 @@ impl FakeShared {
 #[async_trait]
 impl SharedTier for FakeShared {
     fn session(&self) -> Option<u64> {
-        Some(1)
+        Some(self.session.load(Ordering::SeqCst))
     }
 
     /// What is down is sent nothing.
@@ -375,6 +381,12 @@ impl SharedTier for FakeShared {
             self.slot(key, |slot| slot.renew(token));
         }
         Ok(())
+    }
+
+    async fn renew_for(&self, keys: &[Key], token: Token, _: Duration) -> Result<bool, Error> {
+        self.fail("renew")?;
+        let renew = |key| self.slot(key, |slot| slot.renew(token));
+        Ok(keys.iter().all(renew))
     }
 
     async fn end(

@@ -13,7 +13,7 @@ use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use futures::StreamExt;
-use layercache::{Digest, Freshness, LayerMeta, RepositoryName};
+use layercache::{Digest, Error as CacheError, Freshness, LayerMeta, RepositoryName};
 use object_store::ObjectStoreExt;
 use sha2::{Digest as _, Sha256};
 use std::time::Duration;
@@ -135,12 +135,20 @@ pub(crate) async fn delete(
         return Err(Error::ManifestUnknown);
     }
     let subject = subject(app, digest).await;
-    repository.unlink(digest).await?;
+    let unconfirmed = match repository.unlink(digest).await {
+        Ok(()) => None,
+        // It is made, so the rest is done too: who repeats the request finds no link.
+        Err(error @ CacheError::ChangeUnconfirmed { .. }) => Some(error),
+        Err(error) => return Err(error.into()),
+    };
     tags::remove_all(app, name, digest).await?;
     if let Some(subject) = subject {
         referrers::remove(app, name, &subject, digest).await?;
     }
-    Ok(StatusCode::ACCEPTED.into_response())
+    match unconfirmed {
+        Some(error) => Err(error.into()),
+        None => Ok(StatusCode::ACCEPTED.into_response()),
+    }
 }
 
 /// What a manifest refers to. One that cannot be read is deleted nevertheless.

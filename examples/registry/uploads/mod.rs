@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use layercache::{Digest, Freshness, RepositoryName};
 use object_store::ObjectStoreExt;
-use receive::receive;
+use receive::{receive, skip};
 use session::Session;
 use sessions::Guard;
 use std::sync::Arc;
@@ -106,8 +106,13 @@ pub(crate) async fn finish(
 ) -> Result<Response, Error> {
     let digest = parameters.digest.as_deref().ok_or(Error::DigestMissing)?;
     let digest = digest.parse()?;
-    let session = app.uploads.lock(name, id)?;
-    let session = go_on(app, session, headers, body).await?;
+    let mut session = app.uploads.lock(name, id)?;
+    if session.is_complete() {
+        // It could not be made a blob before, and all of it is here: the same request once more.
+        skip(&mut session, body).await?;
+    } else {
+        session = go_on(app, session, headers, body).await?;
+    }
     commit(app, session, digest).await
 }
 

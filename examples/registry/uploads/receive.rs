@@ -4,41 +4,87 @@ use super::session::Session;
 use crate::error::Error;
 use crate::headers::text;
 use crate::range;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use bytes::Bytes;
 use futures::StreamExt;
+use sha2::{Digest as _, Sha256};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// Appends a request's body. Whatever ends it early, the session has what it says it has.
+/// The pieces of a body, as long as its client sends some and the registry does not stop.
+struct Pieces {
+    body: BodyDataStream,
+    closing: watch::Receiver<()>,
+    patience: Duration,
+}
+
+impl Pieces {
+    fn of(body: Body, session: &Session) -> Self {
+        Self {
+            body: body.into_data_stream(),
+            closing: session.closing(),
+            patience: session.limits().client_timeout,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let piece = tokio::select! {
+            // A connection that is gone does not always say so.
+            piece = timeout(self.patience, self.body.next()) => piece,
+            _ = self.closing.changed() => return Err(Error::UploadInvalid("the registry stops")),
+        };
+        let piece = piece.map_err(|_| Error::UploadInvalid("nothing more came"))?;
+        let piece = piece.transpose();
+        piece.map_err(|_| Error::UploadInvalid("the request was cut off"))
+    }
+}
+
+/// Appends a request's body. Whatever ends it early, the session has what it says it has. The last chunk
+/// once more changes nothing.
 pub(super) async fn receive(
     session: &mut Session,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(), Error> {
-    let announced = announced(headers, session.received())?;
+    let range = chunk(headers)?;
+    let pieces = Pieces::of(body, session);
+    if let Some(range) = &range
+        && *range.start() != session.received()
+    {
+        let received = session.received();
+        let before = session.before_last(range);
+        let before = before.ok_or(Error::UploadOutOfOrder { received })?;
+        return repeat(session, before, range, pieces).await;
+    }
+    append(session, announced(headers, range)?, pieces).await
+}
+
+async fn append(
+    session: &mut Session,
+    announced: Option<u64>,
+    mut pieces: Pieces,
+) -> Result<(), Error> {
     let end = announced.map(|length| session.received().saturating_add(length));
     let limits = session.limits();
     // What says that it is too big need not come first.
     if end.is_some_and(|end| end > limits.max_upload) {
         return Err(Error::UploadTooBig);
     }
-    let mut body = body.into_data_stream();
-    let mut closing = session.closing();
-    loop {
-        let piece = tokio::select! {
-            // A connection that is gone does not always say so.
-            piece = timeout(limits.client_timeout, body.next()) => piece,
-            _ = closing.changed() => return Err(Error::UploadInvalid("the registry stops")),
-        };
-        let piece = piece.map_err(|_| Error::UploadInvalid("nothing more came"))?;
-        let Some(piece) = piece else { break };
-        let piece = piece.map_err(|_| Error::UploadInvalid("the request was cut off"))?;
+    let mut begins = true;
+    while let Some(piece) = pieces.next().await? {
         if end.is_some_and(|end| session.received() + piece.len() as u64 > end) {
             return Err(Error::UploadInvalid("the chunk is longer than it says"));
         }
         if session.received() + piece.len() as u64 > limits.max_upload {
             return Err(Error::UploadTooBig);
+        }
+        if begins && !piece.is_empty() {
+            session.begin_chunk();
+            begins = false;
         }
         session.append(&piece).await?;
     }
@@ -48,17 +94,58 @@ pub(super) async fn receive(
     Ok(())
 }
 
-/// How long the body says it is, if it does. A chunk has to begin where the last one ended.
-fn announced(headers: &HeaderMap, received: u64) -> Result<Option<u64>, Error> {
-    let length: Option<u64> = text(headers, CONTENT_LENGTH).and_then(|length| length.parse().ok());
+/// Makes sure that a body is the last chunk.
+async fn repeat(
+    session: &mut Session,
+    mut hash: Sha256,
+    range: &RangeInclusive<u64>,
+    mut pieces: Pieces,
+) -> Result<(), Error> {
+    let received = session.received();
+    let mut left = received - range.start();
+    while let Some(piece) = pieces.next().await? {
+        left = left
+            .checked_sub(piece.len() as u64)
+            .ok_or(Error::UploadOutOfOrder { received })?;
+        hash.update(&piece);
+    }
+    match left == 0 && session.is_all(hash) {
+        true => Ok(()),
+        false => Err(Error::UploadOutOfOrder { received }),
+    }
+}
+
+/// Takes a body that is here already; the digest of the whole tells whether it is.
+pub(super) async fn skip(session: &mut Session, body: Body) -> Result<(), Error> {
+    let mut pieces = Pieces::of(body, session);
+    let mut left = session.received();
+    while let Some(piece) = pieces.next().await? {
+        left = left
+            .checked_sub(piece.len() as u64)
+            .ok_or(Error::UploadInvalid("it has ended"))?;
+    }
+    Ok(())
+}
+
+/// Which bytes of the blob the body says it is, if it does.
+fn chunk(headers: &HeaderMap) -> Result<Option<RangeInclusive<u64>>, Error> {
     let Some(range) = headers.get(CONTENT_RANGE) else {
-        return Ok(length);
+        return Ok(None);
     };
     let range = range.to_str().ok().and_then(range::of_chunk);
     let range = range.ok_or(Error::UploadInvalid("its Content-Range cannot be read"))?;
-    if *range.start() != received {
-        return Err(Error::UploadOutOfOrder { received });
-    }
+    Ok(Some(range))
+}
+
+/// How long the body says it is, if it does.
+fn announced(
+    headers: &HeaderMap,
+    range: Option<RangeInclusive<u64>>,
+) -> Result<Option<u64>, Error> {
+    let length: Option<u64> = text(headers, CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    let Some(range) = range else {
+        return Ok(length);
+    };
     let in_range = (range.end() - range.start()).saturating_add(1);
     if length.is_some_and(|length| length != in_range) {
         return Err(Error::UploadInvalid(

@@ -7,6 +7,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest as _, Sha256, Sha512};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::AsyncWriteExt;
@@ -30,9 +31,16 @@ pub(crate) struct Session {
     sha256: Sha256,
     sha512: Sha512,
     received: u64,
+    last: Option<Chunk>,
     limits: Limits,
     last_used: Instant,
     closing: watch::Receiver<()>,
+}
+
+/// Where the last chunk began, and the hash of all before it.
+struct Chunk {
+    start: u64,
+    before: Sha256,
 }
 
 enum State {
@@ -62,6 +70,7 @@ impl Session {
             sha256: Sha256::new(),
             sha512: Sha512::new(),
             received: 0,
+            last: None,
             limits,
             last_used: Instant::now(),
             closing,
@@ -100,6 +109,33 @@ impl Session {
 
     pub(super) const fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed(_))
+    }
+
+    /// Whether all of it is stored: nothing more is appended.
+    pub(super) const fn is_complete(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// What comes from here on is one chunk.
+    pub(super) fn begin_chunk(&mut self) {
+        self.last = Some(Chunk {
+            start: self.received,
+            before: self.sha256.clone(),
+        });
+    }
+
+    /// The hash of what was before the last chunk, if that was this range: who has had no answer sends it
+    /// once more.
+    pub(super) fn before_last(&self, range: &RangeInclusive<u64>) -> Option<Sha256> {
+        let last = self.last.as_ref()?;
+        let is_last =
+            last.start == *range.start() && self.received.checked_sub(1) == Some(*range.end());
+        is_last.then(|| last.before.clone())
+    }
+
+    /// Whether what was hashed is all that was received.
+    pub(super) fn is_all(&self, hash: Sha256) -> bool {
+        hash.finalize() == self.sha256.clone().finalize()
     }
 
     /// Appends a piece. May be dropped at any time: what was written is hashed and counted, the

@@ -197,10 +197,11 @@ remove()
 return {stood, 0}
 ";
 
-/// Never makes a fence anew: that would hide that it was gone in between.
+/// Never makes a fence anew: that would hide that it was gone in between. It never shortens one either: a
+/// signed URL's stands in the same set.
 const RENEW: &str = "
 if redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) ~= 1 then return 0 end
-redis.call('PEXPIRE', KEYS[3], ARGV[4])
+if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[3], ARGV[4]) end
 return 1
 ";
 

@@ -148,12 +148,18 @@ impl SharedTier for RedisCache {
     }
 
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        self.renew_for(keys, token, self.settings.fence).await?;
+        Ok(())
+    }
+
+    async fn renew_for(&self, keys: &[Key], token: Token, time: Duration) -> Result<bool, Error> {
         let calls = keys
             .iter()
-            .map(|key| self.call(key, token).arg(millis(self.settings.fence)));
-        self.run_all("renew", &self.scripts.renew, calls, self.removal_deadline())
-            .await?;
-        Ok(())
+            .map(|key| self.call(key, token).arg(millis(time)));
+        let deadline = self.removal_deadline();
+        let replies = self.run_all("renew", &self.scripts.renew, calls, deadline);
+        let stood = |reply: &Value| *reply == Value::Int(1);
+        Ok(replies.await?.iter().all(stood))
     }
 
     async fn end(

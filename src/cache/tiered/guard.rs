@@ -152,6 +152,7 @@ impl TieredCache {
         steal: bool,
         budget: &mut Budget,
     ) -> Result<Vec<Grant>, Error> {
+        self.keep_signed();
         let Some(shared) = self.ask_shared()? else {
             return Ok(Vec::new());
         };

@@ -19,6 +19,11 @@ mod returns;
 
 pub(crate) use budget::Budget;
 pub(crate) use guard::FillGuard;
+#[cfg_attr(
+    not(feature = "signer"),
+    allow(dead_code, reason = "only signed URLs need it")
+)]
+mod signed;
 
 use super::LayerInfoCache;
 use super::memory::{Memory, MemoryConfig, Rights};
@@ -39,6 +44,7 @@ use async_trait::async_trait;
 use expiring_fences::ExpiringFences;
 use retry_queue::RetryQueue;
 use returns::Returns;
+use signed::SignedWrites;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -89,6 +95,7 @@ use tracing::Instrument;
 pub struct TieredCache {
     memory: Memory,
     expiring: Arc<ExpiringFences>,
+    signed: Arc<SignedWrites>,
     shared: Option<Shared>,
     lookups: Lookups,
     work: Work,
@@ -119,6 +126,7 @@ impl TieredCache {
     fn over(memory: MemoryConfig, coherence: Arc<Coherence>) -> Self {
         Self {
             expiring: ExpiringFences::new(Arc::clone(&coherence)),
+            signed: SignedWrites::new(Arc::clone(&coherence)),
             memory: Memory::new(memory, coherence),
             shared: None,
             lookups: Lookups::new("memory", "untrusted"),

@@ -6,6 +6,7 @@ mod counts;
 mod gather;
 mod limits;
 mod races;
+mod signed;
 mod silence;
 
 use super::fakes::{FakeBackend, FakeShared};

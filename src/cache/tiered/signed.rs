@@ -1,0 +1,498 @@
+//! Signed URLs for writes: each is a change whose call may happen at any time until the URL expires.
+//!
+//! Its fence stands in Redis until then, also when this node dies. While the node lives it looks whether the
+//! fence still stands, and puts up a new one that was lost, with a new `BEGIN` and a new message to all
+//! nodes. That is safe, because the end of such a change always tells all nodes and waits for them.
+
+use super::retry_queue::RetryQueue;
+use super::{Shared, TieredCache};
+use crate::cache::deadline::Deadline;
+use crate::cache::shared::{SharedSettings, SharedTier};
+use crate::coherence::Coherence;
+use crate::coherence::change::ChangeKind;
+use crate::coherence::generation::Fence;
+use crate::coherence::lease::Token;
+use crate::link::Key;
+use crate::metrics::limit_hits;
+use crate::{BoxError, Error};
+use futures::future::{BoxFuture, join_all, try_join, try_join_all};
+use metrics::Counter;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// How many keys are watched at most. The fences of more stand for their time and are not looked after.
+const MOST: usize = 1 << 16;
+
+/// How often it is looked at most whether a connection was replaced or a URL has expired.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How much earlier than its URL a fence in Redis may end, until it is renewed next. The caller has added
+/// more than this to the URL's time.
+const SLACK: Duration = Duration::from_secs(30);
+
+/// How many keys are begun together, and told of together.
+const TOGETHER: usize = 512;
+
+/// How many fences are renewed or ended at the same time.
+const PARALLEL: usize = 64;
+
+/// The open signed URLs of a node, by key.
+#[derive(Debug)]
+pub(super) struct SignedWrites {
+    coherence: Arc<Coherence>,
+    state: Mutex<State>,
+    limit_hits: Counter,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: HashMap<Key, Open>,
+    /// It is over when its runtime is; the next caller starts another one.
+    task: Option<JoinHandle<()>>,
+}
+
+/// A key that a URL may change.
+#[derive(Debug)]
+struct Open {
+    /// When the last URL of this key has expired.
+    until: Instant,
+    /// In this node's memory.
+    fence: Fence,
+    /// In Redis; `None` if it is lost, or was never put up.
+    begun: Option<Begun>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    token: Token,
+    /// The connection that it went through.
+    session: u64,
+    /// How long it stands by itself.
+    stands_until: Instant,
+    checked: Instant,
+}
+
+/// What the task needs of the shared tier.
+#[derive(Debug, Clone)]
+struct Kept {
+    tier: Arc<dyn SharedTier>,
+    queue: Arc<RetryQueue>,
+    settings: SharedSettings,
+}
+
+/// Fences in memory that end when this is dropped.
+struct Held<'a> {
+    coherence: &'a Coherence,
+    fences: Vec<(Key, Fence)>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        for (_, fence) in self.fences.drain(..) {
+            self.coherence.generations.end(fence);
+        }
+    }
+}
+
+impl SignedWrites {
+    pub(super) fn new(coherence: Arc<Coherence>) -> Arc<Self> {
+        Arc::new(Self {
+            coherence,
+            state: Mutex::default(),
+            limit_hits: limit_hits("signed"),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The table is whole between any two of its changes, whoever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Extends the fences that stand long enough, and gives the other keys.
+    fn extend(&self, keys: Vec<Key>, until: Instant, shared: Option<&Shared>) -> Vec<Key> {
+        let session = shared.and_then(|shared| shared.tier.session());
+        let mut state = self.state();
+        let is_fresh = |key: &Key| {
+            let Some(open) = state.open.get_mut(key) else {
+                return true;
+            };
+            let stands = open.begun.is_some_and(|begun| {
+                session == Some(begun.session) && begun.stands_until + SLACK >= until
+            });
+            if stands || shared.is_none() {
+                open.until = open.until.max(until);
+            }
+            !stands && shared.is_some()
+        };
+        keys.into_iter().filter(is_fresh).collect()
+    }
+
+    /// Notes that these keys may be changed until then. Those for which there is no room are given back.
+    fn note(&self, mut held: Held<'_>, until: Instant, begun: Option<Begun>) -> Vec<Fence> {
+        let mut state = self.state();
+        let mut left = Vec::new();
+        for (key, fence) in held.fences.drain(..) {
+            let is_full = state.open.len() >= MOST;
+            match state.open.get_mut(&key) {
+                Some(open) => {
+                    open.until = open.until.max(until);
+                    open.begun = begun.or(open.begun);
+                    // The other one stands.
+                    self.coherence.generations.end(fence);
+                }
+                None if is_full => {
+                    self.limit_hits.increment(1);
+                    left.push(fence);
+                }
+                None => {
+                    let open = Open {
+                        until,
+                        fence,
+                        begun,
+                    };
+                    state.open.insert(key, open);
+                }
+            }
+        }
+        left
+    }
+
+    fn keys(&self, which: impl Fn(&Open) -> bool) -> Vec<(Key, Option<Begun>, Instant)> {
+        let state = self.state();
+        let which = state.open.iter().filter(|(_, open)| which(open));
+        which
+            .map(|(key, open)| (key.clone(), open.begun, open.until))
+            .collect()
+    }
+
+    /// Sets what is known of a fence, unless another one was put up meanwhile.
+    fn set(&self, key: &Key, was: Option<Token>, begun: Option<Begun>) {
+        if let Some(open) = self.state().open.get_mut(key)
+            && open.begun.map(|begun| begun.token) == was
+        {
+            open.begun = begun;
+        }
+    }
+
+    /// Ends what has expired: all nodes are told, and waited for, whatever became of its fence.
+    async fn end(&self, kept: Option<&Kept>) {
+        let now = Instant::now();
+        let expired = self.keys(|open| open.until <= now);
+        if expired.is_empty() {
+            return;
+        }
+        if let Some(kept) = kept {
+            let keys: Vec<_> = expired.iter().map(|(key, ..)| key.clone()).collect();
+            if let Err(error) = kept.end(&expired, &keys).await {
+                tracing::debug!(%error, "what signed URLs may have changed has still to be told");
+                kept.queue.enqueue(&keys, false);
+            }
+        }
+        let mut state = self.state();
+        for (key, ..) in expired {
+            match state.open.get_mut(&key) {
+                // Another URL of it was signed meanwhile, and its fence was taken away just now.
+                Some(open) if open.until > now => open.begun = None,
+                _ => {
+                    if let Some(open) = state.open.remove(&key) {
+                        self.coherence.generations.end(open.fence);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts up what is lost.
+    async fn begin(&self, kept: &Kept) {
+        let session = kept.tier.session();
+        let is_lost =
+            |begun: Option<Begun>| begun.is_none_or(|begun| Some(begun.session) != session);
+        let lost = self.keys(|open| is_lost(open.begun));
+        for lost in lost.chunks(TOGETHER) {
+            let keys: Vec<_> = lost.iter().map(|(key, ..)| key.clone()).collect();
+            let time = kept.settings.fence;
+            match kept
+                .begin(&keys, time, kept.settings.removal_deadline())
+                .await
+            {
+                // Who hears of it drops what it has; nobody here waits for that.
+                Ok((begun, _)) => {
+                    for (key, was, _) in lost {
+                        self.set(key, was.map(|was| was.token), Some(begun));
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the fences of signed URLs are not put up");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Has the fences that stand already stand until then, and gives the other keys.
+    async fn renewed(&self, kept: &Kept, keys: Vec<Key>, until: Instant) -> Vec<Key> {
+        let session = kept.tier.session();
+        let mut fresh = Vec::new();
+        for key in keys {
+            let begun = self.state().open.get(&key).and_then(|open| open.begun);
+            let begun = begun.filter(|begun| Some(begun.session) == session);
+            let stood = self.renew_one(kept, key.clone(), begun, until).await;
+            match self.state().open.get_mut(&key) {
+                Some(open) if stood == Some(true) => open.until = open.until.max(until),
+                _ => fresh.push(key),
+            }
+        }
+        fresh
+    }
+
+    /// Renews what is due, and learns what is lost.
+    async fn renew(&self, kept: &Kept) {
+        let (now, pause) = (Instant::now(), kept.settings.fence / 3);
+        let due = self.keys(|open| {
+            open.begun.is_some_and(|begun| {
+                begun.checked + pause <= now || begun.stands_until + SLACK < open.until
+            })
+        });
+        for due in due.chunks(PARALLEL) {
+            let renew = |(key, begun, until): &(Key, Option<Begun>, Instant)| {
+                self.renew_one(kept, key.clone(), *begun, *until)
+            };
+            if join_all(due.iter().map(renew)).await.contains(&None) {
+                // Redis is away: there is no use in asking it of all others.
+                return;
+            }
+        }
+    }
+
+    /// Renews a fence, and says whether it still stood; `None` if that is not known.
+    async fn renew_one(
+        &self,
+        kept: &Kept,
+        key: Key,
+        begun: Option<Begun>,
+        until: Instant,
+    ) -> Option<bool> {
+        let (begun, now) = (begun?, Instant::now());
+        let time = until.saturating_duration_since(now);
+        let time = time.max(kept.settings.fence);
+        let keys = std::slice::from_ref(&key);
+        let renewed = kept.tier.renew_for(keys, begun.token, time).await;
+        if let Err(error) = &renewed {
+            tracing::debug!(%error, "the fence of a signed URL is not renewed");
+        }
+        let stood = renewed.ok()?;
+        let renewed = Begun {
+            stands_until: now + time,
+            checked: now,
+            ..begun
+        };
+        self.set(&key, Some(begun.token), stood.then_some(renewed));
+        Some(stood)
+    }
+
+    /// Whether nothing is left to look after; the task is over then.
+    fn is_over(&self) -> bool {
+        let mut state = self.state();
+        let is_over = state.open.is_empty();
+        if is_over {
+            // Under the lock: the next caller starts another one.
+            state.task = None;
+        }
+        is_over
+    }
+}
+
+impl Kept {
+    fn of(shared: &Shared) -> Self {
+        Self {
+            tier: Arc::clone(&shared.tier),
+            queue: Arc::clone(&shared.queue),
+            settings: shared.settings,
+        }
+    }
+
+    /// Puts up fences that stand for this time, and tells all nodes. What is returned is over when none
+    /// of them can answer from before.
+    async fn begin(
+        &self,
+        keys: &[Key],
+        time: Duration,
+        deadline: Deadline,
+    ) -> Result<(Begun, BoxFuture<'static, ()>), Error> {
+        let token = Token::random();
+        // Read before: what goes through a later connection is another one's.
+        let session = self.tier.session();
+        let begun = async {
+            // For a short time at first: one that is never told of is not to stand for long.
+            self.tier.begin(keys, token, false, deadline).await?;
+            let told = self.tier.publish(keys, deadline);
+            let renewed = self.tier.renew_for(keys, token, time);
+            let (others, stood) = try_join(told, renewed).await?;
+            match stood {
+                true => Ok(others),
+                false => Err(lost()),
+            }
+        };
+        match begun.await {
+            Ok(others) => {
+                let now = Instant::now();
+                let begun = Begun {
+                    token,
+                    // One that began without a connection went through none that will be known.
+                    session: session.unwrap_or_else(|| fastrand::u64(..)),
+                    stands_until: now + time,
+                    checked: now,
+                };
+                Ok((begun, others))
+            }
+            Err(error) => {
+                // It may have been executed.
+                let (kept, keys) = (self.clone(), keys.to_vec());
+                tokio::spawn(async move {
+                    let deadline = kept.settings.removal_deadline();
+                    let ttl = kept.settings.ttl;
+                    let _ = kept.tier.end(&keys, token, None, ttl, deadline).await;
+                });
+                Err(error)
+            }
+        }
+    }
+
+    async fn end(
+        &self,
+        expired: &[(Key, Option<Begun>, Instant)],
+        keys: &[Key],
+    ) -> Result<(), Error> {
+        let deadline = self.settings.removal_deadline();
+        for expired in expired.chunks(PARALLEL) {
+            let end = |(key, begun, _): &(Key, Option<Begun>, Instant)| {
+                let (key, begun) = ([key.clone()], *begun);
+                async move {
+                    let begun = begun.ok_or_else(lost)?;
+                    let ttl = self.settings.ttl;
+                    let ended = self.tier.end(&key, begun.token, None, ttl, deadline);
+                    ended.await
+                }
+            };
+            try_join_all(expired.iter().map(end)).await?;
+        }
+        self.tier.publish(keys, deadline).await?.await;
+        Ok(())
+    }
+}
+
+fn lost() -> Error {
+    let source: BoxError = "the fence of a signed URL is lost".into();
+    Error::Cache {
+        tier: "redis",
+        operation: "sign",
+        source,
+    }
+}
+
+async fn keep(writes: Weak<SignedWrites>, kept: Option<Kept>) {
+    loop {
+        let fence = kept.as_ref().map_or(PAUSE, |kept| kept.settings.fence / 3);
+        sleep(fence.clamp(Duration::from_millis(10), PAUSE)).await;
+        let Some(writes) = writes.upgrade() else {
+            return;
+        };
+        writes.end(kept.as_ref()).await;
+        if let Some(kept) = &kept {
+            writes.renew(kept).await;
+            writes.begin(kept).await;
+        }
+        if writes.is_over() {
+            return;
+        }
+    }
+}
+
+impl TieredCache {
+    /// Keeps `keys` out of all tiers for this time, because the holder of a URL may change them. When it
+    /// returns no node can answer what is changed from now on from before.
+    ///
+    /// # Errors
+    /// [`Error::ChangeRefused`] if Redis could not be told.
+    pub(crate) async fn open_signed(
+        &self,
+        kind: ChangeKind,
+        keys: Vec<Key>,
+        time: Duration,
+    ) -> Result<(), Error> {
+        let until = Instant::now() + time;
+        let unique: HashSet<_> = keys.into_iter().collect();
+        let keys = unique.into_iter().collect();
+        let mut keys = self.signed.extend(keys, until, self.shared.as_ref());
+        if let (Some(shared), false) = (&self.shared, keys.is_empty()) {
+            keys = self.signed.renewed(&Kept::of(shared), keys, until).await;
+        }
+        if !keys.is_empty() {
+            self.open_fresh(kind, keys, time, until).await?;
+        }
+        self.keep_signed();
+        Ok(())
+    }
+
+    async fn open_fresh(
+        &self,
+        kind: ChangeKind,
+        keys: Vec<Key>,
+        time: Duration,
+        until: Instant,
+    ) -> Result<(), Error> {
+        let coherence = self.memory.coherence().as_ref();
+        let begin = |key: &Key| (key.clone(), coherence.generations.begin(key));
+        let held = Held {
+            coherence,
+            fences: keys.iter().map(begin).collect(),
+        };
+        self.work.invalidated.increment(keys.len() as u64);
+        let begun = match &self.shared {
+            None => None,
+            Some(shared) => {
+                let goes_on = shared.settings.policy.goes_on(kind);
+                let deadline = match goes_on {
+                    true => shared.settings.creation_deadline(),
+                    false => shared.settings.removal_deadline(),
+                };
+                match Kept::of(shared).begin(&keys, time, deadline).await {
+                    Ok((begun, others)) => {
+                        others.await;
+                        Some(begun)
+                    }
+                    Err(error) if goes_on => {
+                        tracing::debug!(%error, "a URL is signed without Redis");
+                        shared.queue.enqueue(&keys, true);
+                        None
+                    }
+                    Err(source) => {
+                        self.work.changes_refused.increment(1);
+                        let source = Arc::new(source);
+                        return Err(Error::ChangeRefused { source });
+                    }
+                }
+            }
+        };
+        let left = self.signed.note(held, until, begun);
+        if !left.is_empty() {
+            self.expiring.add(left, time);
+        }
+        Ok(())
+    }
+
+    /// Starts the task that looks after signed URLs, if there are any and it is over with its runtime.
+    pub(super) fn keep_signed(&self) {
+        let mut state = self.signed.state();
+        let runs = |task: &JoinHandle<()>| !task.is_finished();
+        if state.open.is_empty() || state.task.as_ref().is_some_and(runs) {
+            return;
+        }
+        let kept = self.shared.as_ref().map(Kept::of);
+        let task = keep(Arc::downgrade(&self.signed), kept);
+        state.task = Some(tokio::spawn(task));
+    }
+}

@@ -1,0 +1,160 @@
+//! What a signed URL keeps away, for how long, and what it costs.
+
+use super::*;
+use crate::cache::deadline::{Deadline, Patience};
+use crate::cache::shared::SharedTier;
+use crate::coherence::lease::{Grant, Token};
+use crate::link::Key;
+use tokio::runtime::Builder;
+use tokio::time::sleep;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// How soon what was lost is put up again: a third of a fence's time, and how often it is looked.
+const SOON: Duration = Duration::from_secs(11);
+
+fn key(seed: u32) -> Key {
+    let mut hash = [0; 32];
+    hash[..4].copy_from_slice(&seed.to_be_bytes());
+    Key::Meta(Digest::Sha256(hash))
+}
+
+impl World {
+    async fn open(&self, seeds: &[u32], time: Duration) {
+        let keys = seeds.iter().map(|seed| key(*seed)).collect();
+        let opened = self
+            .core
+            .cache()
+            .open_signed(ChangeKind::Creation, keys, time);
+        opened.await.unwrap();
+    }
+
+    /// What another node is told that asks for the lease.
+    async fn asked(&self, seed: u32) -> Grant {
+        let deadline = Deadline::new(Duration::from_secs(1), Patience::Read);
+        let (key, token) = ([key(seed)], Token::random());
+        let grants = self.shared.grant(&key, token, true, deadline).await;
+        self.shared.release(&key, token).await.unwrap();
+        grants.unwrap()[0]
+    }
+
+    /// Whether this node may fill its memory.
+    fn may_fill(&self, seed: u32) -> bool {
+        let Key::Meta(digest) = key(seed) else {
+            unreachable!("it is one")
+        };
+        let question = crate::cache::shared::Question::Meta(digest);
+        self.core.cache().rights(&question).meta.is_some()
+    }
+
+    fn published(&self) -> usize {
+        self.shared.publishes.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_kept_away_until_its_last_url_expires() {
+    for with_shared in [true, false] {
+        let world = world(with_shared);
+        world.open(&[1, 2], HOUR).await;
+        world.open(&[1], 2 * HOUR).await;
+        world.open(&[1], HOUR).await;
+        if with_shared {
+            assert_eq!(world.shared.fences(&key(1)), 1, "one for each key");
+            assert_eq!(world.published(), 1);
+        }
+        sleep(HOUR - Duration::from_secs(1)).await;
+        assert!(!world.may_fill(1) && !world.may_fill(2));
+        sleep(Duration::from_secs(2)).await;
+        assert!(!world.may_fill(1) && world.may_fill(2));
+        if with_shared {
+            assert_eq!(world.published(), 2, "all nodes are told of the end");
+            assert_eq!(world.asked(1).await, Grant::Blocked);
+            assert_eq!(world.asked(2).await, Grant::Granted);
+        }
+        sleep(HOUR).await;
+        assert!(world.may_fill(1));
+        if with_shared {
+            assert_eq!(world.asked(1).await, Grant::Granted);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_is_lost_is_put_up_again_and_told() {
+    let world = world(true);
+    world.open(&[1, 2], HOUR).await;
+    let told = world.published();
+    for _ in 0..3 {
+        // A restart, an eviction.
+        world.shared.purge().await.unwrap();
+        assert_eq!(world.asked(1).await, Grant::Granted);
+        sleep(SOON).await;
+        assert_eq!(world.asked(1).await, Grant::Blocked);
+        assert_eq!(world.asked(2).await, Grant::Blocked);
+    }
+    assert_eq!(world.published(), told + 3);
+    // The connection was replaced: what it answers of the fence says nothing of the time between.
+    world.shared.session.fetch_add(1, Ordering::SeqCst);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.published(), told + 4);
+    assert_eq!(world.asked(1).await, Grant::Blocked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_of_urls_holds_up_no_change() {
+    let limits = Limits::default().with_changes(1);
+    let world = limited(true, ChangePolicy::Strict, limits);
+    for seed in 0..2000 {
+        world.open(&[seed], HOUR).await;
+    }
+    world.layers.unlink(&world.link.digest).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_redis_a_url_is_refused_or_fenced_as_soon_as_that_can_be() {
+    let strict = world_with(true, ChangePolicy::Strict);
+    strict.shared.fails.store(true, Ordering::SeqCst);
+    let cache = strict.core.cache();
+    let refused = cache
+        .open_signed(ChangeKind::Creation, vec![key(1)], HOUR)
+        .await;
+    assert!(matches!(refused, Err(crate::Error::ChangeRefused { .. })));
+    assert!(strict.may_fill(1));
+
+    let world = world_with(true, ChangePolicy::BestEffort);
+    world.shared.fails.store(true, Ordering::SeqCst);
+    world.open(&[1], HOUR).await;
+    assert!(!world.may_fill(1));
+    sleep(SOON).await;
+    world.shared.fails.store(false, Ordering::SeqCst);
+    sleep(SOON).await;
+    assert_eq!(world.asked(1).await, Grant::Blocked);
+    sleep(HOUR).await;
+    assert_eq!(world.asked(1).await, Grant::Granted);
+    assert!(world.may_fill(1));
+}
+
+#[test]
+fn another_runtime_goes_on_where_the_first_one_ended() {
+    let runtime = || {
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let world = first.block_on(async {
+        let world = world(true);
+        world.open(&[1], HOUR).await;
+        world
+    });
+    drop(first);
+    second.block_on(async {
+        assert!(!world.may_fill(1));
+        let (keys, token) = ([key(3)], Token::random());
+        let granted = world.core.cache().grant(&keys, token, false).await;
+        assert_eq!(granted, [Grant::Granted]);
+        sleep(2 * HOUR).await;
+        assert!(world.may_fill(1));
+        assert_eq!(world.asked(1).await, Grant::Granted);
+    });
+}
