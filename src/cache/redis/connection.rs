@@ -199,8 +199,12 @@ impl Connection {
         let (mut connection, number) = line.get(deadline).await?;
         let began = Instant::now();
         let asked = pipeline.ignore_errors().query_async(&mut connection);
-        let asked = line.unless_lost(number, in_time(deadline.at(), asked));
-        match asked.await? {
+        let asked = in_time(deadline.at(), asked);
+        let asked = match deadline.patience() {
+            Patience::Read => asked.await,
+            Patience::Creation | Patience::Removal => line.unless_lost(number, asked).await?,
+        };
+        match asked {
             Ok(replies) => line.answered(number, replies),
             Err(late) => {
                 if late == Late::Silent {
@@ -286,10 +290,12 @@ impl Line {
     /// What a caller does that wants to ask now; what has to be started for it is started here.
     fn ask(self: &Arc<Self>, patience: Patience) -> Ask<MultiplexedConnection> {
         let now = Instant::now();
-        self.let_go(now);
+        let lapsed = self.lapsed(now);
+        if lapsed.is_some() {
+            self.let_go(now);
+        }
         loop {
-            let lapsed = self.lapsed(now);
-            let asked = self.breaker().ask(now, patience, lapsed);
+            let asked = self.breaker().ask(now, patience, lapsed.clone());
             match asked {
                 Ask::Probe(task) => {
                     tokio::spawn(Arc::clone(self).probe(task).instrument(spans::connect()));
@@ -423,14 +429,17 @@ impl Line {
         let mut turned = self.breaker().turns();
         let mut asked = pin!(asked);
         loop {
+            let is_lost = {
+                let breaker = self.breaker();
+                (breaker.number() != Some(number)).then(|| breaker.trouble())
+            };
+            if let Some(trouble) = is_lost {
+                return Err(Failure::Lost(trouble));
+            }
             tokio::select! {
                 biased;
                 answer = &mut asked => return Ok(answer),
                 _ = turned.changed() => {}
-            }
-            let breaker = self.breaker();
-            if breaker.number() != Some(number) {
-                return Err(Failure::Lost(breaker.trouble()));
             }
         }
     }
@@ -551,7 +560,7 @@ impl Duty {
     fn trust(&self) -> Option<(&Trust, Duration)> {
         match self {
             Self::Plain => None,
-            Self::Channel(node) => Some((node.channel.trust(), node.channel.term().trust)),
+            Self::Channel(node) => Some((node.channel.trust(), node.trust)),
             Self::Shard(shard) => Some((&shard.standing, shard.trust())),
         }
     }

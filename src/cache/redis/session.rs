@@ -78,6 +78,8 @@ impl Scripts {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) channel: Arc<Channel>,
+    /// How long each proof is good for.
+    pub(super) trust: Duration,
     prefix: String,
     /// On the name space, for a node that caches a store.
     claim: Option<Claim>,
@@ -106,6 +108,7 @@ impl Node {
         let (channel, owed) = Channel::new(prefix, coherence, Term { trust, margin });
         Self {
             channel,
+            trust,
             prefix: prefix.to_owned(),
             claim,
             scripts: Scripts::new(),
@@ -143,11 +146,11 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(owed) = owed {
-            tokio::spawn(acknowledge(
-                Arc::downgrade(self),
-                Arc::downgrade(line),
-                owed,
-            ));
+            let owed = Owed {
+                node: Arc::downgrade(self),
+                owed: Some(owed),
+            };
+            tokio::spawn(acknowledge(owed, Arc::downgrade(line)));
         }
     }
 
@@ -274,7 +277,7 @@ impl Node {
 
     /// How long from one heartbeat to the next.
     pub(super) fn pause(&self) -> Duration {
-        self.channel.term().trust / BEATS
+        self.trust / BEATS
     }
 
     /// Sends heartbeats for as long as the connection is the node's. One that is not answered is waited
@@ -377,11 +380,36 @@ impl Node {
     }
 }
 
+/// Where the acknowledgements come out that a node owes. A task that ends with its runtime leaves it to
+/// the next one.
+struct Owed {
+    node: Weak<Node>,
+    owed: Option<mpsc::Receiver<(u64, u64)>>,
+}
+
+impl Owed {
+    async fn next(&mut self, batch: &mut Vec<(u64, u64)>) -> usize {
+        match &mut self.owed {
+            Some(owed) => owed.recv_many(batch, 64).await,
+            None => 0,
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.upgrade() {
+            let mut owed = node.owed.lock().unwrap_or_else(PoisonError::into_inner);
+            *owed = self.owed.take();
+        }
+    }
+}
+
 /// Sends the acknowledgements that are owed, for as long as there is a node.
-async fn acknowledge(node: Weak<Node>, line: Weak<Line>, mut owed: mpsc::Receiver<(u64, u64)>) {
+async fn acknowledge(mut owed: Owed, line: Weak<Line>) {
     let mut batch = Vec::new();
-    while owed.recv_many(&mut batch, 64).await > 0 {
-        let (Some(node), Some(line)) = (node.upgrade(), line.upgrade()) else {
+    while owed.next(&mut batch).await > 0 {
+        let (Some(node), Some(line)) = (owed.node.upgrade(), line.upgrade()) else {
             return;
         };
         let mut pipeline = Pipeline::new();

@@ -58,7 +58,7 @@ impl Shard {
     }
 
     pub(super) fn trust(&self) -> Duration {
-        self.node.channel.term().trust
+        self.node.trust
     }
 
     /// A name whose slot the primary serves.
