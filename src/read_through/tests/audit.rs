@@ -52,7 +52,8 @@ impl World {
     async fn change_elsewhere(&self) {
         let keys = [Key::Link(self.link.clone()), Key::Meta(self.link.digest)];
         let call = async { ((), crate::coherence::change::Outcome::Over) };
-        self.core.change(keys.into(), call).await.unwrap();
+        let changed = self.core.change(ChangeKind::Removal, keys.into(), call);
+        changed.await.unwrap();
     }
 }
 

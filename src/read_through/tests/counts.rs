@@ -27,7 +27,8 @@ async fn a_fill_of_what_was_changed_meanwhile_is_fenced() {
         let (world, get, load) = loading(with_shared).await;
         let keys = [Key::Link(world.link.clone()), Key::Meta(world.link.digest)];
         let call = async { ((), crate::coherence::change::Outcome::Over) };
-        world.core.change(keys.into(), call).await.unwrap();
+        let changed = world.core.change(ChangeKind::Removal, keys.into(), call);
+        changed.await.unwrap();
         world.backend.read.release();
         assert_eq!(load.await.unwrap(), Some(7));
         world.settled().await;

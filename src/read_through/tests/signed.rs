@@ -150,9 +150,16 @@ fn another_runtime_goes_on_where_the_first_one_ended() {
     drop(first);
     second.block_on(async {
         assert!(!world.may_fill(1));
-        let (keys, token) = ([key(3)], Token::random());
-        let granted = world.core.cache().grant(&keys, token, false).await;
-        assert_eq!(granted, [Grant::Granted]);
+        let cache = world.core.cache();
+        let Key::Meta(digest) = key(3) else {
+            unreachable!("it is one")
+        };
+        let question = crate::cache::shared::Question::Meta(digest);
+        let (mut guard, mut budget) = (cache.guard([&question]), cache.budget());
+        let keys = [key(3)];
+        let granted = cache.grant(&mut guard, &keys, false, &mut budget);
+        assert_eq!(granted.await.unwrap(), [Grant::Granted]);
+        drop(guard);
         sleep(2 * HOUR).await;
         assert!(world.may_fill(1));
         assert_eq!(world.asked(1).await, Grant::Granted);
