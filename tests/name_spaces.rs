@@ -60,6 +60,27 @@ async fn until<S: ObjectStore>(node: &CachedStore<S>, expected: (bool, CacheStat
     }
 }
 
+/// What a node says in its log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
     let redis = Redis::start().await;
@@ -72,11 +93,12 @@ async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
     assert!(note.starts_with("PrefixObjectStore(a), layout "), "{note}");
 
     let best_effort = config(&redis).with_change_policy(ChangePolicy::BestEffort);
-    let log = Arc::new(Mutex::new(Vec::new()));
+    let log = Log::default();
+    let writer = log.clone();
     let listener = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::ERROR)
         .with_ansi(false)
-        .with_writer(Arc::clone(&log))
+        .with_writer(move || writer.clone())
         .finish();
     let listening = tracing::subscriber::set_default(listener);
     let (metrics, b) = Metrics::of(|| tenant(&bucket, "b", best_effort));
@@ -87,7 +109,7 @@ async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     drop(listening);
-    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let told: Vec<_> = log.matches("this Redis is not used").collect();
     assert_eq!(told.len(), 1, "{log}");
     assert!(

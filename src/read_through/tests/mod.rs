@@ -35,10 +35,6 @@ struct World {
     link: Link,
 }
 
-fn soon() -> Deadline {
-    Deadline::new(Duration::from_secs(5), Patience::Removal)
-}
-
 fn link(seed: u8) -> Link {
     Link::layer("a/b".parse().unwrap(), Digest::Sha256([seed; 32]))
 }
