@@ -31,6 +31,10 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// where nothing was sent.
     fn may_be_executed(&self, error: &Error) -> bool;
 
+    /// Whether the connection broke before there was an answer. A server cuts a connection rather than
+    /// send an answer that is too large.
+    fn has_broken(&self, error: &Error) -> bool;
+
     /// What is known of these questions, [`MOST_QUESTIONS`] at most, for so many who ask by
     /// themselves.
     async fn look_up(

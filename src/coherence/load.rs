@@ -94,6 +94,13 @@ impl Load {
         }
     }
 
+    /// The connection broke before the shared tier had answered: what is there may be too large to be
+    /// read, and has to be replaced.
+    pub(crate) const fn broken(&mut self) -> Step {
+        self.steal = true;
+        self.grant()
+    }
+
     /// What was said of the leases; nothing at all if the shared tier could not be asked.
     pub(crate) fn granted(&mut self, grants: &[Grant]) -> Step {
         if self.verified {

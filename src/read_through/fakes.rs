@@ -283,6 +283,10 @@ impl SharedTier for FakeShared {
         !error.to_string().contains("it is down")
     }
 
+    fn has_broken(&self, _: &Error) -> bool {
+        false
+    }
+
     async fn look_up(
         &self,
         questions: &[Question],

@@ -124,8 +124,11 @@ impl<B: Backend> Trip<B> {
         drop(self);
         let loads = questions.into_iter().zip(departures).zip(rights).zip(found);
         for (((question, (departure, span)), rights), found) in loads {
-            let load = Load::new(false);
-            let step = load.looked_up(found.is_whole(&question));
+            let mut load = Load::new(false);
+            let step = match found.is_whole(&question) || !budget.has_broken() {
+                true => load.looked_up(found.is_whole(&question)),
+                false => load.broken(),
+            };
             if step == Step::Answer {
                 core.audit_shared_hit(&question, rights);
                 spans::answered(&span, CacheStatus::Redis);

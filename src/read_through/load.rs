@@ -115,7 +115,10 @@ impl<B: Backend> ReadThrough<B> {
                     let questions = std::slice::from_ref(&question);
                     let mut now = cache.look_up(questions, &[rights], 1, &mut budget).await;
                     found = found.or(now.pop().unwrap_or_default());
-                    load.looked_up(found.is_whole(&question))
+                    match found.is_whole(&question) || !budget.has_broken() {
+                        true => load.looked_up(found.is_whole(&question)),
+                        false => load.broken(),
+                    }
                 }
                 Step::Grant { steal } => {
                     let keys = question.missing(&found, guard.leases(question.keys()));

@@ -200,10 +200,10 @@ async fn a_purge_and_a_leave_cost_what_is_said() {
     lab.put_known(&digest(1)).await;
     let (purged, measured) = lab.measure(lab.node.purge()).await;
     purged.unwrap();
-    measured.assert(cost(6, 0, 0), "purge");
+    measured.assert(cost(4, 0, 0), "purge");
     let (purged, measured) = lab.measure(lab.node.purge()).await;
     purged.unwrap();
-    measured.assert(cost(4, 0, 0), "purge of nothing");
+    measured.assert(cost(3, 0, 0), "purge of nothing");
     let ((), measured) = lab.measure(lab.node.leave()).await;
     measured.assert(cost(1, 0, 0), "leave");
 }

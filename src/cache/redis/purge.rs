@@ -19,9 +19,10 @@ const TURN: Duration = Duration::from_secs(10);
 /// How long a node waits before it looks again whether another one has purged.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A full Redis refuses an `SADD`, unless something was removed before it. Whatever else has the name
-/// makes way.
+/// `record turn | server`: a full Redis refuses an `SADD`, unless something was removed before it. Whatever
+/// else has the name makes way. The turn is over: who comes now finds the server on record.
 const NOTE: &str = "
+redis.call('DEL', KEYS[2])
 if type(redis.pcall('SREM', KEYS[1], '')) == 'table' then redis.call('DEL', KEYS[1]) end
 redis.call('SADD', KEYS[1], ARGV[1])
 return redis.status_reply('OK')
@@ -37,6 +38,11 @@ pub(super) struct Record<'a> {
 impl Record<'_> {
     fn key(&self) -> String {
         format!("{}::servers", self.nodes)
+    }
+
+    /// The key of the node that purges this server now.
+    fn turn(&self, server: &Identity) -> String {
+        format!("{}::purging::{}", self.nodes, server.as_str())
     }
 
     /// Purges what another server knew. After a failover, or a start from an old dump, what is there
@@ -66,8 +72,9 @@ impl Record<'_> {
         let key = self.key();
         let () = cmd("EVAL")
             .arg(NOTE)
-            .arg(1)
+            .arg(2)
             .arg(&key)
+            .arg(self.turn(server))
             .arg(server.as_str())
             .query_async(self.connection)
             .await?;
@@ -100,9 +107,8 @@ impl Record<'_> {
     /// Whether this node is the one that purges the server now. A turn lapses with the node that has
     /// it; where nothing can be written, each node purges for itself.
     async fn takes_turn(&mut self, server: &Identity) -> bool {
-        let turn = format!("{}::purging::{}", self.nodes, server.as_str());
         let mut take = cmd("SET");
-        take.arg(turn)
+        take.arg(self.turn(server))
             .arg("")
             .arg("NX")
             .arg("PX")

@@ -38,6 +38,17 @@ impl SharedTier for RedisCache {
         }
     }
 
+    fn has_broken(&self, error: &Error) -> bool {
+        let Error::Cache { source, .. } = error else {
+            return false;
+        };
+        match source.downcast_ref() {
+            Some(Failure::Lost(_)) => true,
+            Some(Failure::Redis(error)) => error.is_unrecoverable_error(),
+            Some(Failure::NotAsked(_) | Failure::Timeout(_)) | None => false,
+        }
+    }
+
     async fn look_up(
         &self,
         questions: &[Question],

@@ -8,12 +8,14 @@ use tokio::time::Instant;
 /// How long one read may still wait for the shared tier, in all its steps together. Time that a read
 /// pauses, or waits for the backend, is not taken off.
 ///
-/// After one step that failed the read asks no more.
+/// After one step that failed the read asks no more. If the answer has broken the connection, the read may
+/// replace what it could not read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     whole: Duration,
     left: Duration,
     has_failed: bool,
+    has_broken: bool,
 }
 
 /// Why the shared tier is not asked.
@@ -27,7 +29,21 @@ impl Budget {
             whole,
             left: whole,
             has_failed: false,
+            has_broken: false,
         }
+    }
+
+    /// The connection broke before there was an answer: a value may be too large to be read. The first
+    /// time the read may go on, in the time that is left.
+    pub(super) const fn broke(&mut self) {
+        if !self.has_broken {
+            (self.has_failed, self.has_broken) = (false, true);
+        }
+    }
+
+    /// Whether an answer has broken the connection.
+    pub(crate) const fn has_broken(self) -> bool {
+        self.has_broken
     }
 
     /// Nothing may be asked any more.
@@ -49,6 +65,7 @@ impl Budget {
         Self {
             left: self.left.min(other.left),
             has_failed: self.has_failed || other.has_failed,
+            has_broken: self.has_broken || other.has_broken,
             ..self
         }
     }

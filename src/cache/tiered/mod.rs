@@ -290,6 +290,9 @@ impl TieredCache {
                 match looked_up {
                     Ok(found) => answers.extend(found),
                     Err(error) => {
+                        if shared.tier.has_broken(&error) {
+                            budget.broke();
+                        }
                         for question in &questions[answers.len()..] {
                             shared.lookups.count_none(Found::default().asked(question));
                         }

@@ -466,7 +466,8 @@ impl TieredCache {
                     }
                     Err(error) if goes_on => {
                         tracing::debug!(%error, "a URL is signed without Redis");
-                        shared.queue.enqueue(&keys, true);
+                        // The task that looks after signed URLs puts the fence up.
+                        shared.queue.enqueue(&keys, false);
                         None
                     }
                     Err(source) => {
