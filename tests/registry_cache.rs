@@ -191,9 +191,20 @@ async fn the_metrics_count_lookups_by_fact_tier_and_result() {
 }
 
 #[tokio::test]
-async fn without_redis_reads_go_on_and_changes_are_refused() {
+async fn without_redis_reads_go_on_and_a_strict_node_refuses_changes() {
     let (mut redis, image) = (Redis::start().await, Image::new(1));
-    let node = with_redis(&redis).await;
+    let url = redis.url();
+    let node = Node::start_with(&[
+        "--redis",
+        &url,
+        "--redis-timeout",
+        "5s",
+        "--redis-change-timeout",
+        "1s",
+        "--change-policy",
+        "strict",
+    ])
+    .await;
     let http = &node.http;
     http.push("a/b", "latest", &image).await;
     let upload = http.begin_upload("a/b").await;
@@ -244,6 +255,48 @@ async fn without_redis_reads_go_on_and_changes_are_refused() {
     finished.expect(201);
     http.push("a/b", "latest", &Image::new(2)).await;
     assert_eq!(http.get(&blob("a/b", &digest)).await.body, b"content");
+}
+
+/// Only a removal may be refused while Redis is away. What was pushed meanwhile is right on another node
+/// once Redis is back, and a removal that was refused can be repeated.
+#[tokio::test]
+async fn without_redis_pushes_go_on_and_removals_are_refused() {
+    let (mut redis, image) = (Redis::start().await, Image::new(1));
+    let url = redis.url();
+    let args = [
+        "--redis",
+        &url,
+        "--redis-timeout",
+        "1s",
+        "--redis-change-timeout",
+        "1s",
+    ];
+    let node = Node::start_with(&args).await;
+    let other = over(node.folder(), &args).await;
+    let (http, other) = (&node.http, Http::new(&other));
+    http.push("a/b", "latest", &image).await;
+    redis.kill();
+
+    let new = Image::new(2);
+    http.push("a/b", "new", &new).await;
+    http.pulls("a/b", "new", &new).await;
+    other.pulls("a/b", "new", &new).await;
+    let layer = blob("a/b", &image.layer_digest());
+    let manifest = manifest_path("a/b", &image.digest());
+    for path in [&layer, &manifest] {
+        let refused = http.delete(path).await.refused(503, "UNAVAILABLE");
+        assert!(refused.header("retry-after").is_some());
+    }
+    http.pulls("a/b", "latest", &image).await;
+
+    redis.restart_on_same_port().await;
+    let is_taken = |answer: &Answer| answer.status != 503;
+    for path in [&layer, &manifest] {
+        until(|| http.delete(path), is_taken).await.expect(202);
+        other.get(path).await.expect(404);
+    }
+    other.pulls("a/b", "new", &new).await;
+    http.push("a/b", "newer", &Image::new(3)).await;
 }
 
 /// Garbage collection takes layers away and the cache still knows them: a client that asks is told

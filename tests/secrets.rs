@@ -4,8 +4,8 @@
 mod support;
 
 use layercache::{
-    CachedStore, Digest, Freshness, LayerInfoCache, Link, MemoryConfig, RedisCache, RedisConfig,
-    TieredCache,
+    CachedStore, ChangePolicy, Digest, Freshness, LayerInfoCache, Link, MemoryConfig, RedisCache,
+    RedisConfig, TieredCache,
 };
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
@@ -185,7 +185,10 @@ async fn the_library_tells_nobody() {
     let digest = Digest::Sha256([7; 32]);
     let link = Link::layer("library/alpine".parse().unwrap(), digest);
     for (url, is_well) in servers.urls() {
-        let config = RedisConfig::new(&url).with_timeout(Duration::from_secs(1));
+        let config = RedisConfig::new(&url)
+            .with_timeout(Duration::from_secs(1))
+            .with_change_timeout(Duration::from_secs(1))
+            .with_change_policy(ChangePolicy::Strict);
         is_clean("Debug", &format!("{config:?} {config:#?}"));
         let cache = RedisCache::new(config.clone()).unwrap();
         let added = cache.add(&link).await;
@@ -276,7 +279,8 @@ async fn the_example_tells_nobody_of_redis() {
     for (i, (url, is_well)) in servers.urls().into_iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();
         let storage = ["--storage", folder.path().to_str().unwrap()];
-        let timeout = ["--redis-timeout", "2s"];
+        let timeout = ["--redis-timeout", "2s", "--redis-change-timeout", "2s"];
+        let timeout = [&timeout[..], &["--change-policy", "strict"]].concat();
         let (mut args, mut env) = ([&storage[..], &timeout].concat(), tracing_all());
         match i % 2 {
             0 => args.extend(["--redis", &url]),

@@ -229,7 +229,7 @@ impl Redis {
     pub fn try_cli(&self, args: &[&str]) -> Result<String, String> {
         match self.setup.tls {
             None => self.ask(args).map_err(|why| format!("{args:?}: {why}")),
-            Some(_) => said(self.setup.redis_cli(self.port()).args(args)),
+            _ => said(self.setup.redis_cli(self.port()).args(args)),
         }
     }
 
