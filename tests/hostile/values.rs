@@ -251,8 +251,9 @@ async fn what_is_broken(fact: &str, values: &'static str, by_head: bool) {
         let before = table.meets.broken(fact);
         let digest = table.spoil(act).await;
         table.is_right(&digest, act, by_head).await;
-        assert!(table.meets.broken(fact) > before, "{act} was not counted");
+        // A node whose heartbeats were late asks Redis nothing, so it may meet the value at a later read.
         table.is_repaired(&digest, act).await;
+        assert!(table.meets.broken(fact) > before, "{act} was not counted");
     }
     let other = if fact == "meta" { "membership" } else { "meta" };
     assert_eq!(table.meets.broken(other), 0, "nothing else was broken");
@@ -295,8 +296,8 @@ async fn values_of_another_type_are_known_on_every_server() {
                 let before = table.meets.broken(fact);
                 let digest = table.spoil(act).await;
                 table.is_right(&digest, act, false).await;
-                assert!(table.meets.broken(fact) > before, "{act} was not counted");
                 table.is_repaired(&digest, act).await;
+                assert!(table.meets.broken(fact) > before, "{act} was not counted");
             }
         }
     }
