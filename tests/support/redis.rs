@@ -227,8 +227,10 @@ impl Redis {
     /// there on a busy machine, a node sends no heartbeat. So the command goes over a socket, where that
     /// can be had.
     pub fn try_cli(&self, args: &[&str]) -> Result<String, String> {
+        // Only `redis-cli` understands its options.
+        let has_options = args.first().is_some_and(|first| first.starts_with('-'));
         match self.setup.tls {
-            None => self.ask(args).map_err(|why| format!("{args:?}: {why}")),
+            None if !has_options => self.ask(args).map_err(|why| format!("{args:?}: {why}")),
             _ => said(self.setup.redis_cli(self.port()).args(args)),
         }
     }

@@ -56,7 +56,7 @@ async fn what_somebody_else_is_about_to_fill_is_his() {
     let world = Shared::with(3, 0).await;
     let [warming, _] = &world.nodes;
     let lease = format!("lease::{{blobs::{}}}", digest(1));
-    world.redis.cli(&["SET", &lease, "1", "PX", "10000"]);
+    world.redis.cli(&["SET", &lease, "1", "PX", "60000"]);
     let warmed = warming.warm(None).await.unwrap();
     assert_eq!((warmed.filled, warmed.refused), (2, 1));
 }
