@@ -167,11 +167,11 @@ mod tests {
         let base = Instant::now();
         let mut clock = ServerClock::new(base, TRUST);
         let readings = aheads.iter().enumerate();
-        let readings = readings.map(|(i, ahead)| reading(base, 500 * i as u64, *ahead, 2));
+        let mut readings = readings.map(|(i, ahead)| reading(base, 500 * i as u64, *ahead, 2));
         for reading in readings.clone() {
             clock.read(reading);
         }
-        let last = readings.last().unwrap();
+        let last = readings.next_back().unwrap();
         clock.is_steady(last, last.answered - TRUST, TRUST)
     }
 
