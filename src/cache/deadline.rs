@@ -1,16 +1,16 @@
-//! Until when an operation on the shared tier may take.
+//! When an operation on the shared tier has to be over.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Until when an operation on the shared tier may take, and what it does while there is no connection.
+/// When an operation on the shared tier has to be over, and whether it waits for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     at: Instant,
     patience: Patience,
 }
 
-/// What an operation does while there is no connection.
+/// Whether an operation waits while there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// A read fails at once: its caller asks the backend.
