@@ -4,6 +4,10 @@
 //! one is under way those who are about to leave gather, as long as the runtime needs to run what is
 //! ready and no longer, and a task takes them along. What Redis knows is answered from here; for what
 //! it does not know each load goes on in a task of its own.
+//!
+//! A plain actor (`recv_many`, batches side by side) took 2.05 × a raw pair with 1 task where this took
+//! 1.58 ×, and 1.83 × with 64 where this took 1.60 ×: medians of six runs each, by turns, on a busy
+//! machine.
 
 use super::alone::Alone;
 use super::load::{Loaded, Underway};
