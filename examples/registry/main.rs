@@ -7,6 +7,7 @@ mod admin;
 mod app;
 mod blobs;
 mod error;
+mod folder;
 mod headers;
 mod limits;
 mod lookup;

@@ -1,8 +1,8 @@
 //! The store behind the cache, from one word.
 
+use crate::folder::Folder;
 use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use std::error::Error;
@@ -35,8 +35,7 @@ fn folder(path: &Path) -> Result<Arc<dyn ObjectStore>, BoxError> {
     }
     std::fs::create_dir_all(path)
         .map_err(|error| format!("cannot make the folder {}: {error}", path.display()))?;
-    let store = LocalFileSystem::new_with_prefix(path)?;
-    Ok(Arc::new(store.with_automatic_cleanup(true)))
+    Ok(Arc::new(Folder::new(path)?))
 }
 
 fn bucket(url: &Url) -> Result<Arc<dyn ObjectStore>, BoxError> {

@@ -1,0 +1,122 @@
+//! A folder as the store.
+//!
+//! `LocalFileSystem` removes a folder with the last file in it. A write that makes the same folder at that
+//! moment fails with "Unable to create dir". The folder can be made the next time, so the write is made
+//! again.
+
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+use std::fmt;
+use std::io::ErrorKind;
+use std::ops::Range;
+
+/// How often a write is made, at most.
+const TRIES: usize = 100;
+
+#[derive(Debug)]
+pub(crate) struct Folder(LocalFileSystem);
+
+impl Folder {
+    /// # Errors
+    /// If the folder does not exist.
+    pub(crate) fn new(path: &std::path::Path) -> Result<Self> {
+        let store = LocalFileSystem::new_with_prefix(path)?;
+        Ok(Self(store.with_automatic_cleanup(true)))
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether a folder was removed while this write made a file in it.
+fn lost_its_folder(error: &Error) -> bool {
+    let Error::Generic { source, .. } = error else {
+        return false;
+    };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return error.kind() == ErrorKind::NotFound;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+async fn again<T, F: Future<Output = Result<T>>>(mut write: impl FnMut() -> F) -> Result<T> {
+    for _ in 1..TRIES {
+        match write().await {
+            Err(error) if lost_its_folder(&error) => tokio::task::yield_now().await,
+            done => return done,
+        }
+    }
+    write().await
+}
+
+#[async_trait::async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for Folder {
+    async fn put_opts(
+        &self,
+        to: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        again(|| self.0.put_opts(to, payload.clone(), options.clone())).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        to: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        again(|| self.0.put_multipart_opts(to, options.clone())).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        again(|| self.0.copy_opts(from, to, options.clone())).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        again(|| self.0.rename_opts(from, to, options.clone())).await
+    }
+
+    async fn get_opts(&self, of: &Path, options: GetOptions) -> Result<GetResult> {
+        self.0.get_opts(of, options).await
+    }
+
+    async fn get_ranges(&self, of: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
+        self.0.get_ranges(of, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.0.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.0.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+}
