@@ -4,6 +4,7 @@ use super::Forgotten;
 use super::deadline::{Deadline, Patience};
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::lease::{Ended, Grant, Token};
+use crate::coherence::through::Through;
 use crate::link::{Key, LinkRef, MetaKey, MetaRef, WireName};
 use crate::metrics::Asked;
 use crate::{Digest, Error, LayerMeta, Link};
@@ -23,9 +24,15 @@ pub(crate) type Which<'a> = dyn Fn(&str) -> bool + Sync + 'a;
 /// trip for all that it is asked.
 #[async_trait]
 pub(crate) trait SharedTier: Debug + Send + Sync {
-    /// Which connection is up, if one is. What went through another may have been lost with it, and
-    /// what went through none is like no other.
-    fn session(&self) -> Option<u64>;
+    /// Whether the connections are up that an operation went through. What went through one that is not
+    /// may be lost.
+    fn is_up(&self, through: &Through) -> bool;
+
+    /// The same, and whether the servers behind them were the primaries still when this was called.
+    ///
+    /// # Errors
+    /// Where nobody says it within the deadline.
+    async fn stands(&self, through: &Through, deadline: Deadline) -> Result<bool, Error>;
 
     /// Whether an operation that failed with this error may have been executed, or may be later: not
     /// where nothing was sent.
@@ -77,7 +84,7 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         token: Token,
         take_lease: bool,
         deadline: Deadline,
-    ) -> Result<(), Error>;
+    ) -> Result<Through, Error>;
 
     /// Keeps the fences of a change standing.
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error>;
@@ -94,10 +101,10 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         written: Option<&Link>,
         ttl: Duration,
         deadline: Deadline,
-    ) -> Result<Ended, Error>;
+    ) -> Result<(Ended, Through), Error>;
 
     /// Takes entries and leases away, without a fence.
-    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error>;
+    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<Through, Error>;
 
     /// Takes entries and leases away of what the backend has denied, and says which entries there were.
     async fn deny(&self, keys: &[Key], deadline: Deadline) -> Result<Vec<bool>, Error>;

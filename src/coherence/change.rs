@@ -5,6 +5,7 @@
 //! be over; the other nodes are waited for beside the call.
 
 use super::lease::Ended;
+use super::through::Through;
 
 /// What to do with a change while Redis cannot be told of it.
 ///
@@ -68,8 +69,10 @@ impl ChangePolicy {
 pub(crate) struct Change {
     /// Whether it is made where Redis cannot be told of it.
     goes_on: bool,
-    /// The connection that `BEGIN` went through.
-    session: Option<u64>,
+    /// The connections that `BEGIN` went through.
+    through: Option<Through>,
+    /// Whether the others have to be told once more.
+    tells_again: bool,
 }
 
 /// What a change does next.
@@ -84,6 +87,9 @@ pub(crate) enum Step {
     Call { fenced: bool },
     /// Take entry, lease and the fence away, after the call.
     End,
+    /// Ask whether the servers that were told of the end were the primaries still: a node that has
+    /// moved to another one would not have heard of the change.
+    Confirm,
     /// Publish once more, and wait: while the fence was gone somebody may have read what was before.
     Tell,
     /// It is over.
@@ -120,13 +126,14 @@ impl Change {
     pub(crate) const fn new(policy: ChangePolicy, kind: ChangeKind) -> Self {
         Self {
             goes_on: policy.goes_on(kind),
-            session: None,
+            through: None,
+            tells_again: false,
         }
     }
 
     #[cfg(test)]
-    pub(super) const fn session(&self) -> Option<u64> {
-        self.session
+    pub(super) const fn through(&self) -> Option<&Through> {
+        self.through.as_ref()
     }
 
     pub(crate) const fn first(&self) -> Step {
@@ -138,11 +145,11 @@ impl Change {
         self.goes_on
     }
 
-    /// `BEGIN` was executed, through this connection at the latest; or `None`, and it may be
-    /// executed later: then there may be time to try again.
-    pub(crate) const fn begun(&mut self, session: Option<u64>, again: bool) -> Step {
-        self.session = session;
-        match (session, again) {
+    /// `BEGIN` was executed, through these connections; or `None`, and it may be executed later: then
+    /// there may be time to try again.
+    pub(crate) fn begun(&mut self, through: Option<Through>, again: bool) -> Step {
+        self.through = through;
+        match (&self.through, again) {
             (Some(_), _) => Step::Publish,
             (None, true) => Step::Begin,
             (None, false) => self.without_redis(),
@@ -150,15 +157,15 @@ impl Change {
     }
 
     /// The keys are published, or that failed.
-    pub(crate) const fn published(&mut self, published: bool) -> Step {
+    pub(crate) fn published(&mut self, published: bool) -> Step {
         match published {
             true => Step::Call { fenced: true },
             false => self.without_redis(),
         }
     }
 
-    const fn without_redis(&mut self) -> Step {
-        self.session = None;
+    fn without_redis(&mut self) -> Step {
+        self.through = None;
         match self.goes_on {
             true => Step::Call { fenced: false },
             false => Step::Over(Verdict::Refused),
@@ -166,25 +173,44 @@ impl Change {
     }
 
     /// The call is over, and so is the waiting.
-    pub(crate) const fn called(&mut self, outcome: Outcome) -> Step {
-        match (outcome, self.session) {
+    pub(crate) const fn called(&self, outcome: Outcome) -> Step {
+        match (outcome, &self.through) {
             (_, None) => Step::Over(Verdict::Owed),
             (Outcome::Unknown, _) => Step::Over(Verdict::Open),
             (Outcome::Written | Outcome::Over | Outcome::Nothing, _) => Step::End,
         }
     }
 
-    /// `END` was executed, through this connection at the earliest; or `None`, and it may be
-    /// executed later: then there may be time to try again. Another connection counts as a fence that
-    /// was lost.
-    pub(crate) fn ended(&self, ended: Option<(Ended, u64)>, again: bool) -> Step {
-        match ended {
-            None if again => Step::End,
+    /// `END` was executed, through these connections; or `None`, and it may be executed later: then there
+    /// may be time to try again. Another connection counts as a fence that was lost.
+    ///
+    /// A change that is made without Redis, too, needs no confirmation.
+    pub(crate) fn ended(&mut self, ended: Option<(Ended, &Through)>, again: bool) -> Step {
+        let Some((ended, after)) = ended else {
+            return match again {
+                true => Step::End,
+                false => Step::Over(Verdict::Owed),
+            };
+        };
+        let is_same = self
+            .through
+            .as_ref()
+            .is_some_and(|before| before.is_same(after));
+        self.tells_again |= !(ended.stood && is_same);
+        match self.goes_on {
+            true => self.confirmed(Some(true)),
+            false => Step::Confirm,
+        }
+    }
+
+    /// Whether the servers were the primaries still after `END` was executed; or `None`, and nobody
+    /// knows. Where others are it now, they are told of the end, too.
+    pub(crate) const fn confirmed(&self, stayed: Option<bool>) -> Step {
+        match stayed {
+            Some(true) if self.tells_again => Step::Tell,
+            Some(true) => Step::Over(Verdict::Done),
+            Some(false) => Step::End,
             None => Step::Over(Verdict::Owed),
-            Some((Ended { stood: true, .. }, session)) if self.session == Some(session) => {
-                Step::Over(Verdict::Done)
-            }
-            Some(_) => Step::Tell,
         }
     }
 
@@ -212,7 +238,7 @@ mod tests {
     fn published() -> Change {
         let mut change = Change::new(STRICT, ChangeKind::Creation);
         assert_eq!(change.first(), Step::Begin);
-        assert_eq!(change.begun(Some(1), false), Step::Publish);
+        assert_eq!(change.begun(Some(Through::one(1)), false), Step::Publish);
         assert_eq!(change.published(true), Step::Call { fenced: true });
         change
     }
@@ -221,8 +247,39 @@ mod tests {
     fn a_change_that_nothing_disturbs() {
         let mut change = published();
         assert_eq!(change.called(Outcome::Over), Step::End);
-        let ended = change.ended(Some((STOOD, 1)), false);
-        assert_eq!(ended, Step::Over(Verdict::Done));
+        let ended = change.ended(Some((STOOD, &Through::one(1))), false);
+        assert_eq!(ended, Step::Confirm);
+        assert_eq!(change.confirmed(Some(true)), Step::Over(Verdict::Done));
+    }
+
+    #[test]
+    fn only_a_change_that_redis_may_refuse_is_confirmed() {
+        use ChangePolicy::{BestEffort, Strict, StrictRemovals};
+        for (policy, confirms) in [
+            (StrictRemovals, [false, true]),
+            (Strict, [true, true]),
+            (BestEffort, [false, false]),
+        ] {
+            for (kind, confirms) in KINDS.into_iter().zip(confirms) {
+                let mut change = Change::new(policy, kind);
+                change.begun(Some(Through::one(1)), false);
+                let ended = change.ended(Some((STOOD, &Through::one(1))), false);
+                assert_eq!(ended == Step::Confirm, confirms, "{policy:?} {kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_at_a_server_that_was_replaced_is_made_again_and_told_again() {
+        let mut change = published();
+        for number in [1, 2] {
+            let ended = change.ended(Some((STOOD, &Through::one(number))), false);
+            assert_eq!(ended, Step::Confirm);
+            assert_eq!(change.confirmed(Some(false)), Step::End);
+        }
+        change.ended(Some((STOOD, &Through::one(1))), false);
+        assert_eq!(change.confirmed(Some(true)), Step::Tell);
+        assert_eq!(change.confirmed(None), Step::Over(Verdict::Owed));
     }
 
     #[test]
@@ -231,10 +288,11 @@ mod tests {
             stood: false,
             ..STOOD
         };
-        for ended in [(gone, 1), (STOOD, 2)] {
+        for (ended, through) in [(gone, 1), (STOOD, 2)] {
             let mut change = published();
             change.called(Outcome::Over);
-            assert_eq!(change.ended(Some(ended), false), Step::Tell, "{ended:?}");
+            change.ended(Some((ended, &Through::one(through))), false);
+            assert_eq!(change.confirmed(Some(true)), Step::Tell, "{ended:?}");
             assert_eq!(change.told_again(true), Step::Over(Verdict::Done));
             assert_eq!(change.told_again(false), Step::Over(Verdict::Owed));
         }
@@ -242,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_may_still_happen_has_no_end() {
-        let mut change = published();
+        let change = published();
         assert_eq!(change.called(Outcome::Unknown), Step::Over(Verdict::Open));
     }
 
@@ -263,7 +321,7 @@ mod tests {
                 assert_eq!(unbegun.begun(None, true), Step::Begin);
                 assert_eq!(unbegun.begun(None, false), last, "{policy:?} {kind:?}");
                 let mut unpublished = Change::new(policy, kind);
-                unpublished.begun(Some(1), false);
+                unpublished.begun(Some(Through::one(1)), false);
                 assert_eq!(unpublished.published(false), last, "{policy:?} {kind:?}");
                 for change in [&mut unbegun, &mut unpublished] {
                     assert_eq!(change.called(Outcome::Over), Step::Over(Verdict::Owed));

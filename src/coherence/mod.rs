@@ -8,6 +8,7 @@
 //! | [`lease`] | who may fill a key of the shared tier, and who is changing it |
 //! | [`load`] | how a question goes through the shared tier to the backend |
 //! | [`change`] | how a change goes around the backend's own call |
+//! | [`through`] | which connections a step went through: with another one it may be lost |
 //! | [`peers`], [`message`] | who else is there, what nodes say, and when all have forgotten |
 //! | [`clock`] | whether Redis's clock, by which members of the peer set age, has been steady |
 //! | [`journal`] | what could not be taken away yet |
@@ -28,6 +29,7 @@ mod model;
 pub(crate) mod peers;
 #[cfg(test)]
 pub(crate) mod slot;
+pub(crate) mod through;
 pub(crate) mod trust;
 
 use crate::link::WireName;

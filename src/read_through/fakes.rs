@@ -6,6 +6,7 @@ use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Found, Leases, Member, Question, SharedTier, Which};
 use crate::coherence::lease::{Ended, Grant, Token};
 use crate::coherence::slot::Slot;
+use crate::coherence::through::Through;
 use crate::error::BoxError;
 use crate::link::Key;
 use crate::{Digest, Error, LayerMeta, Link};
@@ -274,8 +275,14 @@ impl FakeShared {
 
 #[async_trait]
 impl SharedTier for FakeShared {
-    fn session(&self) -> Option<u64> {
-        Some(self.session.load(Ordering::SeqCst))
+    fn is_up(&self, through: &Through) -> bool {
+        let up = self.session.load(Ordering::SeqCst);
+        through.is_up(|number| number == up, Instant::now())
+    }
+
+    async fn stands(&self, through: &Through, deadline: Deadline) -> Result<bool, Error> {
+        self.reach("stands", 0, deadline).await?;
+        Ok(self.is_up(through))
     }
 
     /// What is down is sent nothing.
@@ -372,12 +379,14 @@ impl SharedTier for FakeShared {
         token: Token,
         take_lease: bool,
         deadline: Deadline,
-    ) -> Result<(), Error> {
+    ) -> Result<Through, Error> {
         self.reach("begin", keys.len(), deadline).await?;
         for key in keys {
             self.slot(key, |slot| slot.begin(token, take_lease));
         }
-        self.reply("begin")
+        let through = Through::one(self.session.load(Ordering::SeqCst));
+        self.reply("begin")?;
+        Ok(through)
     }
 
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
@@ -400,7 +409,7 @@ impl SharedTier for FakeShared {
         written: Option<&Link>,
         _ttl: Duration,
         deadline: Deadline,
-    ) -> Result<Ended, Error> {
+    ) -> Result<(Ended, Through), Error> {
         self.reach("end", keys.len(), deadline).await?;
         let mut ended = Ended {
             stood: true,
@@ -412,17 +421,17 @@ impl SharedTier for FakeShared {
             ended.stood &= one.stood;
             ended.filled |= one.filled;
         }
+        let through = Through::one(self.session.load(Ordering::SeqCst));
         self.reply("end")?;
-        Ok(ended)
+        Ok((ended, through))
     }
 
-    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
+    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<Through, Error> {
         let token = Token::random();
         self.withdrawn.pass().await;
         self.begin(keys, token, false, deadline).await?;
-        self.end(keys, token, None, Duration::ZERO, deadline)
-            .await?;
-        Ok(())
+        let ended = self.end(keys, token, None, Duration::ZERO, deadline);
+        ended.await.map(|(_, through)| through)
     }
 
     async fn deny(&self, keys: &[Key], deadline: Deadline) -> Result<Vec<bool>, Error> {

@@ -10,7 +10,7 @@ use crate::support::sentinel::{PASSWORD, SERVICE, WATCHERS_PASSWORD, Watched, un
 use crate::support::server::Signal;
 use crate::support::tls::Certificates;
 use crate::{READ, all_in_memory, keys, names, node_at, only_reads, serves, stocked};
-use layercache::Digest;
+use layercache::{CacheStatus, Digest, Error};
 use object_store::ObjectStoreExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,7 +53,8 @@ async fn the_primary_is_found() {
     watched.servers[0].cli(&["FLUSHALL"]);
     serves(&url, |pattern| of(&watched, pattern)).await;
 
-    // A node that is connected needs no Sentinel for as long as its trust lasts.
+    // A node that is connected needs no Sentinel for its reads for as long as its trust lasts. What it
+    // removes is removed, and it says that nobody has confirmed that all have heard of it.
     let bare = stocked().await;
     let node = node_at(&bare, &url);
     until_in_memory(&node, &digest(1)).await;
@@ -62,7 +63,12 @@ async fn the_primary_is_found() {
     for sentinel in &mut watched.sentinels {
         sentinel.kill();
     }
-    layers(&node).unlink(&digest(1)).await.unwrap();
+    assert_eq!(stat(&node, &digest(1)).await.1, CacheStatus::Memory);
+    let unlinked = layers(&node).unlink(&digest(1)).await;
+    assert!(
+        matches!(unlinked, Err(Error::ChangeUnconfirmed { .. })),
+        "{unlinked:?}"
+    );
     assert_eq!(stat(&node, &digest(1)).await.0, None);
     // Then another primary may have been made that it does not know of.
     sleep(TRUST).await;
@@ -218,6 +224,39 @@ async fn hands_over(one_is_silent: bool) {
         }
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The node that deletes is still connected to the old primary, which takes its writes and has no other
+/// node any more. A node at the new primary has just filled Redis and its memory there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delete_through_a_primary_that_was_replaced_is_told_at_the_new_one() {
+    let watched = Watched::start().await;
+    for server in &watched.servers {
+        server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    }
+    let bare = stocked().await;
+    let node = || node_with(&bare, config_at(watched.url()).with_trust(LONG));
+    let blob = digest(1);
+    let old = watched.primary();
+    let hand_over = async {
+        watched.sentinels[0].hand_over().await;
+        until("a Sentinel names another primary", || {
+            watched.primary() != old
+        })
+        .await;
+    };
+    let deleter = node();
+    until_in_memory(&deleter, &digest(2)).await;
+    // It knows the others, and waits for nobody. It looks where the primary is four times in its trust.
+    sleep(LONG + LONG / 10).await;
+    hand_over.await;
+    let reader = node();
+    until_in_memory(&reader, &blob).await;
+    let began = Instant::now();
+    eventually_deletes(&deleter, &blob).await;
+    println!("deleted after {:?}", began.elapsed());
+    let (found, status) = stat(&reader, &blob).await;
+    assert_eq!(found, None, "the other node answers from {status:?}");
 }
 
 async fn eventually_deletes(node: &Node, blob: &Digest) {

@@ -2,11 +2,12 @@
 
 use super::RedisCache;
 use super::scripts::Source;
-use super::servers::{Command, Reply};
+use super::servers::{Command, Replies, Reply};
 use super::trouble::failed;
 use crate::Error;
 use crate::cache::deadline::Deadline;
 use crate::coherence::lease::Token;
+use crate::coherence::through::Through;
 use crate::link::Key;
 use ::redis::{Value, cmd};
 use std::borrow::Cow;
@@ -95,10 +96,11 @@ impl RedisCache {
         script: &Source,
         calls: impl IntoIterator<Item = Call>,
         deadline: Deadline,
-    ) -> Result<Vec<Value>, Error> {
-        let replies = self.run_each(operation, script, calls, deadline).await?;
-        let values: Result<Vec<_>, _> = replies.into_iter().collect();
-        values.map_err(|failure| failed(operation, failure))
+    ) -> Result<(Vec<Value>, Through), Error> {
+        let Replies { each, through } = self.run_each(operation, script, calls, deadline).await?;
+        let values: Result<Vec<_>, _> = each.into_iter().collect();
+        let values = values.map_err(|failure| failed(operation, failure))?;
+        Ok((values, through))
     }
 
     /// The same, where each may fail by itself. It is an error if nothing was answered.
@@ -108,13 +110,15 @@ impl RedisCache {
         script: &Source,
         calls: impl IntoIterator<Item = Call>,
         deadline: Deadline,
-    ) -> Result<Vec<Reply>, Error> {
+    ) -> Result<Replies, Error> {
         let calls: Vec<_> = calls.into_iter().collect();
-        let mut replies = Vec::with_capacity(calls.len());
+        let mut all = Replies::default();
         for calls in calls.chunks(MOST_CALLS) {
-            replies.extend(self.run_some(operation, script, calls, deadline).await?);
+            let some = self.run_some(operation, script, calls, deadline).await?;
+            all.each.extend(some.each);
+            all.through.and_all(some.through);
         }
-        Ok(replies)
+        Ok(all)
     }
 
     /// One round trip; another one where the server does not have the script yet.
@@ -124,7 +128,7 @@ impl RedisCache {
         script: &Source,
         calls: &[Call],
         deadline: Deadline,
-    ) -> Result<Vec<Reply>, Error> {
+    ) -> Result<Replies, Error> {
         let by_hash = calls
             .iter()
             .map(|call| call.command("EVALSHA", &script.hash));
@@ -133,8 +137,8 @@ impl RedisCache {
         // The other calls of the pipeline were run: only these are repeated.
         let is_unknown =
             |reply: &Reply| matches!(reply, Err(failure) if failure.code() == Some("NOSCRIPT"));
-        let unknown: Vec<_> = (0..calls.len().min(replies.len()))
-            .filter(|i| is_unknown(&replies[*i]))
+        let unknown: Vec<_> = (0..calls.len().min(replies.each.len()))
+            .filter(|i| is_unknown(&replies.each[*i]))
             .collect();
         if unknown.is_empty() {
             return Ok(replies);
@@ -144,9 +148,10 @@ impl RedisCache {
             .map(|i| calls[*i].command("EVAL", &script.text));
         let by_text = by_text.collect();
         let again = self.servers.run(operation, by_text, deadline).await?;
-        for (i, reply) in unknown.into_iter().zip(again) {
-            replies[i] = reply;
+        for (i, reply) in unknown.into_iter().zip(again.each) {
+            replies.each[i] = reply;
         }
+        replies.through.and_all(again.through);
         Ok(replies)
     }
 }

@@ -54,6 +54,8 @@ pub(super) enum Duty {
 
 /// How long connecting may take; nobody waits that long for it.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long after too few have said where the primary is they are asked again.
+const UNKNOWN: Duration = Duration::from_millis(50);
 /// How long it may take until a connection is a node's; it may have to purge.
 const GREETING: Duration = Duration::from_secs(60);
 
@@ -143,6 +145,28 @@ impl Connection {
         self.line.route.check(from).await
     }
 
+    /// Returns when it is known where the primary is now. If it has moved, the connection to the one
+    /// before is made anew.
+    pub(super) async fn stays(&self, deadline: Deadline) -> Result<(), Failure> {
+        let Duty::Channel(node) = &self.line.duty else {
+            return Ok(());
+        };
+        while let Some((number, located)) = node.located().filter(|(number, _)| self.is(*number)) {
+            match timeout_at(deadline.at(), self.check(&located)).await {
+                Ok(Checked::Stays) => break,
+                Ok(Checked::Moved) => {
+                    self.give_up(number, Trouble::Another);
+                    break;
+                }
+                Ok(Checked::Unknown) if !deadline.is_over() => sleep(UNKNOWN).await,
+                Ok(Checked::Unknown) | Err(_) => {
+                    return Err(Failure::NotAsked(self.line.breaker().trouble()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The connection that is up, whatever is known of its server.
     pub(super) fn raw(&self) -> Option<MultiplexedConnection> {
         let breaker = self.line.breaker();
@@ -185,16 +209,17 @@ impl Connection {
         let done = self.run_until(deadline, pipeline);
         let done = done.instrument(span.clone()).await;
         spans::failed(&span, done.as_ref().err());
+        let done = done.map(|(replies, _)| replies);
         done.map_err(|failure| failed(operation, failure))
     }
 
-    /// As [`run`](Self::run). Takes no longer than until `deadline`; what was sent before may still be
-    /// executed.
+    /// As [`run`](Self::run), and says which connection it was. Takes no longer than until `deadline`; what
+    /// was sent before may still be executed.
     pub(super) async fn run_until(
         &self,
         deadline: Deadline,
         pipeline: &mut Pipeline,
-    ) -> Result<Replies, Failure> {
+    ) -> Result<(Replies, u64), Failure> {
         let line = &self.line;
         let (mut connection, number) = line.get(deadline).await?;
         let began = Instant::now();
@@ -205,7 +230,7 @@ impl Connection {
             Patience::Creation | Patience::Removal => line.unless_lost(number, asked).await?,
         };
         match asked {
-            Ok(replies) => line.answered(number, replies),
+            Ok(replies) => Ok((line.answered(number, replies)?, number)),
             Err(late) => {
                 if late == Late::Silent {
                     line.unanswered(number, began);

@@ -188,7 +188,7 @@ impl RedisCache {
         commands.push(ask("PTTL", &media_type));
 
         let replies = self.servers.run("inspect", commands, self.read_deadline());
-        let mut replies = Replies(replies.await?.into_iter());
+        let mut replies = Replies(replies.await?.each.into_iter());
         let [layer, manifest] = sets;
         let layer = replies.member(layer)?;
         let manifest = replies.member(manifest)?;

@@ -29,7 +29,7 @@ impl RedisCache {
         let hashes = questions.iter().filter_map(Question::meta);
         commands.extend(hashes.map(|meta| self.fields_of(meta)));
         let replies = self.servers.run("look-up", commands, deadline);
-        let mut replies = replies.await?.into_iter();
+        let mut replies = replies.await?.each.into_iter();
 
         let mut answers = vec![Found::default(); questions.len()];
         for places in sets.values() {

@@ -93,7 +93,7 @@ impl RedisCache {
                 trip.push(Call::each(calls));
             }
             let answers = self.run_some(operation, script, &trip, self.read_deadline());
-            let answers = answers.await?;
+            let answers = answers.await?.each;
             for (of, answer) in which.into_iter().zip(answers) {
                 match answer {
                     Ok(Value::Array(values)) => {

@@ -4,7 +4,7 @@ use super::address::{Place, Server};
 use super::route::Located;
 use super::trouble::Trouble;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ErrorKind, RedisError, RedisResult, cmd};
+use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::HashMap;
@@ -117,21 +117,20 @@ impl Sentinels {
     }
 
     async fn ask_through(&self, connection: &mut MultiplexedConnection) -> RedisResult<Said> {
-        let mut ask = cmd("SENTINEL");
-        ask.arg("MASTER").arg(&self.service);
-        let fields: HashMap<String, String> = ask.query_async(connection).await?;
-        let field = |name: &str| fields.get(name);
-        let number = |name| field(name).and_then(|text| text.parse::<u64>().ok());
-        let port = number("port").and_then(|port| u16::try_from(port).ok());
-        match (field("ip"), port, number("config-epoch")) {
-            (Some(host), Some(port), Some(epoch)) => Ok(Said {
-                epoch,
-                host: host.clone(),
-                port,
-            }),
+        // The epoch first: the address is then of that failover or of a later one. The address that
+        // `SENTINEL MASTER` says is the old primary's until all replicas follow the new one.
+        let mut asked = Pipeline::new();
+        for question in ["MASTER", "GET-MASTER-ADDR-BY-NAME"] {
+            asked.cmd("SENTINEL").arg(question).arg(&self.service);
+        }
+        let (fields, address): (HashMap<String, String>, Option<(String, u16)>) =
+            asked.query_async(connection).await?;
+        let epoch = fields.get("config-epoch");
+        match (address, epoch.and_then(|epoch| epoch.parse().ok())) {
+            (Some((host, port)), Some(epoch)) => Ok(Said { epoch, host, port }),
             _ => Err(RedisError::from((
                 ErrorKind::UnexpectedReturnType,
-                "a sentinel's answer has no ip, port and config-epoch",
+                "a sentinel's answer has no address and config-epoch",
             ))),
         }
     }

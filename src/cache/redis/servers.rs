@@ -6,6 +6,7 @@ use super::purge::{self, Scope};
 use super::trouble::{Failure, failed};
 use crate::Error;
 use crate::cache::deadline::Deadline;
+use crate::coherence::through::Through;
 use crate::spans;
 use ::redis::{Arg, Cmd, Pipeline, Value};
 use std::sync::Arc;
@@ -29,6 +30,13 @@ pub(super) struct Command {
 
 /// What a command was answered.
 pub(super) type Reply = Result<Value, Failure>;
+
+/// What several commands were answered, and through which connections.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    pub(super) each: Vec<Reply>,
+    pub(super) through: Through,
+}
 
 impl Command {
     /// About the key that is its first argument.
@@ -54,12 +62,43 @@ impl Command {
 }
 
 impl Servers {
-    /// Which connections are up, if one is. What went through others may have been lost with them.
-    pub(super) fn session(&self) -> Option<u64> {
+    /// The connections that are up.
+    pub(super) fn up(&self) -> Through {
         match self {
-            Self::One(connection) => connection.session(),
-            Self::Cluster(cluster) => cluster.session(),
+            Self::One(connection) => {
+                let mut through = Through::default();
+                through.and(connection.session());
+                through
+            }
+            Self::Cluster(cluster) => cluster.up(),
         }
+    }
+
+    /// Whether these connections are up.
+    pub(super) fn is_up(&self, through: &Through) -> bool {
+        let now = Instant::now();
+        match self {
+            Self::One(connection) => through.is_up(|number| connection.is(number), now),
+            Self::Cluster(cluster) => {
+                let up = cluster.numbers();
+                through.is_up(|number| up.contains(&number), now)
+            }
+        }
+    }
+
+    /// The same, and whether the primary that sentinels named is it still.
+    ///
+    /// In a cluster a server that was replaced says so itself, when it has heard of it:
+    /// `cluster-node-timeout` bounds how late that is.
+    pub(super) async fn stands(
+        &self,
+        through: &Through,
+        deadline: Deadline,
+    ) -> Result<bool, Failure> {
+        if let Self::One(connection) = self {
+            connection.stays(deadline).await?;
+        }
+        Ok(self.is_up(through))
     }
 
     /// Since when all the connections have been up that lead to these keys, or to all where none are
@@ -81,7 +120,7 @@ impl Servers {
         operation: &'static str,
         commands: Vec<Command>,
         deadline: Deadline,
-    ) -> Result<Vec<Reply>, Error> {
+    ) -> Result<Replies, Error> {
         let span = spans::redis(operation, commands.len());
         let done = self.round_trip(operation, commands, deadline);
         let done = done.instrument(span.clone()).await;
@@ -94,25 +133,26 @@ impl Servers {
         operation: &'static str,
         commands: Vec<Command>,
         deadline: Deadline,
-    ) -> Result<Vec<Reply>, Error> {
-        let replies: Vec<Reply> = match self {
+    ) -> Result<Replies, Error> {
+        let replies = match self {
             Self::One(connection) => {
                 let mut pipeline = Pipeline::with_capacity(commands.len());
                 for command in commands {
                     pipeline.add_command(command.cmd);
                 }
-                let replies = connection.run_until(deadline, &mut pipeline).await;
-                let replies = replies.map_err(|failure| failed(operation, failure))?;
-                replies
-                    .into_iter()
-                    .map(|reply| reply.map_err(Failure::Redis))
-                    .collect()
+                let answered = connection.run_until(deadline, &mut pipeline).await;
+                let (replies, number) = answered.map_err(|failure| failed(operation, failure))?;
+                let each = replies.into_iter();
+                Replies {
+                    each: each.map(|reply| reply.map_err(Failure::Redis)).collect(),
+                    through: Through::one(number),
+                }
             }
             Self::Cluster(cluster) => cluster.run(&commands, deadline).await,
         };
         let is_silent = |reply: &Reply| matches!(reply, Err(failure) if failure.code().is_none());
-        match replies.first() {
-            Some(Err(failure)) if replies.iter().all(is_silent) => {
+        match replies.each.first() {
+            Some(Err(failure)) if replies.each.iter().all(is_silent) => {
                 Err(failed(operation, failure.clone()))
             }
             _ => Ok(replies),

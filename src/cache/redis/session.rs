@@ -88,6 +88,8 @@ pub(super) struct Node {
     pub(super) purges: Counter,
     /// The server that this node was connected to last.
     last: Mutex<Option<Identity>>,
+    /// Where sentinels have found the primary, for the connection of this number.
+    place: Mutex<Option<(u64, Located)>>,
     /// What was said of the servers already.
     advice: Mutex<HashSet<&'static str>>,
     /// The acknowledgements that are owed, until there is a task that sends them.
@@ -114,6 +116,7 @@ impl Node {
             scripts: Scripts::new(),
             purges: purges("server"),
             last: Mutex::default(),
+            place: Mutex::default(),
             advice: Mutex::default(),
             owed: Mutex::new(Some(owed)),
             beating: tokio::sync::Mutex::default(),
@@ -207,6 +210,9 @@ impl Node {
             channel.proven(session, Proof::Identity, Some(began));
         }
         *self.last() = Some(identity.clone());
+        if located.named.is_some() {
+            *self.place() = Some((session, located.clone()));
+        }
         let mut pipeline = self.heartbeat(session, Command::Text);
         let replies: RedisResult<Vec<RedisResult<Value>>> =
             pipeline.ignore_errors().query_async(connection).await;
@@ -234,6 +240,15 @@ impl Node {
     /// What all keys begin with.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// Where sentinels have found the primary, and the number of the connection to it.
+    pub(super) fn located(&self) -> Option<(u64, Located)> {
+        self.place().clone()
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<(u64, Located)>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Identity>> {

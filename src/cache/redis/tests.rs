@@ -71,7 +71,7 @@ async fn run(cache: &RedisCache, command: Cmd) {
         .servers
         .run("test", commands, cache.read_deadline())
         .await;
-    assert!(done.unwrap().iter().all(Result::is_ok));
+    assert!(done.unwrap().each.iter().all(Result::is_ok));
 }
 
 /// Does the same to a server and to the specification; both have to answer the same, and to have the
@@ -137,7 +137,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
                 Key::Link(link) if written => Some(link),
                 _ => None,
             };
-            let ended = cache
+            let (ended, _) = cache
                 .end(keys, of(token), link, LONG, later())
                 .await
                 .unwrap();

@@ -11,6 +11,7 @@ use crate::cache::Forgotten;
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::{Facts, Found, Leases, Question, SharedTier, Which};
 use crate::coherence::lease::{Ended, Grant, Token};
+use crate::coherence::through::Through;
 use crate::link::{Key, WireName};
 use crate::{Error, Link};
 use ::redis::Value;
@@ -24,8 +25,13 @@ const FEW: usize = 2;
 
 #[async_trait]
 impl SharedTier for RedisCache {
-    fn session(&self) -> Option<u64> {
-        self.servers.session()
+    fn is_up(&self, through: &Through) -> bool {
+        self.servers.is_up(through)
+    }
+
+    async fn stands(&self, through: &Through, deadline: Deadline) -> Result<bool, Error> {
+        let stands = self.servers.stands(through, deadline).await;
+        stands.map_err(|failure| failed("confirm", failure))
     }
 
     fn may_be_executed(&self, error: &Error) -> bool {
@@ -72,7 +78,7 @@ impl SharedTier for RedisCache {
         let replies = match keys.len() {
             0..=FEW => {
                 let script = &self.scripts.grant;
-                self.run_each("grant", script, calls, deadline).await?
+                self.run_each("grant", script, calls, deadline).await?.each
             }
             _ => {
                 let script = &self.scripts.grant_each;
@@ -110,7 +116,7 @@ impl SharedTier for RedisCache {
             ));
         }
         let replies = self.run_each("fill", &self.scripts.fill, calls, self.read_deadline());
-        let replies = replies.await?;
+        let replies = replies.await?.each;
         let is_filled = |reply| matches!(reply, Ok(Value::Int(1)));
         let mut accepted = replies.into_iter().map(is_filled);
         let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
@@ -147,15 +153,14 @@ impl SharedTier for RedisCache {
         token: Token,
         take_lease: bool,
         deadline: Deadline,
-    ) -> Result<(), Error> {
+    ) -> Result<Through, Error> {
         let calls = keys.iter().map(|key| {
             let call = self.call(key, token);
             call.arg(millis(self.settings.fence))
                 .arg(u8::from(take_lease))
         });
-        self.run_all("begin", &self.scripts.begin, calls, deadline)
-            .await?;
-        Ok(())
+        let begun = self.run_all("begin", &self.scripts.begin, calls, deadline);
+        begun.await.map(|(_, through)| through)
     }
 
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
@@ -170,7 +175,7 @@ impl SharedTier for RedisCache {
         let deadline = self.removal_deadline();
         let replies = self.run_all("renew", &self.scripts.renew, calls, deadline);
         let stood = |reply: &Value| *reply == Value::Int(1);
-        Ok(replies.await?.iter().all(stood))
+        Ok(replies.await?.0.iter().all(stood))
     }
 
     async fn end(
@@ -180,28 +185,28 @@ impl SharedTier for RedisCache {
         written: Option<&Link>,
         ttl: Duration,
         deadline: Deadline,
-    ) -> Result<Ended, Error> {
+    ) -> Result<(Ended, Through), Error> {
         let calls = keys.iter().map(|key| {
             let is_written = matches!(key, Key::Link(link) if Some(link) == written);
             write(self.call(key, token).arg(u8::from(is_written)), ttl, None)
         });
         let replies = self.run_all("end", &self.scripts.end, calls, deadline);
-        let replies = replies.await?;
+        let (replies, through) = replies.await?;
         let both = |reply: &Value| matches!(reply, Value::Array(both) if both[..] == [Value::Int(1), Value::Int(1)]);
         let stood = |reply: &Value| matches!(reply, Value::Array(both) if both.first() == Some(&Value::Int(1)));
-        Ok(Ended {
+        let ended = Ended {
             stood: replies.iter().all(stood),
             filled: written.is_some() && replies.iter().any(both),
-        })
+        };
+        Ok((ended, through))
     }
 
-    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
+    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<Through, Error> {
         // A change that begins and has nothing to do: what it takes away stays away.
         let token = Token::random();
         self.begin(keys, token, false, deadline).await?;
-        self.end(keys, token, None, self.settings.ttl, deadline)
-            .await?;
-        Ok(())
+        let ended = self.end(keys, token, None, self.settings.ttl, deadline);
+        ended.await.map(|(_, through)| through)
     }
 
     async fn deny(&self, keys: &[Key], deadline: Deadline) -> Result<Vec<bool>, Error> {
@@ -209,7 +214,7 @@ impl SharedTier for RedisCache {
         let calls = keys.iter().map(|key| self.call(key, token));
         let replies = self.run_all("deny", &self.scripts.deny, calls, deadline);
         let is_held = |reply| reply == Value::Int(1);
-        Ok(replies.await?.into_iter().map(is_held).collect())
+        Ok(replies.await?.0.into_iter().map(is_held).collect())
     }
 
     async fn mention(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
@@ -255,11 +260,11 @@ impl RedisCache {
         let purged = self.servers.purge(scope).await;
         purged.map_err(|failure| failed("purge", failure))?;
         loop {
-            let session = self.session();
+            let up = self.servers.up();
             let deadline = self.removal_deadline();
             self.tell(Forget::Everything, &[], deadline).await?.await;
             // What others learned meanwhile from a primary that was replaced is forgotten, too.
-            if session.is_some() && self.session() == session {
+            if self.stands(&up, self.removal_deadline()).await? {
                 return Ok(());
             }
         }

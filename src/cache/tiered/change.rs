@@ -8,7 +8,8 @@ use crate::cache::shared::{Facts, Member, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::change::{Change, ChangeKind, Outcome, Step, Verdict};
 use crate::coherence::generation::{Fence, Right};
-use crate::coherence::lease::{Ended, Token};
+use crate::coherence::lease::Token;
+use crate::coherence::through::Through;
 use crate::link::Key;
 use crate::{Error, Link};
 use futures::FutureExt;
@@ -157,23 +158,20 @@ impl TieredCache {
         // The last token, and those that may stand beside it.
         let (mut token, mut strays) = (Token::random(), Vec::new());
         let (mut result, mut was, mut filled) = (None, None, false);
+        let mut end = Through::default();
         let mut others = ready(()).boxed();
         let mut step = change.first();
         let verdict = loop {
             step = match step {
                 Step::Begin => {
                     token = Token::random();
-                    // Read before: what goes through a later connection is another one's.
-                    let session = tier.session();
                     let begin = tier.begin(&keys, token, link.is_some(), tries.deadline);
                     let begun = begin.await;
                     if !matches!(&begun, Err(error) if !tier.may_be_executed(error)) {
                         strays.push(token);
                     }
                     let (begun, again) = tries.of(begun).await;
-                    // One that began without a connection went through none that will be known.
-                    let session = session.unwrap_or_else(|| fastrand::u64(..));
-                    change.begun(begun.map(|()| session), again)
+                    change.begun(begun, again)
                 }
                 Step::Publish => {
                     let published = tier.publish(&keys, tries.deadline).await;
@@ -206,9 +204,19 @@ impl TieredCache {
                     let ttl = jittered(shared.settings.ttl);
                     let ended = tier.end(&keys, token, written, ttl, tries.deadline).await;
                     let (ended, again) = tries.of(ended).await;
-                    filled = ended.is_some_and(|ended: Ended| ended.filled);
-                    let session = tier.session().unwrap_or_else(|| fastrand::u64(..));
-                    change.ended(ended.map(|ended| (ended, session)), again)
+                    if let Some((ended, through)) = ended {
+                        filled = ended.filled;
+                        let step = change.ended(Some((ended, &through)), again);
+                        end = through;
+                        step
+                    } else {
+                        change.ended(None, again)
+                    }
+                }
+                Step::Confirm => {
+                    let stayed = tier.stands(&end, tries.deadline).await;
+                    let (stayed, _) = tries.of(stayed).await;
+                    change.confirmed(stayed)
                 }
                 Step::Tell => {
                     let told = tier.publish(&keys, tries.deadline).await;

@@ -8,6 +8,7 @@ use crate::cache::deadline::Deadline;
 use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::journal::{Batch, Journal, MOST};
 use crate::coherence::lease::Token;
+use crate::coherence::through::Through;
 use crate::link::Key;
 use crate::metrics::{Part, limit_hits, owed_keys, purges};
 use metrics::Counter;
@@ -278,17 +279,20 @@ impl RetryQueue {
         let (open, over) = (keys(&open), keys(&over));
         let all = [&open[..], &over].concat();
         loop {
-            let session = self.tier.session();
+            let mut through = Through::default();
             let deadline = self.settings.removal_deadline();
             if !over.is_empty() {
-                self.tier.withdraw(&over, deadline).await?;
+                through.and_all(self.tier.withdraw(&over, deadline).await?);
             }
             if !open.is_empty() {
                 let token = Token::random();
-                self.tier.begin(&open, token, false, deadline).await?;
+                let begun = self.tier.begin(&open, token, false, deadline);
+                through.and_all(begun.await?);
             }
             self.tier.publish(&all, deadline).await?.await;
-            if session.is_some() && self.tier.session() == session {
+            // Where another server is the primary now, it has not heard of this.
+            let deadline = self.settings.removal_deadline();
+            if self.tier.stands(&through, deadline).await? {
                 return Ok(());
             }
         }

@@ -12,6 +12,7 @@ use crate::coherence::Coherence;
 use crate::coherence::change::ChangeKind;
 use crate::coherence::generation::Fence;
 use crate::coherence::lease::Token;
+use crate::coherence::through::Through;
 use crate::link::Key;
 use crate::metrics::limit_hits;
 use crate::{BoxError, Error};
@@ -65,11 +66,11 @@ struct Open {
     begun: Option<Begun>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Begun {
     token: Token,
-    /// The connection that it went through.
-    session: u64,
+    /// The connections that it went through.
+    through: Through,
     /// How long it stands by itself.
     stands_until: Instant,
     checked: Instant,
@@ -113,15 +114,16 @@ impl SignedWrites {
 
     /// Extends the fences that stand long enough, and gives the other keys.
     fn extend(&self, keys: Vec<Key>, until: Instant, shared: Option<&Shared>) -> Vec<Key> {
-        let session = shared.and_then(|shared| shared.tier.session());
         let mut state = self.state();
         let is_fresh = |key: &Key| {
             let Some(open) = state.open.get_mut(key) else {
                 return true;
             };
-            let stands = open.begun.is_some_and(|begun| {
-                session == Some(begun.session) && begun.stands_until + SLACK >= until
-            });
+            let stands = shared
+                .zip(open.begun.as_ref())
+                .is_some_and(|(shared, begun)| {
+                    shared.tier.is_up(&begun.through) && begun.stands_until + SLACK >= until
+                });
             if stands || shared.is_none() {
                 open.until = open.until.max(until);
             }
@@ -139,7 +141,7 @@ impl SignedWrites {
             match state.open.get_mut(&key) {
                 Some(open) => {
                     open.until = open.until.max(until);
-                    open.begun = begun.or(open.begun);
+                    open.begun = begun.clone().or_else(|| open.begun.take());
                     // The other one stands.
                     self.coherence.generations.end(fence);
                 }
@@ -151,7 +153,7 @@ impl SignedWrites {
                     let open = Open {
                         until,
                         fence,
-                        begun,
+                        begun: begun.clone(),
                     };
                     state.open.insert(key, open);
                 }
@@ -164,14 +166,14 @@ impl SignedWrites {
         let state = self.state();
         let which = state.open.iter().filter(|(_, open)| which(open));
         which
-            .map(|(key, open)| (key.clone(), open.begun, open.until))
+            .map(|(key, open)| (key.clone(), open.begun.clone(), open.until))
             .collect()
     }
 
     /// Sets what is known of a fence, unless another one was put up meanwhile.
     fn set(&self, key: &Key, was: Option<Token>, begun: Option<Begun>) {
         if let Some(open) = self.state().open.get_mut(key)
-            && open.begun.map(|begun| begun.token) == was
+            && open.begun.as_ref().map(|begun| begun.token) == was
         {
             open.begun = begun;
         }
@@ -207,10 +209,8 @@ impl SignedWrites {
 
     /// Puts up what is lost.
     async fn begin(&self, kept: &Kept) {
-        let session = kept.tier.session();
-        let is_lost =
-            |begun: Option<Begun>| begun.is_none_or(|begun| Some(begun.session) != session);
-        let lost = self.keys(|open| is_lost(open.begun));
+        let stands = |begun: &Begun| kept.tier.is_up(&begun.through);
+        let lost = self.keys(|open| !open.begun.as_ref().is_some_and(stands));
         for lost in lost.chunks(TOGETHER) {
             let keys: Vec<_> = lost.iter().map(|(key, ..)| key.clone()).collect();
             let time = kept.settings.fence;
@@ -221,7 +221,8 @@ impl SignedWrites {
                 // Who hears of it drops what it has; nobody here waits for that.
                 Ok((begun, _)) => {
                     for (key, was, _) in lost {
-                        self.set(key, was.map(|was| was.token), Some(begun));
+                        let was = was.as_ref().map(|was| was.token);
+                        self.set(key, was, Some(begun.clone()));
                     }
                 }
                 Err(error) => {
@@ -234,11 +235,14 @@ impl SignedWrites {
 
     /// Has the fences that stand already stand until then, and gives the other keys.
     async fn renewed(&self, kept: &Kept, keys: Vec<Key>, until: Instant) -> Vec<Key> {
-        let session = kept.tier.session();
         let mut fresh = Vec::new();
         for key in keys {
-            let begun = self.state().open.get(&key).and_then(|open| open.begun);
-            let begun = begun.filter(|begun| Some(begun.session) == session);
+            let begun = self
+                .state()
+                .open
+                .get(&key)
+                .and_then(|open| open.begun.clone());
+            let begun = begun.filter(|begun| kept.tier.is_up(&begun.through));
             let stood = self.renew_one(kept, key.clone(), begun, until).await;
             match self.state().open.get_mut(&key) {
                 Some(open) if stood == Some(true) => open.until = open.until.max(until),
@@ -252,13 +256,13 @@ impl SignedWrites {
     async fn renew(&self, kept: &Kept) {
         let (now, pause) = (Instant::now(), kept.settings.fence / 3);
         let due = self.keys(|open| {
-            open.begun.is_some_and(|begun| {
+            open.begun.as_ref().is_some_and(|begun| {
                 begun.checked + pause <= now || begun.stands_until + SLACK < open.until
             })
         });
         for due in due.chunks(PARALLEL) {
             let renew = |(key, begun, until): &(Key, Option<Begun>, Instant)| {
-                self.renew_one(kept, key.clone(), *begun, *until)
+                self.renew_one(kept, key.clone(), begun.clone(), *until)
             };
             if join_all(due.iter().map(renew)).await.contains(&None) {
                 // Redis is away: there is no use in asking it of all others.
@@ -289,7 +293,7 @@ impl SignedWrites {
             checked: now,
             ..begun
         };
-        self.set(&key, Some(begun.token), stood.then_some(renewed));
+        self.set(&key, Some(renewed.token), stood.then_some(renewed));
         Some(stood)
     }
 
@@ -323,26 +327,23 @@ impl Kept {
         deadline: Deadline,
     ) -> Result<(Begun, BoxFuture<'static, ()>), Error> {
         let token = Token::random();
-        // Read before: what goes through a later connection is another one's.
-        let session = self.tier.session();
         let begun = async {
             // For a short time at first: one that is never told of is not to stand for long.
-            self.tier.begin(keys, token, false, deadline).await?;
+            let through = self.tier.begin(keys, token, false, deadline).await?;
             let told = self.tier.publish(keys, deadline);
             let renewed = self.tier.renew_for(keys, token, time);
             let (others, stood) = try_join(told, renewed).await?;
             match stood {
-                true => Ok(others),
+                true => Ok((through, others)),
                 false => Err(lost()),
             }
         };
         match begun.await {
-            Ok(others) => {
+            Ok((through, others)) => {
                 let now = Instant::now();
                 let begun = Begun {
                     token,
-                    // One that began without a connection went through none that will be known.
-                    session: session.unwrap_or_else(|| fastrand::u64(..)),
+                    through,
                     stands_until: now + time,
                     checked: now,
                 };
@@ -367,20 +368,26 @@ impl Kept {
         keys: &[Key],
     ) -> Result<(), Error> {
         let deadline = self.settings.removal_deadline();
+        let mut through = Through::default();
         for expired in expired.chunks(PARALLEL) {
             let end = |(key, begun, _): &(Key, Option<Begun>, Instant)| {
-                let (key, begun) = ([key.clone()], *begun);
+                let (key, token) = ([key.clone()], begun.as_ref().map(|begun| begun.token));
                 async move {
-                    let begun = begun.ok_or_else(lost)?;
+                    let token = token.ok_or_else(lost)?;
                     let ttl = self.settings.ttl;
-                    let ended = self.tier.end(&key, begun.token, None, ttl, deadline);
-                    ended.await
+                    self.tier.end(&key, token, None, ttl, deadline).await
                 }
             };
-            try_join_all(expired.iter().map(end)).await?;
+            for (_, ended) in try_join_all(expired.iter().map(end)).await? {
+                through.and_all(ended);
+            }
         }
         self.tier.publish(keys, deadline).await?.await;
-        Ok(())
+        let deadline = self.settings.removal_deadline();
+        match self.tier.stands(&through, deadline).await? {
+            true => Ok(()),
+            false => Err(lost()),
+        }
     }
 }
 

@@ -2,9 +2,11 @@
 
 use super::Model;
 use super::rules::{Fault, Rule};
-use super::state::{ChangeAt, Changing, KEY, Kind, Late, State, Telling, Violation};
+use super::state::{ChangeAt, Changing, KEY, Kind, Late, State, Telling, Violation, at};
 use crate::coherence::change::{Outcome, Step, Verdict};
 use crate::coherence::lease::{Ended, Token};
+use crate::coherence::slot::Slot;
+use crate::coherence::through::Through;
 
 impl Model {
     /// The next step of a change, except for what goes on beside it.
@@ -25,9 +27,10 @@ impl Model {
                 if session.is_some() {
                     self.begin(state, i);
                 }
+                let through = session.map(Through::one);
                 let change = &mut state.changes[i];
                 // One that waits for a connection is one that begins later.
-                change.at = ChangeAt::Next(change.change.begun(session, false));
+                change.at = ChangeAt::Next(change.change.begun(through, false));
                 change.since = state.now;
                 self.turn(state, i);
             }
@@ -66,6 +69,7 @@ impl Model {
                 state.changes[i].at = ChangeAt::Ended(ended, session);
             }
             ChangeAt::Ended(ended, session) => self.ended(state, i, ended, session),
+            ChangeAt::Next(Step::Confirm) => self.confirm(state, i),
             ChangeAt::Next(Step::Tell) => {
                 let Telling::Over = state.changes[i].telling else {
                     return None;
@@ -104,10 +108,29 @@ impl Model {
         change.at = ChangeAt::Next(change.change.first());
     }
 
-    /// The connection of a change's node, if it reaches Redis.
+    /// The connection of a change's node, if it reaches Redis, or a server before that the node still
+    /// takes for the primary.
     pub(super) fn session_of(&self, state: &State, i: usize) -> Option<u64> {
         let n = state.changes[i].node;
-        state.nodes[n].session.filter(|_| state.reaches(n))
+        let node = &state.nodes[n];
+        let is_taken_in =
+            self.asks(n) && state.lags(n) && node.coherence.trusted(at(state.now)).is_some();
+        node.session.filter(|_| state.reaches(n) || is_taken_in)
+    }
+
+    /// The node asks whether the server was the primary still that was told of the end.
+    fn confirm(&self, state: &mut State, i: usize) {
+        let change = &state.changes[i];
+        let (n, end) = (change.node, change.end);
+        let has_moved = state.lags(n);
+        let stayed = !has_moved && self.session_of(state, i) == end;
+        let stayed = stayed || self.bends(Rule::EndIsConfirmed);
+        if has_moved && !stayed {
+            self.disconnect(state, n);
+        }
+        let change = &mut state.changes[i];
+        change.at = ChangeAt::Next(change.change.confirmed(Some(stayed)));
+        self.turn(state, i);
     }
 
     /// `BEGIN` is executed.
@@ -118,12 +141,11 @@ impl Model {
         if !self.bends(Rule::AFreshTokenForEachTry) || change.tries == 1 {
             change.token = Token::of(10 * (1 + i as u64) + change.tries);
         }
-        let (token, take_lease) = (change.token, change.kind == Kind::Put);
-        self.execute_begin(state, token, take_lease);
+        let (n, token, take_lease) = (change.node, change.token, change.kind == Kind::Put);
+        self.execute_begin(&mut state.data_of(n).slot, token, take_lease);
     }
 
-    pub(super) fn execute_begin(&self, state: &mut State, token: Token, take_lease: bool) {
-        let slot = &mut state.redis.data.slot;
+    fn execute_begin(&self, slot: &mut Slot<()>, token: Token, take_lease: bool) {
         let before = slot.clone();
         slot.begin(token, take_lease);
         if self.bends(Rule::BeginRemovesTheLease) {
@@ -220,10 +242,10 @@ impl Model {
     /// `END` is executed.
     fn end(&self, state: &mut State, i: usize) -> Ended {
         let change = &state.changes[i];
-        let (token, kind) = (change.token, change.kind);
-        let slot = &mut state.redis.data.slot;
-        let lease = slot.lease;
+        let (n, token, kind) = (change.node, change.token, change.kind);
         let written = (kind == Kind::Put && change.called == Some(Outcome::Written)).then_some(());
+        let slot = &mut state.data_of(n).slot;
+        let lease = slot.lease;
         let mut ended = slot.end(token, written);
         if self.bends(Rule::EndRemovesTheLease) {
             slot.lease = lease;
@@ -235,11 +257,11 @@ impl Model {
     }
 
     fn ended(&self, state: &mut State, i: usize, ended: Ended, session: u64) {
-        let session = match self.bends(Rule::AnotherConnectionIsALostFence) {
-            true => state.changes[i].change.session().unwrap_or(session),
-            false => session,
-        };
         let change = &mut state.changes[i];
+        change.end = Some(session);
+        let through = change.change.through().cloned();
+        let through = through.filter(|_| self.bends(Rule::AnotherConnectionIsALostFence));
+        let through = through.unwrap_or_else(|| Through::one(session));
         let fence = change.fence.take();
         let right = fence.and_then(|fence| {
             let generations = &state.nodes[change.node].coherence.generations;
@@ -248,7 +270,7 @@ impl Model {
         if let (true, Some(right)) = (ended.filled, right) {
             state.nodes[change.node].memory = Some(right.stamp());
         }
-        change.at = ChangeAt::Next(change.change.ended(Some((ended, session)), false));
+        change.at = ChangeAt::Next(change.change.ended(Some((ended, &through)), false));
         if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(Step::Tell) {
             // What was lost is done again as a whole.
             change.at = ChangeAt::Next(Step::Begin);
@@ -271,9 +293,11 @@ impl Model {
             change.telling = Telling::Not;
             let token = Token::of(10 * (1 + i as u64) + change.tries);
             let is_open = change.called == Some(Outcome::Unknown);
-            self.execute_begin(state, token, false);
+            let n = change.node;
+            let slot = &mut state.data_of(n).slot;
+            self.execute_begin(slot, token, false);
             if !is_open {
-                state.redis.data.slot.end(token, None);
+                slot.end(token, None);
             }
             return Some(());
         };
@@ -286,8 +310,13 @@ impl Model {
             change.at = ChangeAt::Owed { session: None };
             return Some(());
         }
+        let has_moved = {
+            let n = change.node;
+            state.lags(n) && self.disconnect(state, n).is_some()
+        };
+        let change = &mut state.changes[i];
         change.at = match change.called {
-            _ if now != Some(through) => ChangeAt::Owed { session: None },
+            _ if has_moved || now != Some(through) => ChangeAt::Owed { session: None },
             Some(Outcome::Unknown) => ChangeAt::Unpromised,
             _ => ChangeAt::Acknowledged,
         };
@@ -335,7 +364,7 @@ impl Model {
         let server = state.redis.server;
         match state.late.remove(i) {
             Late::Begin(of, token, take_lease) if of == server => {
-                self.execute_begin(state, token, take_lease);
+                self.execute_begin(&mut state.redis.data.slot, token, take_lease);
             }
             Late::Fill(of, token) if of == server => drop(self.fill(state, token)),
             Late::Begin(..) | Late::Fill(..) => {}
@@ -346,7 +375,7 @@ impl Model {
 
     /// A change's fence is renewed.
     pub(super) fn renew(&self, state: &mut State, i: usize) -> Option<()> {
-        let Changing { at, token, .. } = state.changes[i];
+        let Changing { at, token, .. } = state.changes[i].clone();
         if !matches!(at, ChangeAt::Next(Step::Call { .. })) {
             return None;
         }

@@ -24,16 +24,10 @@ impl Model {
     /// A heartbeat is executed: the node is noted, and the message comes back.
     pub(super) fn note(&self, state: &mut State, n: usize) -> Option<()> {
         let (now, time) = (at(state.now), state.redis_time());
-        let (count, reaches) = (state.nodes.len(), state.reaches(n));
-        let node = &mut state.nodes[n];
-        let beat = node.beat.take()?;
-        if node.session.is_some() && state.redis.before == Some(node.server) {
-            // The server before echoes it, and its set of nodes is no longer anybody's.
-            node.inbox.push(beat);
-            return Some(());
-        }
-        let session = node.session.filter(|_| reaches)?;
-        let data = &mut state.redis.data;
+        let (count, arrives) = (state.nodes.len(), state.reaches(n) || state.lags(n));
+        let beat = state.nodes[n].beat.take()?;
+        let session = state.nodes[n].session.filter(|_| arrives)?;
+        let data = state.data_of(n);
         if data.nodes.is_none() {
             data.births += 1;
         }
@@ -42,7 +36,9 @@ impl Model {
             .nodes
             .get_or_insert_with(|| (births, vec![None; count]));
         seen[n] = Some(time);
-        node.peers.noted(session, (*born, time), now);
+        let born = *born;
+        let node = &mut state.nodes[n];
+        node.peers.noted(session, (born, time), now);
         node.inbox.push(beat);
         Some(())
     }

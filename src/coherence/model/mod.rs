@@ -105,7 +105,7 @@ impl Model {
             }
             Fault::Failover => self.fail_over(state)?,
             Fault::HandOver => {
-                state.redis.before = Some(state.redis.server);
+                state.redis.before = Some((state.redis.server, data.clone()));
                 state.redis.server += 1;
             }
             Fault::Crash(i) => {

@@ -93,6 +93,8 @@ pub(super) enum Rule {
     StandingNeedsThePlace,
     /// That is known from when it was asked, not from when the answer came.
     StandingCountsFromTheBegin,
+    /// A removal has ended only where the primary was the same still after its `END`.
+    EndIsConfirmed,
 }
 
 /// What the environment may do wrong, once each time it is listed.

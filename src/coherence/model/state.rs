@@ -84,8 +84,8 @@ pub(super) struct Redis {
     pub(super) ahead: u8,
     /// Which server it is.
     pub(super) server: u8,
-    /// The server before, if it lives on.
-    pub(super) before: Option<u8>,
+    /// The server before and what it has, if it lives on.
+    pub(super) before: Option<(u8, Data)>,
     /// What the replica has, once it lags.
     pub(super) replica: Option<Data>,
 }
@@ -204,6 +204,8 @@ pub(super) struct Changing {
     pub(super) id: u64,
     pub(super) tellings: u8,
     pub(super) begins: u8,
+    /// The connection that `END` went through.
+    pub(super) end: Option<u64>,
     /// When it came to its call.
     pub(super) since: u8,
     pub(super) called: Option<Outcome>,
@@ -413,6 +415,22 @@ impl State {
         self
     }
 
+    /// Whether a node's connection leads to the server before, which accepts whatever it is sent.
+    pub(super) fn lags(&self, n: usize) -> bool {
+        let node = &self.nodes[n];
+        let before = self.redis.before.as_ref();
+        node.session.is_some() && before.is_some_and(|(before, _)| *before == node.server)
+    }
+
+    /// What the server has that a node's connection leads to.
+    pub(super) fn data_of(&mut self, n: usize) -> &mut Data {
+        let lags = self.lags(n);
+        match &mut self.redis.before {
+            Some((_, data)) if lags => data,
+            _ => &mut self.redis.data,
+        }
+    }
+
     /// Redis's clock.
     pub(super) fn redis_time(&self) -> u64 {
         millis(self.now + self.redis.ahead)
@@ -486,6 +504,7 @@ impl Changing {
             id: 0,
             tellings: 0,
             begins: 0,
+            end: None,
             since: 0,
             called: None,
             telling: Telling::Not,

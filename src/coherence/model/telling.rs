@@ -70,7 +70,9 @@ impl Model {
         };
         // What its sender hears of it changes nothing: it has forgotten already.
         for other in (0..state.nodes.len()).filter(|other| *other != n) {
-            if state.reaches(other) && state.nodes[other].hears_shared {
+            let (sender, node) = (&state.nodes[n], &state.nodes[other]);
+            let hears = node.session.is_some() && node.hears_shared;
+            if hears && node.server == sender.server {
                 state.nodes[other].inbox.push(message.clone());
             }
         }
@@ -85,7 +87,7 @@ impl Model {
             true => state.changes[i].since,
             false => now,
         };
-        let (born, seen) = state.redis.data.nodes.clone().unwrap_or_default();
+        let (born, seen) = state.data_of(n).nodes.clone().unwrap_or_default();
         let seen = seen.iter().enumerate().filter_map(|(node, seen)| {
             seen.map(|time| Seen {
                 node: node as u64,

@@ -208,6 +208,8 @@ needed! {
         world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
     standing_counts_from_the_begin: StandingCountsFromTheBegin,
         world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
+    end_is_confirmed: EndIsConfirmed,
+        world(COLD, &[1], &[HandOver]).without(1).checks(&[1]).beats(&[0, 0]).ticks(1);
 }
 
 /// A model in which memory never answers, or Redis never, would prove nothing.

@@ -13,8 +13,8 @@ use super::session::Node;
 use super::shard::Shard;
 use super::slots::{SlotMap, slot_of};
 use super::trouble::Trouble;
+use crate::coherence::through::Through;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -83,25 +83,42 @@ impl Cluster {
         }
     }
 
-    /// Which connections are up, as one: what went through others may have been lost with them.
-    ///
-    /// One that is recent is another when it is so no more: until then others may have believed the
-    /// primary before, and kept what it told them.
-    pub(super) fn session(&self) -> Option<u64> {
-        let (node, home) = self.node.get()?;
-        let (now, doubt) = (Instant::now(), node.channel.doubt());
-        let mut sessions: Vec<_> = self
-            .lines()
-            .iter()
-            .map(|(place, line)| {
-                let is_recent = line.since().is_none_or(|since| now < since + doubt);
-                (place.clone(), line.session(), is_recent)
-            })
-            .collect();
-        sessions.sort();
-        let mut hasher = DefaultHasher::new();
-        (home.session()?, sessions).hash(&mut hasher);
-        Some(hasher.finish())
+    /// The numbers of the connections that are up.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        let home = self.node.get().and_then(|(_, home)| home.session());
+        let lines = self.lines();
+        let lines = lines.values().filter_map(Connection::session);
+        home.into_iter().chain(lines).collect()
+    }
+
+    /// All connections, with the node's end of the channel.
+    pub(super) fn up(&self) -> Through {
+        let lines: Vec<_> = self.lines().values().cloned().collect();
+        let mut through = Through::default();
+        for line in &lines {
+            through.and(line.session());
+            self.note_recent(&mut through, line);
+        }
+        self.through_home(&mut through);
+        through
+    }
+
+    /// What is told to the others goes through the node's end of the channel.
+    pub(super) fn through_home(&self, through: &mut Through) {
+        if let Some((_, home)) = self.node.get() {
+            through.and(home.session());
+        }
+    }
+
+    /// Where a connection is recent, others may have believed the primary before, and kept what it told
+    /// them.
+    pub(super) fn note_recent(&self, through: &mut Through, line: &Connection) {
+        if let (Some((node, _)), Some(since)) = (self.node.get(), line.since()) {
+            let until = since + node.channel.doubt();
+            if Instant::now() < until {
+                through.recent_until(until);
+            }
+        }
     }
 
     /// Since when all the connections have been up that lead to these keys; to all primaries, if

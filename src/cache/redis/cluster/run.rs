@@ -4,9 +4,10 @@ use super::Cluster;
 use crate::cache::deadline::Deadline;
 use crate::cache::redis::address::Place;
 use crate::cache::redis::connection::Connection;
-use crate::cache::redis::servers::{Command, Reply};
+use crate::cache::redis::servers::{Command, Replies, Reply};
 use crate::cache::redis::slots::{read_place, slot_of};
 use crate::cache::redis::trouble::{Failure, Trouble};
+use crate::coherence::through::Through;
 use ::redis::Pipeline;
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -32,11 +33,18 @@ impl Cluster {
         &self,
         commands: &[Command],
         deadline: Deadline,
-    ) -> Vec<Reply> {
+    ) -> Replies {
         let map = match self.map(deadline).await {
             Ok(map) => map,
-            Err(failure) => return commands.iter().map(|_| Err(failure.clone())).collect(),
+            Err(failure) => {
+                let each = commands.iter().map(|_| Err(failure.clone()));
+                return Replies {
+                    each: each.collect(),
+                    through: Through::default(),
+                };
+            }
         };
+        let mut through = Through::default();
         let mut replies: Vec<Option<Reply>> = commands.iter().map(|_| None).collect();
         let mut open: BTreeMap<Turn, Vec<usize>> = BTreeMap::new();
         for (i, command) in commands.iter().enumerate() {
@@ -55,10 +63,16 @@ impl Cluster {
             let asked = join_all(turns.iter().map(|(turn, which)| async move {
                 let commands = which.iter().map(|i| &commands[*i]);
                 let line = self.line(&turn.place);
-                send(&line, commands, turn.asking, deadline).await
+                let (answers, number) = send(&line, commands, turn.asking, deadline).await;
+                (answers, number, line)
             }));
             let mut is_on_its_way = false;
-            for ((turn, which), answers) in turns.iter().zip(asked.await) {
+            for ((turn, which), (answers, number, line)) in turns.iter().zip(asked.await) {
+                let is_final = |reply: &Reply| self.next_turn(turn, reply).is_none();
+                if number.is_some() && answers.iter().any(is_final) {
+                    through.and(number);
+                    self.note_recent(&mut through, &line);
+                }
                 for (i, reply) in which.iter().zip(answers) {
                     let next = self.next_turn(turn, &reply);
                     let next = next.or_else(|| match &reply {
@@ -78,10 +92,12 @@ impl Cluster {
             }
         }
         let none = || Err(Failure::NotAsked(None));
-        replies
-            .into_iter()
-            .map(|reply| reply.unwrap_or_else(none))
-            .collect()
+        self.through_home(&mut through);
+        let each = replies.into_iter();
+        Replies {
+            each: each.map(|reply| reply.unwrap_or_else(none)).collect(),
+            through,
+        }
     }
 
     /// Who serves the slot of a command now, if that is another one than before.
@@ -127,7 +143,7 @@ async fn send<'a>(
     commands: impl Iterator<Item = &'a Command>,
     asking: bool,
     deadline: Deadline,
-) -> Vec<Reply> {
+) -> (Vec<Reply>, Option<u64>) {
     let (mut pipeline, mut count) = (Pipeline::new(), 0);
     for command in commands {
         if asking {
@@ -137,11 +153,12 @@ async fn send<'a>(
         count += 1;
     }
     match line.run_until(deadline, &mut pipeline).await {
-        Ok(replies) => {
+        Ok((replies, number)) => {
             let step = if asking { 2 } else { 1 };
             let replies = replies.into_iter().skip(step - 1).step_by(step);
-            replies.map(|reply| reply.map_err(Failure::Redis)).collect()
+            let each = replies.map(|reply| reply.map_err(Failure::Redis));
+            (each.collect(), Some(number))
         }
-        Err(failure) => vec![Err(failure); count],
+        Err(failure) => (vec![Err(failure); count], None),
     }
 }

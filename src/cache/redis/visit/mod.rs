@@ -61,7 +61,8 @@ impl RedisCache {
         while commands.peek().is_some() {
             let some: Vec<_> = commands.by_ref().take(MOST_COMMANDS).collect();
             let deadline = self.read_deadline();
-            replies.extend(self.servers.run(operation, some, deadline).await?);
+            let some = self.servers.run(operation, some, deadline).await?;
+            replies.extend(some.each);
         }
         Ok(replies)
     }

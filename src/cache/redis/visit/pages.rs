@@ -145,7 +145,7 @@ impl RedisCache {
             .servers
             .run("scan", commands, self.read_deadline())
             .await?;
-        let mut replies = replies.into_iter();
+        let mut replies = replies.each.into_iter();
         let in_all = match replies.next() {
             Some(Ok(Value::Int(size))) => size.try_into().unwrap_or(0),
             Some(Err(failure)) if failure.code() == Some("WRONGTYPE") => return Ok(None),

@@ -84,7 +84,7 @@ impl RedisCache {
             command.arg(message(names).write());
             let commands = vec![Command::call(command)];
             let replies = self.servers.run("announce", commands, self.read_deadline());
-            for reply in replies.await? {
+            for reply in replies.await?.each {
                 let reply = reply.map_err(|failure| failed("announce", failure))?;
                 let nodes = read_roll(&reply).map(|roll| roll.nodes).unwrap_or_default();
                 let trusts = nodes.iter().map(|seen| seen.trust);
