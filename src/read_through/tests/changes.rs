@@ -131,6 +131,28 @@ async fn an_end_without_an_answer_is_tried_again_before_anything_is_reported() {
     );
 }
 
+/// A call that takes longer than a change may wait for Redis leaves it what it had before.
+#[tokio::test(start_paused = true)]
+async fn a_slow_backend_takes_nothing_off_what_a_change_may_wait_for_redis() {
+    for is_creation in [true, false] {
+        let world = world_with(true, ChangePolicy::Strict);
+        world.backend.put(&world.link, 5);
+        world.backend.written.hold();
+        let (layers, digest) = (world.layers.clone(), world.link.digest);
+        let change = tokio::spawn(async move {
+            match is_creation {
+                true => layers.link(&digest).await,
+                false => layers.unlink(&digest).await,
+            }
+        });
+        world.backend.written.arrival().await;
+        sleep(Duration::from_secs(20)).await;
+        world.shared.slowness.store(1000, Ordering::SeqCst);
+        world.backend.written.release();
+        change.await.unwrap().unwrap();
+    }
+}
+
 /// Redis answers again, and the node is just telling it what it owes.
 #[tokio::test(start_paused = true)]
 async fn a_change_waits_for_the_retry_queue_that_is_being_worked_off() {
