@@ -202,6 +202,20 @@ async fn what_may_still_happen_is_kept_away_once_redis_is_there() {
     }
 }
 
+/// However long the call took: its fence is to stand for its whole time after that.
+#[tokio::test(start_paused = true)]
+async fn the_fence_of_what_may_still_happen_is_renewed_when_the_call_is_given_up() {
+    let world = world(true);
+    let call = async {
+        sleep(Duration::from_secs(9)).await;
+        ((), Outcome::Unknown)
+    };
+    let keys = vec![Key::Link(world.link.clone())];
+    let change = world.core.change(ChangeKind::Removal, keys, call);
+    change.await.unwrap();
+    assert_eq!(*world.shared.renewed.lock().unwrap(), Some(Instant::now()));
+}
+
 #[test]
 fn what_is_owed_outlives_the_runtime_that_owes_it() {
     for is_being_taken_away in [false, true] {
