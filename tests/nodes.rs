@@ -208,6 +208,34 @@ fn a_node_may_be_dropped_without_a_runtime() {
     drop(redis);
 }
 
+/// What it owes to others does not end with the runtime that it began in.
+#[test]
+fn a_node_that_goes_on_in_another_runtime_acknowledges_there() {
+    let [first, second] = [(); 2].map(|()| tokio::runtime::Runtime::new().unwrap());
+    let bare = bare(Duration::ZERO);
+    let (redis, other) = first.block_on(async {
+        let redis = Redis::start().await;
+        let other = node(&bare, &redis);
+        put(&bare, &digest(1)).await;
+        until_in_memory(&other, &digest(1)).await;
+        (redis, other)
+    });
+    drop(first);
+    // It finds out that its connection is gone when it asks.
+    other.flush_memory();
+    second.block_on(async {
+        let deleter = node(&bare, &redis);
+        for node in [&deleter, &other] {
+            until_in_memory(node, &digest(1)).await;
+        }
+        tokio::time::sleep(SETTLED).await;
+        let start = Instant::now();
+        layers(&deleter).unlink(&digest(1)).await.unwrap();
+        assert!(start.elapsed() < TRUST, "nobody has to be waited out");
+        assert_eq!(stat(&other, &digest(1)).await.0, None);
+    });
+}
+
 #[tokio::test]
 async fn a_purge_reaches_redis_and_every_memory() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));

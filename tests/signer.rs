@@ -2,7 +2,7 @@
 
 mod support;
 
-use layercache::{CacheStatus, CachedStore};
+use layercache::{CacheStatus, CachedStore, Limits};
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer, Url};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::minio::Minio;
 use support::nodes::{PATIENCE, config, eventually};
 use support::redis::Redis;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -66,6 +66,46 @@ async fn a_signed_write_keeps_the_cache_away_until_it_expires() {
             assert_eq!((size, status), (length as u64, CacheStatus::Miss), "{kind}");
         }
     }
+}
+
+/// An address stands for long, and nobody waits for its end.
+#[tokio::test]
+async fn any_number_of_signed_writes_holds_up_no_change() {
+    let bare = Minio::shared().await.new_store().await;
+    let builder = CachedStore::builder(bare).limits(Limits::default().with_changes(1));
+    let store = builder.build();
+    let signs_and_puts = async {
+        for kind in ["one", "with options", "many"] {
+            sign(&store, kind).await;
+        }
+        store.put(&blob(), "content".into()).await.unwrap();
+    };
+    let done = timeout(PATIENCE, signs_and_puts).await;
+    done.expect("a change waits for an address");
+}
+
+/// The node may die just then.
+#[tokio::test]
+async fn a_later_expiry_is_known_to_redis_before_its_address_is_given_out() {
+    let (minio, redis) = (Minio::shared().await, Redis::start().await);
+    let [store, _] = nodes(&redis, &minio).await;
+    for hours in [1, 2, 3] {
+        let path = blob();
+        let signed = store.signed_url(Method::PUT, &path, HOUR * hours);
+        signed.await.unwrap();
+        let left: u128 = redis.cli(&["PTTL", &fence()]).parse().unwrap();
+        assert!(left > (HOUR * hours).as_millis(), "{hours}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_for_ever_overflows_no_clock() {
+    let store = CachedStore::new(Minio::shared().await.new_store().await);
+    let path = blob();
+    store.put(&path, "content".into()).await.unwrap();
+    let signed = store.signed_url(Method::PUT, &path, Duration::MAX);
+    signed.await.unwrap();
+    assert_eq!(settled_head(&store).await, (7, CacheStatus::Miss));
 }
 
 async fn sign(store: &CachedStore<AmazonS3>, kind: &str) -> Url {

@@ -191,6 +191,8 @@ pub(crate) struct FakeShared {
     /// So many of the next begins and ends are executed, and nobody hears of it.
     pub(crate) lost_replies: AtomicUsize,
     pub(crate) session: AtomicU64,
+    /// When a fence was renewed last.
+    pub(crate) renewed: Mutex<Option<Instant>>,
 }
 
 impl FakeShared {
@@ -390,6 +392,7 @@ impl SharedTier for FakeShared {
     }
 
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
+        *self.renewed.lock().unwrap() = Some(Instant::now());
         for key in keys {
             self.slot(key, |slot| slot.renew(token));
         }

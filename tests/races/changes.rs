@@ -4,7 +4,7 @@ use crate::support::nodes::{
     Bare, Node, PATIENCE, SET, TRUST, beside, blob_path, config, digest, eventually, layers, name,
     node_with, put, stat, until,
 };
-use crate::support::recording::Moment;
+use crate::support::recording::{Moment, Recording};
 use crate::support::redis::Redis;
 use crate::support::server::Signal;
 use crate::{Mortal, READ, all_know, nobody_knows, nodes, short_lived, world};
@@ -12,12 +12,12 @@ use futures::{StreamExt, TryStreamExt};
 use layercache::layout::{Distribution, Layout};
 use layercache::{CacheStatus, CachedStore, ChangePolicy, Error, Link, RedisConfig};
 use object_store::local::LocalFileSystem;
-use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 /// What Redis cannot be told of soon is not waited for.
@@ -337,38 +337,47 @@ async fn race_10_a_delete_whose_caller_went_away_is_ended() {
     all_know([&deleter, &reader]).await;
 }
 
+/// The link of a layer.
+fn link_path(i: u32) -> Path {
+    let link = Link::layer(name(), digest(i));
+    Distribution::default().link_path(&link).unwrap()
+}
+
+/// A batch of two deletes that has begun and that the store has not carried out, until
+/// `way.hold_changes(None)`. Of the second one the store will not say that it was refused.
+async fn deleting_two(
+    folder: &TempDir,
+    config: RedisConfig,
+) -> (
+    Recording<LocalFileSystem>,
+    JoinHandle<Vec<object_store::Result<Path>>>,
+) {
+    let way = Recording::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let builder = CachedStore::builder(way.clone());
+    let node = builder.redis(config).unwrap().build();
+    node.put(&link_path(1), digest(1).to_string().into())
+        .await
+        .unwrap();
+    // A folder where the second link should be.
+    std::fs::create_dir_all(folder.path().join(link_path(2).as_ref())).unwrap();
+    let changes = way.changes();
+    way.hold_changes(Some(Moment::Before));
+    let paths = futures::stream::iter([Ok(link_path(1)), Ok(link_path(2))]).boxed();
+    let batch = tokio::spawn(async move { node.delete_stream(paths).collect().await });
+    eventually("the store is told", || way.changes() > changes).await;
+    (way, batch)
+}
+
 /// Some of a batch may still happen, so it has no end; what it has deleted for certain is reported as
 /// deleted, and its fence may be lost like any other.
 #[tokio::test]
 async fn race_18_a_batch_of_which_some_may_still_happen_takes_away_what_it_has_deleted() {
     let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
-    let slow = ThrottleConfig {
-        wait_delete_per_call: Duration::from_millis(500),
-        ..Default::default()
-    };
-    let files = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
-    let builder = CachedStore::builder(ThrottledStore::new(files, slow));
-    let node = builder.redis(config(&redis)).unwrap().build();
-    let path = |i| {
-        let link = Link::layer(name(), digest(i));
-        Distribution::default().link_path(&link).unwrap()
-    };
-    node.put(&path(1), digest(1).to_string().into())
-        .await
-        .unwrap();
-    // A folder where the second link should be: the store does not say that it was refused.
-    std::fs::create_dir_all(folder.path().join(path(2).as_ref())).unwrap();
-    let paths = futures::stream::iter([Ok(path(1)), Ok(path(2))]).boxed();
-    let batch = node.delete_stream(paths);
-    let batch = tokio::spawn(async move { batch.collect::<Vec<_>>().await });
-    let fence = beside("fence", &digest(1));
-    eventually("the change has begun", || {
-        redis.cli(&["EXISTS", &fence]) == "1"
-    })
-    .await;
-    redis.cli(&["DEL", &fence]);
+    let (way, batch) = deleting_two(&folder, config(&redis)).await;
+    assert_eq!(redis.cli(&["DEL", &beside("fence", &digest(1))]), "1");
     // As a load does that was granted a lease then.
     redis.cli(&["SADD", SET, &digest(1).to_string()]);
+    way.hold_changes(None);
     let results = batch.await.unwrap();
     assert!(matches!(&results[..], [Ok(_), Err(_)]), "{results:?}");
     let left = redis.cli(&["SISMEMBER", SET, &digest(1).to_string()]);
@@ -379,33 +388,9 @@ async fn race_18_a_batch_of_which_some_may_still_happen_takes_away_what_it_has_d
 #[tokio::test]
 async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
     let (mut redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
-    let slow = ThrottleConfig {
-        wait_delete_per_call: Duration::from_millis(500),
-        ..Default::default()
-    };
-    let files = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
-    let builder = CachedStore::builder(ThrottledStore::new(files, slow));
-    let node = builder.redis(hasty(&redis)).unwrap().build();
-    let path = |i| {
-        let link = Link::layer(name(), digest(i));
-        Distribution::default().link_path(&link).unwrap()
-    };
-    node.put(&path(1), digest(1).to_string().into())
-        .await
-        .unwrap();
-    // A folder where the second link should be: the store does not say that it was refused.
-    std::fs::create_dir_all(folder.path().join(path(2).as_ref())).unwrap();
-    let paths = futures::stream::iter([Ok(path(1)), Ok(path(2))]).boxed();
-    let batch = node.delete_stream(paths);
-    let batch = tokio::spawn(async move { batch.collect::<Vec<_>>().await });
-    let fence = beside("fence", &digest(1));
-    eventually("the change has begun", || {
-        redis.cli(&["EXISTS", &fence]) == "1"
-    })
-    .await;
-    // It is told to the others, and on its way in the store.
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    let (way, batch) = deleting_two(&folder, hasty(&redis)).await;
     redis.kill();
+    way.hold_changes(None);
     let results = batch.await.unwrap();
     let [Err(deleted), Err(_)] = &results[..] else {
         panic!("{results:?}");
@@ -417,7 +402,23 @@ async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
     );
     assert!(error.is_retryable());
     assert!(
-        !folder.path().join(path(1).as_ref()).exists(),
+        !folder.path().join(link_path(1).as_ref()).exists(),
         "it is deleted"
     );
+}
+
+/// What was deleted then is owed: it is answered no more as soon as Redis can be told.
+#[tokio::test]
+async fn race_18_what_a_batch_has_deleted_unconfirmed_is_taken_away_when_redis_is_back() {
+    let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
+    let (way, batch) = deleting_two(&folder, hasty(&redis)).await;
+    assert_eq!(redis.cli(&["DEL", &beside("fence", &digest(1))]), "1");
+    redis.cli(&["SADD", SET, &digest(1).to_string()]);
+    redis.signal(Signal::Stop);
+    way.hold_changes(None);
+    let results = batch.await.unwrap();
+    assert!(matches!(&results[..], [Err(_), Err(_)]), "{results:?}");
+    redis.signal(Signal::Cont);
+    let is_gone = || redis.cli(&["SISMEMBER", SET, &digest(1).to_string()]) == "0";
+    eventually("it is taken away", is_gone).await;
 }

@@ -131,6 +131,28 @@ async fn an_end_without_an_answer_is_tried_again_before_anything_is_reported() {
     );
 }
 
+/// A call that takes longer than a change may wait for Redis leaves it what it had before.
+#[tokio::test(start_paused = true)]
+async fn a_slow_backend_takes_nothing_off_what_a_change_may_wait_for_redis() {
+    for is_creation in [true, false] {
+        let world = world_with(true, ChangePolicy::Strict);
+        world.backend.put(&world.link, 5);
+        world.backend.written.hold();
+        let (layers, digest) = (world.layers.clone(), world.link.digest);
+        let change = tokio::spawn(async move {
+            match is_creation {
+                true => layers.link(&digest).await,
+                false => layers.unlink(&digest).await,
+            }
+        });
+        world.backend.written.arrival().await;
+        sleep(Duration::from_secs(20)).await;
+        world.shared.slowness.store(1000, Ordering::SeqCst);
+        world.backend.written.release();
+        change.await.unwrap().unwrap();
+    }
+}
+
 /// Redis answers again, and the node is just telling it what it owes.
 #[tokio::test(start_paused = true)]
 async fn a_change_waits_for_the_retry_queue_that_is_being_worked_off() {
@@ -178,6 +200,20 @@ async fn what_may_still_happen_is_kept_away_once_redis_is_there() {
         assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
         sleep(Duration::from_secs(5)).await;
     }
+}
+
+/// However long the call took: its fence is to stand for its whole time after that.
+#[tokio::test(start_paused = true)]
+async fn the_fence_of_what_may_still_happen_is_renewed_when_the_call_is_given_up() {
+    let world = world(true);
+    let call = async {
+        sleep(Duration::from_secs(9)).await;
+        ((), Outcome::Unknown)
+    };
+    let keys = vec![Key::Link(world.link.clone())];
+    let change = world.core.change(ChangeKind::Removal, keys, call);
+    change.await.unwrap();
+    assert_eq!(*world.shared.renewed.lock().unwrap(), Some(Instant::now()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::{Grant, Token};
 use crate::link::Key;
+use crate::metrics::counted;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
@@ -101,6 +102,34 @@ async fn a_fence_that_is_lost_is_put_up_again_and_told() {
     assert_eq!(world.asked(1).await, Grant::Blocked);
 }
 
+/// What the fence was before the connection was replaced says nothing.
+#[tokio::test(start_paused = true)]
+async fn a_url_that_is_signed_after_a_restart_puts_up_its_fence_at_once() {
+    let world = world(true);
+    world.open(&[1], HOUR).await;
+    world.shared.purge().await.unwrap();
+    world.shared.session.fetch_add(1, Ordering::SeqCst);
+    world.open(&[1], HOUR).await;
+    assert_eq!(world.asked(1).await, Grant::Blocked);
+}
+
+/// Its fence is just being taken away.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_signed_again_as_its_last_url_expires_is_kept_away_again_soon() {
+    const SHORT: Duration = Duration::from_secs(60);
+    let world = world(true);
+    world.open(&[1], SHORT).await;
+    // The end of the fence takes so long, and what renews it does not.
+    world.shared.slowness.store(3000, Ordering::SeqCst);
+    sleep(SHORT + Duration::from_secs(1)).await;
+    world.open(&[1], HOUR).await;
+    assert_eq!(world.shared.fences(&key(1)), 1, "it stands still");
+    world.shared.slowness.store(0, Ordering::SeqCst);
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(world.asked(1).await, Grant::Blocked);
+    assert!(!world.may_fill(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn any_number_of_urls_holds_up_no_change() {
     let limits = Limits::default().with_changes(1);
@@ -109,6 +138,18 @@ async fn any_number_of_urls_holds_up_no_change() {
         world.open(&[seed], HOUR).await;
     }
     world.layers.unlink(&world.link.digest).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn urls_of_more_keys_than_are_watched_are_counted_and_expire_all_the_same() {
+    const SHORT: Duration = Duration::from_secs(10);
+    let (world, hits) = counted(|| world(false));
+    let seeds: Vec<_> = (0..70_000).collect();
+    world.open(&seeds, SHORT).await;
+    assert_eq!(hits("signed"), 70_000 - 65_536);
+    assert!(seeds.iter().all(|seed| !world.may_fill(*seed)));
+    sleep(SHORT + Duration::from_secs(1)).await;
+    assert!(seeds.iter().all(|seed| world.may_fill(*seed)));
 }
 
 #[tokio::test(start_paused = true)]
