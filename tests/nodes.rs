@@ -277,10 +277,13 @@ async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
     assert_eq!(redis.cli(&["EXISTS", SET]), "0");
 }
 
-/// Each of them finds another server, and one of them looks through all that it has.
+/// Each of them finds another server, and one of them looks through all that it has. There is so much of
+/// it that the others come meanwhile.
 #[tokio::test]
 async fn one_node_purges_a_server_for_all_of_them() {
     let (mut redis, bare) = (Redis::start().await, bare(Duration::ZERO));
+    let much = "for i = 1, 500000 do redis.call('SET', 'of-others:' .. i, '') end";
+    redis.cli(&["EVAL", much, "0"]);
     put(&bare, &digest(1)).await;
     let made: Vec<_> = (0..6)
         .map(|_| Metrics::of(|| node(&bare, &redis)))

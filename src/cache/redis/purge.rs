@@ -64,6 +64,10 @@ impl Record<'_> {
                 sleep(PAUSE).await;
                 continue;
             }
+            // The last turn may have ended between the question and this one.
+            if !self.needs_purge(server, last).await? {
+                break;
+            }
             tracing::warn!("Redis is another server than before: what it has is purged");
             self.purges.increment(1);
             everything(connection, &Scope::all(prefix)).await?;
