@@ -42,12 +42,10 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// send an answer that is too large.
     fn has_broken(&self, error: &Error) -> bool;
 
-    /// What is known of these questions, [`MOST_QUESTIONS`] at most, for so many who ask by
-    /// themselves.
+    /// What is known of these questions, [`MOST_QUESTIONS`] at most.
     async fn look_up(
         &self,
         questions: &[Question],
-        askers: u32,
         deadline: Deadline,
     ) -> Result<Vec<Found>, Error>;
 

@@ -299,7 +299,6 @@ impl SharedTier for FakeShared {
     async fn look_up(
         &self,
         questions: &[Question],
-        _: u32,
         deadline: Deadline,
     ) -> Result<Vec<Found>, Error> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);

@@ -121,8 +121,7 @@ impl<B: Backend> Trip<B> {
         // The rights come before anything is read.
         let rights = questions.iter().map(|question| cache.rights(question));
         let rights: Vec<_> = rights.collect();
-        let askers = questions.len().try_into().unwrap_or(u32::MAX);
-        let found = cache.look_up(&questions, &rights, askers, &mut budget);
+        let found = cache.look_up(&questions, &rights, &mut budget);
         let found = found.await;
         let core = self.core.clone();
         drop(self);

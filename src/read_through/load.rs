@@ -113,7 +113,7 @@ impl<B: Backend> ReadThrough<B> {
             step = match step {
                 Step::LookUp => {
                     let questions = std::slice::from_ref(&question);
-                    let mut now = cache.look_up(questions, &[rights], 1, &mut budget).await;
+                    let mut now = cache.look_up(questions, &[rights], &mut budget).await;
                     found = found.or(now.pop().unwrap_or_default());
                     match found.is_whole(&question) || !budget.has_broken() {
                         true => load.looked_up(found.is_whole(&question)),

@@ -330,7 +330,7 @@ impl<B: Backend> ReadThrough<B> {
         }
         let questions = std::slice::from_ref(question);
         let rights = self.cache().rights(question);
-        let mut found = self.cache().look_up(questions, &[rights], 1, budget).await;
+        let mut found = self.cache().look_up(questions, &[rights], budget).await;
         let found = found.pop()?;
         let is_answer = found.is_whole(question);
         if is_answer {

@@ -34,7 +34,7 @@ impl<B: Backend> ReadThrough<B> {
         if freshness == Freshness::Cached && self.cache().has_shared() && !open.is_empty() {
             let rights = open.iter().map(|question| self.cache().rights(question));
             let rights: Vec<_> = rights.collect();
-            let found = self.cache().look_up(&open, &rights, 1, &mut budget);
+            let found = self.cache().look_up(&open, &rights, &mut budget);
             let found = found.await;
             let asked = places.iter().zip(&open).zip(rights);
             for (((at, question), rights), found) in asked.zip(found) {

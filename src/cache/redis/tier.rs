@@ -58,7 +58,6 @@ impl SharedTier for RedisCache {
     async fn look_up(
         &self,
         questions: &[Question],
-        _askers: u32,
         deadline: Deadline,
     ) -> Result<Vec<Found>, Error> {
         self.ask(questions, deadline).await

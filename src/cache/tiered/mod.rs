@@ -251,16 +251,15 @@ impl TieredCache {
         self.memory.rights(question)
     }
 
-    /// What Redis knows, in one round trip for each [`MOST_QUESTIONS`] of these, asked for so many who
-    /// ask by themselves; memory is filled with it. Where Redis cannot be asked it knows nothing.
+    /// What Redis knows, in one round trip for each [`MOST_QUESTIONS`] of these; memory is
+    /// filled with it. Where Redis cannot be asked it knows nothing.
     pub(crate) async fn look_up(
         &self,
         questions: &[Question],
         rights: &[Rights],
-        askers: u32,
         budget: &mut Budget,
     ) -> Vec<Found> {
-        match self.try_look_up(questions, rights, askers, budget).await {
+        match self.try_look_up(questions, rights, budget).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "asking the backend instead");
@@ -275,7 +274,6 @@ impl TieredCache {
         &self,
         questions: &[Question],
         rights: &[Rights],
-        askers: u32,
         budget: &mut Budget,
     ) -> Result<Vec<Found>, Error> {
         let mut answers = Vec::with_capacity(questions.len());
@@ -283,8 +281,7 @@ impl TieredCache {
             for some in questions.chunks(MOST_QUESTIONS) {
                 let began = Instant::now();
                 let tier = &shared.tier;
-                let looked_up =
-                    budget.ask("look-up", |deadline| tier.look_up(some, askers, deadline));
+                let looked_up = budget.ask("look-up", |deadline| tier.look_up(some, deadline));
                 let looked_up = looked_up.await;
                 shared.duration.record(began.elapsed());
                 match looked_up {
@@ -321,7 +318,7 @@ impl TieredCache {
             Ok(shared) => {
                 let shared = shared?;
                 let deadline = shared.settings.read_deadline();
-                Some(shared.tier.look_up(questions, 1, deadline).await)
+                Some(shared.tier.look_up(questions, deadline).await)
             }
             Err(error) => Some(Err(error)),
         }
@@ -490,7 +487,7 @@ impl TieredCache {
         let rights = self.rights(&question);
         let mut budget = self.budget();
         let mut answers = self
-            .try_look_up(&[question], &[rights], 1, &mut budget)
+            .try_look_up(&[question], &[rights], &mut budget)
             .await?;
         Ok(answers.pop().unwrap_or_default())
     }

@@ -140,7 +140,7 @@ async fn recall<S: ObjectStore>(
     let rights = questions.iter().map(|question| guard.rights(question));
     let rights: Vec<_> = rights.collect();
     let (cache, mut budget) = (store.core.cache(), store.core.cache().budget());
-    let found = cache.try_look_up(&questions, &rights, 1, &mut budget);
+    let found = cache.try_look_up(&questions, &rights, &mut budget);
     let known = hits.iter().zip(found.await?).filter_map(|(listed, found)| {
         let is_answer = found.is_whole(&listed.question);
         is_answer.then_some(&listed.object.location)
