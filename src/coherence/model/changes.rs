@@ -2,6 +2,7 @@
 
 use super::Model;
 use super::rules::{Fault, Rule};
+use super::signed::Signing;
 use super::state::{ChangeAt, Changing, KEY, Kind, Late, State, Telling, Violation, at};
 use crate::coherence::change::{Outcome, Step, Verdict};
 use crate::coherence::lease::{Ended, Token};
@@ -78,6 +79,7 @@ impl Model {
                 change.at = ChangeAt::Next(change.change.told_again(true));
                 self.turn(state, i);
             }
+            ChangeAt::Signing(at) => self.sign(state, i, at)?,
             ChangeAt::Purging { leases, entries } => self.purge(state, i, leases, entries)?,
             ChangeAt::Unqueued => state.changes[i].at = ChangeAt::Owed { session: None },
             ChangeAt::Owed { session } => self.work_off(state, i, session)?,
@@ -105,7 +107,10 @@ impl Model {
             return;
         }
         change.fence = Some(coherence.generations.begin(&KEY));
-        change.at = ChangeAt::Next(change.change.first());
+        change.at = match change.kind {
+            Kind::Signed => ChangeAt::Signing(Signing::Begin),
+            _ => ChangeAt::Next(change.change.first()),
+        };
     }
 
     /// The connection of a change's node, if it reaches Redis, or a server before that the node still
@@ -145,7 +150,7 @@ impl Model {
         self.execute_begin(&mut state.data_of(n).slot, token, take_lease);
     }
 
-    fn execute_begin(&self, slot: &mut Slot<()>, token: Token, take_lease: bool) {
+    pub(super) fn execute_begin(&self, slot: &mut Slot<()>, token: Token, take_lease: bool) {
         let before = slot.clone();
         slot.begin(token, take_lease);
         if self.bends(Rule::BeginRemovesTheLease) {
@@ -186,6 +191,15 @@ impl Model {
     /// What follows from a step that has just been decided.
     fn turn(&self, state: &mut State, i: usize) {
         let change = &mut state.changes[i];
+        if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(Step::Tell) {
+            // What was lost is done again as a whole.
+            change.at = ChangeAt::Next(Step::Begin);
+            change.telling = Telling::Not;
+            if change.begins > 2 {
+                state.violation = Some(Violation::Livelock);
+            }
+        }
+        let change = &mut state.changes[i];
         match change.at {
             ChangeAt::Next(Step::Tell) => change.telling = Telling::Not,
             ChangeAt::Next(Step::Over(verdict)) => {
@@ -211,6 +225,9 @@ impl Model {
 
     /// The backend's own call.
     pub(super) fn call(&self, state: &mut State, i: usize) -> Option<()> {
+        if state.changes[i].kind == Kind::Signed {
+            return self.call_signed(state, i);
+        }
         let change = &mut state.changes[i];
         let is_early =
             self.bends(Rule::BeginBeforeTheBackend) && change.at == ChangeAt::Next(Step::Begin);
@@ -222,7 +239,7 @@ impl Model {
         state.backend = change.kind == Kind::Put;
         change.called = Some(match change.kind {
             Kind::Put => Outcome::Written,
-            Kind::Delete | Kind::Purge | Kind::Replace => Outcome::Over,
+            Kind::Delete | Kind::Purge | Kind::Replace | Kind::Signed => Outcome::Over,
         });
         Some(())
     }
@@ -271,14 +288,6 @@ impl Model {
             state.nodes[change.node].memory = Some(right.stamp());
         }
         change.at = ChangeAt::Next(change.change.ended(Some((ended, &through)), false));
-        if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(Step::Tell) {
-            // What was lost is done again as a whole.
-            change.at = ChangeAt::Next(Step::Begin);
-            change.telling = Telling::Not;
-            if change.begins > 2 {
-                state.violation = Some(Violation::Livelock);
-            }
-        }
         self.turn(state, i);
     }
 
@@ -366,8 +375,11 @@ impl Model {
             Late::Begin(of, token, take_lease) if of == server => {
                 self.execute_begin(&mut state.redis.data.slot, token, take_lease);
             }
+            Late::Grant(of, token, steal) if of == server => {
+                state.redis.data.slot.grant(token, steal);
+            }
             Late::Fill(of, token) if of == server => drop(self.fill(state, token)),
-            Late::Begin(..) | Late::Fill(..) => {}
+            Late::Begin(..) | Late::Grant(..) | Late::Fill(..) => {}
             Late::Call(kind) => state.backend = kind == Kind::Put,
         }
         Some(())

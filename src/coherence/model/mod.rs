@@ -12,6 +12,7 @@ mod changes;
 mod channel;
 mod reads;
 mod rules;
+mod signed;
 mod state;
 mod telling;
 mod tests;
@@ -79,6 +80,7 @@ impl Model {
             Fault::LastBegin(i) => return self.lose_begin(state, i, false),
             Fault::LateCall(i) => return self.give_call_up(state, i),
             Fault::Renewal(i) => return self.renew(state, i),
+            Fault::LateGrant => return self.lose_grant(state),
             Fault::LateFill => {
                 let filling = |load: &state::Loading| load.at == state::LoadAt::Fill;
                 let load = state.loads.iter().position(filling)?;
@@ -122,6 +124,7 @@ impl Model {
             Fault::LateBegin(_)
             | Fault::LastBegin(_)
             | Fault::LateCall(_)
+            | Fault::LateGrant
             | Fault::LateFill
             | Fault::Renewal(_) => {}
         }

@@ -217,6 +217,21 @@ impl Model {
         Some(())
     }
 
+    /// The reply to a load's `GRANT` is lost, and it may be executed late.
+    pub(super) fn lose_grant(&self, state: &mut State) -> Option<()> {
+        let asks = |load: &Loading| matches!(load.at, LoadAt::Next(Step::Grant { .. }));
+        let i = state.loads.iter().position(asks)?;
+        let server = state.redis.server;
+        let load = &mut state.loads[i];
+        let LoadAt::Next(Step::Grant { steal }) = load.at else {
+            return None;
+        };
+        load.at = LoadAt::Next(load.load.granted(&[Grant::Unknown]));
+        load.lease = Some(load.token).filter(|_| self.bends(Rule::UnknownIsNoLease));
+        state.late.push(Late::Grant(server, load.token, steal));
+        state.spend(Fault::LateGrant)
+    }
+
     /// A load gives its fill up, which may still be executed.
     pub(super) fn give_fill_up(&self, state: &mut State, i: usize) -> Option<()> {
         let load = &state.loads[i];

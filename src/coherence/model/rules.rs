@@ -93,6 +93,12 @@ pub(super) enum Rule {
     StandingNeedsThePlace,
     /// That is known from when it was asked, not from when the answer came.
     StandingCountsFromTheBegin,
+    /// A lease that may have been granted is none: it may be granted after a change.
+    UnknownIsNoLease,
+    /// The fence of a signed URL stands until the URL has expired.
+    SignedFenceStands,
+    /// When a signed URL has expired all nodes are told, whatever became of its fence.
+    SignedEndTells,
     /// A removal has ended only where the primary was the same still after its `END`.
     EndIsConfirmed,
 }
@@ -112,6 +118,8 @@ pub(super) enum Fault {
     LateBegin(usize),
     /// The same, and the time of this change is over.
     LastBegin(usize),
+    /// The reply to a load's `GRANT` is lost; the command may be executed at any later time.
+    LateGrant,
     /// A load gives its `FILL` up; it may be executed at any later time.
     LateFill,
     /// A change gives its call up; it may happen at any later time.

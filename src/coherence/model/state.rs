@@ -2,6 +2,7 @@
 
 use super::Model;
 use super::rules::{Fault, Rule};
+use super::signed::Signing;
 use crate::Digest;
 use crate::coherence::Coherence;
 use crate::coherence::change::{Change, ChangeKind, Outcome, Step as ChangeStep};
@@ -209,6 +210,9 @@ pub(super) struct Changing {
     /// When it came to its call.
     pub(super) since: u8,
     pub(super) called: Option<Outcome>,
+    /// Whether a signed URL was called while its first fence stood: who reads after that reads what is
+    /// there, though the URL has not expired.
+    pub(super) is_promised: bool,
     pub(super) telling: Telling,
     pub(super) at: ChangeAt,
 }
@@ -221,13 +225,15 @@ pub(super) enum Kind {
     Purge,
     /// A put of another version: to whoever knows the one that there is, a delete of that.
     Replace,
+    /// A signed URL that deletes.
+    Signed,
 }
 
 impl Kind {
     pub(super) const fn of_change(self) -> ChangeKind {
         match self {
             Self::Put | Self::Replace => ChangeKind::Creation,
-            Self::Delete | Self::Purge => ChangeKind::Removal,
+            Self::Delete | Self::Purge | Self::Signed => ChangeKind::Removal,
         }
     }
 }
@@ -246,6 +252,7 @@ pub(super) enum ChangeAt {
     Idle,
     Next(ChangeStep),
     Ended(Ended, u64),
+    Signing(Signing),
     /// A purge, which has taken away the leases, the entries.
     Purging {
         leases: bool,
@@ -268,6 +275,8 @@ pub(super) enum ChangeAt {
 pub(super) enum Late {
     /// To this server.
     Begin(u8, Token, bool),
+    /// With or without `steal`.
+    Grant(u8, Token, bool),
     Fill(u8, Token),
     Call(Kind),
 }
@@ -365,13 +374,16 @@ impl State {
     pub(super) fn acknowledged(&self, n: usize) -> u8 {
         self.bits(|change| {
             change.at == ChangeAt::Acknowledged
+                || change.is_promised
                 || change.is_owed() && (change.node == n || change.kind == Kind::Put)
         })
     }
 
     /// The changes that have returned, as bits.
     pub(super) fn returned(&self) -> u8 {
-        self.bits(|change| change.at == ChangeAt::Acknowledged || change.is_owed())
+        self.bits(|change| {
+            change.at == ChangeAt::Acknowledged || change.is_promised || change.is_owed()
+        })
     }
 
     fn bits(&self, are: impl Fn(&Changing) -> bool) -> u8 {
@@ -507,6 +519,7 @@ impl Changing {
             end: None,
             since: 0,
             called: None,
+            is_promised: false,
             telling: Telling::Not,
             at: ChangeAt::Idle,
         }

@@ -2,6 +2,7 @@
 
 use super::Model;
 use super::rules::Rule;
+use super::signed::Signing;
 use super::state::{ChangeAt, KEY, Kind, State, Telling, at, long_ago, millis};
 use crate::coherence::change::Step;
 use crate::coherence::message::Message;
@@ -16,11 +17,15 @@ impl Model {
             change.at,
             ChangeAt::Next(Step::Publish | Step::Call { fenced: true } | Step::Tell)
                 | ChangeAt::Owed { session: Some(_) }
+                | ChangeAt::Signing(Signing::Tell | Signing::Expired)
                 | ChangeAt::Purging {
                     leases: true,
                     entries: true,
                 }
         );
+        if change.at == ChangeAt::Signing(Signing::Open) {
+            return self.sign_again(state, i);
+        }
         if !is_due {
             // Bent: the nodes are read before the message is published.
             if self.bends(Rule::NodesReadAfterThePublish)
@@ -62,7 +67,7 @@ impl Model {
         let (from, id) = (n as u64, change.id);
         let message = match change.kind {
             Kind::Purge => Message::Flush { from, id },
-            Kind::Delete | Kind::Put | Kind::Replace => Message::Invalidate {
+            Kind::Delete | Kind::Put | Kind::Replace | Kind::Signed => Message::Invalidate {
                 from,
                 id,
                 names: vec![KEY.wire_name()],

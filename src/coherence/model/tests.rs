@@ -137,7 +137,7 @@ macro_rules! needed {
 
 use Fault::{
     Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, HandOver, Lag,
-    LastBegin, LateBegin, LateCall, LateFill, Renewal, Restart, SetClock,
+    LastBegin, LateBegin, LateCall, LateFill, LateGrant, Renewal, Restart, SetClock,
 };
 
 needed! {
@@ -208,6 +208,12 @@ needed! {
         world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
     standing_counts_from_the_begin: StandingCountsFromTheBegin,
         world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
+    signed_fence_stands: SignedFenceStands,
+        world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
+    signed_end_tells: SignedEndTells,
+        world(IN_REDIS, &[1], &[EvictFence]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
+    unknown_is_no_lease: UnknownIsNoLease,
+        world(COLD, &[1], &[LateGrant]).beats(&[0, 0]);
     end_is_confirmed: EndIsConfirmed,
         world(COLD, &[1], &[HandOver]).without(1).checks(&[1]).beats(&[0, 0]).ticks(1);
 }
@@ -284,6 +290,9 @@ right! {
     a_replacement_without_redis_and_trust_that_comes_back:
         world(IN_REDIS, &[0], &[Disconnect(0)])
             .changes(&[(0, Kind::Replace)]).beats(&[1, 0]);
+    a_signed_url_beside_a_lost_connection: world(WARM, &[1], &[EvictFence, Disconnect(1)])
+        .changes(&[(0, Kind::Signed)]).beats(&[0, 1]);
+    a_grant_that_is_late: world(IN_REDIS, &[1, 1], &[LateGrant, EvictEntry]).beats(&[0, 0]);
     a_replacement_that_loses_its_end: world(COLD, &[1], &[Disconnect(0), EvictFence])
         .changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
 }
