@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-/// The connections that an operation went through. What was done through one of them may be lost when
-/// it is: the next one may lead to a server that has not heard of it.
+/// The connections that an operation went through. When one of them is lost, the operation may be lost
+/// with it: the next connection may lead to a server that has not heard of the operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Through {
     /// The numbers of the connections, each once, in order. No two connections have one number.

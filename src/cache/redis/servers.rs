@@ -31,7 +31,7 @@ pub(super) struct Command {
 /// What a command was answered.
 pub(super) type Reply = Result<Value, Failure>;
 
-/// What several commands were answered, and through which connections.
+/// The replies of the servers to several commands, and the connections that brought them.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     pub(super) each: Vec<Reply>,

@@ -192,7 +192,7 @@ impl Model {
     fn turn(&self, state: &mut State, i: usize) {
         let change = &mut state.changes[i];
         if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(Step::Tell) {
-            // What was lost is done again as a whole.
+            // The node repeats the whole change after a lost fence.
             change.at = ChangeAt::Next(Step::Begin);
             change.telling = Telling::Not;
             if change.begins > 2 {

@@ -24,7 +24,7 @@ pub(super) enum Signing {
 }
 
 impl Model {
-    /// The next step of a signed URL. What has expired was called before.
+    /// The next step of a signed URL. A client calls it before it expires.
     pub(super) fn sign(&self, state: &mut State, i: usize, at: Signing) -> Option<()> {
         let change = &state.changes[i];
         let next = match at {
@@ -93,7 +93,7 @@ impl Model {
         Some(())
     }
 
-    /// The call, by somebody who has the URL.
+    /// A client that has the URL makes its call.
     pub(super) fn call_signed(&self, state: &mut State, i: usize) -> Option<()> {
         let (n, token) = (state.changes[i].node, state.changes[i].token);
         let stands = state.data_of(n).slot.fence.contains(&token);

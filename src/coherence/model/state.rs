@@ -85,7 +85,7 @@ pub(super) struct Redis {
     pub(super) ahead: u8,
     /// Which server it is.
     pub(super) server: u8,
-    /// The server before and what it has, if it lives on.
+    /// The old primary and its data, if it lives on after a hand-over.
     pub(super) before: Option<(u8, Data)>,
     /// What the replica has, once it lags.
     pub(super) replica: Option<Data>,
@@ -434,7 +434,7 @@ impl State {
         node.session.is_some() && before.is_some_and(|(before, _)| *before == node.server)
     }
 
-    /// What the server has that a node's connection leads to.
+    /// The data of the server that a node's connection leads to.
     pub(super) fn data_of(&mut self, n: usize) -> &mut Data {
         let lags = self.lags(n);
         match &mut self.redis.before {

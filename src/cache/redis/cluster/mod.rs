@@ -103,7 +103,7 @@ impl Cluster {
         through
     }
 
-    /// What is told to the others goes through the node's end of the channel.
+    /// The node publishes through its end of the channel, so that connection counts as well.
     pub(super) fn through_home(&self, through: &mut Through) {
         if let Some((_, home)) = self.node.get() {
             through.and(home.session());
