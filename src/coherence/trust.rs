@@ -9,6 +9,7 @@
 //! has taken its place. Each [`Proof`] is good for T after it began, and trust ends with the first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -31,8 +32,10 @@ const ALWAYS: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct Trust {
     base: Instant,
-    /// Nanoseconds since `base`, by [`Proof`].
-    until: [AtomicU64; 3],
+    /// Nanoseconds since `base`: the earliest of `parts`. A hit in memory reads this alone.
+    until: AtomicU64,
+    /// Nanoseconds since `base`, by [`Proof`]. Locked while `until` is set, so that the two agree.
+    parts: Mutex<[u64; 3]>,
 }
 
 impl Trust {
@@ -50,54 +53,52 @@ impl Trust {
     const fn of(base: Instant, heartbeat: u64) -> Self {
         Self {
             base,
-            until: [
-                AtomicU64::new(heartbeat),
-                AtomicU64::new(ALWAYS),
-                AtomicU64::new(ALWAYS),
-            ],
+            until: AtomicU64::new(heartbeat),
+            parts: Mutex::new([heartbeat, ALWAYS, ALWAYS]),
         }
     }
 
-    const fn part(&self, proof: Proof) -> &AtomicU64 {
-        &self.until[proof as usize]
+    fn change(&self, proof: Proof, change: impl FnOnce(u64) -> u64) {
+        // The lock is held for these four lines, none of which can panic.
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts[proof as usize] = change(parts[proof as usize]);
+        let until = parts.iter().copied().min().unwrap_or(0);
+        self.until.store(until, Ordering::Release);
     }
 
     /// Whether memory may answer, and the server may be asked.
     pub(crate) fn holds(&self, now: Instant) -> bool {
-        let now = self.since_base(now);
-        let mut parts = self.until.iter().map(|part| part.load(Ordering::Acquire));
-        parts.all(|until| until == ALWAYS || now < until)
+        let until = self.until.load(Ordering::Acquire);
+        until == ALWAYS || self.since_base(now) < until
     }
 
     /// Until when: the earliest of all proofs. `None` if it never lapses.
     pub(crate) fn verified_until(&self) -> Option<Instant> {
-        let parts = self.until.iter().map(|part| part.load(Ordering::Acquire));
-        let until = parts.min().filter(|until| *until != ALWAYS)?;
-        Some(self.base + Duration::from_nanos(until))
+        let until = self.until.load(Ordering::Acquire);
+        (until != ALWAYS).then(|| self.base + Duration::from_nanos(until))
     }
 
     /// A heartbeat came back that was sent at `sent`.
     pub(crate) fn heard(&self, sent: Instant, term: Duration) {
         let until = self.since_base(sent + term);
-        let part = self.part(Proof::Heartbeat);
-        part.fetch_max(until, Ordering::AcqRel);
+        self.change(Proof::Heartbeat, |known| known.max(until));
     }
 
     /// Something else was proven by what began at `began`. The caller makes sure that it was proven of
     /// the server whose trust this is now.
     pub(crate) fn proven(&self, proof: Proof, began: Instant, term: Duration) {
         let until = self.since_base(began + term);
-        self.part(proof).store(until, Ordering::Release);
+        self.change(proof, |_| until);
     }
 
     /// No such proof is needed of the server.
     pub(crate) fn needs_no(&self, proof: Proof) {
-        self.part(proof).store(ALWAYS, Ordering::Release);
+        self.change(proof, |_| ALWAYS);
     }
 
     /// The channel is lost: no trust until it is back.
     pub(crate) fn lose(&self) {
-        self.part(Proof::Heartbeat).store(0, Ordering::Release);
+        self.change(Proof::Heartbeat, |_| 0);
     }
 
     fn since_base(&self, at: Instant) -> u64 {
@@ -114,17 +115,19 @@ mod snapshot {
 
     impl Trust {
         fn parts(&self) -> (Instant, [u64; 3]) {
-            let load = |part: &AtomicU64| part.load(Ordering::Relaxed);
-            (self.base, self.until.each_ref().map(load))
+            let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+            (self.base, *parts)
         }
     }
 
     impl Clone for Trust {
         fn clone(&self) -> Self {
-            let (base, until) = self.parts();
+            let (base, parts) = self.parts();
+            let until = parts.iter().copied().min().unwrap_or(0);
             Self {
                 base,
-                until: until.map(AtomicU64::new),
+                until: AtomicU64::new(until),
+                parts: Mutex::new(parts),
             }
         }
     }
