@@ -10,41 +10,43 @@
 )]
 //! A read-through cache of container-registry blob metadata, as middleware on [`object_store`].
 //!
-//! A registry asks its storage two small questions all day: is this blob linked into this
-//! repository, and where is it, how long is it? This crate answers them from memory, then from a
-//! Redis that nodes share, and asks the store only when neither knows.
+//! A registry asks its storage two small questions all day. Is this blob linked into this
+//! repository? Where is the blob, and how long is it? This crate answers them from memory, then
+//! from a Redis that the nodes share. It asks the store only when neither has the answer.
 //!
 //! | you have | you use |
 //! |---|---|
-//! | an `object_store` | [`CachedStore`], which is one too |
-//! | a registry to write on it | [`CachedStore::registry`]: [`Registry`], [`Repository`], [`Blobs`] |
+//! | an `object_store` | [`CachedStore`], which is an `object_store` too |
+//! | a registry that you write on an `object_store` | [`CachedStore::registry`]: [`Registry`], [`Repository`], [`Blobs`] |
 //! | a storage trait of your own | [`Backend`], and [`Registry::new`] |
 //! | another layout of paths | [`layout::Layout`] |
-//! | need of the cache alone | [`LayerInfoCache`]: [`MemoryCache`], `RedisCache`, [`TieredCache`] |
+//! | a use for the cache alone | [`LayerInfoCache`]: [`MemoryCache`], `RedisCache`, [`TieredCache`] |
 //!
 //! # Two independent facts
-//! *Membership*: a blob is in a repository, as a layer or as a manifest ([`Link`]). *Meta*: where a
-//! blob is and how long it is ([`LayerMeta`]). Neither implies the other, and access is decided by
-//! membership alone. Only positives are cached.
+//! *Membership*: a blob is in a repository, as a layer or as a manifest ([`Link`]). *Meta*: the
+//! path and the length of a blob ([`LayerMeta`]). Neither fact implies the other. Membership alone
+//! decides access. The cache stores only positive facts.
 //!
 //! # Consistency
-//! No read that begins after a change has returned is answered from before it, on this node or on
-//! any other that shares its Redis. [`guide::coherence`] says how, on which assumptions, what it
-//! costs, and what happens when something fails.
+//! After a change has returned, no read that begins later gets an answer from before the change, on
+//! any node that shares the Redis. [`guide::coherence`] explains how, under which assumptions, at
+//! which cost, and what happens when something fails.
 //!
 //! # Failure
-//! A cache failure never fails a read, and never costs a read more than one deadline
-//! in Redis. It never fails a creation either: while Redis cannot be told, the node remembers what it has
-//! to tell. A removal that cannot be told to Redis is refused before anything is changed
-//! ([`Error::ChangeRefused`]); one whose end cannot be told is reported
-//! ([`Error::ChangeUnconfirmed`]). [`ChangePolicy`] has the other choices.
+//! A failure of the cache never fails a read, and never delays a read by more than one deadline in
+//! Redis. It never fails a creation either: while Redis cannot be told, the node keeps the keys in
+//! a retry queue. If Redis cannot be told of a removal, the removal is refused before anything is
+//! changed ([`Error::ChangeRefused`]). If Redis can be told of its begin but not of its end, the
+//! removal is made, and the caller gets [`Error::ChangeUnconfirmed`]. [`ChangePolicy`] offers other
+//! choices.
 //!
 //! # Features
-//! `redis` brings the shared tier, `redis-tls` its encrypted connections, `signer` signed addresses,
-//! `testing` the check suite of [`LayerInfoCache`], `cli` the command `layercache`. None is on by default.
+//! `redis` adds the shared tier, `redis-tls` its encrypted connections, `signer` signed URLs, and
+//! `testing` the check suite of [`LayerInfoCache`]. None is on by default.
 //!
 //! # Where to go on
-//! [`guide`] has pages for those who begin, choose settings, run nodes, or come from a Go registry.
+//! [`guide`] has pages on getting started, on settings, on running nodes and on migrating from a Go
+//! registry.
 
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
@@ -55,47 +57,35 @@ pub mod cache;
     allow(dead_code, reason = "a node that is alone needs less of it")
 )]
 mod coherence;
-mod digest;
-mod error;
 pub mod guide;
 pub mod layout;
-mod link;
-mod meta;
-mod metrics;
-mod netstring;
 mod read_through;
 mod registry;
-#[cfg(feature = "redis")]
-mod remark;
-mod repository;
-mod spans;
-mod status;
 mod store;
-mod turns;
+mod telemetry;
+mod types;
 
 pub use cache::{Forgotten, LayerInfoCache, MemoryCache, MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use cache::{RedisCache, RedisConfig};
 pub use coherence::change::ChangePolicy;
-pub use digest::{Digest, DigestError};
-pub use error::{BoxError, Error};
-pub use link::{Link, LinkKind};
-pub use meta::{LayerMeta, LayerMetaError};
+pub use coherence::limiter::Limits;
 pub use object_store;
-pub use read_through::{AuditorConfig, Backend, LinkState, Stat, WritableBackend};
+pub use read_through::{Backend, LinkState, Stat, VerifierConfig, WritableBackend};
 pub use registry::{Blobs, Registry, Repository};
-pub use repository::{RepositoryName, RepositoryNameError};
-pub use status::{Answer, CachePolicy, CacheStatus, Freshness};
 pub use store::{CachedStore, CachedStoreBuilder, StoreBackend, Warm, WarmError, WarmProgress};
-pub use turns::Limits;
+pub use types::{
+    Answer, BoxError, CachePolicy, CacheStatus, Digest, DigestError, Error, Freshness, LayerMeta,
+    LayerMetaError, Link, LinkKind, RepositoryName, RepositoryNameError,
+};
 
-/// What the targets in `fuzz/` cannot reach otherwise. Not there in any other build.
+/// Internals that the targets in `fuzz/` need. Only fuzzing builds have them.
 #[cfg(all(fuzzing, feature = "redis"))]
 #[doc(hidden)]
 pub use cache::redis::fuzzing;
 
-/// The servers that tests start, as the integration tests do.
+/// The servers that unit tests start. The integration tests share this code.
 #[cfg(all(test, feature = "redis"))]
 #[path = "../tests/support"]
 #[allow(
@@ -110,7 +100,7 @@ mod support {
     pub mod tools;
 }
 
-/// Compiles what the README shows.
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

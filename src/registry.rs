@@ -1,32 +1,32 @@
-//! The typed API, for those who write registries.
+//! The typed API of the cache: how does a registry ask for its blobs and repositories?
 
-use crate::link::LinkRef;
+use crate::cache::TieredCache;
+use crate::coherence::limiter::Limits;
+use crate::read_through::VerifierConfig;
 use crate::read_through::{Backend, ReadThrough, WritableBackend};
-use crate::{
-    Answer, AuditorConfig, Digest, Error, Freshness, LayerMeta, Limits, Link, LinkKind,
-    RepositoryName, TieredCache,
-};
+use crate::types::link::LinkRef;
+use crate::types::{Answer, Digest, Error, Freshness, LayerMeta, Link, LinkKind, RepositoryName};
 
-/// A registry's blobs and repositories, behind a cache.
+/// Gives access to a registry's blobs and repositories through the cache.
 ///
-/// It is the typed face of a [`CachedStore`](crate::CachedStore), and the cache for registries that
-/// have a storage trait of their own and implement [`Backend`]. Cloning is a reference count.
+/// It is the typed API of a [`CachedStore`](crate::CachedStore). A registry with a storage trait of
+/// its own implements [`Backend`] and uses this type directly. A clone shares the cache with the
+/// original; cloning increments a reference count.
 ///
 /// # Cost
-/// Making one does no I/O, and neither does asking it for a repository or for the blobs, which is two
-/// reference counts. The operations say, each under this heading:
+/// Making a registry does no I/O. Asking it for a repository or for the blobs increments two
+/// reference counts. Each operation states its cost under this heading:
 ///
 /// | | counts |
 /// |---|---|
-/// | allocations | those of a memory hit; what does I/O makes some, which are not told |
-/// | Redis round trips | one after the other: `2 + 1` are two that the caller waits for, and one when it has its answer. None without Redis. One more where a server does not have a script yet. In a cluster each goes to all the primaries that have some of the keys, at the same time |
-/// | backend calls | those of a [`Backend`], or of the wrapped store |
+/// | allocations | Allocations of a memory hit. Calls that do I/O allocate too; the tables leave that out. |
+/// | Redis round trips | Round trips one after another. `2 + 1`: the caller waits for two, and one more follows after the caller has its answer. 0 without Redis. One more if a server has not loaded a script yet. In a cluster each round trip goes to all primaries that hold some of the keys, at the same time. |
+/// | backend calls | Calls of the [`Backend`], or of the wrapped store. |
 ///
-/// While another node is about to fill what is missing, a miss waits for it, 300 ms at most, with two
-/// round trips at each look. It does not wait for a node whose lease is older than a tenth of
-/// [`RedisConfig::lease`](crate::RedisConfig). All that one read waits for Redis itself is
-/// [`RedisConfig::timeout`](crate::RedisConfig) at most, in all its round trips together.
-///
+/// If another node holds the lease of a missing key, a miss waits for that node's fill: about 300
+/// ms at most, with two round trips per look. It does not wait for a lease that is older than a
+/// tenth of [`RedisConfig::lease_ttl`](crate::RedisConfig). One read waits for Redis itself at most
+/// [`RedisConfig::timeout`](crate::RedisConfig), in all its round trips together.
 /// ```
 /// use layercache::{CachedStore, CacheStatus, Freshness};
 /// use object_store::{ObjectStoreExt, memory::InMemory};
@@ -53,10 +53,11 @@ pub struct Registry<B> {
     core: ReadThrough<B>,
 }
 
-/// One repository's links of one kind. Cloning is a reference count.
+/// Reads and changes the links of one kind, layers or manifests, in one repository.
 ///
-/// Questions may be asked of the cache or of the backend ([`Freshness`]); changes go through to the
-/// backend, in a task of their own that does not stop when its caller does.
+/// Each read takes a [`Freshness`]: `Cached` lets the cache answer, `Verified` asks the backend.
+/// Each change calls the backend in a task of its own; the task continues if its caller is dropped.
+/// Cloning increments reference counts.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -75,15 +76,15 @@ pub struct Registry<B> {
 /// assert!(repository.contains(&digest, Freshness::Cached).await?.value);
 /// assert!(repository.stat(&digest, Freshness::Verified).await?.value.is_some());
 ///
-/// // Before a manifest is accepted: are all its layers here, in truth?
+/// // Before a manifest is accepted: does the backend have all its layers?
 /// let layers = [digest];
 /// let answers = repository.stat_many(&layers, Freshness::Verified).await?;
 /// assert!(answers.iter().all(|answer| answer.value.is_some()));
 ///
-/// // Its manifests are of another kind.
+/// // Layers and manifests are separate kinds.
 /// assert!(!repository.manifests().contains(&digest, Freshness::Cached).await?.value);
 ///
-/// // To another repository, without the content passing by.
+/// // Mount it in another repository without copying the content.
 /// let fork = registry.repository("team/alpine".parse()?);
 /// let meta = fork.mount(repository.name(), &digest).await?;
 /// assert_eq!(meta.map(|meta| meta.length()), Some(7));
@@ -100,7 +101,8 @@ pub struct Repository<B> {
     kind: LinkKind,
 }
 
-/// The blobs themselves, wherever they belong. Says nothing of who may read them.
+/// Reads and deletes blobs, independent of repositories. Does not decide who may read a blob; only
+/// membership in a [`Repository`] does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -153,12 +155,12 @@ impl<B> Clone for Blobs<B> {
 }
 
 impl<B: Backend> Registry<B> {
-    /// A registry over a backend of one's own.
+    /// Makes a registry over your own backend, with the default [`Limits`].
     pub fn new(backend: B, cache: TieredCache) -> Self {
         Self::with_limits(backend, cache, Limits::default())
     }
 
-    /// The same, with other limits to what is under way in the backend at a time.
+    /// Makes a registry with these limits on concurrent work in the backend.
     ///
     /// ```
     /// use layercache::{Backend, Limits, MemoryConfig, Registry, TieredCache};
@@ -172,30 +174,30 @@ impl<B: Backend> Registry<B> {
         Self::over(ReadThrough::new(backend, cache, limits, None))
     }
 
-    /// The same, with an auditor that looks at whether the cache keeps its promise.
+    /// Makes a registry with a verifier, which asks the backend again for a sample of hits.
     ///
     /// ```
-    /// use layercache::{AuditorConfig, Backend, Limits, MemoryConfig, Registry, TieredCache};
+    /// use layercache::{VerifierConfig, Backend, Limits, MemoryConfig, Registry, TieredCache};
     ///
     /// fn registry(backend: impl Backend) -> Registry<impl Backend> {
     ///     let cache = TieredCache::in_memory(MemoryConfig::default());
-    ///     Registry::with_auditor(backend, cache, Limits::default(), AuditorConfig::default())
+    ///     Registry::with_verifier(backend, cache, Limits::default(), VerifierConfig::default())
     /// }
     /// ```
-    pub fn with_auditor(
+    pub fn with_verifier(
         backend: B,
         cache: TieredCache,
         limits: Limits,
-        auditor: AuditorConfig,
+        verifier: VerifierConfig,
     ) -> Self {
-        Self::over(ReadThrough::new(backend, cache, limits, Some(auditor)))
+        Self::over(ReadThrough::new(backend, cache, limits, Some(verifier)))
     }
 
     pub(crate) const fn over(core: ReadThrough<B>) -> Self {
         Self { core }
     }
 
-    /// A repository's layers; see [`Repository::manifests`] for the other kind.
+    /// Returns the layers of a repository. For its manifests, see [`Repository::manifests`].
     pub fn repository(&self, name: RepositoryName) -> Repository<B> {
         Repository {
             core: self.core.clone(),
@@ -204,7 +206,7 @@ impl<B: Backend> Registry<B> {
         }
     }
 
-    /// The blobs themselves.
+    /// Returns the blobs, independent of repositories.
     pub fn blobs(&self) -> Blobs<B> {
         Blobs {
             core: self.core.clone(),
@@ -213,12 +215,12 @@ impl<B: Backend> Registry<B> {
 }
 
 impl<B: Backend> Repository<B> {
-    /// The repository's name.
+    /// Returns the repository's name.
     pub const fn name(&self) -> &RepositoryName {
         &self.name
     }
 
-    /// The same repository's manifests.
+    /// Returns the manifests of this repository.
     #[must_use]
     pub fn manifests(&self) -> Self {
         Self {
@@ -239,23 +241,24 @@ impl<B: Backend> Repository<B> {
         self.link_ref(digest).to_owned()
     }
 
-    /// Where a blob of this repository is and how long it is; `None` if it is not in the
-    /// repository, whoever else has it, or if its content is gone.
+    /// Returns the path and the length of a blob in this repository. Returns `None` if the blob is
+    /// not in this repository, even if another repository has it, or if its content is missing.
     ///
     /// # Cost
     /// | | allocations | Redis round trips | backend calls |
     /// |---|---|---|---|
     /// | memory hit | 0 | 0 | 0 |
     /// | Redis hit | | 1, for both facts | 0 |
-    /// | miss | | 2 + 1 | 2 at the same time; what a tier knew is not asked |
-    /// | absent | | 2 + 1, and 1 more after if there is the content | 2 at the same time |
+    /// | miss | | 2 + 1 | 2 at the same time; none for a fact that a tier has |
+    /// | absent | | 2 + 1, and 1 more after the answer if the content exists | 2 at the same time |
     /// | `Verified` | | 1 + 1 | 2 at the same time |
-    /// | `Verified`, absent | | 1 + 1, and 1 more after for each: a tier held it, there is the content | 2 at the same time |
+    /// | `Verified`, absent | | 1 + 1, and 1 more after the answer for each of these: a tier held the blob, the content exists | 2 at the same time |
     ///
-    /// Where repositories share no content both facts are one call. See [`Registry`] for the terms.
+    /// If repositories share no content, one backend call answers both facts. [`Registry`] explains
+    /// the columns.
     ///
     /// # Errors
-    /// Only those of the backend; none of them is remembered.
+    /// Returns the backend's errors only. No error is cached.
     pub async fn stat(
         &self,
         digest: &Digest,
@@ -264,20 +267,20 @@ impl<B: Backend> Repository<B> {
         self.core.stat(self.link_ref(digest), freshness).await
     }
 
-    /// [`stat`](Self::stat) for many blobs, in their order.
+    /// Runs [`stat`](Self::stat) for many blobs and returns the answers in the order of `digests`.
     ///
     /// # Cost
     /// | | allocations | Redis round trips | backend calls |
     /// |---|---|---|---|
-    /// | memory hit | 6, however many | 0 | 0 |
-    /// | Redis hit | | 1 for each 512, one after the other; in a cluster one to each primary, at the same time | 0 |
-    /// | miss | | 1, and for each 64 of what is missing 2 + 1 | 2 for each, 128 at the same time |
-    /// | `Verified` | | for each 64, 1 + 1 | 2 for each, 128 at the same time |
+    /// | memory hit | 6, for any number of blobs | 0 | 0 |
+    /// | Redis hit | | 1 for each 512 blobs, one after another; in a cluster one to each primary, at the same time | 0 |
+    /// | miss | | 1, and 2 + 1 for each 64 blobs that are missing | 2 for each, 128 at the same time |
+    /// | `Verified` | | 1 + 1 for each 64 blobs | 2 for each, 128 at the same time |
     ///
-    /// What is absent costs as in [`stat`](Self::stat). See [`Registry`] for the terms.
+    /// An absent blob costs as much as in [`stat`](Self::stat). [`Registry`] explains the columns.
     ///
     /// # Errors
-    /// The first one of the backend.
+    /// Returns the first error of the backend.
     pub async fn stat_many(
         &self,
         digests: &[Digest],
@@ -287,7 +290,7 @@ impl<B: Backend> Repository<B> {
         self.core.stat_many(links, freshness).await
     }
 
-    /// Whether a blob is in this repository. Says nothing of its content.
+    /// Returns whether a blob is in this repository. Does not check whether its content exists.
     ///
     /// # Cost
     /// | | allocations | Redis round trips | backend calls |
@@ -296,12 +299,12 @@ impl<B: Backend> Repository<B> {
     /// | Redis hit | | 1 | 0 |
     /// | miss, or absent | | 2 + 1 | 1 |
     /// | `Verified` | | 1 + 1 | 1 |
-    /// | `Verified`, absent | | 1 + 1, and 1 more after if a tier held it | 1 |
+    /// | `Verified`, absent | | 1 + 1, and 1 more after the answer if a tier held it | 1 |
     ///
-    /// See [`Registry`] for the terms.
+    /// [`Registry`] explains the columns.
     ///
     /// # Errors
-    /// Only those of the backend.
+    /// Returns the backend's errors only.
     pub async fn contains(
         &self,
         digest: &Digest,
@@ -312,47 +315,52 @@ impl<B: Backend> Repository<B> {
 }
 
 impl<B: WritableBackend> Repository<B> {
-    /// Makes a blob a member of this repository. Whether the blob exists is the caller's business.
+    /// Makes a blob a member of this repository. Does not check whether the blob exists.
     ///
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
     /// | | 3: two before the call, one after it | 1, a write |
     ///
-    /// Beside the call the other nodes are waited for: some milliseconds, or [`RedisConfig::trust`]
-    /// and a twentieth if one of them is silent. See [`Registry`] for the terms.
+    /// While the backend call runs, the node waits for an acknowledgement from every other node.
+    /// That takes some milliseconds. If another node is silent, it takes
+    /// [`RedisConfig::trust_timeout`] and a twentieth of it. [`Registry`] explains the columns.
     ///
-    /// [`RedisConfig::trust`]: crate::RedisConfig
+    /// [`RedisConfig::trust_timeout`]: crate::RedisConfig
     ///
     /// # Errors
-    /// Those of the backend. Without Redis the link is made, and the other nodes are told later; only with
-    /// [`ChangePolicy::Strict`](crate::ChangePolicy) the errors are those of [`unlink`](Self::unlink),
-    /// too.
+    /// Returns the backend's errors. If Redis cannot be reached, the node makes the link all the
+    /// same and tells the other nodes later. Only [`ChangePolicy::Strict`](crate::ChangePolicy)
+    /// adds the errors of [`unlink`](Self::unlink).
     pub async fn link(&self, digest: &Digest) -> Result<(), Error> {
         self.core.create_link(&self.link_to(digest)).await
     }
 
-    /// Ends a blob's membership in this repository. Its content stays. What is not a member already
-    /// is no error.
+    /// Ends a blob's membership in this repository. The content stays. If the blob is not a member,
+    /// the call succeeds.
     ///
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
     /// | | 3: two before the call, one after it | 1, a delete |
     ///
-    /// The other nodes are waited for as in [`link`](Self::link).
+    /// The node waits for the other nodes as in [`link`](Self::link).
     ///
     /// # Errors
-    /// [`Error::ChangeRefused`] if Redis cannot be told, and nothing was changed then;
-    /// [`Error::ChangeUnconfirmed`] if it was changed and Redis cannot be told of that; both are
-    /// [retryable](Error::is_retryable). Those of the backend.
+    /// - [`Error::ChangeRefused`] if Redis cannot be told before the change. Nothing was changed.
+    /// - [`Error::ChangeUnconfirmed`] if the backend made the change and Redis cannot be told
+    ///   afterwards.
+    /// - The backend's errors.
+    ///
+    /// The first two are [retryable](Error::is_retryable).
     pub async fn unlink(&self, digest: &Digest) -> Result<(), Error> {
         self.core.remove_link(&self.link_to(digest)).await
     }
 
-    /// Makes a blob of another repository a member of this one, and says where it is; `None`, and
-    /// nothing is changed, if that repository does not have it. The backend is asked, not the
-    /// cache: what was collected behind the cache's back cannot be mounted.
+    /// Makes a blob of another repository a member of this one and returns its path and length.
+    /// Returns `None`, and changes nothing, if the other repository does not have the blob. The
+    /// node asks the backend, not the cache, so that a blob that a garbage collection removed
+    /// without the cache's knowledge cannot be mounted.
     ///
     /// # Cost
     /// | | allocations | Redis round trips | backend calls |
@@ -360,10 +368,10 @@ impl<B: WritableBackend> Repository<B> {
     /// | mounted | | 4: a verified [`stat`](Self::stat), a [`link`](Self::link) | 3: two at the same time, then a write |
     /// | not mounted | | as a verified `stat` | 2 at the same time |
     ///
-    /// The other nodes are waited for as in [`link`](Self::link).
+    /// The node waits for the other nodes as in [`link`](Self::link).
     ///
     /// # Errors
-    /// As [`link`](Self::link).
+    /// Returns the errors of [`link`](Self::link).
     pub async fn mount(
         &self,
         from: &RepositoryName,
@@ -382,7 +390,7 @@ impl<B: WritableBackend> Repository<B> {
 }
 
 impl<B: Backend> Blobs<B> {
-    /// Where a blob is and how long it is, wherever it belongs.
+    /// Returns the path and the length of a blob, independent of repositories.
     ///
     /// # Cost
     /// | | allocations | Redis round trips | backend calls |
@@ -391,12 +399,12 @@ impl<B: Backend> Blobs<B> {
     /// | Redis hit | | 1 | 0 |
     /// | miss, or absent | | 2 + 1 | 1 |
     /// | `Verified` | | 1 + 1 | 1 |
-    /// | `Verified`, absent | | 1 + 1, and 1 more after if a tier held it | 1 |
+    /// | `Verified`, absent | | 1 + 1, and 1 more after the answer if a tier held it | 1 |
     ///
-    /// See [`Registry`] for the terms.
+    /// [`Registry`] explains the columns.
     ///
     /// # Errors
-    /// Only those of the backend.
+    /// Returns the backend's errors only.
     pub async fn stat(
         &self,
         digest: &Digest,
@@ -407,17 +415,17 @@ impl<B: Backend> Blobs<B> {
 }
 
 impl<B: WritableBackend> Blobs<B> {
-    /// Deletes a blob's content. Links to it stay.
+    /// Deletes a blob's content. Links to the blob stay.
     ///
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
     /// | | 3: two before the call, one after it | 1, a delete |
     ///
-    /// The other nodes are waited for as in [`Repository::link`].
+    /// The node waits for the other nodes as in [`Repository::link`].
     ///
     /// # Errors
-    /// As [`Repository::unlink`].
+    /// Returns the errors of [`Repository::unlink`].
     pub async fn delete(&self, digest: &Digest) -> Result<(), Error> {
         self.core.delete_blob(digest).await
     }

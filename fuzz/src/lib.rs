@@ -7,7 +7,7 @@ compile_error!(
 
 mod layout;
 
-pub use layercache::fuzzing::{fields, message, roll};
+pub use layercache::fuzzing::{fields, message, peer_set};
 pub use layout::layout;
 
 use layercache::{Digest, RepositoryName};
@@ -22,7 +22,7 @@ pub const TARGETS: [Target; 6] = [
     ("layout", layout),
     ("fields", fields),
     ("message", message),
-    ("roll", roll),
+    ("peer_set", peer_set),
 ];
 
 fn text(bytes: &[u8]) -> Option<&str> {

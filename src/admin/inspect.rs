@@ -1,23 +1,22 @@
-//! What Redis and the storage say of one blob in one repository, side by side.
+//! What do Redis and the storage say about one blob in one repository?
 
 use crate::admin::{Held, InRedis};
+use crate::cache::{RedisCache, RedisConfig};
 use crate::layout::Layout;
 use crate::read_through::Backend;
+use crate::read_through::LinkState;
 use crate::store::StoreBackend;
-use crate::{
-    BoxError, Digest, Error, LayerMeta, Link, LinkKind, LinkState, RedisCache, RedisConfig,
-    RepositoryName,
-};
+use crate::types::{BoxError, Digest, Error, LayerMeta, Link, LinkKind, RepositoryName};
 use futures::future::OptionFuture;
 use object_store::ObjectStore;
 use std::fmt;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-/// What Redis and the storage say of a blob in a repository.
+/// Holds what Redis and the storage say about a blob in a repository.
 ///
-/// What nodes have in memory is in their processes, and cannot be asked for; it is never more than Redis
-/// has told them.
+/// The memory of the nodes cannot be asked, because it is in their processes. A node fills its
+/// memory only from Redis, or with values that Redis has accepted.
 ///
 /// ```
 /// use layercache::admin::Inspection;
@@ -38,14 +37,14 @@ pub struct Inspection {
     pub digest: Digest,
     /// What Redis has.
     pub redis: InRedis,
-    /// What is true.
+    /// What the storage has.
     pub storage: InStorage,
-    /// Where Redis would answer otherwise than the storage. What was being changed meanwhile is not
-    /// here.
+    /// The points where Redis would answer differently from the storage. Keys that were being
+    /// changed meanwhile are left out.
     pub disagreements: Vec<Disagreement>,
 }
 
-/// What the storage has of a blob in a repository.
+/// Holds what the storage has of a blob in a repository.
 ///
 /// ```
 /// use layercache::LinkState;
@@ -59,15 +58,15 @@ pub struct Inspection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InStorage {
-    /// The membership as a layer; `None` where the layout keeps no such.
+    /// The membership as a layer; `None` if the layout has no place for layers.
     pub layer: Option<LinkState>,
-    /// The membership as a manifest; `None` where the layout keeps no such.
+    /// The membership as a manifest; `None` if the layout has no place for manifests.
     pub manifest: Option<LinkState>,
-    /// The blob. Where repositories share no content, that of this repository.
+    /// The blob. If repositories share no content, this repository's own copy.
     pub meta: Option<LayerMeta>,
 }
 
-/// Where Redis and the storage disagree.
+/// Names a point where Redis and the storage disagree.
 ///
 /// ```
 /// use layercache::LinkKind;
@@ -79,26 +78,27 @@ pub struct InStorage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disagreement {
-    /// Redis says that the blob is in the repository, the storage denies it: whoever may pull from the
-    /// repository may pull the blob.
+    /// Redis says that the blob is in the repository, and the storage denies it. A client that may
+    /// pull from the repository may then pull the blob.
     Member {
-        /// As what.
+        /// The kind of the membership.
         kind: LinkKind,
     },
-    /// Redis has the meta of a blob that the storage does not have.
+    /// Redis has the metadata of a blob that the storage does not have.
     Blob,
-    /// Redis says something else of the blob.
+    /// Redis and the storage have different values of a field.
     Field {
-        /// Of what: `path`, `length`, `e_tag`, `version` or `last_modified`.
+        /// The field: `path`, `length`, `e_tag`, `version` or `last_modified`.
         name: &'static str,
-        /// What Redis says.
+        /// The value in Redis.
         redis: String,
-        /// What the storage says.
+        /// The value in the storage.
         storage: String,
     },
-    /// What stands in Redis is nothing that a node believes. It is a miss, and the next fill overwrites it.
+    /// Redis has a value that no node accepts. Nodes treat it as a miss, and the next fill
+    /// overwrites it.
     Broken {
-        /// Where it stands.
+        /// The key in Redis.
         key: String,
     },
 }
@@ -129,9 +129,9 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// Asks Redis and the storage what they have of a blob in a repository, and says where they disagree.
+/// Asks Redis and the storage about a blob in a repository, and compares their answers.
 ///
-/// Writes nothing, joins no channel, and is no node: nobody waits for it.
+/// Writes nothing, joins no channel and is not a node, so no node waits for it.
 ///
 /// ```
 /// use layercache::RedisConfig;
@@ -160,10 +160,10 @@ impl fmt::Display for Disagreement {
 /// | | Redis round trips | calls of the store |
 /// |---|---|---|
 /// | they agree | 1 | 3: two links are read, a blob is asked for |
-/// | they do not | 2: what is said twice counts | the same |
+/// | they disagree | 2: a disagreement counts only if both answers show it | the same |
 ///
 /// # Errors
-/// If Redis or the storage cannot be asked; a setting that does not work.
+/// Returns an error if Redis or the storage cannot be asked, or if a setting is not valid.
 ///
 /// # Cancellation
 /// May be dropped at any time.
@@ -175,7 +175,8 @@ pub async fn inspect(
     digest: &Digest,
 ) -> Result<Inspection, Error> {
     let cache = RedisCache::new(redis.clone())?.with_layout(Arc::clone(&layout));
-    // Redis first: what it has then, and still has after the storage denied it, nobody takes back.
+    // Ask Redis before the storage. An entry that Redis still has after the storage denied it is
+    // not part of a change that is under way.
     let mut redis = cache.inspect(repository, digest).await?;
     let storage = in_storage(store, layout, repository, digest).await?;
     let mut disagreements = compare(&redis, &storage);
@@ -206,7 +207,7 @@ async fn in_storage(
     let backend = StoreBackend::new(Arc::new(store), layout);
     let link = |link, is_kept: bool| {
         let backend = &backend;
-        OptionFuture::from(is_kept.then_some(async move { backend.link(link).await }))
+        OptionFuture::from(is_kept.then_some(async move { backend.link_state(link).await }))
     };
     let meta = OptionFuture::from(backend.shares_blobs().then(|| backend.describe(digest)));
     let (layer, manifest, meta) = futures::future::join3(
@@ -219,7 +220,7 @@ async fn in_storage(
     let (layer, manifest) = (layer?, manifest?);
     let meta = match (meta, layer.as_ref().or(manifest.as_ref())) {
         (Some(meta), _) => meta.map_err(backend_failed)?,
-        // The object that is the membership is the blob.
+        // The object that proves the membership is the blob itself.
         (None, Some(LinkState::Linked(object))) => object.clone(),
         (None, _) => None,
     };
@@ -268,7 +269,8 @@ fn compare(redis: &InRedis, storage: &InStorage) -> Vec<Disagreement> {
     all
 }
 
-/// Where a meta says something that is not so; what it leaves out it does not say.
+/// Returns the fields in which cached metadata differs from the storage. A field that is missing in
+/// the cached metadata is no difference.
 fn differences(meta: &LayerMeta, truth: &LayerMeta) -> impl Iterator<Item = Disagreement> {
     let text = |text: Option<&str>| text.map(str::to_owned);
     let time = |meta: &LayerMeta| {

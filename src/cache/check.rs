@@ -1,8 +1,9 @@
-//! The check suite that every [`LayerInfoCache`] runs, ours and others'.
+//! Checks whether a [`LayerInfoCache`] keeps its contract. All implementations run this suite,
+//! those of this crate and those of other crates.
 //!
-//! It pins what the suite of docker/distribution's first cache did, and what that one forgot:
-//! isolation, overwriting, idempotence, independence of the two facts, removal, many tasks at once,
-//! and stored values that cannot be understood.
+//! The suite makes the checks of docker/distribution's first cache. It adds the checks that were
+//! missing there: isolation, overwriting, idempotence, independence of the two facts, removal, many
+//! tasks at once, and stored values that cannot be read.
 //!
 //! ```
 //! use layercache::cache::check;
@@ -16,16 +17,16 @@
 //! ```
 
 use super::LayerInfoCache;
-use crate::{Digest, LayerMeta, Link, RepositoryName};
+use crate::types::{Digest, LayerMeta, Link, RepositoryName};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Runs every check that needs nothing but the cache, which has to be empty and large enough for a
-/// few hundred facts.
+/// Runs every check that needs only the cache. The cache must be empty, and large enough for a few
+/// hundred facts.
 ///
 /// # Panics
-/// Where the cache breaks its contract, with what it should have done.
+/// Panics if the cache breaks its contract. The message says how the cache should have answered.
 pub async fn all(cache: Arc<dyn LayerInfoCache>) {
     membership(cache.as_ref()).await;
     meta(cache.as_ref()).await;
@@ -35,13 +36,14 @@ pub async fn all(cache: Arc<dyn LayerInfoCache>) {
     many_tasks(cache).await;
 }
 
-/// Checks that stored values which cannot be understood are misses and are overwritten.
+/// Checks that the cache treats stored values that it cannot read as misses, and overwrites them.
 ///
-/// `spoil` is called once, after the membership and the meta were stored; it has to scribble over
-/// both of them where the cache keeps them.
+/// The check stores a membership and a meta, and then calls `spoil` once. `spoil` must overwrite
+/// both with nonsense in the place where the cache stores them.
 ///
 /// # Panics
-/// Where the cache answers with an error or with what cannot be, or does not recover.
+/// Panics if the cache answers with an error or with a spoiled value, or if it does not store new
+/// values afterwards.
 ///
 /// ```
 /// use layercache::cache::check;
@@ -49,7 +51,7 @@ pub async fn all(cache: Arc<dyn LayerInfoCache>) {
 ///
 /// # async fn example() {
 /// let cache = MemoryCache::new(MemoryConfig::default());
-/// // Memory cannot be scribbled over; who keeps bytes elsewhere writes nonsense there.
+/// // Values in memory cannot be spoiled. A cache that stores bytes writes nonsense here.
 /// check::corruption(&cache, async |link| {
 ///     cache.remove(&link).await.unwrap();
 ///     cache.remove_meta(&link.digest).await.unwrap();

@@ -1,24 +1,25 @@
-//! When an operation on the shared tier has to be over.
+//! [`Deadline`]: when must an operation on the shared tier be over?
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// When an operation on the shared tier has to be over, and whether it waits for a connection.
+/// The moment at which an operation on the shared tier must be over, and whether the operation
+/// waits for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     at: Instant,
     patience: Patience,
 }
 
-/// Whether an operation waits while there is no connection.
+/// How an operation behaves while there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// A read fails at once: its caller asks the backend.
+    /// A read fails at once, and its caller asks the backend.
     Read,
-    /// A creation waits for a connection that is being made. It fails at once while Redis is known to
-    /// be away: its caller goes on without Redis.
+    /// A change that may be made without Redis, by default a creation, waits for a connection that
+    /// is being made. While Redis is known to be away, it fails at once and goes on without Redis.
     Creation,
-    /// A removal waits for a connection: without one it is refused.
+    /// A change that is refused without Redis, by default a removal, waits for a connection.
     Removal,
 }
 

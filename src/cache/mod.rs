@@ -1,4 +1,4 @@
-//! Caches of the two facts, and the tiers they are made of.
+//! The caches of the two facts (membership and meta), and the tiers that they consist of.
 
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
@@ -24,7 +24,8 @@ pub use memory::{MemoryCache, MemoryConfig};
 pub use redis::{RedisCache, RedisConfig};
 pub use tiered::TieredCache;
 
-/// What [`TieredCache::purge_repositories`] has taken away from Redis. Memories do not count.
+/// Counts the facts that [`TieredCache::purge_repositories`] has removed from Redis. Entries in the
+/// memory of nodes do not count.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -32,7 +33,7 @@ pub use tiered::TieredCache;
 /// use layercache::cache::Forgotten;
 /// use layercache::{MemoryConfig, TieredCache};
 ///
-/// // There is no Redis behind it.
+/// // This cache has no Redis.
 /// let cache = TieredCache::in_memory(MemoryConfig::default());
 /// let forgotten = cache.purge_repositories(|name| name.starts_with("team/")).await?;
 /// assert_eq!(forgotten, Forgotten::default());
@@ -43,33 +44,35 @@ pub use tiered::TieredCache;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Forgotten {
-    /// How many repositories Redis knew something of.
+    /// The number of selected repositories for which Redis had keys.
     pub repositories: u64,
-    /// How many memberships, of both kinds.
+    /// The number of their memberships, layers and manifests together.
     pub memberships: u64,
 }
 
-use crate::{Digest, Error, LayerMeta, Link};
+use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use std::fmt::Debug;
 
 /// A cache of two independent facts: which blobs a repository has, and where a blob is.
 ///
-/// It is the `LayerInfoCache` of docker/distribution ([2015]) with its four operations,
-/// `contains`, `add`, `meta` and `set_meta`, and removal.
+/// It has the four operations of docker/distribution's `LayerInfoCache` ([2015]): `contains`,
+/// `add`, `meta` and `set_meta`. Two more operations remove the facts.
 ///
 /// # Contract
-/// There is no implied relationship between the two facts: a blob may be in one, in both or in
-/// none, and no code may infer one from the other. *Access is decided by membership alone.*
+/// There is no implied relationship between the two facts. The cache may know one of them about a
+/// blob, both or neither, and no code may infer one from the other. *Membership alone decides
+/// access.*
 ///
-/// An answer of `false` or `None` means "ask the backend", never "absent": a cache may forget
-/// anything at any time, and cannot be trusted to know everything. What was removed is not answered
-/// again until it is added again, by anyone who shares the cache.
+/// An answer of `false` or `None` means "ask the backend", never "absent". A cache does not know
+/// everything, and may forget anything at any time. After a removal, the cache does not answer the
+/// fact again until a caller adds it again. That caller may be in any process that shares the
+/// cache.
 ///
-/// What is stored and cannot be understood is not there, and is no error. An `Err` means that the
-/// cache could not be asked or told.
+/// A stored value that the cache cannot read counts as missing, not as an error. An `Err` means
+/// that the cache could not be read or written.
 ///
-/// `cache::check` (feature `testing`) is the suite that implementations run.
+/// Implementations run the check suite `cache::check` (feature `testing`).
 ///
 /// ```
 /// use layercache::{Digest, LayerInfoCache, LayerMeta, Link, MemoryCache, MemoryConfig};
@@ -100,21 +103,22 @@ use std::fmt::Debug;
 /// [2015]: https://github.com/distribution/distribution/commit/b1f616cbff
 #[async_trait]
 pub trait LayerInfoCache: Debug + Send + Sync {
-    /// Whether the blob is known to be in the repository. `false` means "ask the backend".
+    /// Returns whether the blob is known to be in the repository. `false` means "ask the backend".
     async fn contains(&self, link: &Link) -> Result<bool, Error>;
 
     /// Remembers that the blob is in the repository.
     async fn add(&self, link: &Link) -> Result<(), Error>;
 
-    /// Forgets that the blob is in the repository. To forget what is not known is no error.
+    /// Forgets that the blob is in the repository. Succeeds even if the cache does not know it.
     async fn remove(&self, link: &Link) -> Result<(), Error>;
 
-    /// What is known of the blob. `None` means "ask the backend". Membership is not checked here.
+    /// Returns the known metadata of the blob. `None` means "ask the backend". Does not check
+    /// membership.
     async fn meta(&self, digest: &Digest) -> Result<Option<LayerMeta>, Error>;
 
-    /// Remembers what is known of the blob, in place of anything known before.
+    /// Remembers the metadata of the blob, and replaces the metadata from before.
     async fn set_meta(&self, digest: &Digest, meta: &LayerMeta) -> Result<(), Error>;
 
-    /// Forgets what is known of the blob. To forget what is not known is no error.
+    /// Forgets the metadata of the blob. Succeeds even if the cache has none.
     async fn remove_meta(&self, digest: &Digest) -> Result<(), Error>;
 }

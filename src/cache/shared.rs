@@ -1,56 +1,54 @@
-//! The tier that nodes share: what the tiered cache asks of Redis.
+//! [`SharedTier`]: which operations does the tiered cache need from the tier that nodes share?
 
 use super::Forgotten;
 use super::deadline::{Deadline, Patience};
 use crate::coherence::change::ChangePolicy;
-use crate::coherence::lease::{Ended, Grant, Token};
-use crate::coherence::through::Through;
-use crate::link::{Key, LinkRef, MetaKey, MetaRef, WireName};
-use crate::metrics::Asked;
-use crate::{Digest, Error, LayerMeta, Link};
+use crate::coherence::lease::{EndReply, Grant, Token};
+use crate::coherence::used_connections::UsedConnections;
+use crate::telemetry::metrics::LookupResult;
+use crate::types::link::{Key, MetaKey, MetaRef, WireName};
+use crate::types::question::{Question, QuestionRef};
+use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// The most questions of a round trip: an answer to more would be long in coming, and would keep others
-/// waiting on the same connection.
+/// The most questions of one round trip. The answer to more questions would take long, and would
+/// delay other callers on the same connection.
 pub(crate) const MOST_QUESTIONS: usize = 512;
 
-/// Whether a repository is meant.
+/// Selects repositories by name.
 pub(crate) type Which<'a> = dyn Fn(&str) -> bool + Sync + 'a;
 
-/// A tier outside the process. All of it may fail; every call is bounded in time, and is one round
-/// trip for all that it is asked.
+/// A tier outside the process. Every operation may fail, and has a bounded duration. Most
+/// operations take one round trip for all their keys.
 #[async_trait]
 pub(crate) trait SharedTier: Debug + Send + Sync {
-    /// Whether the connections are up that an operation went through. What went through one that is not
-    /// may be lost.
-    fn is_up(&self, through: &Through) -> bool;
+    /// Returns whether all connections that an operation used are still up. If one is not, the
+    /// operation may be lost.
+    fn is_up(&self, through: &UsedConnections) -> bool;
 
-    /// The same, and whether the servers behind them were the primaries still when this was called.
+    /// As [`is_up`](Self::is_up), and also checks that the servers behind these connections were
+    /// still the primaries when this was called.
     ///
     /// # Errors
-    /// Where nobody says it within the deadline.
-    async fn stands(&self, through: &Through, deadline: Deadline) -> Result<bool, Error>;
+    /// Fails if the check gets no answer within the deadline.
+    async fn stands(&self, through: &UsedConnections, deadline: Deadline) -> Result<bool, Error>;
 
-    /// Whether an operation that failed with this error may have been executed, or may be later: not
-    /// where nothing was sent.
+    /// Returns whether an operation that failed with this error may have been executed, or may
+    /// still be executed. Returns `false` if nothing was sent.
     fn may_be_executed(&self, error: &Error) -> bool;
 
-    /// Whether the connection broke before there was an answer. A server cuts a connection rather than
-    /// send an answer that is too large.
+    /// Returns whether the connection broke before an answer came. A server closes a connection
+    /// instead of sending an answer that is too large.
     fn has_broken(&self, error: &Error) -> bool;
 
-    /// What is known of these questions, [`MOST_QUESTIONS`] at most.
-    async fn look_up(
-        &self,
-        questions: &[Question],
-        deadline: Deadline,
-    ) -> Result<Vec<Found>, Error>;
+    /// Returns the facts that the tier has for these questions, [`MOST_QUESTIONS`] at most.
+    async fn fetch(&self, questions: &[Question], deadline: Deadline) -> Result<Vec<Found>, Error>;
 
-    /// Asks for leases to fill, key by key. With `steal`, what is there or somebody else's lease is
-    /// no obstacle; a change that is under way always is.
+    /// Asks for a lease for each key. With `steal`, the tier grants it despite an entry or another
+    /// lease. While a change of the key is under way, the tier never grants a lease.
     async fn grant(
         &self,
         keys: &[Key],
@@ -59,11 +57,12 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         deadline: Deadline,
     ) -> Result<Vec<Grant>, Error>;
 
-    /// Fills what it still has a lease for, for at most `ttl`; says which facts were accepted.
+    /// Stores the facts whose leases the tier still has, for at most `ttl`. Returns the facts that
+    /// the tier accepted.
     async fn fill(&self, facts: Facts, leases: Leases, ttl: Duration) -> Result<Facts, Error>;
 
-    /// Fills all of these under one lease each, all with this token; says of each which facts were
-    /// accepted. Not one round trip but several, if they are many.
+    /// Stores many facts, each under its own lease and all with this token. Returns for each
+    /// element the facts that the tier accepted. Many facts take several round trips.
     async fn fill_all(
         &self,
         facts: Vec<Facts>,
@@ -71,27 +70,29 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         ttl: Duration,
     ) -> Result<Vec<Facts>, Error>;
 
-    /// Gives leases back that were not used.
+    /// Gives back leases that were not used.
     async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error>;
 
-    /// Takes entries and leases away, and puts up a fence: while it stands no lease is granted. A
-    /// change that will fill what it writes takes the lease for it.
+    /// Removes entries and leases, and puts up a fence on each key. While a fence stands, the tier
+    /// grants no lease. With `take_lease`, the change itself takes the leases, to fill the link
+    /// that it writes.
     async fn begin(
         &self,
         keys: &[Key],
         token: Token,
         take_lease: bool,
         deadline: Deadline,
-    ) -> Result<Through, Error>;
+    ) -> Result<UsedConnections, Error>;
 
-    /// Keeps the fences of a change standing.
+    /// Renews the fences of a change, so that they stand for another fence TTL.
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error>;
 
-    /// Keeps fences standing for this time; says whether all of them still stood.
+    /// Renews fences, so that they stand for at least this time. Returns whether all of them still
+    /// stood.
     async fn renew_for(&self, keys: &[Key], token: Token, time: Duration) -> Result<bool, Error>;
 
-    /// Takes entries, leases and this change's fences away, and fills what it has written if nobody
-    /// else has changed it since it began.
+    /// Removes entries, leases and this change's fences. Stores the written link, unless another
+    /// change of its key came after this change began.
     async fn end(
         &self,
         keys: &[Key],
@@ -99,50 +100,55 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         written: Option<&Link>,
         ttl: Duration,
         deadline: Deadline,
-    ) -> Result<(Ended, Through), Error>;
+    ) -> Result<(EndReply, UsedConnections), Error>;
 
-    /// Takes entries and leases away, without a fence.
-    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<Through, Error>;
+    /// Removes entries and leases, and leaves no fence.
+    async fn invalidate(&self, keys: &[Key], deadline: Deadline) -> Result<UsedConnections, Error>;
 
-    /// Takes entries and leases away of what the backend has denied, and says which entries there were.
+    /// Removes the entries and leases of keys that the backend has denied. Returns for each key
+    /// whether it had an entry.
     async fn deny(&self, keys: &[Key], deadline: Deadline) -> Result<Vec<bool>, Error>;
 
-    /// Tells all other nodes to forget these keys, and waits for nobody.
-    async fn mention(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error>;
+    /// Tells all other nodes to forget these keys, and does not wait for them.
+    async fn notify(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error>;
 
-    /// Tells all other nodes to forget these keys. What it returns is over when none of them can
-    /// answer from before: they have said so, or have lost their trust.
+    /// Tells all other nodes to forget these keys. The returned future is ready when no other node
+    /// can answer with an older value: each node has acknowledged the message or has lost its
+    /// trust.
     async fn publish(
         &self,
         keys: &[Key],
         deadline: Deadline,
     ) -> Result<BoxFuture<'static, ()>, Error>;
 
-    /// Takes all leases away, then all entries, and tells all other nodes to forget everything;
-    /// returns when none of them can answer from before.
+    /// Removes all leases, then all entries, and tells all other nodes to forget everything.
+    /// Returns when no other node can answer with an older value.
     async fn purge(&self) -> Result<(), Error>;
 
-    /// The same for the memberships of some repositories alone, in this tier; all other nodes forget
-    /// everything.
+    /// Removes the memberships of the selected repositories from this tier, and the metas of their
+    /// own objects. Tells all other nodes to forget everything, and waits for them as
+    /// [`purge`](Self::purge) does.
     async fn purge_repositories(&self, which: &Which<'_>) -> Result<Forgotten, Error>;
 
-    /// Leaves the other nodes for good: they wait for this one no more. Nothing can be asked after.
-    async fn leave(&self);
+    /// Removes this node from the peer set, so that the other nodes no longer wait for it. The tier
+    /// cannot be asked afterwards.
+    async fn shutdown(&self);
 }
 
-/// How the tiers treat the shared one.
+/// How the tiered cache uses the shared tier.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedSettings {
     pub(crate) ttl: Duration,
     /// How long a fence stands after its last renewal.
-    pub(crate) fence: Duration,
+    pub(crate) fence_ttl: Duration,
     pub(crate) policy: ChangePolicy,
-    /// How long all that one read asks of the tier may take.
+    /// How long one read may wait for the tier, in all its operations together.
     pub(crate) timeout: Duration,
-    /// How long all that one change asks of it may take.
+    /// How long one change may wait for the tier, in all its operations together.
     pub(crate) change_timeout: Duration,
-    /// How long after it was told a change has been heard of, by those who still trust their memory.
-    pub(crate) trust: Duration,
+    /// How long a node trusts its memory after it has sent a heartbeat. After this time, each node
+    /// has applied a change that was published before, or no longer trusts its memory.
+    pub(crate) trust_timeout: Duration,
 }
 
 impl SharedSettings {
@@ -159,57 +165,35 @@ impl SharedSettings {
     }
 }
 
-/// Which facts may be filled in the shared tier.
+/// The leases under which the facts of a question may be stored in the shared tier.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Leases {
     pub(crate) member: Option<Token>,
     pub(crate) meta: Option<Token>,
 }
 
-/// What is asked, as one: a question has one load at a time.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Question {
-    /// Membership, and the meta of the blob that all repositories share.
-    Stat(Link),
-    /// Membership, and the meta of the repository's own object.
-    Own(Link),
-    /// Membership alone.
-    Link(Link),
-    /// Meta alone.
-    Meta(Digest),
-}
-
-/// A [`Question`], asked of memory: most of them need nothing of their own.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum QuestionRef<'a> {
-    Stat(LinkRef<'a>),
-    Own(LinkRef<'a>),
-    Link(LinkRef<'a>),
-    Meta(&'a Digest),
-}
-
-/// What a tier knows.
+/// The facts that a tier has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) member: Option<Member>,
     pub(crate) meta: Option<LayerMeta>,
 }
 
-/// A membership, and what is known of the object whose presence it is.
+/// A membership, and the metadata of the object whose presence is the membership, if it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) object: Option<LayerMeta>,
 }
 
-/// What facts are about, each by its [`WireName`].
+/// The keys of facts, each by its [`WireName`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Names {
+pub(crate) struct KeyNames {
     pub(crate) member: Option<u64>,
     pub(crate) meta: Option<u64>,
 }
 
-impl Names {
-    /// Those that there is a lease for.
+impl KeyNames {
+    /// Returns the names of the keys that have a lease.
     pub(crate) fn leased(self, leases: Leases) -> Self {
         Self {
             member: self.member.filter(|_| leases.member.is_some()),
@@ -230,83 +214,7 @@ pub(crate) struct Facts {
 }
 
 impl Question {
-    /// Membership and meta, where repositories share the content of blobs or do not.
-    pub(crate) const fn stat(link: Link, shares_blobs: bool) -> Self {
-        match shares_blobs {
-            true => Self::Stat(link),
-            false => Self::Own(link),
-        }
-    }
-
-    pub(crate) const fn link(&self) -> Option<&Link> {
-        match self {
-            Self::Stat(link) | Self::Own(link) | Self::Link(link) => Some(link),
-            Self::Meta(_) => None,
-        }
-    }
-
-    /// Whose meta is asked for.
-    pub(crate) fn meta(&self) -> Option<MetaRef<'_>> {
-        QuestionRef::from(self).meta()
-    }
-
-    /// The keys of the facts that are asked for.
-    pub(crate) fn keys(&self) -> Vec<Key> {
-        let link = self.link().cloned().map(Key::Link);
-        let meta = self.meta().map(|meta| Key::from(meta.to_owned()));
-        link.into_iter().chain(meta).collect()
-    }
-}
-
-impl<'a> QuestionRef<'a> {
-    pub(crate) const fn link(self) -> Option<LinkRef<'a>> {
-        match self {
-            Self::Stat(link) | Self::Own(link) | Self::Link(link) => Some(link),
-            Self::Meta(_) => None,
-        }
-    }
-
-    /// Whose meta is asked for.
-    pub(crate) const fn meta(self) -> Option<MetaRef<'a>> {
-        match self {
-            Self::Stat(link) => Some(MetaRef::Shared(link.digest)),
-            Self::Own(link) => Some(MetaRef::Own(link)),
-            Self::Link(_) => None,
-            Self::Meta(digest) => Some(MetaRef::Shared(digest)),
-        }
-    }
-
-    /// The blob that the question is about.
-    pub(crate) const fn digest(self) -> &'a Digest {
-        match self {
-            Self::Stat(link) | Self::Own(link) | Self::Link(link) => link.digest,
-            Self::Meta(digest) => digest,
-        }
-    }
-
-    pub(crate) fn to_owned(self) -> Question {
-        match self {
-            Self::Stat(link) => Question::Stat(link.to_owned()),
-            Self::Own(link) => Question::Own(link.to_owned()),
-            Self::Link(link) => Question::Link(link.to_owned()),
-            Self::Meta(digest) => Question::Meta(*digest),
-        }
-    }
-}
-
-impl<'a> From<&'a Question> for QuestionRef<'a> {
-    fn from(question: &'a Question) -> Self {
-        match question {
-            Question::Stat(link) => Self::Stat(link.into()),
-            Question::Own(link) => Self::Own(link.into()),
-            Question::Link(link) => Self::Link(link.into()),
-            Question::Meta(digest) => Self::Meta(digest),
-        }
-    }
-}
-
-impl Question {
-    /// The keys of the facts that neither are in `found` nor have a lease.
+    /// Returns the keys of the facts that are not in `found` and have no lease.
     pub(crate) fn missing(&self, found: &Found, leases: Leases) -> Vec<Key> {
         let is_missing = |key: &Key| !found.has(key) && leases.of_key(key).is_none();
         self.keys().into_iter().filter(is_missing).collect()
@@ -314,7 +222,7 @@ impl Question {
 }
 
 impl Leases {
-    /// Notes which of these keys were granted.
+    /// Stores the token of each key whose lease was granted.
     pub(crate) fn take(&mut self, keys: &[Key], grants: &[Grant], token: Token) {
         let granted = keys.iter().zip(grants);
         for (key, _) in granted.filter(|(_, grant)| **grant == Grant::Granted) {
@@ -341,7 +249,7 @@ impl Found {
         }
     }
 
-    /// Whether nothing that `question` asks for is missing.
+    /// Returns whether these are all facts that `question` asks for.
     pub(crate) fn is_whole<'a>(&self, question: impl Into<QuestionRef<'a>>) -> bool {
         match question.into() {
             QuestionRef::Stat(_) | QuestionRef::Own(_) => {
@@ -352,16 +260,16 @@ impl Found {
         }
     }
 
-    /// What of `question` this answers, to be counted.
-    pub(crate) fn asked<'a>(&self, question: impl Into<QuestionRef<'a>>) -> Asked {
+    /// Returns which facts `question` asks for, and whether each is found, for the metrics.
+    pub(crate) fn lookup_result<'a>(&self, question: impl Into<QuestionRef<'a>>) -> LookupResult {
         let question = question.into();
-        Asked {
+        LookupResult {
             membership: question.link().map(|_| self.member.is_some()),
             meta: question.meta().map(|_| self.meta.is_some()),
         }
     }
 
-    /// The same as facts, which say of what.
+    /// Returns these facts together with their keys.
     pub(crate) fn of(self, question: &Question) -> Facts {
         Facts {
             member: question.link().cloned().zip(self.member),
@@ -369,7 +277,7 @@ impl Found {
         }
     }
 
-    /// This, and what `other` knows besides.
+    /// Adds the facts of `other` that are missing here.
     pub(crate) fn or(self, other: Self) -> Self {
         Self {
             member: self.member.or(other.member),
@@ -383,15 +291,15 @@ impl Facts {
         self.member.is_none() && self.meta.is_none()
     }
 
-    /// What they are about, for one who needs no keys.
-    pub(crate) fn names(&self) -> Names {
-        Names {
+    /// Returns the names of the facts' keys, without cloning the keys.
+    pub(crate) fn names(&self) -> KeyNames {
+        KeyNames {
             member: self.member.as_ref().map(|(link, _)| link.wire_name()),
             meta: self.meta.as_ref().map(|(key, _)| key.wire_name()),
         }
     }
 
-    /// What they are about.
+    /// Returns the keys of the facts.
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
         let link = self
             .member
@@ -402,8 +310,9 @@ impl Facts {
     }
 }
 
-/// Whether `meta` can be of that blob: only the empty blob has length 0. A backend that is asked
-/// while an object is being written may say otherwise, and must not be believed for long.
+/// Returns whether a blob with this digest can have this length: length 0 belongs to the empty blob
+/// and to no other. A backend that is asked while an object is being written may answer otherwise.
+/// The cache must not keep such an answer.
 pub(crate) fn is_plausible(digest: &Digest, meta: &LayerMeta) -> bool {
     (meta.length() == 0) == digest.is_of_nothing()
 }

@@ -1,17 +1,18 @@
-//! A change: how it goes around the backend's own call.
+//! Decides the steps of a change, before and after the backend's own call.
 //!
-//! What is cached is taken away, and the other nodes are told, before the backend is touched: whoever
-//! dies then leaves nothing behind that is old. It is kept away until the backend's call is known to
-//! be over; the other nodes are waited for beside the call.
+//! Before the node calls the backend, it removes the cached values and notifies the other nodes. If
+//! the node dies at any point, no outdated value stays behind. A fence keeps the values out of the
+//! cache until the backend's call is known to be over. The node awaits the other nodes'
+//! acknowledgements while the call runs.
 
-use super::lease::Ended;
-use super::through::Through;
+use super::lease::EndReply;
+use super::used_connections::UsedConnections;
 
-/// What to do with a change while Redis cannot be told of it.
+/// Decides whether a change is made while Redis cannot be reached in time.
 ///
-/// A *removal* takes something away: a delete, an unlink, a rename away from a path, a
-/// [`remove`](crate::LayerInfoCache::remove). A *creation* writes: a put or a copy, a link, a mount, the
-/// completion of a multipart upload, a rename to a path.
+/// A *removal* removes something: a delete, an unlink, a rename away from a path, a
+/// [`remove`](crate::LayerInfoCache::remove). A *creation* writes something: a put or a copy, a
+/// link, a mount, the completion of a multipart upload, a rename to a path.
 ///
 /// | | a creation without Redis | a removal without Redis |
 /// |---|---|---|
@@ -19,43 +20,45 @@ use super::through::Through;
 /// | [`Strict`](Self::Strict) | is refused | is refused |
 /// | [`BestEffort`](Self::BestEffort) | is made | is made |
 ///
-/// A change that is refused has changed nothing, and its error is
-/// [retryable](crate::Error::is_retryable). A change that is made without Redis is remembered by this
-/// node, which asks Redis nothing until it has taken the keys away and all other nodes have forgotten
-/// them. [`guide::coherence`](crate::guide::coherence) has what others may see until then.
+/// A refused change has changed nothing, and its error is [retryable](crate::Error::is_retryable).
+/// When this node makes a change without Redis, it keeps the keys in its retry queue. It reads
+/// nothing from Redis until it has removed the keys there and all other nodes have dropped them
+/// from memory. [`guide::coherence`](crate::guide::coherence) says what other nodes may answer
+/// until then.
 ///
 /// ```
 /// use layercache::ChangePolicy;
 ///
 /// assert_eq!(ChangePolicy::default(), ChangePolicy::StrictRemovals);
-/// // `RedisConfig::with_change_policy` takes it.
+/// // Set it with `RedisConfig::with_change_policy`.
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChangePolicy {
-    /// A removal is refused ([`Error::ChangeRefused`](crate::Error::ChangeRefused)), a creation is made: an
-    /// answer from before a creation is an older time or `ETag` of the same content at worst, one from
-    /// before a removal is what nobody may read any more.
+    /// Refuses removals ([`Error::ChangeRefused`](crate::Error::ChangeRefused)) and makes
+    /// creations. After a creation without Redis, another node may answer with an older state of
+    /// the object. After a removal without Redis, it would answer with something that no caller may
+    /// read any more.
     #[default]
     StrictRemovals,
-    /// Both are refused.
+    /// Refuses both.
     Strict,
-    /// Both are made. Until the others have forgotten them they may answer what was removed; if this
-    /// node dies first, until the time to live ends.
+    /// Makes both. Other nodes may answer what was removed until they have dropped it from memory.
+    /// If this node dies first, they may answer it until the time to live ends.
     BestEffort,
 }
 
-/// What a change does, as far as it decides what happens without Redis.
+/// Tells a creation from a removal. [`ChangePolicy`] treats the two differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ChangeKind {
-    /// It writes something.
+    /// The change writes something.
     Creation,
-    /// It takes something away.
+    /// The change removes something.
     Removal,
 }
 
 impl ChangePolicy {
-    /// Whether a change is made where Redis cannot be told of it.
+    /// Returns whether a change of this kind is made while Redis cannot be reached.
     pub(crate) const fn goes_on(self, kind: ChangeKind) -> bool {
         match (self, kind) {
             (Self::BestEffort, _) | (Self::StrictRemovals, ChangeKind::Creation) => true,
@@ -64,62 +67,65 @@ impl ChangePolicy {
     }
 }
 
-/// A change that is under way.
+/// Tracks a change that is under way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Change {
-    /// Whether it is made where Redis cannot be told of it.
+    /// Whether the change is made while Redis cannot be reached.
     goes_on: bool,
-    /// The connections that `BEGIN` went through.
-    through: Option<Through>,
-    /// Whether the others have to be told once more.
-    tells_again: bool,
+    /// The connections that `BEGIN` went through, if it was executed.
+    through: Option<UsedConnections>,
+    /// Whether the other nodes have to be notified once more.
+    publishes_again: bool,
 }
 
-/// What a change does next.
+/// Says what a change does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    /// Take entry and lease away and put up the fence, with a fresh token: one that was tried
-    /// before may be executed late, and would hide that its fence was gone in between.
+pub(crate) enum ChangeStep {
+    /// Remove entry and lease, and set the fence with a new token. A token of an earlier try cannot
+    /// be used again: that try may be executed late, and would then hide that its fence was gone in
+    /// between.
     Begin,
-    /// Publish the keys: nobody answers what was before once all have acknowledged that.
+    /// Publish the keys. Once every other node has acknowledged them or lost its trust, no node
+    /// answers the old values.
     Publish,
-    /// Call the backend and, if something was published, wait for the others beside it.
+    /// Call the backend. If the keys were published, await the other nodes meanwhile.
     Call { fenced: bool },
-    /// Take entry, lease and the fence away, after the call.
+    /// Remove entry, lease and fence, after the call.
     End,
-    /// Ask whether the servers that were told of the end were the primaries still: a node that has
-    /// moved to another one would not have heard of the change.
+    /// Ask whether the servers that executed `END` are still the primaries. Otherwise a node that
+    /// is connected to a new primary may not have received the published keys.
     Confirm,
-    /// Publish once more, and wait: while the fence was gone somebody may have read what was before.
-    Tell,
-    /// It is over.
-    Over(Verdict),
+    /// Publish the keys once more, and await the other nodes. While the fence was gone, another
+    /// node may have read the old value.
+    PublishAgain,
+    /// The change is over.
+    Over(Conclusion),
 }
 
-/// What the backend's call has done.
+/// Says what the backend's call has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
-    /// It is over, and has written what the cache may be filled with.
+    /// The call is over, and the cache may be filled with what it wrote.
     Written,
-    /// It is over, whatever it did.
+    /// The call is over, and may have changed something.
     Over,
-    /// It is over, and has changed nothing.
+    /// The call is over, and has changed nothing.
     Nothing,
-    /// It may still happen.
+    /// The call may still happen.
     Unknown,
 }
 
-/// How a change was.
+/// Says how a change ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Verdict {
-    /// The backend was not touched.
+pub(crate) enum Conclusion {
+    /// The change was refused before the backend was called.
     Refused,
-    /// No node answers what was before.
+    /// The change is made, and no node answers the old value.
     Done,
-    /// The call may still happen: the fence stays, and lapses by itself.
+    /// The call may still happen. The fence stays until it expires.
     Open,
-    /// It was made, and what caches hold of it has still to be taken away.
-    Owed,
+    /// The change is made. Its keys still have to be removed from the caches, by the retry queue.
+    Queued,
 }
 
 impl Change {
@@ -127,98 +133,106 @@ impl Change {
         Self {
             goes_on: policy.goes_on(kind),
             through: None,
-            tells_again: false,
+            publishes_again: false,
         }
     }
 
     #[cfg(test)]
-    pub(super) const fn through(&self) -> Option<&Through> {
+    pub(super) const fn through(&self) -> Option<&UsedConnections> {
         self.through.as_ref()
     }
 
-    pub(crate) const fn first(&self) -> Step {
-        Step::Begin
+    pub(crate) const fn first(&self) -> ChangeStep {
+        ChangeStep::Begin
     }
 
-    /// Whether it is made where Redis cannot be told of it.
+    /// Returns whether the change is made while Redis cannot be reached.
     pub(crate) const fn goes_on(&self) -> bool {
         self.goes_on
     }
 
-    /// `BEGIN` was executed, through these connections; or `None`, and it may be executed later: then
-    /// there may be time to try again.
-    pub(crate) fn begun(&mut self, through: Option<Through>, again: bool) -> Step {
+    /// Continues after `BEGIN`. `through` has the connections of a `BEGIN` that was executed.
+    /// `None` means that it failed, and may be executed later. `again` says whether there is time
+    /// for another try.
+    pub(crate) fn begun(&mut self, through: Option<UsedConnections>, again: bool) -> ChangeStep {
         self.through = through;
         match (&self.through, again) {
-            (Some(_), _) => Step::Publish,
-            (None, true) => Step::Begin,
+            (Some(_), _) => ChangeStep::Publish,
+            (None, true) => ChangeStep::Begin,
             (None, false) => self.without_redis(),
         }
     }
 
-    /// The keys are published, or that failed.
-    pub(crate) fn published(&mut self, published: bool) -> Step {
+    /// Continues after the keys were published, or after that failed.
+    pub(crate) fn published(&mut self, published: bool) -> ChangeStep {
         match published {
-            true => Step::Call { fenced: true },
+            true => ChangeStep::Call { fenced: true },
             false => self.without_redis(),
         }
     }
 
-    fn without_redis(&mut self) -> Step {
+    fn without_redis(&mut self) -> ChangeStep {
         self.through = None;
         match self.goes_on {
-            true => Step::Call { fenced: false },
-            false => Step::Over(Verdict::Refused),
+            true => ChangeStep::Call { fenced: false },
+            false => ChangeStep::Over(Conclusion::Refused),
         }
     }
 
-    /// The call is over, and so is the waiting.
-    pub(crate) const fn called(&self, outcome: Outcome) -> Step {
+    /// Continues after the backend's call, and after the other nodes were awaited.
+    pub(crate) const fn called(&self, outcome: Outcome) -> ChangeStep {
         match (outcome, &self.through) {
-            (_, None) => Step::Over(Verdict::Owed),
-            (Outcome::Unknown, _) => Step::Over(Verdict::Open),
-            (Outcome::Written | Outcome::Over | Outcome::Nothing, _) => Step::End,
+            (_, None) => ChangeStep::Over(Conclusion::Queued),
+            (Outcome::Unknown, _) => ChangeStep::Over(Conclusion::Open),
+            (Outcome::Written | Outcome::Over | Outcome::Nothing, _) => ChangeStep::End,
         }
     }
 
-    /// `END` was executed, through these connections; or `None`, and it may be executed later: then there
-    /// may be time to try again. Another connection counts as a fence that was lost.
+    /// Continues after `END`. `ended` has the reply and the connections of an `END` that was
+    /// executed. `None` means that it failed, and may be executed later. `again` says whether there
+    /// is time for another try. If the connections differ from those of `BEGIN`, the fence counts
+    /// as lost.
     ///
-    /// A change that is made without Redis, too, needs no confirmation.
-    pub(crate) fn ended(&mut self, ended: Option<(Ended, &Through)>, again: bool) -> Step {
+    /// A change that would also be made without Redis needs no confirmation.
+    pub(crate) fn ended(
+        &mut self,
+        ended: Option<(EndReply, &UsedConnections)>,
+        again: bool,
+    ) -> ChangeStep {
         let Some((ended, after)) = ended else {
             return match again {
-                true => Step::End,
-                false => Step::Over(Verdict::Owed),
+                true => ChangeStep::End,
+                false => ChangeStep::Over(Conclusion::Queued),
             };
         };
         let is_same = self
             .through
             .as_ref()
             .is_some_and(|before| before.is_same(after));
-        self.tells_again |= !(ended.stood && is_same);
+        self.publishes_again |= !(ended.stood && is_same);
         match self.goes_on {
             true => self.confirmed(Some(true)),
-            false => Step::Confirm,
+            false => ChangeStep::Confirm,
         }
     }
 
-    /// Whether the servers were the primaries still after `END` was executed; or `None`, and nobody
-    /// knows. Where others are it now, they are told of the end, too.
-    pub(crate) const fn confirmed(&self, stayed: Option<bool>) -> Step {
+    /// Continues after the confirmation. `stayed` says whether the servers were still the primaries
+    /// after `END`. `None` means that the node could not find out. If other servers are the
+    /// primaries now, the change sends `END` to them too.
+    pub(crate) const fn confirmed(&self, stayed: Option<bool>) -> ChangeStep {
         match stayed {
-            Some(true) if self.tells_again => Step::Tell,
-            Some(true) => Step::Over(Verdict::Done),
-            Some(false) => Step::End,
-            None => Step::Over(Verdict::Owed),
+            Some(true) if self.publishes_again => ChangeStep::PublishAgain,
+            Some(true) => ChangeStep::Over(Conclusion::Done),
+            Some(false) => ChangeStep::End,
+            None => ChangeStep::Over(Conclusion::Queued),
         }
     }
 
-    /// The others have been told once more, or not.
-    pub(crate) const fn told_again(&self, told: bool) -> Step {
-        Step::Over(match told {
-            true => Verdict::Done,
-            false => Verdict::Owed,
+    /// Continues after the other nodes were notified once more, or after that failed.
+    pub(crate) const fn published_again(&self, told: bool) -> ChangeStep {
+        ChangeStep::Over(match told {
+            true => Conclusion::Done,
+            false => Conclusion::Queued,
         })
     }
 }
@@ -227,7 +241,7 @@ impl Change {
 mod tests {
     use super::*;
 
-    const STOOD: Ended = Ended {
+    const STOOD: EndReply = EndReply {
         stood: true,
         filled: false,
     };
@@ -237,19 +251,25 @@ mod tests {
 
     fn published() -> Change {
         let mut change = Change::new(STRICT, ChangeKind::Creation);
-        assert_eq!(change.first(), Step::Begin);
-        assert_eq!(change.begun(Some(Through::one(1)), false), Step::Publish);
-        assert_eq!(change.published(true), Step::Call { fenced: true });
+        assert_eq!(change.first(), ChangeStep::Begin);
+        assert_eq!(
+            change.begun(Some(UsedConnections::one(1)), false),
+            ChangeStep::Publish
+        );
+        assert_eq!(change.published(true), ChangeStep::Call { fenced: true });
         change
     }
 
     #[test]
     fn a_change_that_nothing_disturbs() {
         let mut change = published();
-        assert_eq!(change.called(Outcome::Over), Step::End);
-        let ended = change.ended(Some((STOOD, &Through::one(1))), false);
-        assert_eq!(ended, Step::Confirm);
-        assert_eq!(change.confirmed(Some(true)), Step::Over(Verdict::Done));
+        assert_eq!(change.called(Outcome::Over), ChangeStep::End);
+        let ended = change.ended(Some((STOOD, &UsedConnections::one(1))), false);
+        assert_eq!(ended, ChangeStep::Confirm);
+        assert_eq!(
+            change.confirmed(Some(true)),
+            ChangeStep::Over(Conclusion::Done)
+        );
     }
 
     #[test]
@@ -262,9 +282,13 @@ mod tests {
         ] {
             for (kind, confirms) in KINDS.into_iter().zip(confirms) {
                 let mut change = Change::new(policy, kind);
-                change.begun(Some(Through::one(1)), false);
-                let ended = change.ended(Some((STOOD, &Through::one(1))), false);
-                assert_eq!(ended == Step::Confirm, confirms, "{policy:?} {kind:?}");
+                change.begun(Some(UsedConnections::one(1)), false);
+                let ended = change.ended(Some((STOOD, &UsedConnections::one(1))), false);
+                assert_eq!(
+                    ended == ChangeStep::Confirm,
+                    confirms,
+                    "{policy:?} {kind:?}"
+                );
             }
         }
     }
@@ -273,35 +297,48 @@ mod tests {
     fn an_end_at_a_server_that_was_replaced_is_made_again_and_told_again() {
         let mut change = published();
         for number in [1, 2] {
-            let ended = change.ended(Some((STOOD, &Through::one(number))), false);
-            assert_eq!(ended, Step::Confirm);
-            assert_eq!(change.confirmed(Some(false)), Step::End);
+            let ended = change.ended(Some((STOOD, &UsedConnections::one(number))), false);
+            assert_eq!(ended, ChangeStep::Confirm);
+            assert_eq!(change.confirmed(Some(false)), ChangeStep::End);
         }
-        change.ended(Some((STOOD, &Through::one(1))), false);
-        assert_eq!(change.confirmed(Some(true)), Step::Tell);
-        assert_eq!(change.confirmed(None), Step::Over(Verdict::Owed));
+        change.ended(Some((STOOD, &UsedConnections::one(1))), false);
+        assert_eq!(change.confirmed(Some(true)), ChangeStep::PublishAgain);
+        assert_eq!(change.confirmed(None), ChangeStep::Over(Conclusion::Queued));
     }
 
     #[test]
     fn a_fence_that_was_gone_is_told_once_more() {
-        let gone = Ended {
+        let gone = EndReply {
             stood: false,
             ..STOOD
         };
         for (ended, through) in [(gone, 1), (STOOD, 2)] {
             let mut change = published();
             change.called(Outcome::Over);
-            change.ended(Some((ended, &Through::one(through))), false);
-            assert_eq!(change.confirmed(Some(true)), Step::Tell, "{ended:?}");
-            assert_eq!(change.told_again(true), Step::Over(Verdict::Done));
-            assert_eq!(change.told_again(false), Step::Over(Verdict::Owed));
+            change.ended(Some((ended, &UsedConnections::one(through))), false);
+            assert_eq!(
+                change.confirmed(Some(true)),
+                ChangeStep::PublishAgain,
+                "{ended:?}"
+            );
+            assert_eq!(
+                change.published_again(true),
+                ChangeStep::Over(Conclusion::Done)
+            );
+            assert_eq!(
+                change.published_again(false),
+                ChangeStep::Over(Conclusion::Queued)
+            );
         }
     }
 
     #[test]
     fn what_may_still_happen_has_no_end() {
         let change = published();
-        assert_eq!(change.called(Outcome::Unknown), Step::Over(Verdict::Open));
+        assert_eq!(
+            change.called(Outcome::Unknown),
+            ChangeStep::Over(Conclusion::Open)
+        );
     }
 
     #[test]
@@ -314,17 +351,20 @@ mod tests {
         ] {
             for (kind, makes) in KINDS.into_iter().zip(makes) {
                 let last = match makes {
-                    true => Step::Call { fenced: false },
-                    false => Step::Over(Verdict::Refused),
+                    true => ChangeStep::Call { fenced: false },
+                    false => ChangeStep::Over(Conclusion::Refused),
                 };
                 let mut unbegun = Change::new(policy, kind);
-                assert_eq!(unbegun.begun(None, true), Step::Begin);
+                assert_eq!(unbegun.begun(None, true), ChangeStep::Begin);
                 assert_eq!(unbegun.begun(None, false), last, "{policy:?} {kind:?}");
                 let mut unpublished = Change::new(policy, kind);
-                unpublished.begun(Some(Through::one(1)), false);
+                unpublished.begun(Some(UsedConnections::one(1)), false);
                 assert_eq!(unpublished.published(false), last, "{policy:?} {kind:?}");
                 for change in [&mut unbegun, &mut unpublished] {
-                    assert_eq!(change.called(Outcome::Over), Step::Over(Verdict::Owed));
+                    assert_eq!(
+                        change.called(Outcome::Over),
+                        ChangeStep::Over(Conclusion::Queued)
+                    );
                 }
             }
         }
@@ -334,7 +374,10 @@ mod tests {
     fn an_end_that_is_lost_is_tried_again_while_there_is_time_and_then_owed() {
         let mut change = published();
         change.called(Outcome::Over);
-        assert_eq!(change.ended(None, true), Step::End);
-        assert_eq!(change.ended(None, false), Step::Over(Verdict::Owed));
+        assert_eq!(change.ended(None, true), ChangeStep::End);
+        assert_eq!(
+            change.ended(None, false),
+            ChangeStep::Over(Conclusion::Queued)
+        );
     }
 }

@@ -1,19 +1,20 @@
-//! Redis's clock, as a node's own clock sees it: whether it has been steady.
+//! Decides whether Redis's clock has been steady, compared with the node's own clock.
 //!
-//! Members of the peer set carry Redis's time. A step of its clock makes them look older or younger
-//! than they are, and a heartbeat after the step looks as if nothing had happened. So a node
-//! remembers how far Redis's clock was ahead of its own, for as long as a peer may trust its memory.
+//! Members of the peer set carry Redis's time. A step of Redis's clock makes them look older or
+//! younger than they are, and a heartbeat after the step does not show it. A node therefore
+//! remembers how far Redis's clock was ahead of its own clock, for as long as any peer may trust
+//! its memory.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a span is remembered: for longer than any peer may trust its memory.
+/// How long a span is remembered. This is longer than any peer may trust its memory.
 const KEPT: Duration = Duration::from_secs(120);
 
-/// The most spans. Where there are more, the two oldest count as one.
+/// The most spans that are kept. When there are more, the two oldest are joined.
 const MOST_SPANS: usize = 8;
 
-/// When Redis told its time.
+/// One reading of Redis's clock: when the node asked, when Redis answered, and Redis's time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
     pub(crate) asked: Instant,
@@ -22,26 +23,26 @@ pub(crate) struct Reading {
     pub(crate) time: u64,
 }
 
-/// What a node knows of Redis's clock.
+/// Holds what a node knows of Redis's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServerClock {
     base: Instant,
     trust: Duration,
-    /// Since when it is known.
+    /// When the first reading was made.
     since: Option<Instant>,
-    /// The oldest first. Within one the clock was steady.
+    /// The spans, oldest first. The clock was steady within each span.
     spans: Vec<Span>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Span {
     offset: Offset,
-    /// The clock may have been as it was in this span until then.
+    /// The clock may have kept this offset until then.
     until: Instant,
 }
 
-/// How far Redis's clock is ahead of ours, in nanoseconds. The answer was on its way for an unknown
-/// part of the time, so this is a range.
+/// How far Redis's clock is ahead of the node's clock, in nanoseconds. It is a range, because Redis
+/// read its clock at an unknown moment between the question and the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Offset {
     least: i128,
@@ -49,7 +50,7 @@ struct Offset {
 }
 
 impl ServerClock {
-    /// Of a node whose life began at `base`, and which trusts for so long.
+    /// Returns the clock of a node that started at `base`, and whose trust lasts for `trust`.
     pub(crate) const fn new(base: Instant, trust: Duration) -> Self {
         Self {
             base,
@@ -59,7 +60,8 @@ impl ServerClock {
         }
     }
 
-    /// Remembers a reading, unless its answer took so long that it says too little.
+    /// Records a reading. Ignores it if its answer took longer than a quarter of `trust`, because
+    /// such a reading is too vague.
     pub(crate) fn read(&mut self, reading: Reading) {
         let took = reading.answered.saturating_duration_since(reading.asked);
         if took > self.trust / 4 {
@@ -71,7 +73,7 @@ impl ServerClock {
         let offset = self.offset(reading);
         let most = (self.trust / 2).as_nanos();
         if let Some(last) = self.spans.last_mut() {
-            // The step may have been as late as this.
+            // If the clock has stepped, it may have done so as late as now.
             last.until = now;
             let joined = last.offset.joined(offset);
             if joined.width() <= most {
@@ -86,8 +88,8 @@ impl ServerClock {
         }
     }
 
-    /// Whether Redis's clock has stepped by less than `tolerance` in all, from `since` until this
-    /// reading. Where nothing is known, it may have.
+    /// Returns whether Redis's clock has stepped by less than `tolerance` in total, from `since`
+    /// until this reading. Returns `false` if the clock was not known at `since`.
     pub(crate) fn is_steady(&self, reading: Reading, since: Instant, tolerance: Duration) -> bool {
         let is_known = self.since.is_some_and(|known| known <= since);
         let Some(last) = self.spans.last().filter(|_| is_known) else {
@@ -106,7 +108,7 @@ impl ServerClock {
             let since = at.saturating_duration_since(self.base).as_nanos();
             i128::try_from(since).unwrap_or(i128::MAX / 2)
         };
-        // Redis cuts its time to milliseconds.
+        // Redis truncates its time to milliseconds.
         let time = i128::from(reading.time) * MILLI;
         let ends = [
             time - ours(reading.answered),
@@ -132,7 +134,7 @@ impl Offset {
     }
 }
 
-/// For the model: a node that compares with the newest reading alone.
+/// For the model: a node that compares only with the newest reading.
 #[cfg(test)]
 impl ServerClock {
     pub(super) fn forget_steps(&mut self) {
@@ -152,7 +154,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A reading `at` ms of our life of a clock that is so far ahead, which took so long.
+    /// Returns a reading that was asked for at `at` ms of the node's life and took `took` ms.
+    /// Redis's clock is `ahead` ms ahead.
     fn reading(base: Instant, at: u64, ahead: u64, took: u64) -> Reading {
         Reading {
             asked: base + ms(at),
@@ -161,8 +164,8 @@ mod tests {
         }
     }
 
-    /// Readings each half second, with the clock ahead by each of these in turn; whether the clock
-    /// was steady in the last two seconds at the last of them.
+    /// Makes a reading each half second, with the clock ahead by each of `aheads` in order. Returns
+    /// whether the clock was steady in the two seconds before the last reading.
     fn is_steady(aheads: &[u64]) -> bool {
         let base = Instant::now();
         let mut clock = ServerClock::new(base, TRUST);
@@ -198,7 +201,7 @@ mod tests {
     fn a_clock_that_drifts_is_steady() {
         let base = Instant::now();
         let mut clock = ServerClock::new(base, TRUST);
-        // It gains a second an hour, and each answer takes up to a quarter of a second.
+        // Redis's clock gains a second per hour, and each answer takes up to a quarter of a second.
         for i in 0..20_000 {
             let reading = reading(base, 500 * i, i / 7, 250 * (i % 3) / 2);
             assert!(i < 10 || clock.is_steady(reading, reading.answered - TRUST, TRUST));
@@ -218,9 +221,9 @@ mod tests {
         let is_steady = |reading, since| clock.is_steady(reading, base + ms(since), TRUST);
         assert!(is_steady(reading(base, 4500, 0, 2), 2500));
         assert!(!is_steady(reading(base, 4500, 0, 2), 1500), "not so long");
-        // It stepped while the slow one was under way.
+        // The clock stepped while the slow reading was under way.
         assert!(!is_steady(reading(base, 4500, 2500, 2), 2500));
-        // A question that itself took long may hide a step.
+        // A reading that itself took long may hide a step.
         assert!(!is_steady(reading(base, 4500, 0, 2100), 2500));
     }
 
@@ -241,8 +244,8 @@ mod tests {
     }
 
     proptest! {
-        /// Where the clock counts as steady, no reading since then was further off than the
-        /// tolerance, whatever the answers took.
+        /// Checks that no reading since `since` differs by more than the tolerance while the clock
+        /// counts as steady, however long the answers took.
         #[test]
         fn what_counts_as_steady_was(
             readings in prop::collection::vec((1..2000u64, 0..4000u64, 0..600u64), 2..40),

@@ -1,15 +1,16 @@
-//! Flights: loads that several callers wait for.
+//! Decides which load a caller joins. A flight is a load that several callers wait for.
 //!
-//! Nobody boards a load that has left. A load that is under way may have read before the caller's
-//! question, so its answer may be older than a change that the caller has already seen acknowledged.
-//! A caller that finds one waits for its end, looks in memory again, and otherwise boards the one
-//! next load. One runs and one waits per key, however many ask; if the running one hangs, the next
-//! starts anyway.
+//! A caller never joins a load that started before the caller arrived. Such a load may have read
+//! the backend before a change that the caller has already seen acknowledged. The caller waits for
+//! the end of that load, looks in memory again, and otherwise joins the next load. At most one load
+//! runs per key, and all callers that wait for it share the next one. If the running load hangs,
+//! the next load starts anyway.
 //!
-//! A load leaves with a turn, and has it until it ends: the table and what is under way are bounded,
-//! whoever asks for what. Where there is none its caller waits for one, which takes no place here.
+//! A load needs a permit to start, and keeps it until it ends. This bounds the table and the
+//! running loads, whatever the callers ask for. A caller that finds no free permit waits for one,
+//! and takes no place in the table meanwhile.
 
-use crate::turns::{Turn, Turns};
+use crate::coherence::limiter::{Limiter, Permit};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -19,26 +20,26 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// The loads that are under way, one per key.
+/// Holds the latest running load of each key.
 #[derive(Debug)]
 pub(crate) struct Flights<K, V> {
-    departures: AtomicU64,
-    board: Mutex<Board<K, V>>,
-    turns: Turns,
+    started: AtomicU64,
+    table: Mutex<Table<K, V>>,
+    limiter: Limiter,
 }
 
-type Board<K, V> = HashMap<K, Flight<V>, RandomState>;
+type Table<K, V> = HashMap<K, Flight<V>, RandomState>;
 
 #[derive(Debug)]
 struct Flight<V> {
     number: u64,
-    /// No receiver: who has one waits for the load.
+    /// Only the sender is kept here, because each receiver counts as a caller that waits.
     answer: Arc<watch::Sender<Option<V>>>,
     silence: Silence,
 }
 
-/// Whether a load has met a shared tier that did not answer: whoever has waited for the load has
-/// waited for that tier.
+/// Tells whether the shared tier failed to answer a load. A caller that has waited for the load has
+/// then waited for the shared tier too.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Silence(Arc<AtomicBool>);
 
@@ -48,42 +49,43 @@ impl Silence {
     }
 }
 
-/// What a caller does next.
+/// Says what a caller does next.
 #[derive(Debug)]
-pub(crate) enum Step<K: Eq + Hash, V> {
-    /// A load left before the question: wait for it to end, look in memory, ask again.
-    Wait(Ended<V>),
-    /// A load left after the question: its answer is the caller's.
-    Board(Boarded<V>),
-    /// The caller is to start the load, and boards it.
-    Depart(Departure<K, V>, Boarded<V>),
-    /// The caller would start the load, and there is no turn for it: wait for one, look in memory,
-    /// ask again.
+pub(crate) enum FlightStep<K: Eq + Hash, V> {
+    /// A load started before the caller arrived. The caller waits for its end, looks in memory, and
+    /// calls [`Flights::step`] again.
+    Wait(LoadEnd<V>),
+    /// A load started after the caller arrived. Its answer is the caller's answer.
+    Join(Joined<V>),
+    /// The caller starts the load, and joins it.
+    Start(RunningLoad<K, V>, Joined<V>),
+    /// The caller would start the load, but no permit is free. The caller waits for a permit, looks
+    /// in memory, and calls [`Flights::step`] again.
     Full,
 }
 
-/// When a caller asked: it boards only loads that leave later.
+/// Remembers when a caller arrived. The caller joins only loads that start later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ticket {
-    /// The load that was under way when the caller asked.
+pub(crate) struct Arrival {
+    /// The load that was running when the caller arrived.
     left: Option<u64>,
-    /// Whether that one is still to be waited for.
+    /// Whether the caller still has to wait for that load.
     patient: bool,
 }
 
-/// Where a caller stands.
+/// Compares the latest load of a key with a caller's arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Stand {
-    /// The latest load left before the question: it is waited for, once.
-    Late,
-    /// The latest load left after the question.
-    InTime,
-    /// The next load is the caller's to start.
-    First,
+pub(crate) enum LatestLoad {
+    /// The latest load started before the caller arrived. The caller waits for it, once.
+    StartedBefore,
+    /// The latest load started after the caller arrived. The caller joins it.
+    StartedAfter,
+    /// There is no load to join. The caller starts the next one.
+    NoneToJoin,
 }
 
-impl Ticket {
-    /// For one who asks while `latest` is under way.
+impl Arrival {
+    /// Returns the arrival of a caller while the load `latest` runs.
     pub(crate) const fn new(latest: Option<u64>) -> Self {
         Self {
             left: latest,
@@ -91,171 +93,176 @@ impl Ticket {
         }
     }
 
-    /// Where its holder stands while `latest` is under way.
-    pub(crate) fn stand(&mut self, latest: Option<u64>) -> Stand {
+    /// Compares the load `latest`, which runs now, with this arrival.
+    pub(crate) fn latest_load(&mut self, latest: Option<u64>) -> LatestLoad {
         match latest {
-            Some(latest) if self.left.is_none_or(|left| latest > left) => Stand::InTime,
+            Some(latest) if self.left.is_none_or(|left| latest > left) => LatestLoad::StartedAfter,
             Some(_) if self.patient => {
                 self.patient = false;
-                Stand::Late
+                LatestLoad::StartedBefore
             }
-            _ => Stand::First,
+            _ => LatestLoad::NoneToJoin,
         }
     }
 }
 
-/// Sees a running load's end.
+/// Waits for the end of a running load.
 #[derive(Debug)]
-pub(crate) struct Ended<V>(watch::Receiver<Option<V>>, Silence);
+pub(crate) struct LoadEnd<V>(watch::Receiver<Option<V>>, Silence);
 
-/// A place on a load.
+/// Receives the answer of a load that the caller has joined.
 #[derive(Debug)]
-pub(crate) struct Boarded<V>(watch::Receiver<Option<V>>, Silence);
+pub(crate) struct Joined<V>(watch::Receiver<Option<V>>, Silence);
 
-/// A load that was given leave to start. It ends when this is dropped.
+/// A load that holds its permit and runs. The load ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Departure<K: Eq + Hash, V> {
+pub(crate) struct RunningLoad<K: Eq + Hash, V> {
     flights: Arc<Flights<K, V>>,
     key: K,
     number: u64,
     answer: Arc<watch::Sender<Option<V>>>,
     silence: Silence,
-    _turn: Turn,
+    _permit: Permit,
 }
 
 impl<K: Eq + Hash + Clone, V> Flights<K, V> {
-    /// A table of loads that leave when it is their turn.
-    pub(crate) fn new(turns: Turns) -> Self {
+    /// Returns an empty table. Each of its loads needs a permit of `limiter`.
+    pub(crate) fn new(limiter: Limiter) -> Self {
         Self {
-            departures: AtomicU64::new(0),
-            board: Mutex::default(),
-            turns,
+            started: AtomicU64::new(0),
+            table: Mutex::default(),
+            limiter,
         }
     }
 
-    /// Remembers which load is under way now.
-    pub(crate) fn ask(&self, key: &K) -> Ticket {
-        Ticket::new(self.board().get(key).map(|flight| flight.number))
+    /// Returns the arrival of a caller that asks for this key now.
+    pub(crate) fn ask(&self, key: &K) -> Arrival {
+        Arrival::new(self.table().get(key).map(|flight| flight.number))
     }
 
-    /// What the caller does next. It waits for the running load at most once: the step after a
-    /// [`Step::Wait`] is another one. A turn that it has and does not need is given back.
+    /// Returns what the caller does next. A caller waits for a running load at most once: the step
+    /// after a [`FlightStep::Wait`] is a different one. If the caller passes a permit and does not
+    /// need it, the permit is released.
     pub(crate) fn step(
         self: &Arc<Self>,
         key: &K,
-        ticket: &mut Ticket,
-        turn: Option<Turn>,
-    ) -> Step<K, V> {
-        let mut board = self.board();
-        let latest = board.get(key);
-        match (ticket.stand(latest.map(|flight| flight.number)), latest) {
-            (Stand::InTime, Some(flight)) => {
+        arrival: &mut Arrival,
+        permit: Option<Permit>,
+    ) -> FlightStep<K, V> {
+        let mut table = self.table();
+        let latest = table.get(key);
+        match (
+            arrival.latest_load(latest.map(|flight| flight.number)),
+            latest,
+        ) {
+            (LatestLoad::StartedAfter, Some(flight)) => {
                 let silence = flight.silence.clone();
-                return Step::Board(Boarded(flight.answer.subscribe(), silence));
+                return FlightStep::Join(Joined(flight.answer.subscribe(), silence));
             }
-            (Stand::Late, Some(flight)) => {
+            (LatestLoad::StartedBefore, Some(flight)) => {
                 let silence = flight.silence.clone();
-                return Step::Wait(Ended(flight.answer.subscribe(), silence));
+                return FlightStep::Wait(LoadEnd(flight.answer.subscribe(), silence));
             }
             _ => {}
         }
-        let Some(turn) = turn.or_else(|| self.turns.try_take()) else {
-            return Step::Full;
+        let Some(permit) = permit.or_else(|| self.limiter.try_take()) else {
+            return FlightStep::Full;
         };
         let (sender, receiver) = watch::channel(None);
         let sender = Arc::new(sender);
-        let number = self.departures.fetch_add(1, Ordering::Relaxed);
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
         let silence = Silence::default();
         let flight = Flight {
             number,
             answer: Arc::clone(&sender),
             silence: silence.clone(),
         };
-        board.insert(key.clone(), flight);
-        let departure = Departure {
+        table.insert(key.clone(), flight);
+        let running = RunningLoad {
             flights: Arc::clone(self),
             key: key.clone(),
             number,
             answer: sender,
             silence: silence.clone(),
-            _turn: turn,
+            _permit: permit,
         };
-        Step::Depart(departure, Boarded(receiver, silence))
+        FlightStep::Start(running, Joined(receiver, silence))
     }
 }
 
 impl<K: Send, V: Send + Sync> Flights<K, V> {
-    /// A turn for the next load, as soon as it is the caller's.
-    pub(crate) async fn turn(&self) -> Turn {
-        self.turns.take().await
+    /// Waits for a permit to start the next load.
+    pub(crate) async fn permit(&self) -> Permit {
+        self.limiter.take().await
     }
 }
 
 impl<K: Eq + Hash, V> Flights<K, V> {
-    fn board(&self) -> MutexGuard<'_, Board<K, V>> {
-        // The table is whole between any two of its operations, whoever panicked.
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table<K, V>> {
+        // Each operation leaves the table whole, so a poisoned lock is harmless.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Eq + Hash, V> Departure<K, V> {
-    /// Gives the answer to all who boarded. The load goes on until this is dropped.
+impl<K: Eq + Hash, V> RunningLoad<K, V> {
+    /// Gives the answer to all callers that joined. The load goes on until this is dropped.
     pub(crate) fn answer(&self, value: V) {
         self.answer.send_replace(Some(value));
     }
 
-    /// The shared tier did not answer this load.
-    pub(crate) fn meets_silence(&self) {
+    /// Records that the shared tier did not answer this load.
+    pub(crate) fn met_silence(&self) {
         self.silence.0.store(true, Ordering::Release);
     }
 
-    /// Lets nobody board any more.
-    fn take_off(&self, board: &mut Board<K, V>) {
-        let latest = board.get(&self.key).map(|flight| flight.number);
+    /// Removes the load from the table, so that no more callers join it.
+    fn remove_from_table(&self, table: &mut Table<K, V>) {
+        let latest = table.get(&self.key).map(|flight| flight.number);
         if latest == Some(self.number) {
-            board.remove(&self.key);
+            table.remove(&self.key);
         }
     }
 }
 
-impl<K: Eq + Hash + Send + Sync, V: Send + Sync> Departure<K, V> {
-    /// Returns when nobody waits for this load, and nobody can board it any more; after `patience`
-    /// at the earliest.
-    pub(crate) async fn forsaken(&self, patience: Duration) {
+impl<K: Eq + Hash + Send + Sync, V: Send + Sync> RunningLoad<K, V> {
+    /// Returns when no caller waits for this load and no caller can join it any more, and not
+    /// before `patience` is over.
+    pub(crate) async fn abandoned(&self, patience: Duration) {
         sleep(patience).await;
         loop {
             self.answer.closed().await;
-            let mut board = self.flights.board();
-            // Those who board do so under the same lock.
+            let mut table = self.flights.table();
+            // Callers join under the same lock.
             if self.answer.receiver_count() == 0 {
-                self.take_off(&mut board);
+                self.remove_from_table(&mut table);
                 return;
             }
         }
     }
 }
 
-impl<K: Eq + Hash, V> Drop for Departure<K, V> {
+impl<K: Eq + Hash, V> Drop for RunningLoad<K, V> {
     fn drop(&mut self) {
-        self.take_off(&mut self.flights.board());
+        self.remove_from_table(&mut self.flights.table());
     }
 }
 
-impl<V: Clone + Send + Sync> Boarded<V> {
-    /// What the load meets.
+impl<V: Clone + Send + Sync> Joined<V> {
+    /// Returns the flag that the load sets when the shared tier does not answer it.
     pub(crate) fn silence(&self) -> Silence {
         self.1.clone()
     }
 
-    /// The load's answer, or `None` if the load died without one.
+    /// Waits for the load's answer. Returns `None` if the load ended without one.
     pub(crate) async fn answer(mut self) -> Option<V> {
         let answer = self.0.wait_for(Option::is_some).await.ok()?;
         answer.clone()
     }
 }
 
-impl<V: Send + Sync> Ended<V> {
-    /// Returns when the load has ended, however it did, and says what it has met.
+impl<V: Send + Sync> LoadEnd<V> {
+    /// Waits until the load has ended, with or without an answer. Returns whether the shared tier
+    /// failed to answer it.
     pub(crate) async fn wait(mut self) -> Silence {
         while self.0.changed().await.is_ok() {}
         self.1
@@ -269,31 +276,34 @@ mod tests {
     type Table = Arc<Flights<&'static str, u32>>;
 
     fn table() -> Table {
-        Arc::new(Flights::new(Turns::new("test", 2)))
+        Arc::new(Flights::new(Limiter::new("test", 2)))
     }
 
-    fn depart(table: &Table, ticket: &mut Ticket) -> (Departure<&'static str, u32>, Boarded<u32>) {
-        match table.step(&"key", ticket, None) {
-            Step::Depart(departure, boarded) => (departure, boarded),
+    fn depart(
+        table: &Table,
+        arrival: &mut Arrival,
+    ) -> (RunningLoad<&'static str, u32>, Joined<u32>) {
+        match table.step(&"key", arrival, None) {
+            FlightStep::Start(running, joined) => (running, joined),
             other => panic!("{other:?}"),
         }
     }
 
     #[tokio::test]
-    async fn nobody_boards_a_load_that_has_left() {
+    async fn a_load_that_has_started_is_not_joined() {
         let table = table();
         let (running, _) = depart(&table, &mut table.ask(&"key"));
 
         let mut late = table.ask(&"key");
-        let Step::Wait(ended) = table.step(&"key", &mut late, None) else {
-            panic!("a load that left before the question was boarded");
+        let FlightStep::Wait(ended) = table.step(&"key", &mut late, None) else {
+            panic!("a load that left before the question was joined");
         };
         running.answer(1);
         drop(running);
         ended.wait().await;
-        let (next, boarded) = depart(&table, &mut late);
+        let (next, joined) = depart(&table, &mut late);
         next.answer(2);
-        assert_eq!(boarded.answer().await, Some(2));
+        assert_eq!(joined.answer().await, Some(2));
     }
 
     #[tokio::test]
@@ -301,24 +311,27 @@ mod tests {
         let table = table();
         let (running, _) = depart(&table, &mut table.ask(&"key"));
         let mut waiting: Vec<_> = (0..5).map(|_| table.ask(&"key")).collect();
-        for ticket in &mut waiting {
-            assert!(matches!(table.step(&"key", ticket, None), Step::Wait(_)));
+        for arrival in &mut waiting {
+            assert!(matches!(
+                table.step(&"key", arrival, None),
+                FlightStep::Wait(_)
+            ));
         }
         drop(running);
         let (next, _) = depart(&table, &mut waiting[0]);
-        let boarded: Vec<_> = waiting[1..]
+        let joined: Vec<_> = waiting[1..]
             .iter_mut()
-            .map(|ticket| match table.step(&"key", ticket, None) {
-                Step::Board(boarded) => boarded,
+            .map(|arrival| match table.step(&"key", arrival, None) {
+                FlightStep::Join(joined) => joined,
                 other => panic!("{other:?}"),
             })
             .collect();
         next.answer(7);
         drop(next);
-        for boarded in boarded {
-            assert_eq!(boarded.answer().await, Some(7));
+        for joined in joined {
+            assert_eq!(joined.answer().await, Some(7));
         }
-        assert!(table.board().is_empty());
+        assert!(table.table().is_empty());
     }
 
     #[test]
@@ -328,65 +341,74 @@ mod tests {
         let mut second = table.ask(&"key");
         assert!(matches!(
             table.step(&"key", &mut second, None),
-            Step::Wait(_)
+            FlightStep::Wait(_)
         ));
-        // Its patience is over, and the first still runs.
+        // The second caller no longer waits, although the first load still runs.
         let (next, _) = depart(&table, &mut second);
         drop(hanging);
-        assert_eq!(table.board().len(), 1, "the first took the second off");
+        assert_eq!(table.table().len(), 1, "the first took the second off");
         drop(next);
-        assert!(table.board().is_empty());
+        assert!(table.table().is_empty());
     }
 
     #[tokio::test]
     async fn a_load_that_dies_leaves_nobody_waiting() {
         let table = table();
-        let (departure, boarded) = depart(&table, &mut table.ask(&"key"));
-        drop(departure);
-        assert_eq!(boarded.answer().await, None);
-        assert!(table.board().is_empty());
+        let (running, joined) = depart(&table, &mut table.ask(&"key"));
+        drop(running);
+        assert_eq!(joined.answer().await, None);
+        assert!(table.table().is_empty());
     }
 
     #[tokio::test]
     async fn a_load_that_has_no_turn_takes_no_place() {
         let table = table();
         let depart = |key| match table.step(&key, &mut table.ask(&key), None) {
-            Step::Depart(departure, _) => departure,
+            FlightStep::Start(running, _) => running,
             other => panic!("{other:?}"),
         };
         let (first, _second) = (depart("first"), depart("second"));
         let mut late = table.ask(&"key");
-        assert!(matches!(table.step(&"key", &mut late, None), Step::Full));
-        let mut boards = Ticket::new(None);
-        let step = table.step(&"first", &mut boards, None);
-        assert!(matches!(step, Step::Board(_)), "to board needs no turn");
-        assert_eq!(table.board().len(), 2);
+        assert!(matches!(
+            table.step(&"key", &mut late, None),
+            FlightStep::Full
+        ));
+        let mut joins = Arrival::new(None);
+        let step = table.step(&"first", &mut joins, None);
+        assert!(
+            matches!(step, FlightStep::Join(_)),
+            "to join needs no permit"
+        );
+        assert_eq!(table.table().len(), 2);
 
         drop(first);
-        let turn = table.turn().await;
-        assert!(matches!(table.step(&"other", &mut late, None), Step::Full));
-        let step = table.step(&"key", &mut late, Some(turn));
-        assert!(matches!(step, Step::Depart(..)));
+        let permit = table.permit().await;
+        assert!(matches!(
+            table.step(&"other", &mut late, None),
+            FlightStep::Full
+        ));
+        let step = table.step(&"key", &mut late, Some(permit));
+        assert!(matches!(step, FlightStep::Start(..)));
         drop(step);
-        let _ = table.turn().await;
+        let _ = table.permit().await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_load_is_forsaken_when_nobody_waits_for_it_and_not_before() {
         const PATIENCE: Duration = Duration::from_secs(1);
         let table = table();
-        let (running, boarded) = depart(&table, &mut table.ask(&"key"));
-        let is_forsaken = || tokio::time::timeout(PATIENCE * 2, running.forsaken(PATIENCE));
-        assert!(is_forsaken().await.is_err(), "one has boarded it");
-        let Step::Wait(ended) = table.step(&"key", &mut table.ask(&"key"), None) else {
+        let (running, joined) = depart(&table, &mut table.ask(&"key"));
+        let is_forsaken = || tokio::time::timeout(PATIENCE * 2, running.abandoned(PATIENCE));
+        assert!(is_forsaken().await.is_err(), "one has joined it");
+        let FlightStep::Wait(ended) = table.step(&"key", &mut table.ask(&"key"), None) else {
             panic!("it runs");
         };
-        drop(boarded);
+        drop(joined);
         assert!(is_forsaken().await.is_err(), "one waits for its end");
         drop(ended);
-        let early = tokio::time::timeout(PATIENCE / 2, running.forsaken(PATIENCE));
+        let early = tokio::time::timeout(PATIENCE / 2, running.abandoned(PATIENCE));
         assert!(early.await.is_err(), "there has to be time to fill");
         assert!(is_forsaken().await.is_ok());
-        assert!(table.board().is_empty(), "nobody may board it now");
+        assert!(table.table().is_empty(), "nobody may join it now");
     }
 }

@@ -1,46 +1,49 @@
-//! Generations: which values in memory were loaded before a change of their key.
+//! Decides whether a value in memory was read before a change of its key.
 
-use crate::link::WireName;
+use crate::types::link::WireName;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Striped generations of keys, and the global one.
+/// Holds the generations of all keys, in stripes, and a global generation.
 ///
-/// A stripe is one word: the generation above, and in the low [`FENCE_BITS`] how many changes of
-/// its keys are under way. A key without a fence and with the same generation has not been changed
-/// in between. Keys that share a stripe share its changes, which costs a miss and nothing else.
+/// A stripe is one word. Its upper bits hold the generation, and its low [`FENCE_BITS`] count the
+/// changes of its keys that are under way. If a key has no fence and its generation is the same as
+/// before, the key was not changed in between. Keys of one stripe share their changes, which costs
+/// only a miss.
 #[derive(Debug)]
 pub(crate) struct Generations {
     global: AtomicU64,
     stripes: Box<[AtomicU64]>,
 }
 
-/// The generation of a key at one moment, all changes counted. It only ever grows.
+/// The generation of a key at one moment: the sum of its stripe and the global generation. It never
+/// decreases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp(u64);
 
-/// The right to fill under the stamp that it carries: the key was not being changed then.
+/// The stamp of a key from before a value was read. It permits filling memory with that value, and
+/// exists only if the key was not being changed at that moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Right(Stamp);
+pub(crate) struct ReadStamp(Stamp);
 
-/// A stamp to fill under and the stripe that it is of, in one word: where the fences are counted in a
-/// stripe, a stamp to fill under has none.
+/// The stamp of a memory entry and the index of its stripe, in one word. The index takes the bits
+/// that count fences in a stripe: they are 0 in a [`ReadStamp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark(u64);
+pub(crate) struct EntryStamp(u64);
 
-/// The generations of all keys at one moment, for one who does not know yet which keys it will read
-/// of. Half a megabyte.
+/// The generations of all keys at one moment, for a caller that does not know yet which keys it
+/// will read. It takes half a megabyte.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     global: u64,
     stripes: Box<[u64]>,
 }
 
-/// A change that is under way. Whoever holds it must give it back to [`Generations::end`]; a key
-/// whose change never ends is never cached again.
+/// The fence of a change in memory. Its holder must pass it to [`Generations::end`]: a key whose
+/// change never ends is never cached again.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "a change that never ends keeps its key out of the cache"]
-pub(crate) struct Fence {
+pub(crate) struct MemoryFence {
     stripe: usize,
     stamp: Stamp,
 }
@@ -55,7 +58,7 @@ impl Generations {
         Self::of(0, std::iter::repeat_n(0, STRIPES))
     }
 
-    /// There has to be a power of two of stripes.
+    /// Returns a table of these stripes. The number of stripes must be a power of two.
     fn of(global: u64, stripes: impl Iterator<Item = u64>) -> Self {
         Self {
             global: AtomicU64::new(global),
@@ -76,19 +79,21 @@ impl Generations {
         Stamp(global.wrapping_add(self.stripes[stripe].load(Ordering::Acquire)))
     }
 
-    /// The key's stamp now.
+    /// Returns the key's stamp now.
     pub(super) fn stamp(&self, key: &impl WireName) -> Stamp {
         self.stamp_of(self.stripe(key))
     }
 
-    /// The right to fill what is read from here on, unless the key is being changed.
-    pub(super) fn right(&self, key: &impl WireName) -> Option<Right> {
-        self.stamp(key).right()
+    /// Returns the stamp to fill under what is read from now on, or `None` while the key is being
+    /// changed.
+    pub(super) fn read_stamp(&self, key: &impl WireName) -> Option<ReadStamp> {
+        self.stamp(key).read_stamp()
     }
 
-    /// The generations of all keys, to fill what is read from here on.
+    /// Returns the generations of all keys, to fill under them what is read from now on.
     pub(super) fn snapshot(&self) -> Snapshot {
-        // The global one first: one that grows meanwhile makes older stamps, not newer ones.
+        // The global generation is read first: if it grows meanwhile, the stamps are too old, never
+        // too new.
         let global = self.global.load(Ordering::Acquire);
         let stripes = self.stripes.iter();
         Snapshot {
@@ -97,97 +102,100 @@ impl Generations {
         }
     }
 
-    /// Whether what was read under this right may still be filled.
-    pub(crate) fn holds(&self, key: &impl WireName, right: Right) -> bool {
-        self.stamp(key) == right.0
+    /// Returns whether a value that was read under this stamp may still be filled.
+    pub(crate) fn holds(&self, key: &impl WireName, read_stamp: ReadStamp) -> bool {
+        self.stamp(key) == read_stamp.0
     }
 
-    /// What a value of this key is marked with that is filled under this right.
-    pub(crate) fn mark(&self, key: &impl WireName, right: Right) -> Mark {
-        Mark(right.0.0 | self.stripe(key) as u64)
+    /// Returns the stamp of an entry of this key that is filled under `read_stamp`.
+    pub(crate) fn entry_stamp(&self, key: &impl WireName, read_stamp: ReadStamp) -> EntryStamp {
+        EntryStamp(read_stamp.0.0 | self.stripe(key) as u64)
     }
 
-    /// Whether the keys of a value's stripe have not been changed since it was read.
-    pub(super) fn is_current(&self, mark: Mark) -> bool {
-        let stripe = (mark.0 & (GENERATION - 1)) as usize;
-        self.stamp_of(stripe & (self.stripes.len() - 1)) == Stamp(mark.0 & !(GENERATION - 1))
+    /// Returns whether no key of the entry's stripe was changed since the entry's value was read.
+    pub(super) fn is_current(&self, entry_stamp: EntryStamp) -> bool {
+        let stripe = (entry_stamp.0 & (GENERATION - 1)) as usize;
+        self.stamp_of(stripe & (self.stripes.len() - 1)) == Stamp(entry_stamp.0 & !(GENERATION - 1))
     }
 
-    /// Begins a change: what was filled is dead, and nothing is filled until the change ends.
-    pub(crate) fn begin(&self, key: &impl WireName) -> Fence {
+    /// Begins a change. All values of the key are outdated, and none is filled until the change
+    /// ends.
+    pub(crate) fn begin(&self, key: &impl WireName) -> MemoryFence {
         let stripe = self.stripe(key);
         self.stripes[stripe].fetch_add(GENERATION + FENCE, Ordering::AcqRel);
-        Fence {
+        MemoryFence {
             stripe,
             stamp: self.stamp_of(stripe),
         }
     }
 
-    /// Ends a change: what was read while it was under way is not filled either. Returns the right
-    /// to fill what the change itself has written, unless another change came in between.
-    pub(crate) fn end(&self, fence: Fence) -> Option<Right> {
-        let Fence { stripe, stamp } = fence;
+    /// Ends a change. Values that were read during the change are not filled either. Returns the
+    /// stamp to fill what the change itself has written, or `None` if another change or a flush
+    /// came in between.
+    pub(crate) fn end(&self, fence: MemoryFence) -> Option<ReadStamp> {
+        let MemoryFence { stripe, stamp } = fence;
         let before = self.stripes[stripe].fetch_add(GENERATION - FENCE, Ordering::AcqRel);
         let global = self.global.load(Ordering::Acquire);
         let undisturbed = Stamp(global.wrapping_add(before)) == stamp;
         let after = Stamp(stamp.0.wrapping_add(GENERATION - FENCE));
-        (undisturbed && after.0 & (GENERATION - 1) == 0).then_some(Right(after))
+        (undisturbed && after.0 & (GENERATION - 1) == 0).then_some(ReadStamp(after))
     }
 
-    /// Forgets one key: what was filled is dead.
+    /// Makes all values of one key outdated.
     pub(crate) fn bump(&self, key: &impl WireName) {
         self.stripes[self.stripe(key)].fetch_add(GENERATION, Ordering::AcqRel);
     }
 
-    /// Forgets what another node calls by this name.
+    /// Makes all values of a key outdated, which another node has named by its wire name.
     pub(crate) fn bump_named(&self, name: u64) {
         self.stripes[self.stripe_of(name)].fetch_add(GENERATION, Ordering::AcqRel);
     }
 
-    /// Forgets all keys.
+    /// Makes all values of all keys outdated.
     pub(crate) fn flush(&self) {
         self.global.fetch_add(GENERATION, Ordering::AcqRel);
     }
 }
 
-/// There is a power of two of stripes.
+/// Returns the stripe of a wire name. The number of stripes must be a power of two.
 fn stripe_of(name: u64, stripes: usize) -> usize {
-    // The product's upper bits depend on all of the name's.
+    // The product's upper bits depend on all bits of the name.
     (name.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize & (stripes - 1)
 }
 
 impl Stamp {
-    fn right(self) -> Option<Right> {
-        (self.0 & (GENERATION - 1) == 0).then_some(Right(self))
+    fn read_stamp(self) -> Option<ReadStamp> {
+        (self.0 & (GENERATION - 1) == 0).then_some(ReadStamp(self))
     }
 }
 
 impl Snapshot {
-    /// The right to fill what was read after this was taken, unless the key was being changed then.
-    pub(crate) fn right(&self, key: &impl WireName) -> Option<Right> {
+    /// Returns the stamp to fill what was read after the snapshot, or `None` if the key was being
+    /// changed at its moment.
+    pub(crate) fn read_stamp(&self, key: &impl WireName) -> Option<ReadStamp> {
         let stripe = stripe_of(key.wire_name(), self.stripes.len());
-        Stamp(self.global.wrapping_add(self.stripes[stripe])).right()
+        Stamp(self.global.wrapping_add(self.stripes[stripe])).read_stamp()
     }
 }
 
-impl Fence {
-    /// Keys of the same stripe are fenced together.
+impl MemoryFence {
+    /// Returns the index of the stripe. Keys of one stripe are fenced together.
     pub(crate) const fn stripe(&self) -> usize {
         self.stripe
     }
 }
 
-impl Mark {
+impl EntryStamp {
     pub(crate) const fn word(self) -> u64 {
         self.0
     }
 
-    pub(crate) const fn of_word(word: u64) -> Self {
+    pub(crate) const fn from_word(word: u64) -> Self {
         Self(word)
     }
 }
 
-/// For the model: one stripe, to be copied and compared.
+/// For the model, which copies and compares a table of one stripe.
 #[cfg(test)]
 mod snapshot {
     use super::*;
@@ -208,7 +216,7 @@ mod snapshot {
         }
     }
 
-    impl Right {
+    impl ReadStamp {
         pub(crate) const fn stamp(self) -> Stamp {
             self.0
         }
@@ -239,31 +247,31 @@ mod snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Digest;
-    use crate::link::Key;
+    use crate::types::Digest;
+    use crate::types::link::Key;
 
     const KEY: Key = Key::Meta(Digest::Sha256([1; 32]));
 
     #[test]
     fn a_right_from_before_a_change_is_gone_and_none_is_given_during_it() {
         let generations = Generations::new();
-        let before = generations.right(&KEY).unwrap();
+        let before = generations.read_stamp(&KEY).unwrap();
         let fence = generations.begin(&KEY);
         assert!(!generations.holds(&KEY, before));
-        assert_eq!(generations.right(&KEY), None);
+        assert_eq!(generations.read_stamp(&KEY), None);
         generations.end(fence);
         assert!(!generations.holds(&KEY, before));
-        assert!(generations.right(&KEY).is_some());
+        assert!(generations.read_stamp(&KEY).is_some());
     }
 
     #[test]
     fn the_end_gives_a_right_that_holds_unless_disturbed() {
         let generations = Generations::new();
         let fence = generations.begin(&KEY);
-        let right = generations.end(fence).unwrap();
-        assert!(generations.holds(&KEY, right));
+        let read_stamp = generations.end(fence).unwrap();
+        assert!(generations.holds(&KEY, read_stamp));
         generations.bump(&KEY);
-        assert!(!generations.holds(&KEY, right));
+        assert!(!generations.holds(&KEY, read_stamp));
 
         type Disturbance = fn(&Generations);
         let disturbances: [Disturbance; 3] = [
@@ -287,9 +295,13 @@ mod tests {
         let first = generations.begin(&KEY);
         let second = generations.begin(&KEY);
         assert_eq!(generations.end(first), None);
-        assert_eq!(generations.right(&KEY), None, "the second is under way");
+        assert_eq!(
+            generations.read_stamp(&KEY),
+            None,
+            "the second is under way"
+        );
         generations.end(second);
-        assert!(generations.right(&KEY).is_some());
+        assert!(generations.read_stamp(&KEY).is_some());
     }
 
     #[test]
@@ -299,22 +311,22 @@ mod tests {
         let fence = generations.begin(&KEY);
         let snapshot = generations.snapshot();
         generations.end(fence);
-        assert_eq!(snapshot.right(&KEY), None, "it was being changed");
-        let right = snapshot.right(&other).unwrap();
-        assert!(generations.holds(&other, right));
+        assert_eq!(snapshot.read_stamp(&KEY), None, "it was being changed");
+        let read_stamp = snapshot.read_stamp(&other).unwrap();
+        assert!(generations.holds(&other, read_stamp));
         generations.bump(&other);
-        assert!(!generations.holds(&other, right));
-        let right = generations.snapshot().right(&other).unwrap();
-        assert!(generations.holds(&other, right));
+        assert!(!generations.holds(&other, read_stamp));
+        let read_stamp = generations.snapshot().read_stamp(&other).unwrap();
+        assert!(generations.holds(&other, read_stamp));
         generations.flush();
-        assert!(!generations.holds(&other, right));
+        assert!(!generations.holds(&other, read_stamp));
     }
 
     #[test]
     fn a_flush_takes_all_rights() {
         let generations = Generations::new();
-        let right = generations.right(&KEY).unwrap();
+        let read_stamp = generations.read_stamp(&KEY).unwrap();
         generations.flush();
-        assert!(!generations.holds(&KEY, right));
+        assert!(!generations.holds(&KEY, read_stamp));
     }
 }

@@ -1,36 +1,37 @@
-//! The journal: what this node has changed, and could not take away yet from the shared tier and
-//! the other nodes.
+//! Remembers which changed keys still have to be removed from the shared tier and from other nodes.
 //!
-//! While anything is in it the shared tier is not asked: it may hold what was before.
+//! While the journal holds any key, the node does not read from the shared tier, because the shared
+//! tier may hold the old value.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 
-/// What is owed. Bounded: where it is too much, everything is.
+/// Holds the keys that are still to be removed. It is bounded: when there are too many keys, it
+/// stands for all keys that exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Journal<K: Eq + Hash> {
     owed: HashSet<K>,
     everything: bool,
-    /// What is being taken away at the moment, by a task that may end before it has.
+    /// The batch that a task is removing now. The task may end before it has finished.
     begun: Option<Batch<K>>,
 }
 
-/// What is taken away at once.
+/// The keys that are removed together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Batch<K> {
     Keys(Vec<K>),
-    /// All keys that there are.
+    /// All keys that exist.
     Everything,
 }
 
-/// The most keys that are remembered: some megabytes.
+/// The most keys that the journal remembers. They take some megabytes.
 pub(crate) const MOST: usize = 10_000;
 
-/// The most keys that heals may fill: what the backend has denied anybody can ask for, and must not
-/// make everything owed.
-const MOST_HEALS: usize = MOST / 2;
+/// The largest number of keys up to which repairs are added. Any client can ask for keys that the
+/// backend denies, and such requests must not make the journal stand for all keys.
+const MOST_REPAIRS: usize = MOST / 2;
 
-/// The most keys of a batch: what one message names.
+/// The most keys of a batch: as many as one message can name.
 const BATCH: usize = 1000;
 
 impl<K: Eq + Hash + Clone> Journal<K> {
@@ -42,13 +43,13 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         }
     }
 
-    /// Whether nothing is owed.
+    /// Returns whether no key is left to remove.
     pub(crate) fn is_clear(&self) -> bool {
         self.owed.is_empty() && !self.everything && self.begun.is_none()
     }
 
-    /// How many keys are owed, those that are being taken away too; all of them count as one more
-    /// than fit.
+    /// Returns how many keys are left to remove, including those of the current batch. Returns
+    /// `MOST + 1` while all keys are to be removed.
     pub(crate) fn len(&self) -> usize {
         match &self.begun {
             _ if self.everything => MOST + 1,
@@ -58,7 +59,7 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         }
     }
 
-    /// Remembers keys.
+    /// Adds keys.
     pub(crate) fn enqueue(&mut self, keys: impl IntoIterator<Item = K>) {
         if !self.everything {
             self.owed.extend(keys);
@@ -69,23 +70,23 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         }
     }
 
-    /// The same for keys that the backend has denied, if there is room for them: nobody was promised
-    /// that they are gone. Says whether there was.
+    /// Adds keys that the backend has denied, if there is room for them. They may be left out,
+    /// because no caller was promised that they are gone. Returns whether there was room.
     pub(crate) fn enqueue_if_room(&mut self, keys: Vec<K>) -> bool {
-        let has_room = self.everything || self.owed.len() + keys.len() <= MOST_HEALS;
+        let has_room = self.everything || self.owed.len() + keys.len() <= MOST_REPAIRS;
         if has_room {
             self.enqueue(keys);
         }
         has_room
     }
 
-    /// Whether there were too many, so that everything is owed.
+    /// Returns whether there were too many keys, so that all keys are to be removed.
     pub(crate) const fn is_everything(&self) -> bool {
         self.everything
     }
 
-    /// What to take away next; `None` when nothing is owed any more. It is owed until it is
-    /// [`done`](Self::done): what was begun before, and was not done, is begun again.
+    /// Returns the batch to remove next, or `None` when no key is left. The journal keeps the batch
+    /// until [`done`](Self::done) is called. A batch that was begun and is not done is begun again.
     pub(crate) fn next(&mut self) -> Option<Batch<K>> {
         match self.begun.take() {
             Some(Batch::Keys(keys)) => self.enqueue(keys),
@@ -106,7 +107,7 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         self.begun.clone()
     }
 
-    /// What was begun is taken away.
+    /// Drops the current batch from the journal, because its keys are removed.
     pub(crate) fn done(&mut self) {
         self.begun = None;
     }
@@ -124,7 +125,7 @@ mod tests {
         assert!(matches!(journal.next(), Some(Batch::Keys(keys)) if keys.len() == 3));
         assert!(!journal.is_clear());
         journal.enqueue([3, 4]);
-        // Whoever had begun has failed, or ended with its runtime.
+        // The task that began the batch has failed, or has ended with its runtime.
         assert!(matches!(journal.next(), Some(Batch::Keys(keys)) if keys.len() == 4));
         assert_eq!(journal.len(), 4);
         journal.enqueue([4]);
@@ -164,10 +165,10 @@ mod tests {
         assert!(!journal.enqueue_if_room(vec![MOST]));
         assert_eq!(
             (journal.len(), journal.is_everything()),
-            (MOST_HEALS, false)
+            (MOST_REPAIRS, false)
         );
         journal.enqueue([MOST]);
-        assert_eq!(journal.len(), MOST_HEALS + 1, "there is room for changes");
+        assert_eq!(journal.len(), MOST_REPAIRS + 1, "there is room for changes");
     }
 
     #[test]

@@ -1,15 +1,16 @@
-//! Leases and fences: who may fill a key of the shared tier, and who is changing it.
+//! Decides who may fill a key of the shared tier: leases and fences.
 //!
-//! A lease is the permission to fill one cold key. Any change takes it away, and a fill without it
-//! is refused: what is lost fails closed. A fence stands while a key is being changed: a set of
-//! tokens, one for each change; while there is one no lease is granted.
+//! A lease permits its holder to fill one cold key. Every change of the key removes the lease, and
+//! the shared tier refuses a fill without its lease. A lost lease therefore costs one fill and
+//! never lets an outdated value in. A fence stands while a key is being changed. It is a set of
+//! tokens, one for each change. While the set has a token, no lease is granted.
 
-/// A random name of one try: the one who holds a lease, or has put up a fence.
+/// Names one try of a load to get a lease, or of a change to set a fence. It is random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Token(u64);
 
 impl Token {
-    /// A fresh one. Two are the same once in 2⁶⁴.
+    /// Returns a new token. Two tokens are equal with a probability of 2⁻⁶⁴.
     pub(crate) fn random() -> Self {
         Self(fastrand::u64(..))
     }
@@ -24,28 +25,29 @@ impl Token {
     }
 }
 
-/// What one who asked for a lease is told.
+/// Says whether a load may fill a key, after it asked for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Grant {
-    /// Somebody has filled it meanwhile.
+    /// The key has an entry by now.
     Hit,
-    /// It may be filled.
+    /// The load has the lease, and may fill the key.
     Granted,
-    /// Somebody else is about to fill it.
+    /// Another load has the lease, and is about to fill the key.
     Wait,
-    /// It is being changed, or somebody has been about to fill it for longer than a load takes: there
-    /// is nothing to wait for.
+    /// The key is being changed, or another load has had the lease for longer than a load takes.
+    /// There is nothing to wait for.
     Blocked,
-    /// There was no answer. It may be granted all the same, now or later, and is given back.
+    /// No answer came in time. The lease may be granted all the same, now or later, so the load
+    /// gives it back.
     Unknown,
 }
 
-/// How a change has ended in the shared tier.
+/// Says what `END` found in the shared tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ended {
-    /// Whether all its fences still stood. If not, somebody may have been granted a lease, and have
-    /// read what was before.
+pub(crate) struct EndReply {
+    /// Whether all fences of the change still stood. If not, a load may have got a lease meanwhile
+    /// and have read the old value.
     pub(crate) stood: bool,
-    /// Whether what it wrote was filled.
+    /// Whether `END` filled the shared tier with what the change wrote.
     pub(crate) filled: bool,
 }

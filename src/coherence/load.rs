@@ -1,58 +1,58 @@
-//! A load: how a question goes through the shared tier to the backend, and what may be filled.
+//! Decides the steps of a load: when it asks the shared tier and the backend, and what it may fill.
 
 use super::lease::Grant;
 use std::time::Duration;
 
-/// A load that is under way. Before it begins its rights are taken, after trust was seen; whatever
-/// it reads may fill memory under these rights alone.
+/// Tracks a load that is under way. Its read stamps are taken after trust was seen, and before the
+/// load begins. What the load reads may fill memory only under these stamps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Load {
-    /// Whether only the backend's own answer will do.
+    /// Whether only the backend's own answer counts.
     verified: bool,
     steal: bool,
     pauses: usize,
 }
 
-/// What a load does next.
+/// Says what a load does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Step {
-    /// Ask the shared tier; memory is filled with what it knows.
+pub(crate) enum LoadStep {
+    /// Fetch from the shared tier, and fill memory with the result.
     LookUp,
-    /// Ask for the leases to fill what is missing. With `steal`, an entry or somebody else's lease
-    /// is no obstacle; a change that is under way always is.
+    /// Ask for leases to fill what is missing. With `steal`, a lease is granted in spite of an
+    /// entry or of another load's lease, but never while a change is under way.
     Grant { steal: bool },
-    /// Let somebody else fill, and look again.
+    /// Pause while another load fills, then fetch again.
     Pause(Duration),
-    /// Nothing is missing: answer.
+    /// Answer: nothing is missing.
     Answer,
-    /// Ask the backend, and fill with the leases that were granted.
+    /// Ask the backend, and fill under the leases that were granted.
     Ask,
 }
 
-/// What the backend said of what a load was missing.
+/// Says what the backend answered about a fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Said {
-    /// It is there.
+pub(crate) enum Verdict {
+    /// The fact is there.
     Yes,
-    /// It is not there.
+    /// The fact is not there.
     No,
-    /// It failed.
+    /// The backend's call failed.
     Nothing,
 }
 
-/// What is done about a fact when the backend has answered, after the answer was given.
+/// Says what the load does about a fact at its end, after its callers have received the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Settlement {
-    /// Fill the shared tier with the lease, and memory if that was accepted.
+pub(crate) enum FinishStep {
+    /// Fill the shared tier under the lease. If that fill is accepted, fill memory too.
     Fill,
     /// Give the lease back.
     Release,
-    /// Take it away everywhere.
-    Heal,
+    /// Remove the fact from all tiers, on all nodes.
+    Repair,
 }
 
-/// How long one who waits for somebody else's fill pauses before it looks again; after the last it
-/// asks the backend, without the right to fill.
+/// How long a load pauses for another load's fill, before each further look-up. After the last
+/// pause the load asks the backend without a lease, and fills nothing.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(5),
     Duration::from_millis(10),
@@ -75,57 +75,59 @@ impl Load {
         self.verified
     }
 
-    pub(crate) const fn begin(&self) -> Step {
+    pub(crate) const fn begin(&self) -> LoadStep {
         match self.verified {
             true => self.grant(),
-            false => Step::LookUp,
+            false => LoadStep::LookUp,
         }
     }
 
-    const fn grant(&self) -> Step {
-        Step::Grant { steal: self.steal }
+    const fn grant(&self) -> LoadStep {
+        LoadStep::Grant { steal: self.steal }
     }
 
-    /// The shared tier was asked, and now nothing is missing, or something.
-    pub(crate) const fn looked_up(&self, nothing_is_missing: bool) -> Step {
+    /// Continues after the shared tier was asked.
+    pub(crate) const fn looked_up(&self, nothing_is_missing: bool) -> LoadStep {
         match nothing_is_missing {
-            true => Step::Answer,
+            true => LoadStep::Answer,
             false => self.grant(),
         }
     }
 
-    /// The connection broke before the shared tier had answered: what is there may be too large to be
-    /// read, and has to be replaced.
-    pub(crate) const fn broken(&mut self) -> Step {
+    /// Continues after the connection broke before the shared tier had answered. The entry may be
+    /// too large to be read, so the load replaces it.
+    pub(crate) const fn broken(&mut self) -> LoadStep {
         self.steal = true;
         self.grant()
     }
 
-    /// What was said of the leases; nothing at all if the shared tier could not be asked.
-    pub(crate) fn granted(&mut self, grants: &[Grant]) -> Step {
+    /// Continues after the leases were asked for. `grants` is empty if the shared tier could not be
+    /// asked.
+    pub(crate) fn granted(&mut self, grants: &[Grant]) -> LoadStep {
         if self.verified {
-            return Step::Ask;
+            return LoadStep::Ask;
         }
         if grants.contains(&Grant::Wait) {
             self.pauses += 1;
             let pause = PAUSES.get(self.pauses - 1);
-            return pause.copied().map_or(Step::Ask, Step::Pause);
+            return pause.copied().map_or(LoadStep::Ask, LoadStep::Pause);
         }
         if grants.contains(&Grant::Hit) {
-            // What is there and is still not understood has to be replaced.
+            // If the next look-up cannot read the entry either, the load replaces it.
             self.steal = true;
-            return Step::LookUp;
+            return LoadStep::LookUp;
         }
-        Step::Ask
+        LoadStep::Ask
     }
 
-    /// What is done about a fact that the backend said this of.
-    pub(crate) const fn settle(&self, said: Said) -> Settlement {
+    /// Returns what to do about a fact, after this verdict of the backend.
+    pub(crate) const fn finish(&self, said: Verdict) -> FinishStep {
         match said {
-            Said::Yes => Settlement::Fill,
-            // What was verified to be absent may be in a tier; what was missed was not.
-            Said::No if self.verified => Settlement::Heal,
-            Said::No | Said::Nothing => Settlement::Release,
+            Verdict::Yes => FinishStep::Fill,
+            // A verified load did not ask the tiers, so a tier may hold the fact. Any other load
+            // has found no entry there.
+            Verdict::No if self.verified => FinishStep::Repair,
+            Verdict::No | Verdict::Nothing => FinishStep::Release,
         }
     }
 }
@@ -135,38 +137,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_who_waits_looks_again_a_few_times_and_then_asks_without_a_lease() {
+    fn a_waiting_load_looks_again_a_few_times_and_then_asks_without_a_lease() {
         let mut load = Load::new(false);
-        assert_eq!(load.begin(), Step::LookUp);
+        assert_eq!(load.begin(), LoadStep::LookUp);
         for pause in PAUSES {
-            assert_eq!(load.looked_up(false), Step::Grant { steal: false });
-            assert_eq!(load.granted(&[Grant::Wait]), Step::Pause(pause));
+            assert_eq!(load.looked_up(false), LoadStep::Grant { steal: false });
+            assert_eq!(load.granted(&[Grant::Wait]), LoadStep::Pause(pause));
         }
-        assert_eq!(load.granted(&[Grant::Wait]), Step::Ask);
+        assert_eq!(load.granted(&[Grant::Wait]), LoadStep::Ask);
     }
 
     #[test]
     fn what_is_there_and_not_understood_is_replaced() {
         let mut load = Load::new(false);
-        assert_eq!(load.granted(&[Grant::Hit]), Step::LookUp);
-        assert_eq!(load.looked_up(false), Step::Grant { steal: true });
-        assert_eq!(load.granted(&[Grant::Granted]), Step::Ask);
+        assert_eq!(load.granted(&[Grant::Hit]), LoadStep::LookUp);
+        assert_eq!(load.looked_up(false), LoadStep::Grant { steal: true });
+        assert_eq!(load.granted(&[Grant::Granted]), LoadStep::Ask);
     }
 
     #[test]
     fn a_change_that_is_under_way_or_no_answer_is_no_reason_to_wait() {
         for grants in [&[Grant::Blocked][..], &[]] {
-            assert_eq!(Load::new(false).granted(grants), Step::Ask);
+            assert_eq!(Load::new(false).granted(grants), LoadStep::Ask);
         }
     }
 
     #[test]
     fn what_was_verified_asks_no_tier_and_heals() {
         let mut load = Load::new(true);
-        assert_eq!(load.begin(), Step::Grant { steal: true });
-        assert_eq!(load.granted(&[Grant::Blocked]), Step::Ask);
-        assert_eq!(load.settle(Said::No), Settlement::Heal);
-        assert_eq!(load.settle(Said::Nothing), Settlement::Release);
-        assert_eq!(Load::new(false).settle(Said::No), Settlement::Release);
+        assert_eq!(load.begin(), LoadStep::Grant { steal: true });
+        assert_eq!(load.granted(&[Grant::Blocked]), LoadStep::Ask);
+        assert_eq!(load.finish(Verdict::No), FinishStep::Repair);
+        assert_eq!(load.finish(Verdict::Nothing), FinishStep::Release);
+        assert_eq!(Load::new(false).finish(Verdict::No), FinishStep::Release);
     }
 }

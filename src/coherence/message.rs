@@ -1,28 +1,33 @@
-//! The messages that nodes send each other. Frozen: nodes of all versions hear each other.
+//! Defines the messages that nodes send each other. The format is frozen, because nodes of
+//! different versions exchange messages.
 //!
-//! A message is a version, a kind, and numbers of eight bytes each, the lowest byte first. Whoever
-//! does not understand one has to forget everything, so that a later version can say more.
+//! A message is a version, a kind, and numbers of eight bytes each, lowest byte first. A node that
+//! does not understand a message drops everything from its memory. So a later version can define
+//! more messages.
 
-/// The only version.
+/// The only version of the format.
 const VERSION: u8 = 1;
 
-/// What a message says.
+/// A message of one node to all nodes, to one node, or to itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Message {
-    /// Forget these keys, and say so unless the id is 0.
+    /// Tells the receiver to drop these keys from memory. An id other than 0 asks for an
+    /// acknowledgement.
     Invalidate { from: u64, id: u64, names: Vec<u64> },
-    /// Forget everything, and say so unless the id is 0.
+    /// Tells the receiver to drop all keys from memory. An id other than 0 asks for an
+    /// acknowledgement.
     Flush { from: u64, id: u64 },
-    /// What a message asked for has been done.
+    /// Tells the receiver that `from` has done what the receiver's message `id` asked for.
     Acknowledge { from: u64, id: u64 },
-    /// A node to itself: the channel works. When it was sent is the sender's own business.
+    /// Proves to its sender that the channel works. A node sends it to itself, and only the sender
+    /// interprets `sent`.
     Heartbeat { session: u64, sent: u64 },
 }
 
-/// The most keys of a message.
+/// The most keys in a message.
 pub(crate) const MOST_NAMES: usize = 1000;
 
-/// How long a message is at most, in bytes. Of a longer one nothing is read.
+/// The length of the longest message, in bytes. The node does not parse a longer one.
 const LONGEST: usize = 2 + 8 * (2 + MOST_NAMES);
 
 impl Message {
@@ -40,7 +45,7 @@ impl Message {
         bytes
     }
 
-    /// `None` if it cannot be understood.
+    /// Parses a message. Returns `None` if the message cannot be understood.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > LONGEST {
             return None;

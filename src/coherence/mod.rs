@@ -1,20 +1,21 @@
-//! What keeps old answers from being given: the protocol's decisions, without I/O.
+//! Decides which cached values a node may still answer: the coherence protocol, without I/O.
 //!
-//! | | |
+//! | module | what it decides |
 //! |---|---|
-//! | [`generation`] | a value in memory carries the stamp it was loaded under, and is dead once its key was changed |
-//! | [`trust`] | memory answers only while other nodes' changes are sure to be heard of |
-//! | [`flight`] | nobody boards a load that has left, and so many are under way |
-//! | [`lease`] | who may fill a key of the shared tier, and who is changing it |
-//! | [`load`] | how a question goes through the shared tier to the backend |
-//! | [`change`] | how a change goes around the backend's own call |
-//! | [`through`] | which connections a step went through: with another one it may be lost |
-//! | [`peers`], [`message`] | who else is there, what nodes say, and when all have forgotten |
-//! | [`clock`] | whether Redis's clock, by which members of the peer set age, has been steady |
-//! | [`journal`] | what could not be taken away yet |
+//! | [`generation`] | whether a value in memory was read before a change of its key |
+//! | [`trust`] | whether memory may answer: only while other nodes' changes are sure to arrive |
+//! | [`flight`] | which load a caller joins: never one that started before the caller arrived |
+//! | [`limiter`] | how many loads and changes run at a time |
+//! | [`lease`] | who may fill a key of the shared tier, and whether the key is being changed |
+//! | [`load`] | the steps of a load, from the shared tier to the backend |
+//! | [`change`] | the steps of a change, before and after the backend's own call |
+//! | [`used_connections`] | whether an operation's connections were replaced since |
+//! | [`peers`], [`message`] | which other nodes a change awaits, and what nodes send each other |
+//! | [`clock`] | whether Redis's clock has been steady: it dates the members of the peer set |
+//! | [`journal`] | which changed keys still have to be removed |
 //!
-//! The node runs these, and a model checker does: `model` (in tests) leaves out one rule after the
-//! other, and finds what it is for.
+//! The node runs this code, and so does a model checker: `model` (in tests) leaves out one rule at
+//! a time and shows what breaks without it.
 
 pub(crate) mod change;
 pub(crate) mod clock;
@@ -22,6 +23,7 @@ pub(crate) mod flight;
 pub(crate) mod generation;
 pub(crate) mod journal;
 pub(crate) mod lease;
+pub(crate) mod limiter;
 pub(crate) mod load;
 pub(crate) mod message;
 #[cfg(test)]
@@ -29,16 +31,16 @@ mod model;
 pub(crate) mod peers;
 #[cfg(test)]
 pub(crate) mod slot;
-pub(crate) mod through;
 pub(crate) mod trust;
+pub(crate) mod used_connections;
 
-use crate::link::WireName;
-use generation::{Generations, Mark, Right, Snapshot};
-use peers::{Heard, Owed};
+use crate::types::link::WireName;
+use generation::{EntryStamp, Generations, ReadStamp, Snapshot};
+use peers::{Action, OwedAck};
 use tokio::time::Instant;
 use trust::Trust;
 
-/// What says whether a value in memory may be an answer.
+/// Holds the state that decides whether a value in memory may be answered.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub(crate) struct Coherence {
@@ -46,15 +48,16 @@ pub(crate) struct Coherence {
     pub(crate) generations: Generations,
 }
 
-/// Trust that was seen. Stamps to answer or to fill by are read through it alone, and so after it:
-/// trust that lapses and comes back does so with new stamps.
+/// Proves that trust was seen. Stamps to answer or to fill under are read only through this type,
+/// and therefore after trust was seen. Otherwise trust could end and come back after the stamp was
+/// read, and the stamp would miss the changes of that time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trusted<'a> {
     generations: &'a Generations,
 }
 
 impl Coherence {
-    /// Of a node that is alone.
+    /// Returns the state of a node without other nodes.
     pub(crate) fn alone() -> Self {
         Self {
             trust: Trust::alone(),
@@ -62,7 +65,8 @@ impl Coherence {
         }
     }
 
-    /// Of a node among others, which has not heard of itself yet.
+    /// Returns the state of a node that shares its Redis with others. It has no trust until its
+    /// first heartbeat has come back.
     pub(crate) fn among_others() -> Self {
         Self {
             trust: Trust::none(Instant::now()),
@@ -70,70 +74,73 @@ impl Coherence {
         }
     }
 
-    /// Whether memory may answer now.
+    /// Returns [`Trusted`] if memory may answer at `now`.
     pub(crate) fn trusted(&self, now: Instant) -> Option<Trusted<'_>> {
         let generations = &self.generations;
         self.trust.holds(now).then_some(Trusted { generations })
     }
 
-    /// As if memory were trusted: for what it keeps, and does not answer.
+    /// Returns [`Trusted`] without checking trust. Used to inspect entries that memory keeps and
+    /// may not answer now.
     pub(crate) const fn regardless(&self) -> Trusted<'_> {
         let generations = &self.generations;
         Trusted { generations }
     }
 
-    /// Both channels are subscribed on a new connection: what was missed meanwhile is forgotten.
+    /// Ends trust and makes all values in memory outdated. Called when both channels are subscribed
+    /// on a new connection, because the node may have missed messages before.
     pub(crate) fn connected(&self) {
         self.trust.lose();
         self.generations.flush();
     }
 
-    /// The connection is lost.
+    /// Ends trust, because the connection is lost.
     pub(crate) fn disconnected(&self) {
         self.trust.lose();
     }
 
-    /// Applies what was heard, and says whom an acknowledgement is owed to. In order, and to its end
-    /// before the next.
-    pub(crate) fn apply(&self, heard: &Heard, trust: std::time::Duration) -> Owed {
+    /// Applies a message. Returns the node that expects an acknowledgement, if any. The caller
+    /// applies messages in order, each to its end before the next.
+    pub(crate) fn apply(&self, heard: &Action, trust: std::time::Duration) -> OwedAck {
         match heard {
-            Heard::Forget { names, owed, .. } => {
+            Action::Forget { names, owed, .. } => {
                 for name in names {
                     self.generations.bump_named(*name);
                 }
                 *owed
             }
-            Heard::Flush { owed, .. } => {
+            Action::Flush { owed, .. } => {
                 self.generations.flush();
                 *owed
             }
-            Heard::Beat { sent } => {
+            Action::Beat { sent } => {
                 self.trust.heard(*sent, trust);
                 None
             }
-            Heard::Acknowledged { .. } | Heard::Ignore => None,
+            Action::Acknowledged { .. } | Action::Ignore => None,
         }
     }
 }
 
 impl Trusted<'_> {
-    /// Whether a value with this mark is alive.
-    pub(crate) fn is_current(self, mark: Mark) -> bool {
-        self.generations.is_current(mark)
+    /// Returns whether a value with this stamp is current.
+    pub(crate) fn is_current(self, entry_stamp: EntryStamp) -> bool {
+        self.generations.is_current(entry_stamp)
     }
 
-    /// The right to fill what is read from here on, unless the key is being changed.
-    pub(crate) fn right(self, key: &impl WireName) -> Option<Right> {
-        self.generations.right(key)
+    /// Returns the stamp to fill under what is read from now on, or `None` while the key is being
+    /// changed.
+    pub(crate) fn read_stamp(self, key: &impl WireName) -> Option<ReadStamp> {
+        self.generations.read_stamp(key)
     }
 
-    /// The rights of all keys, to fill what is read from here on.
+    /// Returns the stamps of all keys, to fill under them what is read from now on.
     pub(crate) fn snapshot(self) -> Snapshot {
         self.generations.snapshot()
     }
 }
 
-/// For the model, which takes each step by itself.
+/// For the model, which compares stamps in a step of its own.
 #[cfg(test)]
 impl Trusted<'_> {
     pub(crate) fn stamp(self, key: &impl WireName) -> generation::Stamp {

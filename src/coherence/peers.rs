@@ -1,8 +1,8 @@
-//! Peers: which other nodes there are, what they say, and when all of them have forgotten.
+//! Decides which other nodes a change waits for, and when all of them have dropped the old values.
 //!
-//! A node subscribes the shared channel and one of its own on one connection, the shared one first,
-//! and its heartbeats go through the same one. What arrives is applied in order, so a heartbeat that
-//! came back proves that every message before it has been applied.
+//! A node subscribes to the shared channel and then to its private channel, both on one connection.
+//! Its heartbeats go through the same connection. The node applies all messages in order. A
+//! heartbeat that came back therefore proves that every message before it has been applied.
 
 use super::clock::{Reading, ServerClock};
 use super::message::Message;
@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The longest trust that a node may have. One who says more is nobody: otherwise a single value could
+/// The longest trust that a node may have. If an entry of the peer set claims a longer one, the
+/// node ignores the claim and treats the set as unknown. Otherwise a single foreign value could
 /// make all changes wait for ever.
 pub(crate) const MOST_TRUST: Duration = Duration::from_secs(60);
 
-/// How long a heartbeat is good for, and how much longer is waited for one who does not answer:
-/// clocks differ in speed, and Redis tells time in milliseconds.
+/// A node's trust, and the margin that a change waits beyond a silent peer's trust. The margin is
+/// needed because clocks differ in speed, and because Redis tells time in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Term {
     pub(crate) trust: Duration,
@@ -23,92 +24,93 @@ pub(crate) struct Term {
 }
 
 impl Term {
-    /// How long is waited for a peer that trusts for so long. Every margin is the same share of its
-    /// trust.
+    /// Returns how long a change waits for a silent peer with this trust. The margin is the same
+    /// share of every trust.
     fn wait(self, trust: Duration) -> Duration {
         let margin = trust.as_nanos() * self.margin.as_nanos() / self.trust.as_nanos().max(1);
         trust + Duration::from_nanos(u64::try_from(margin).unwrap_or(u64::MAX))
     }
 }
 
-/// What a node knows of the others.
+/// Holds what a node knows of the other nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Peers {
+pub(crate) struct PeerTracker {
     me: u64,
     base: Instant,
     term: Term,
-    /// The longest trust of any peer in the set, as far as is known, our own among them.
+    /// The longest trust of any known peer in the set, including this node's own.
     longest: Duration,
     /// The longest trust of the peers that were in the set before this connection, and until when
-    /// they may go on trusting.
+    /// those peers may trust their memory.
     before: Option<(Duration, Instant)>,
     session: Option<Session>,
 }
 
-/// One connection's time.
+/// What a node knows since its current connection was made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Session {
     number: u64,
     began: Instant,
     /// When the newest heartbeat was sent, in nanoseconds of the node's life.
     sent: u64,
-    /// Which set of nodes it is, and since when that is known.
-    born: Option<(u64, Instant)>,
+    /// The epoch of the peer set, and since when this node has known it.
+    epoch: Option<(u64, Instant)>,
     clock: ServerClock,
 }
 
-/// What the script that publishes a message says of the nodes, itself among them.
+/// Lists the nodes that share the Redis, including this one. The script that publishes a message
+/// returns it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Roll {
-    /// Which set of nodes it is.
-    pub(crate) born: u64,
+pub(crate) struct PeerSet {
+    /// Identifies the set: a new set has another epoch.
+    pub(crate) epoch: u64,
     /// Redis's time, in milliseconds.
     pub(crate) time: u64,
-    pub(crate) nodes: Vec<Seen>,
+    pub(crate) nodes: Vec<Peer>,
 }
 
-/// A node in the roll.
+/// A node in the peer set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Seen {
+pub(crate) struct Peer {
     pub(crate) node: u64,
-    /// How long it trusts.
+    /// How long the node trusts its memory after a heartbeat.
     pub(crate) trust: Duration,
-    /// When, by Redis's clock.
+    /// When Redis noted the node's newest heartbeat, by Redis's clock in milliseconds.
     pub(crate) time: u64,
 }
 
-/// What is to be done about a message.
+/// Says what the node does about a message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Heard {
-    /// Forget these keys, as `from` says; then tell `owed` that it is done.
+pub(crate) enum Action {
+    /// Drop these keys from memory, as node `from` asks. Then acknowledge to `owed`.
     Forget {
         from: u64,
         names: Vec<u64>,
-        owed: Owed,
+        owed: OwedAck,
     },
-    /// Forget everything, as `from` says, if that is known; then tell `owed` that it is done.
-    Flush { from: Option<u64>, owed: Owed },
-    /// Somebody has done what our message `id` asked for.
+    /// Drop all keys from memory. Then acknowledge to `owed`. `from` is the sender, if it is known.
+    Flush { from: Option<u64>, owed: OwedAck },
+    /// Node `from` has done what this node's message `id` asked for.
     Acknowledged { from: u64, id: u64 },
-    /// The channel works: it brought our heartbeat back that was sent then.
+    /// The channel works: the heartbeat that this node sent at `sent` came back.
     Beat { sent: Instant },
-    /// Nothing.
+    /// Do nothing.
     Ignore,
 }
 
-/// Whom an acknowledgement is owed to, and of which message.
-pub(crate) type Owed = Option<(u64, u64)>;
+/// The node that expects an acknowledgement, and the id of its message.
+pub(crate) type OwedAck = Option<(u64, u64)>;
 
-/// Who has not yet said that it forgot, and until when that is waited for.
+/// The nodes that have not acknowledged yet, and how long the change waits for them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Awaited {
-    /// Each with the end of its own trust; `None` if it is not known who may trust its memory.
+    /// Each node with the end of its own trust. `None` if the peer set is unknown.
     nodes: Option<BTreeMap<u64, Instant>>,
-    /// When all trust has lapsed, whoever has it.
+    /// When the trust of every node has ended, known or unknown.
     end: Instant,
 }
 
-impl Peers {
+impl PeerTracker {
     pub(crate) const fn new(me: u64, term: Term, base: Instant) -> Self {
         Self {
             me,
@@ -124,23 +126,23 @@ impl Peers {
         self.term
     }
 
-    /// For how long a node may go on trusting what it once knew: the longest trust of anybody that
-    /// may still trust, and its margin.
-    pub(crate) fn doubt(&self, now: Instant) -> Duration {
+    /// Returns how long any node may go on using what it once read: the longest trust of all nodes
+    /// that may still trust, and its margin.
+    pub(crate) fn longest_trust(&self, now: Instant) -> Duration {
         let before = self.before.filter(|(_, until)| now < *until);
         let longest = before.map_or(self.longest, |(trust, _)| self.longest.max(trust));
         self.term.wait(longest)
     }
 
-    /// When everybody has lost the trust that it had then.
+    /// Returns when every node has lost the trust that it had at `then`.
     fn lapsed(&self, then: Instant) -> Instant {
         let lapsed = then + self.term.wait(self.longest);
         self.before.map_or(lapsed, |(_, until)| lapsed.max(until))
     }
 
-    /// Both channels are subscribed on a new connection. Its number is never 0, which is the number
-    /// of none. A peer that was there before may trust from now on for as long as it ever does: it
-    /// may have another connection than this one, to another server.
+    /// Starts a session, after both channels were subscribed on a new connection. The number 0
+    /// means that there is no connection. A peer that was known before may keep its trust for its
+    /// whole length from now on, because its connection may lead to another server than this one.
     pub(crate) fn connect(&mut self, number: u64, now: Instant) {
         let (own, longest) = (self.term.trust, self.longest);
         let mut before = self.before.filter(|(_, until)| now < *until);
@@ -156,25 +158,25 @@ impl Peers {
             number,
             began: now,
             sent: 0,
-            born: None,
+            epoch: None,
             clock: ServerClock::new(self.base, own),
         });
     }
 
-    /// A connection is lost. Says whether it was the node's.
+    /// Ends the session if its connection is the one that was lost. Returns whether it is.
     pub(crate) fn disconnect(&mut self, number: u64) -> bool {
         self.session
             .take_if(|session| session.number == number)
             .is_some()
     }
 
-    /// Whether this is the connection that is the node's.
+    /// Returns whether this is the session's connection.
     pub(crate) fn is(&self, number: u64) -> bool {
         let session = self.session.as_ref();
         session.is_some_and(|session| session.number == number)
     }
 
-    /// The heartbeat to send now.
+    /// Returns the heartbeat to send now.
     pub(crate) fn heartbeat(&mut self, number: u64, now: Instant) -> Message {
         let sent = now.saturating_duration_since(self.base).as_nanos();
         let sent = u64::try_from(sent).unwrap_or(0);
@@ -189,8 +191,9 @@ impl Peers {
         }
     }
 
-    /// The heartbeat that was sent last was noted in this set of nodes, at this time of Redis's.
-    pub(crate) fn noted(&mut self, number: u64, (born, time): (u64, u64), now: Instant) {
+    /// Records that Redis noted the newest heartbeat: in the peer set of this epoch, at this time
+    /// by Redis's clock.
+    pub(crate) fn noted(&mut self, number: u64, (epoch, time): (u64, u64), now: Instant) {
         if let Some(session) = &mut self.session
             && session.number == number
         {
@@ -199,29 +202,29 @@ impl Peers {
                 answered: now,
                 time,
             });
-            if session.born.is_none_or(|(known, _)| known != born) {
-                session.born = Some((born, now));
+            if session.epoch.is_none_or(|(known, _)| known != epoch) {
+                session.epoch = Some((epoch, now));
             }
         }
     }
 
-    /// What is to be done about a message that came through a connection; `None` is one that cannot
-    /// be understood.
-    pub(crate) fn hear(&self, session: u64, message: Option<Message>) -> Heard {
-        // Nobody waits for the acknowledgement of a message without an id.
+    /// Returns what to do about a message that came through a connection. `None` stands for a
+    /// message that could not be parsed.
+    pub(crate) fn on_message(&self, session: u64, message: Option<Message>) -> Action {
+        // The sender of a message with id 0 expects no acknowledgement.
         let owed = |from, id| (from != self.me && id != 0).then_some((from, id));
         match message {
-            Some(Message::Invalidate { from, id, names }) => Heard::Forget {
+            Some(Message::Invalidate { from, id, names }) => Action::Forget {
                 from,
                 names,
                 owed: owed(from, id),
             },
-            Some(Message::Flush { from, id }) => Heard::Flush {
+            Some(Message::Flush { from, id }) => Action::Flush {
                 from: Some(from),
                 owed: owed(from, id),
             },
-            Some(Message::Acknowledge { from, id }) => Heard::Acknowledged { from, id },
-            // One that was not sent yet is somebody else's.
+            Some(Message::Acknowledge { from, id }) => Action::Acknowledged { from, id },
+            // A heartbeat that this node has not sent yet is not its own.
             Some(Message::Heartbeat { session: of, sent })
                 if of == session
                     && self
@@ -229,45 +232,46 @@ impl Peers {
                         .as_ref()
                         .is_some_and(|now| now.number == session && sent <= now.sent) =>
             {
-                Heard::Beat {
+                Action::Beat {
                     sent: self.base + Duration::from_nanos(sent),
                 }
             }
-            Some(Message::Heartbeat { .. }) => Heard::Ignore,
-            // Of a later version, or damaged: it may have been any of these.
-            None => Heard::Flush {
+            Some(Message::Heartbeat { .. }) => Action::Ignore,
+            // The message is damaged or of a later version. It may have been an invalidation.
+            None => Action::Flush {
                 from: None,
                 owed: None,
             },
         }
     }
 
-    /// Who has to acknowledge a message that was published between `asked` and `published`.
-    pub(crate) fn awaited(&mut self, roll: &Roll, asked: Instant, published: Instant) -> Awaited {
+    /// Returns the nodes that have to acknowledge a message, which was published between `asked`
+    /// and `published`.
+    pub(crate) fn awaited(&mut self, set: &PeerSet, asked: Instant, published: Instant) -> Awaited {
         let reading = Reading {
             asked,
             answered: published,
-            time: roll.time,
+            time: set.time,
         };
-        let credible = roll.nodes.iter().filter(|seen| seen.trust <= MOST_TRUST);
+        let credible = set.nodes.iter().filter(|seen| seen.trust <= MOST_TRUST);
         let trusts = credible.clone().map(|seen| seen.trust);
         let oldest = self.term.wait(trusts.max().unwrap_or_default());
-        let oldest = oldest.max(self.doubt(published));
-        // A set that is younger than any trust is none that we know: where there is no such moment,
-        // no clock is steady either.
+        let oldest = oldest.max(self.longest_trust(published));
+        // Redis's clock must have been steady for at least the longest trust. If no `Instant`
+        // exists that far in the past, the clock does not count as steady.
         let is_steady = published.checked_sub(oldest).is_some_and(|since| {
             let session = self.session.as_ref();
             session.is_some_and(|now| now.clock.is_steady(reading, since, self.term.trust))
         });
-        // Where the clock has stepped, nobody's age is known.
-        let trusting = credible.filter(|seen| !is_steady || self.may_trust(seen, roll.time));
+        // If the clock has stepped, no peer's age is known, so every peer counts.
+        let trusting = credible.filter(|seen| !is_steady || self.may_trust(seen, set.time));
         let trusting: Vec<_> = trusting.copied().collect();
         let trusts = trusting.iter().map(|seen| seen.trust);
         let longest = trusts.max().unwrap_or_default();
         self.longest = self.longest.max(longest);
-        let knows = is_steady && self.knows(roll, published);
+        let knows = is_steady && self.knows(set, published);
         if knows {
-            // Whoever is not in the set, or has aged out of it, trusts no more.
+            // A node that is not in the set, or is too old in it, no longer trusts its memory.
             (self.longest, self.before) = (longest.max(self.term.trust), None);
         }
         let others = trusting.iter().filter(|seen| seen.node != self.me);
@@ -278,33 +282,35 @@ impl Peers {
         }
     }
 
-    /// Whether the roll says who may trust its memory. It does not while we have not known the set
-    /// of nodes for long enough to have heard of all of them.
-    fn knows(&self, roll: &Roll, now: Instant) -> bool {
+    /// Returns whether the peer set lists every node that may trust its memory. This holds only
+    /// after this node has known the set, and has been connected, for as long as any node may
+    /// trust. A node that was not in the set by then has lost its trust.
+    fn knows(&self, set: &PeerSet, now: Instant) -> bool {
         let Some(session) = &self.session else {
             return false;
         };
-        let since = |(born, since): (u64, Instant)| (born == roll.born).then_some(since);
+        let since = |(epoch, since): (u64, Instant)| (epoch == set.epoch).then_some(since);
         let long_enough = |since: Instant| self.lapsed(since) <= now;
-        session.born.and_then(since).is_some_and(long_enough)
+        session.epoch.and_then(since).is_some_and(long_enough)
             && long_enough(session.began)
-            && roll.nodes.iter().all(|seen| seen.trust <= MOST_TRUST)
-            && roll.nodes.iter().any(|seen| seen.node == self.me)
+            && set.nodes.iter().all(|seen| seen.trust <= MOST_TRUST)
+            && set.nodes.iter().any(|seen| seen.node == self.me)
     }
 
-    /// Whether a node that was seen then may trust its memory now, by Redis's clock. That clock may
-    /// have stepped by our own trust unnoticed, which must hide nobody, however short its own trust.
-    fn may_trust(&self, seen: &Seen, now: u64) -> bool {
-        // Redis cuts its time to milliseconds.
+    /// Returns whether a peer may trust its memory at Redis's time `now`. Redis's clock may have
+    /// stepped by this node's own trust without notice. The bound includes such a step, so that it
+    /// hides no peer, however short the peer's own trust is.
+    fn may_trust(&self, seen: &Peer, now: u64) -> bool {
+        // Redis truncates its time to milliseconds.
         const CUT: u128 = 1;
         let trust = self.term.wait(seen.trust) + self.term.trust;
         u128::from(now.saturating_sub(seen.time)) <= trust.as_millis() + CUT
     }
 }
 
-/// For the model: nodes that do not remember.
+/// For the model: nodes that forget what they should remember.
 #[cfg(test)]
-impl Peers {
+impl PeerTracker {
     pub(super) fn forget_steps(&mut self) {
         if let Some(session) = &mut self.session {
             session.clock.forget_steps();
@@ -317,19 +323,19 @@ impl Peers {
 }
 
 impl Awaited {
-    /// A node has acknowledged.
+    /// Records the acknowledgement of a node.
     pub(crate) fn acknowledged(&mut self, from: u64) {
         if let Some(nodes) = &mut self.nodes {
             nodes.remove(&from);
         }
     }
 
-    /// Whether nobody can answer any more what was before.
+    /// Returns whether no node can answer the old values any more.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.nodes.as_ref().is_some_and(BTreeMap::is_empty) || now >= self.end()
     }
 
-    /// When all trust has lapsed that was there before.
+    /// Returns when every node has lost the trust that it had before the message.
     pub(crate) fn end(&self) -> Instant {
         let nodes = self.nodes.as_ref();
         let last = nodes.and_then(|nodes| nodes.values().max());
@@ -357,26 +363,26 @@ mod tests {
         Term { trust, margin }
     }
 
-    /// A node, our clock, and Redis's.
+    /// Simulates a node, its clock, and Redis's clock.
     struct World {
-        peers: Peers,
+        peers: PeerTracker,
         base: Instant,
         now: u64,
-        born: u64,
-        /// How far Redis's clock is ahead.
+        epoch: u64,
+        /// How far Redis's clock is ahead, in milliseconds.
         ahead: i64,
-        members: Vec<Seen>,
+        members: Vec<Peer>,
     }
 
     impl World {
-        /// A node that has just connected.
+        /// Returns a world with a node that has just connected.
         fn new(trust: Duration) -> Self {
             let base = Instant::now();
             let mut world = Self {
-                peers: Peers::new(ME, term(trust), base),
+                peers: PeerTracker::new(ME, term(trust), base),
                 base,
                 now: 0,
-                born: 5,
+                epoch: 5,
                 ahead: 1_000_000,
                 members: Vec::new(),
             };
@@ -393,23 +399,23 @@ mod tests {
             self.now.checked_add_signed(self.ahead).unwrap()
         }
 
-        /// Somebody else's heartbeat is noted.
+        /// Notes a heartbeat of a node in the peer set.
         fn note(&mut self, node: u64, trust: Duration) {
             let time = self.time();
             self.members.retain(|seen| seen.node != node);
-            self.members.push(Seen { node, trust, time });
+            self.members.push(Peer { node, trust, time });
         }
 
-        /// One of our own.
+        /// Sends a heartbeat of this node.
         fn beat(&mut self) {
             let (now, time) = (self.at(), self.time());
             self.note(ME, self.peers.term().trust);
             let number = self.peers.session.as_ref().map_or(0, |now| now.number);
             self.peers.heartbeat(number, now);
-            self.peers.noted(number, (self.born, time), now);
+            self.peers.noted(number, (self.epoch, time), now);
         }
 
-        /// Time goes by, with the heartbeats that belong to it.
+        /// Lets time pass, and sends this node's heartbeats meanwhile.
         fn pass(&mut self, time: Duration) {
             let pause = self.peers.term().trust.as_millis() as u64 / 4;
             for _ in 0..time.as_millis() as u64 / pause {
@@ -425,23 +431,23 @@ mod tests {
             self.beat();
         }
 
-        /// The set of nodes is lost, and there is a new one.
+        /// Replaces the lost peer set by a new one.
         fn lose_the_set(&mut self) {
             self.members.clear();
-            self.born += 1;
+            self.epoch += 1;
             self.beat();
         }
 
         fn awaited(&mut self) -> Awaited {
-            let roll = Roll {
-                born: self.born,
+            let set = PeerSet {
+                epoch: self.epoch,
                 time: self.time(),
                 nodes: self.members.clone(),
             };
-            self.peers.awaited(&roll, self.at(), self.at())
+            self.peers.awaited(&set, self.at(), self.at())
         }
 
-        /// How long a change waits if nobody acknowledges.
+        /// Returns how long a change waits if no peer acknowledges.
         fn wait(&mut self) -> Duration {
             let (awaited, now) = (self.awaited(), self.at());
             match awaited.is_over(now) {
@@ -465,7 +471,7 @@ mod tests {
             assert_eq!(world.awaited().nodes, None, "{step} ms, some heartbeats");
             world.pass(TRUST / 2);
             let awaited = world.awaited().nodes.expect("a set that is known again");
-            // Where its clock was set back, a peer seems to have been seen later than now.
+            // After Redis's clock was set back, the peer's heartbeat seems to lie in the future.
             assert_eq!(awaited.len(), usize::from(step < 0));
         }
     }
@@ -490,7 +496,7 @@ mod tests {
         assert!(awaited.is_over(world.at() + own));
     }
 
-    /// What a change waits that comes just after a reconnection.
+    /// Checks how long a change waits that comes just after a reconnection.
     #[test]
     fn the_longest_trust_is_waited_while_its_peer_may_trust_and_no_longer() {
         let long = LONG + LONG / 20;
@@ -564,29 +570,33 @@ mod tests {
     #[test]
     fn no_session_is_like_no_other() {
         let now = Instant::now();
-        let mut peers = Peers::new(ME, term(TRUST), now);
+        let mut peers = PeerTracker::new(ME, term(TRUST), now);
         for connected in [None, Some(0), Some(1)] {
             if let Some(number) = connected {
                 peers.connect(number, now);
             }
             let beat = peers.heartbeat(0, now);
-            assert_eq!(peers.hear(0, Some(beat)), Heard::Ignore, "{connected:?}");
+            assert_eq!(
+                peers.on_message(0, Some(beat)),
+                Action::Ignore,
+                "{connected:?}"
+            );
             peers.noted(0, (5, 0), now);
             assert!(!peers.disconnect(0), "{connected:?}");
-            let roll = Roll {
-                born: 0,
+            let set = PeerSet {
+                epoch: 0,
                 time: 0,
                 nodes: Vec::new(),
             };
-            assert_eq!(peers.awaited(&roll, now, now).nodes, None);
+            assert_eq!(peers.awaited(&set, now, now).nodes, None);
         }
         let beat = peers.heartbeat(1, now);
-        assert_eq!(peers.hear(1, Some(beat)), Heard::Beat { sent: now });
+        assert_eq!(peers.on_message(1, Some(beat)), Action::Beat { sent: now });
     }
 
     #[test]
     fn nothing_is_owed_for_a_message_without_an_id() {
-        let peers = Peers::new(ME, term(TRUST), Instant::now());
+        let peers = PeerTracker::new(ME, term(TRUST), Instant::now());
         for id in [0, 7] {
             let owed = (id != 0).then_some((PEER, id));
             let (from, names) = (PEER, vec![3]);
@@ -596,20 +606,20 @@ mod tests {
                 names: names.clone(),
             };
             assert_eq!(
-                peers.hear(1, Some(message)),
-                Heard::Forget { from, names, owed }
+                peers.on_message(1, Some(message)),
+                Action::Forget { from, names, owed }
             );
             let from = Some(PEER);
             assert_eq!(
-                peers.hear(1, Some(Message::Flush { from: PEER, id })),
-                Heard::Flush { from, owed }
+                peers.on_message(1, Some(Message::Flush { from: PEER, id })),
+                Action::Flush { from, owed }
             );
         }
     }
 
     proptest! {
-        /// Whatever nodes trust, and whenever Redis's clock steps: a change is not over before the
-        /// peer has lost the trust that it had.
+        /// Checks that a change is not over before the peer has lost the trust that it had. This
+        /// holds for any trust of each node and any steps of Redis's clock.
         #[test]
         fn no_step_hides_a_peer_whatever_each_trusts(
             own in prop::sample::select(vec![200u64, 600, 2000, 60_000]),
@@ -623,7 +633,7 @@ mod tests {
         ) {
             let mut world = World::new(ms(own));
             let mut until = world.at();
-            // Long enough for all to be known to all.
+            // This is long enough for each node to know the other.
             world.note(PEER, ms(theirs));
             world.awaited();
             world.pass(ms(2 * own.max(theirs)));

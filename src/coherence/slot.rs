@@ -1,30 +1,29 @@
-//! What the scripts do to one key of the shared tier, in plain Rust.
+//! Does in plain Rust what the scripts do to one key of the shared tier.
 //!
-//! The model checker and the tests' fake tier run it, and a test runs it beside the scripts on a
-//! real server: all three mean the same.
+//! The model checker and the tests' fake tier use it. A test runs it beside the scripts on a real
+//! server, and checks that both give the same results.
 
-use super::lease::{Ended, Grant, Token};
+use super::lease::{EndReply, Grant, Token};
 use std::collections::BTreeSet;
 
-/// An entry, the lease to fill it, and the fence around it.
+/// Holds an entry, the lease to fill it, and the fence of its changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Slot<V> {
     pub(crate) entry: Option<V>,
     pub(crate) lease: Option<Token>,
-    /// How old the lease is.
     pub(crate) age: Age,
     pub(crate) fence: BTreeSet<Token>,
 }
 
-/// How old a lease is.
+/// Says how old a lease is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Age {
-    /// A load may still be under way.
+    /// The load that holds the lease may still be under way.
     #[default]
     Young,
-    /// It is older than a load takes: nobody waits for it.
+    /// The lease is older than a load takes. No load waits for it.
     Old,
-    /// It makes way for another one.
+    /// The lease is so old that another load may take it.
     Overdue,
 }
 
@@ -56,7 +55,7 @@ impl<V> Slot<V> {
         Grant::Granted
     }
 
-    /// Says whether the lease was still there.
+    /// Fills the entry if `token` holds the lease. Returns whether it did.
     pub(crate) fn fill(&mut self, token: Token, value: V) -> bool {
         let accepted = self.release(token);
         if accepted {
@@ -65,7 +64,7 @@ impl<V> Slot<V> {
         accepted
     }
 
-    /// Says whether the lease was still there.
+    /// Removes the lease if `token` holds it. Returns whether it did.
     pub(crate) fn release(&mut self, token: Token) -> bool {
         let is_held = self.lease.take_if(|lease| *lease == token).is_some();
         if is_held {
@@ -74,7 +73,8 @@ impl<V> Slot<V> {
         is_held
     }
 
-    /// Takes away what the backend has denied; says whether there was an entry.
+    /// Removes entry and lease of a key that the backend has denied. Returns whether there was an
+    /// entry.
     pub(crate) fn deny(&mut self) -> bool {
         (self.lease, self.age) = (None, Age::Young);
         self.entry.take().is_some()
@@ -86,17 +86,17 @@ impl<V> Slot<V> {
         self.fence.insert(token);
     }
 
-    /// Says whether the fence still stood.
+    /// Returns whether the fence of `token` still stands.
     pub(crate) fn renew(&self, token: Token) -> bool {
         self.fence.contains(&token)
     }
 
-    pub(crate) fn end(&mut self, token: Token, written: Option<V>) -> Ended {
+    pub(crate) fn end(&mut self, token: Token, written: Option<V>) -> EndReply {
         let stood = self.fence.remove(&token);
         let own = self.lease.take() == Some(token);
         self.age = Age::Young;
         self.entry = written.filter(|_| stood && own && self.fence.is_empty());
-        Ended {
+        EndReply {
             stood,
             filled: self.entry.is_some(),
         }

@@ -1,51 +1,54 @@
-//! Trust: whether memory may answer, and whether Redis may be asked.
+//! Decides whether memory may answer, and whether Redis may be asked.
 //!
-//! Other nodes' invalidations come through a channel that loses messages without saying so. A node
-//! therefore answers from memory only while it knows that the channel works: its newest heartbeat
-//! that came back was sent less than T ago, on its own clock. A heartbeat comes back in order, so
-//! every invalidation before it has been applied.
+//! Other nodes' invalidations come through a channel that can lose messages without notice. A node
+//! therefore answers from memory only while it knows that the channel works: the node sent its
+//! newest heartbeat that came back less than T ago, by its own clock. A heartbeat comes back in
+//! order, so every invalidation before it has been applied.
 //!
-//! The same holds of what else has to be known of a server: which one it is, and that no other one
-//! has taken its place. Each [`Proof`] is good for T after it began, and trust ends with the first.
+//! The node needs more proofs of its server: which server it is, and that no other server has
+//! replaced it. Each [`Proof`] is valid for T after it began, and trust ends when the first proof
+//! expires.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What has to be known of the server behind a connection.
+/// A fact that has to be proven of the server behind a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Proof {
     /// A heartbeat came back through the channel.
     Heartbeat,
-    /// The server has said who it is, and that it is a primary.
+    /// The server has sent its identity, and is a primary.
     Identity,
-    /// Those who know where the primary is have named this server.
+    /// The Sentinels have named this server as the primary.
     Place,
 }
 
-/// Never lapses, or is not needed.
+/// A proof that never expires, or that is not needed.
 const ALWAYS: u64 = u64::MAX;
 
-/// The standing of a server: until when it counts as the one that it was. A node without other nodes
-/// always trusts its memory.
+/// Holds until when the server behind a connection has standing. A node without other nodes always
+/// trusts its memory.
 #[derive(Debug)]
 pub(crate) struct Trust {
     base: Instant,
-    /// Nanoseconds since `base`: the earliest of `parts`. A hit in memory reads this alone.
+    /// The earliest of `parts`, in nanoseconds since `base`. A memory hit reads only this.
     until: AtomicU64,
-    /// Nanoseconds since `base`, by [`Proof`]. Locked while `until` is set, so that the two agree.
+    /// When each [`Proof`] expires, in nanoseconds since `base`. It is locked while `until` is set,
+    /// so that the two agree.
     parts: Mutex<[u64; 3]>,
 }
 
 impl Trust {
-    /// Of a node that is alone: there is nobody who could change what it knows.
+    /// Returns the trust of a node without other nodes. No other node can change what this node
+    /// knows.
     pub(crate) fn alone() -> Self {
         Self::of(Instant::now(), ALWAYS)
     }
 
-    /// Of a node that has not heard of itself yet, whose life begins at `base`. No other proof is
-    /// needed until there was one.
+    /// Returns the trust of a node that started at `base`, and whose first heartbeat has not come
+    /// back yet. The other proofs are not needed until the node records one.
     pub(crate) const fn none(base: Instant) -> Self {
         Self::of(base, 0)
     }
@@ -59,44 +62,44 @@ impl Trust {
     }
 
     fn change(&self, proof: Proof, change: impl FnOnce(u64) -> u64) {
-        // The lock is held for these four lines, none of which can panic.
+        // No line below can panic while the lock is held, so a poisoned lock is harmless.
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts[proof as usize] = change(parts[proof as usize]);
         let until = parts.iter().copied().min().unwrap_or(0);
         self.until.store(until, Ordering::Release);
     }
 
-    /// Whether memory may answer, and the server may be asked.
+    /// Returns whether memory may answer and the server may be asked.
     pub(crate) fn holds(&self, now: Instant) -> bool {
         let until = self.until.load(Ordering::Acquire);
         until == ALWAYS || self.since_base(now) < until
     }
 
-    /// Until when: the earliest of all proofs. `None` if it never lapses.
+    /// Returns when the first proof expires, or `None` if trust never ends.
     pub(crate) fn verified_until(&self) -> Option<Instant> {
         let until = self.until.load(Ordering::Acquire);
         (until != ALWAYS).then(|| self.base + Duration::from_nanos(until))
     }
 
-    /// A heartbeat came back that was sent at `sent`.
+    /// Records that the heartbeat that was sent at `sent` came back.
     pub(crate) fn heard(&self, sent: Instant, term: Duration) {
         let until = self.since_base(sent + term);
         self.change(Proof::Heartbeat, |known| known.max(until));
     }
 
-    /// Something else was proven by what began at `began`. The caller makes sure that it was proven of
-    /// the server whose trust this is now.
+    /// Records another proof, which began at `began`. The caller makes sure that it concerns the
+    /// server behind the current connection.
     pub(crate) fn proven(&self, proof: Proof, began: Instant, term: Duration) {
         let until = self.since_base(began + term);
         self.change(proof, |_| until);
     }
 
-    /// No such proof is needed of the server.
+    /// Records that the server does not need this proof.
     pub(crate) fn needs_no(&self, proof: Proof) {
         self.change(proof, |_| ALWAYS);
     }
 
-    /// The channel is lost: no trust until it is back.
+    /// Ends trust until the next heartbeat comes back, because the channel is lost.
     pub(crate) fn lose(&self) {
         self.change(Proof::Heartbeat, |_| 0);
     }
@@ -107,7 +110,7 @@ impl Trust {
     }
 }
 
-/// For the model: to be copied and compared.
+/// For the model, which copies and compares trust.
 #[cfg(test)]
 mod snapshot {
     use super::*;

@@ -1,11 +1,11 @@
-//! The layout of docker/distribution.
+//! [`Distribution`]: which blob or link is at a path of docker/distribution's storage?
 
 use super::{Layout, Meaning, above, below};
-use crate::{Digest, Link, LinkKind, RepositoryName};
+use crate::types::{Digest, Link, LinkKind, RepositoryName};
 use object_store::path::Path;
 
-/// The layout of docker/distribution, the Go registry: content shared by all repositories, and a
-/// small link object for each membership.
+/// The layout of docker/distribution, the Go registry. All repositories share the content of blobs,
+/// and each membership is a small link object.
 ///
 /// ```text
 /// docker/registry/v2/blobs/sha256/ab/abcd…/data
@@ -13,9 +13,10 @@ use object_store::path::Path;
 /// docker/registry/v2/repositories/<name>/_manifests/revisions/sha256/<hex>/link
 /// ```
 ///
-/// Its paths are those of [`registry/storage/paths.go`]; tags, uploads and all else mean nothing
-/// here. A link whose content is another digest than its path says (the Go registry writes one
-/// when a client names a blob by an algorithm other than SHA-256) is not a membership to us.
+/// The paths are those of [`registry/storage/paths.go`]. Tags, uploads and all other paths have no
+/// meaning in this layout. A link whose content is another digest than that of its path is not a
+/// membership for this crate. The Go registry writes such a link when a client names a blob by an
+/// algorithm other than SHA-256.
 ///
 /// [`registry/storage/paths.go`]: https://github.com/distribution/distribution/blob/main/registry/storage/paths.go
 ///
@@ -43,30 +44,31 @@ pub struct Distribution {
 }
 
 impl Default for Distribution {
-    /// The Go registry's own root, `docker/registry/v2`.
+    /// Returns the layout below the Go registry's own root, `docker/registry/v2`.
     fn default() -> Self {
         Self::new(Path::from("docker/registry/v2"))
     }
 }
 
 impl Distribution {
-    /// The layout below another root. The root may be empty.
+    /// Creates the layout below another root. The root may be empty.
     pub const fn new(root: Path) -> Self {
         Self { root }
     }
 
-    /// Where all of a repository's links, tags and uploads are.
+    /// Returns the path below which all links, tags and uploads of a repository are.
     pub fn repository_path(&self, name: &RepositoryName) -> Path {
         above(&self.root, &format!("repositories/{name}"))
     }
 
-    /// Where all repositories are.
+    /// Returns the path below which all repositories are.
     pub fn repositories_path(&self) -> Path {
         above(&self.root, "repositories")
     }
 }
 
-/// Every head comes by here, so nothing is searched for that has its place.
+/// Parses the path of a blob. Every `head` runs this, so it checks fixed positions and searches
+/// nothing.
 fn blob(rest: &str) -> Option<Meaning> {
     let (algorithm, rest) = rest.split_at_checked("sha256".len())?;
     let (shard, rest) = rest.strip_prefix('/')?.split_at_checked(2)?;
@@ -78,7 +80,7 @@ fn blob(rest: &str) -> Option<Meaning> {
 }
 
 fn link(rest: &str) -> Option<Meaning> {
-    // No component of a name starts with `_`, so the first one that does ends the name.
+    // No component of a name starts with `_`, so the first component that does ends the name.
     let (name, rest) = rest.split_once("/_")?;
     let (kind, rest) = match rest.split_once('/')? {
         ("layers", rest) => (LinkKind::Layer, rest),

@@ -1,4 +1,4 @@
-//! Layouts: what a storage path means, and which path a meaning has.
+//! Layouts: which blob or link is at a storage path, and which path does a blob or link have?
 
 mod distribution;
 mod oci;
@@ -8,12 +8,12 @@ pub use distribution::Distribution;
 pub use oci::OciImages;
 pub use template::{Template, TemplateError};
 
-use crate::{Digest, Link};
+use crate::types::{Digest, Link};
 use object_store::path::Path;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-/// What the object at a path is.
+/// The meaning of the object at a path.
 ///
 /// ```
 /// use layercache::Digest;
@@ -37,24 +37,24 @@ pub enum Meaning {
     Blob(Digest),
     /// A small object whose presence is the membership, and whose content is the digest.
     Link(Link),
-    /// The content of a blob in one repository; its presence there is the membership.
+    /// The content of a blob in one repository. Its presence there is the membership.
     RepositoryBlob(Link),
 }
 
-/// How a store lays out its blobs: path ⇄ meaning.
+/// How a store lays out its blobs: maps a path to its meaning, and a meaning to its path.
 ///
-/// The three layouts of this crate are [`Distribution`], [`OciImages`] and [`Template`]; a Nix
-/// cache, a Bazel content store or Git LFS can bring their own.
+/// This crate has three layouts: [`Distribution`], [`OciImages`] and [`Template`]. Other stores,
+/// such as a Nix cache, a Bazel content store or Git LFS, can implement their own.
 ///
 /// # Contract
-/// The two directions have to agree, or a change of an object would not reach the facts that
+/// The two directions must agree. Otherwise, a change of an object would not reach the facts that
 /// came from it:
 ///
 /// - `meaning(&path) == Some(Meaning::Blob(d))` exactly if `blob_path(&d) == Some(path)`;
 /// - `meaning(&path)` is `Link(l)` or `RepositoryBlob(l)` exactly if `link_path(&l) == Some(path)`.
 ///
-/// Anything else means `None` and passes through the cache untouched. Paths come from outside:
-/// `meaning` must never panic.
+/// For any other path, `meaning` returns `None`, and the call passes through the cache unchanged.
+/// Paths come from outside, so `meaning` must never panic.
 ///
 /// ```
 /// use layercache::layout::{Layout, Meaning};
@@ -88,21 +88,23 @@ pub enum Meaning {
 /// assert!(GitLfs.is_blob_path(&digest, path.as_ref()));
 /// ```
 pub trait Layout: Debug + Send + Sync + 'static {
-    /// What the object at `location` is; `None` if it is nothing that this crate caches.
+    /// Returns the meaning of the object at `location`, or `None` if this crate does not cache it.
     fn meaning(&self, location: &Path) -> Option<Meaning>;
 
-    /// Where the shared content of a blob is; `None` if each repository has content of its own.
+    /// Returns the path of a blob's shared content, or `None` if each repository has content of its
+    /// own.
     fn blob_path(&self, digest: &Digest) -> Option<Path>;
 
-    /// Whether `path` is [`blob_path`](Self::blob_path) of this blob. It is asked of every blob that
-    /// Redis answers, so a layout that can see it without making the path should.
+    /// Returns whether `path` is the [`blob_path`](Self::blob_path) of this blob. The cache calls
+    /// this for every blob that Redis answers. Override it if the layout can compare without
+    /// building the path.
     fn is_blob_path(&self, digest: &Digest, path: &str) -> bool {
         self.blob_path(digest)
             .is_some_and(|own| own.as_ref() == path)
     }
 
-    /// Where the object is whose presence is this membership; `None` if the layout keeps no
-    /// membership of that kind.
+    /// Returns the path of the object whose presence is this membership, or `None` if the layout
+    /// keeps no membership of that kind.
     fn link_path(&self, link: &Link) -> Option<Path>;
 }
 
@@ -125,7 +127,7 @@ impl<L: Layout + ?Sized> Layout for Arc<L> {
     }
 }
 
-/// What of `location` follows `root` and a `/`.
+/// Returns the part of `location` after `root` and a `/`.
 fn below<'a>(root: &Path, location: &'a Path) -> Option<&'a str> {
     let rest = location.as_ref().strip_prefix(root.as_ref())?;
     if root.as_ref().is_empty() {
@@ -134,13 +136,13 @@ fn below<'a>(root: &Path, location: &'a Path) -> Option<&'a str> {
     rest.strip_prefix('/')
 }
 
-/// `root`, and `rest` below it.
+/// Returns the path of `rest` below `root`.
 fn above(root: &Path, rest: &str) -> Path {
     let path = match root.as_ref() {
         "" => rest.to_owned(),
         root => format!("{root}/{rest}"),
     };
-    // To see that nothing has to be escaped is faster than to escape.
+    // `parse` only checks that nothing needs escaping, which is faster than escaping.
     Path::parse(&path).unwrap_or_else(|_| Path::from(path))
 }
 
@@ -213,7 +215,8 @@ mod tests {
             }
         }
 
-        /// A good path with one character changed, removed or doubled is another object's or nobody's.
+        /// A valid path with one character replaced or removed belongs to another object or to
+        /// none.
         #[test]
         fn what_is_claimed_is_printed_back(
             link in any_link(), at in any::<prop::sample::Index>(), with in "[a-zA-Z0-9./_:\\-]{0,2}", raw in "[a-f0-9/._]{0,90}",

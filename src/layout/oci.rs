@@ -1,18 +1,19 @@
-//! One OCI image layout per repository.
+//! [`OciImages`]: which blob is at a path of a store with one OCI image layout per repository?
 
 use super::{Layout, Meaning, above, below};
-use crate::{Digest, Link, LinkKind};
+use crate::types::{Digest, Link, LinkKind};
 use object_store::path::Path;
 
-/// One [OCI image layout] per repository, as zot keeps them: each repository has content of its
-/// own, and what is there belongs to it.
+/// One [OCI image layout] per repository, as zot keeps them. Each repository has its own content,
+/// and the presence of a blob there is the membership.
 ///
 /// ```text
 /// <name>/blobs/sha256/<hex>
 /// ```
 ///
-/// A path does not tell a manifest from a layer, so all memberships are of kind
-/// [`LinkKind::Layer`]. What is known of a blob is kept for each repository that has it.
+/// A path does not tell whether a blob is a manifest or a layer, so all memberships are of kind
+/// [`LinkKind::Layer`]. The cache keeps the metadata of a blob separately for each repository that
+/// has it.
 ///
 /// [OCI image layout]: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 ///
@@ -33,7 +34,7 @@ pub struct OciImages {
 }
 
 impl OciImages {
-    /// The layout below a root. The default root is empty.
+    /// Creates the layout below a root. The default root is empty.
     pub const fn new(root: Path) -> Self {
         Self { root }
     }

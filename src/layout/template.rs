@@ -1,11 +1,11 @@
-//! Flat stores whose paths follow a template.
+//! [`Template`]: which blob is at a path of a flat store?
 
 use super::{Layout, Meaning};
-use crate::{Digest, Link};
+use crate::types::{Digest, Link};
 use object_store::path::Path;
 use std::str::FromStr;
 
-/// A flat store: the path of a blob follows a template, and nothing says to whom it belongs.
+/// A flat store: the path of a blob follows a template, and names no repository.
 ///
 /// | in a template | stands for |
 /// |---|---|
@@ -14,8 +14,8 @@ use std::str::FromStr;
 /// | `{hex}` | its hash, `abcd…` |
 /// | `{shard}` | the first two digits of its hash, `ab` |
 ///
-/// A template without `{digest}` or `{hex}` is refused. Where one has no `{algorithm}`, the length
-/// of the hash tells the algorithm.
+/// A template must contain `{digest}` or `{hex}`. If it has no `{algorithm}`, the length of the
+/// hash determines the algorithm.
 ///
 /// ```
 /// use layercache::layout::{Layout, Template};
@@ -49,12 +49,12 @@ enum Part {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {
-    /// A name in braces is none of those that stand for something.
+    /// A name in braces is not a known placeholder.
     #[error(
         "invalid template: `{{{name}}}` is unknown, known are digest, algorithm, hex and shard"
     )]
     Unknown {
-        /// What stands in the braces.
+        /// The name in the braces.
         name: String,
     },
     /// A brace has no partner.
@@ -63,10 +63,10 @@ pub enum TemplateError {
         /// Where the brace is.
         at: usize,
     },
-    /// All blobs would have the same path.
+    /// The template would give all blobs the same path.
     #[error("invalid template: it needs `{{digest}}` or `{{hex}}`, or all blobs have one path")]
     NoDigest,
-    /// Its paths are not as `object_store` writes them.
+    /// `object_store` would write the template's paths in another way.
     #[error("invalid template: its paths would be written as `{written}`")]
     NotAPath {
         /// A path of the template, as `object_store` would write it.
@@ -136,7 +136,8 @@ impl Template {
         path
     }
 
-    /// The digest that stands in `path`, were it one of `algorithm`; the rest is not compared.
+    /// Returns the digest in `path`, if it is one of `algorithm`. Does not compare the rest of the
+    /// path.
     fn find(&self, path: &str, algorithm: &str, digits: usize) -> Option<Digest> {
         let mut at = 0;
         for part in &self.parts {

@@ -1,20 +1,22 @@
-//! [`Backend`]: what the read-through core asks when no tier knows.
+//! [`Backend`]: what does the read-through core ask if no tier knows the answer?
 
-use crate::error::BoxError;
-use crate::{Digest, LayerMeta, Link};
+use crate::types::error::BoxError;
+use crate::types::{Digest, LayerMeta, Link};
 use async_trait::async_trait;
 use futures::future::join;
 use std::fmt::Debug;
 
-/// A store that knows the truth: which blobs a repository has, and where a blob is.
+/// Answers from the storage itself which blobs a repository has and where a blob is.
 ///
-/// `CachedStore` brings one for any `object_store`; a registry with a storage trait of its own
-/// implements this one, and [`WritableBackend`] if it wants its changes made through the cache.
+/// `CachedStore` provides a backend for any `object_store`. A registry with a storage trait of its
+/// own implements this trait. It also implements [`WritableBackend`] if its changes go through the
+/// cache.
 ///
-/// A method is called from a task of its own and is not cancelled when its caller goes away; only a
-/// question that nobody waits for any more is, after ten seconds. One that hangs keeps one of the
-/// [`Limits`](crate::Limits), so a backend should bring its own timeout. Errors reach those who wait
-/// for the answer, and are not stored.
+/// The cache calls each method from a task of its own and does not cancel the call when the caller
+/// is dropped. There is one exception: the cache cancels a question after ten seconds if no caller
+/// waits for it any more. A call that hangs occupies one permit of the [`Limits`](crate::Limits),
+/// so a backend should have its own timeout. An error goes to the callers that wait for the answer
+/// and is not cached.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -29,7 +31,7 @@ use std::fmt::Debug;
 ///
 /// #[async_trait]
 /// impl Backend for One {
-///     async fn link(&self, link: &Link) -> Result<LinkState, BoxError> {
+///     async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError> {
 ///         Ok(match link.digest == self.0 {
 ///             true => LinkState::Linked(None),
 ///             false => LinkState::Absent,
@@ -60,32 +62,33 @@ use std::fmt::Debug;
 /// ```
 #[async_trait]
 pub trait Backend: Debug + Send + Sync + 'static {
-    /// Whether the blob is in the repository.
-    async fn link(&self, link: &Link) -> Result<LinkState, BoxError>;
+    /// Returns whether the blob is in the repository.
+    async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError>;
 
-    /// What is to be known of the blob, wherever it belongs; `None` if there is none.
+    /// Returns the path and the length of the blob; `None` if it does not exist.
     async fn describe(&self, digest: &Digest) -> Result<Option<LayerMeta>, BoxError>;
 
-    /// Both at once: the membership, and the meta of the blob if it has one. The default asks for
-    /// both at the same time.
+    /// Returns both facts at once: the membership, and the metadata of the blob if it exists. The
+    /// default asks for both at the same time.
     async fn stat(&self, link: &Link) -> Stat {
-        let (link, meta) = join(self.link(link), self.describe(&link.digest)).await;
+        let (link, meta) = join(self.link_state(link), self.describe(&link.digest)).await;
         Stat { link, meta }
     }
 
-    /// Whether all repositories share the content of a blob, so that its meta is the same in all of
-    /// them. Where not, only [`link`](Self::link) and [`stat`](Self::stat) are called.
+    /// Returns whether all repositories share the content of a blob, so that its metadata is the
+    /// same in all of them. If it returns `false`, the cache calls only
+    /// [`link_state`](Self::link_state) and [`stat`](Self::stat). Default: `true`.
     fn shares_blobs(&self) -> bool {
         true
     }
 }
 
-/// What a backend says of a membership.
+/// Describes a membership as the backend sees it.
 ///
 /// ```
 /// use layercache::{LayerMeta, LinkState};
 ///
-/// // A row of a table, and an object that a `head` of it could be answered with.
+/// // A row of a table proves one membership; an object, with its metadata, proves the other.
 /// let (row, object) = (LinkState::Linked(None), LinkState::Linked(Some(LayerMeta::new("a/link", 71)?)));
 /// assert_ne!(row, object);
 /// # Ok::<(), layercache::LayerMetaError>(())
@@ -94,15 +97,16 @@ pub trait Backend: Debug + Send + Sync + 'static {
 pub enum LinkState {
     /// The blob is not in the repository.
     Absent,
-    /// The blob is in the repository; with the object whose presence says so, if it is one.
+    /// The blob is in the repository. The value is the object whose presence proves it; `None` if
+    /// the backend keeps memberships in another form, such as a row of a table.
     Linked(Option<LayerMeta>),
-    /// There is an object where the membership should be, but it does not say so. The blob counts
-    /// as absent, and nothing is cached.
+    /// There is an object at the membership's path, but its content is not a valid link. The blob
+    /// counts as absent, and nothing is cached.
     Broken,
 }
 
 impl LinkState {
-    /// The object whose presence is the membership.
+    /// Returns the object whose presence is the membership.
     pub(crate) fn into_object(self) -> Option<LayerMeta> {
         match self {
             Self::Linked(object) => object,
@@ -111,12 +115,12 @@ impl LinkState {
     }
 }
 
-/// What a backend says of a blob in a repository.
+/// Holds a backend's answers about a blob in a repository.
 ///
 /// ```
 /// use layercache::{LinkState, Stat};
 ///
-/// // One query that answers both: a backend that has it implements `Backend::stat`.
+/// // A backend that can answer both with one query implements `Backend::stat`.
 /// let absent = Stat { link: Ok(LinkState::Absent), meta: Ok(None) };
 /// assert!(absent.link.is_ok());
 /// ```
@@ -124,14 +128,15 @@ impl LinkState {
 pub struct Stat {
     /// Whether the blob is in the repository.
     pub link: Result<LinkState, BoxError>,
-    /// What is to be known of the blob.
+    /// The blob's metadata; `None` if the blob does not exist.
     pub meta: Result<Option<LayerMeta>, BoxError>,
 }
 
-/// A [`Backend`] that can be changed.
+/// A [`Backend`] whose memberships and blobs can be changed through the cache.
 ///
-/// A change is made in a task of its own, between the two steps that keep caches right. It is not
-/// cancelled when its caller goes away. All three are idempotent.
+/// The cache makes each change in a task of its own, between the two steps that keep caches correct
+/// (the fence before the call, the invalidation after it). It does not cancel the change when the
+/// caller is dropped. All three changes must be idempotent.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -147,7 +152,7 @@ pub struct Stat {
 /// # }
 /// # #[async_trait]
 /// # impl Backend for Database {
-/// #     async fn link(&self, _: &Link) -> Result<LinkState, BoxError> { Ok(LinkState::Absent) }
+/// #     async fn link_state(&self, _: &Link) -> Result<LinkState, BoxError> { Ok(LinkState::Absent) }
 /// #     async fn describe(&self, _: &Digest) -> Result<Option<LayerMeta>, BoxError> { Ok(None) }
 /// # }
 ///
@@ -175,16 +180,16 @@ pub trait WritableBackend: Backend {
     /// Makes the blob a member of the repository.
     async fn create_link(&self, link: &Link) -> Result<(), BoxError>;
 
-    /// Ends the membership.
+    /// Ends the blob's membership in the repository.
     async fn remove_link(&self, link: &Link) -> Result<(), BoxError>;
 
     /// Deletes the content of a blob.
     async fn delete_blob(&self, digest: &Digest) -> Result<(), BoxError>;
 
-    /// Whether an error of one of these says for certain that nothing was changed, and will not be:
-    /// a request that was refused, but not one that timed out. Of a change that may still happen
-    /// nothing is cached for [`RedisConfig::fence`](crate::RedisConfig). The default is certain of
-    /// nothing.
+    /// Returns whether an error proves that the call changed nothing and will change nothing. A
+    /// refused request proves it; a request that timed out does not. If a change may still happen,
+    /// its keys stay uncached for [`RedisConfig::fence_ttl`](crate::RedisConfig). Default: `false`
+    /// for every error.
     fn has_changed_nothing(&self, error: &BoxError) -> bool {
         let _ = error;
         false

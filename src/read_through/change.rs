@@ -1,18 +1,19 @@
-//! Changes: each around the backend's own call, in a task of its own, and so many at a time.
+//! How does a change surround the backend's own call? Each change runs in a task of its own, and a
+//! limiter bounds how many run at a time.
 
 use super::{Backend, ReadThrough, WritableBackend};
 use crate::coherence::change::{ChangeKind, Outcome};
-use crate::error::BoxError;
-use crate::link::Key;
-use crate::spans;
-use crate::{Digest, Error, Link};
+use crate::telemetry::spans;
+use crate::types::error::BoxError;
+use crate::types::link::Key;
+use crate::types::{Digest, Error, Link};
 use std::future::Future;
 use tracing::Instrument;
 
 impl<B: Backend> ReadThrough<B> {
-    /// Brackets `call`, a change of `keys` in the backend; see
-    /// [`TieredCache::change`](crate::TieredCache). Runs in a task of its own: a caller that goes
-    /// away changes nothing of it, so `call` is never left half way with its keys free.
+    /// Surrounds `call`, which changes `keys` in the backend, with the change protocol; see
+    /// [`TieredCache::change`](crate::TieredCache). Runs in a task of its own, so that a dropped
+    /// caller never leaves `call` half way with its keys unfenced.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         kind: ChangeKind,
@@ -22,7 +23,8 @@ impl<B: Backend> ReadThrough<B> {
         self.bracket(kind, keys, None, call).await
     }
 
-    /// Brackets `call`, which writes a link, and remembers the membership if it did.
+    /// Surrounds `call`, which writes a link, with the change protocol. Caches the membership if
+    /// the call reports that it wrote the link.
     pub(crate) async fn change_link<T: Send + 'static>(
         &self,
         link: Link,
@@ -33,7 +35,8 @@ impl<B: Backend> ReadThrough<B> {
             .await
     }
 
-    /// The keys that go with a membership: where repositories share no content, its object too.
+    /// Returns the keys of a membership. If repositories share no content, that includes the key of
+    /// the repository's own copy.
     fn keys_of(&self, link: &Link) -> Vec<Key> {
         let key = Key::Link(link.clone());
         match self.backend().shares_blobs() {
@@ -49,13 +52,13 @@ impl<B: Backend> ReadThrough<B> {
         link: Option<Link>,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
-        // Who goes away while it waits has changed nothing.
-        let turn = self.inner.changes.take().await;
+        // A caller that is dropped while it waits here has changed nothing.
+        let permit = self.inner.changes.take().await;
         let core = self.clone();
         let span = spans::change(&keys);
         let change = async move {
-            let _turn = turn;
-            // Its span begins when it does.
+            let _permit = permit;
+            // The span starts when the call starts.
             let call = async { call.instrument(spans::backend("change")).await };
             core.cache().change(kind, keys, link.as_ref(), call).await
         };
@@ -91,7 +94,7 @@ impl<B: WritableBackend> ReadThrough<B> {
         let keys = self.keys_of(link);
         let removed = self.change(ChangeKind::Removal, keys, call).await?;
         removed.map_err(Error::backend)?;
-        self.audit_deleted([Key::Link(link.clone())]);
+        self.verify_deleted([Key::Link(link.clone())]);
         Ok(())
     }
 
@@ -106,7 +109,7 @@ impl<B: WritableBackend> ReadThrough<B> {
         let keys = vec![Key::Meta(digest)];
         let deleted = self.change(ChangeKind::Removal, keys, call).await?;
         deleted.map_err(Error::backend)?;
-        self.audit_deleted([Key::Meta(digest)]);
+        self.verify_deleted([Key::Meta(digest)]);
         Ok(())
     }
 }

@@ -1,15 +1,16 @@
-//! A backend and a shared tier that tests can stop, fail and count.
+//! A fake backend and a fake shared tier that tests can hold, fail and count.
 
 use super::{Backend, LinkState, WritableBackend};
 use crate::cache::Forgotten;
 use crate::cache::deadline::{Deadline, Patience};
-use crate::cache::shared::{Facts, Found, Leases, Member, Question, SharedTier, Which};
-use crate::coherence::lease::{Ended, Grant, Token};
+use crate::cache::shared::{Facts, Found, Leases, Member, SharedTier, Which};
+use crate::coherence::lease::{EndReply, Grant, Token};
 use crate::coherence::slot::Slot;
-use crate::coherence::through::Through;
-use crate::error::BoxError;
-use crate::link::Key;
-use crate::{Digest, Error, LayerMeta, Link};
+use crate::coherence::used_connections::UsedConnections;
+use crate::types::error::BoxError;
+use crate::types::link::Key;
+use crate::types::question::Question;
+use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
@@ -20,12 +21,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
-/// As long as a read may take.
+/// The deadline of a read.
 fn short() -> Deadline {
     Deadline::new(Duration::from_millis(50), Patience::Read)
 }
 
-/// A place where calls can be held. It is open at first.
+/// A point where a test can hold calls. At first it holds none.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     held: AtomicBool,
@@ -48,21 +49,21 @@ impl Barrier {
         self.held.store(true, Ordering::SeqCst);
     }
 
-    /// Lets those go who are held, and holds no more.
+    /// Releases all held calls, and holds no more.
     pub(super) fn release(&self) {
         self.held.store(false, Ordering::SeqCst);
         self.leave
             .add_permits(self.waiting.swap(0, Ordering::SeqCst));
     }
 
-    /// Returns when somebody is held.
+    /// Waits until a call is held.
     pub(super) async fn arrival(&self) {
         while self.waiting.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// The same for one who has to wait before it comes.
+    /// Waits until a call is held. Sleeps between checks, for calls that come only after some time.
     pub(super) async fn late_arrival(&self) {
         while self.waiting.load(Ordering::SeqCst) == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -83,7 +84,8 @@ pub(super) struct Truth {
     blobs: HashMap<Digest, LayerMeta>,
 }
 
-/// A backend that reads, and only then is held: what it answers may be old by then.
+/// A backend whose calls are held after they have read, so that an answer may be outdated when it
+/// is returned.
 #[derive(Debug, Default)]
 pub(super) struct FakeBackend {
     truth: Mutex<Truth>,
@@ -123,7 +125,7 @@ impl FakeBackend {
 
 #[async_trait]
 impl Backend for Arc<FakeBackend> {
-    async fn link(&self, link: &Link) -> Result<LinkState, BoxError> {
+    async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError> {
         self.link_calls.fetch_add(1, Ordering::SeqCst);
         let linked = self.truth.lock().unwrap().links.contains(link);
         self.read.pass().await;
@@ -176,27 +178,28 @@ pub(crate) struct FakeShared {
     pub(crate) looked_up: Barrier,
     pub(crate) look_ups: AtomicUsize,
     pub(crate) publishes: AtomicUsize,
-    /// Messages that nobody is waited for after.
-    pub(crate) mentions: AtomicUsize,
-    /// Calls of scripts, one for each key.
+    /// Messages that the node sends without waiting for acknowledgements.
+    pub(crate) notified: AtomicUsize,
+    /// Script calls, one for each key.
     pub(crate) scripts: AtomicUsize,
     pub(crate) fails: AtomicBool,
-    /// Whether calls have no answer until their deadline. A lease is granted all the same, too late.
+    /// Whether calls get no answer before their deadline. A lease is granted all the same, too
+    /// late.
     pub(crate) hangs: AtomicBool,
-    /// How many milliseconds an answer takes.
+    /// Milliseconds until an answer.
     pub(crate) slowness: AtomicU64,
-    /// Calls that had no answer in time.
+    /// Calls that got no answer in time.
     pub(crate) unanswered: AtomicUsize,
-    pub(crate) withdrawn: Barrier,
-    /// So many of the next begins and ends are executed, and nobody hears of it.
+    pub(crate) invalidated: Barrier,
+    /// Number of the next begins and ends that are executed but whose answers are lost.
     pub(crate) lost_replies: AtomicUsize,
     pub(crate) session: AtomicU64,
-    /// When a fence was renewed last.
+    /// Time of the last renewal of a fence.
     pub(crate) renewed: Mutex<Option<Instant>>,
 }
 
 impl FakeShared {
-    /// A call reaches the tier, with scripts for so many keys.
+    /// Lets a call reach the tier, with scripts for this number of keys.
     async fn reach(
         &self,
         operation: &'static str,
@@ -236,7 +239,7 @@ impl FakeShared {
         }
     }
 
-    /// How many changes have a fence there.
+    /// Returns how many changes have a fence on this key.
     pub(crate) fn fences(&self, key: &Key) -> usize {
         self.slot(key, |slot| slot.fence.len())
     }
@@ -277,17 +280,17 @@ impl FakeShared {
 
 #[async_trait]
 impl SharedTier for FakeShared {
-    fn is_up(&self, through: &Through) -> bool {
+    fn is_up(&self, through: &UsedConnections) -> bool {
         let up = self.session.load(Ordering::SeqCst);
         through.is_up(|number| number == up, Instant::now())
     }
 
-    async fn stands(&self, through: &Through, deadline: Deadline) -> Result<bool, Error> {
+    async fn stands(&self, through: &UsedConnections, deadline: Deadline) -> Result<bool, Error> {
         self.reach("stands", 0, deadline).await?;
         Ok(self.is_up(through))
     }
 
-    /// What is down is sent nothing.
+    /// A tier that is down receives nothing.
     fn may_be_executed(&self, error: &Error) -> bool {
         !error.to_string().contains("it is down")
     }
@@ -296,11 +299,7 @@ impl SharedTier for FakeShared {
         false
     }
 
-    async fn look_up(
-        &self,
-        questions: &[Question],
-        deadline: Deadline,
-    ) -> Result<Vec<Found>, Error> {
+    async fn fetch(&self, questions: &[Question], deadline: Deadline) -> Result<Vec<Found>, Error> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);
         self.reach("look-up", 0, deadline).await?;
         let find = |question: &Question| Found {
@@ -380,12 +379,12 @@ impl SharedTier for FakeShared {
         token: Token,
         take_lease: bool,
         deadline: Deadline,
-    ) -> Result<Through, Error> {
+    ) -> Result<UsedConnections, Error> {
         self.reach("begin", keys.len(), deadline).await?;
         for key in keys {
             self.slot(key, |slot| slot.begin(token, take_lease));
         }
-        let through = Through::one(self.session.load(Ordering::SeqCst));
+        let through = UsedConnections::one(self.session.load(Ordering::SeqCst));
         self.reply("begin")?;
         Ok(through)
     }
@@ -411,9 +410,9 @@ impl SharedTier for FakeShared {
         written: Option<&Link>,
         _ttl: Duration,
         deadline: Deadline,
-    ) -> Result<(Ended, Through), Error> {
+    ) -> Result<(EndReply, UsedConnections), Error> {
         self.reach("end", keys.len(), deadline).await?;
-        let mut ended = Ended {
+        let mut ended = EndReply {
             stood: true,
             filled: false,
         };
@@ -423,14 +422,14 @@ impl SharedTier for FakeShared {
             ended.stood &= one.stood;
             ended.filled |= one.filled;
         }
-        let through = Through::one(self.session.load(Ordering::SeqCst));
+        let through = UsedConnections::one(self.session.load(Ordering::SeqCst));
         self.reply("end")?;
         Ok((ended, through))
     }
 
-    async fn withdraw(&self, keys: &[Key], deadline: Deadline) -> Result<Through, Error> {
+    async fn invalidate(&self, keys: &[Key], deadline: Deadline) -> Result<UsedConnections, Error> {
         let token = Token::random();
-        self.withdrawn.pass().await;
+        self.invalidated.pass().await;
         self.begin(keys, token, false, deadline).await?;
         let ended = self.end(keys, token, None, Duration::ZERO, deadline);
         ended.await.map(|(_, through)| through)
@@ -442,9 +441,9 @@ impl SharedTier for FakeShared {
         Ok(keys.iter().map(deny).collect())
     }
 
-    async fn mention(&self, _keys: &[Key], deadline: Deadline) -> Result<(), Error> {
-        self.reach("mention", 0, deadline).await?;
-        self.mentions.fetch_add(1, Ordering::SeqCst);
+    async fn notify(&self, _keys: &[Key], deadline: Deadline) -> Result<(), Error> {
+        self.reach("notify", 0, deadline).await?;
+        self.notified.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -472,7 +471,7 @@ impl SharedTier for FakeShared {
         Ok(Forgotten::default())
     }
 
-    async fn leave(&self) {
+    async fn shutdown(&self) {
         self.fails.store(true, Ordering::SeqCst);
     }
 }

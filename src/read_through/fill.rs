@@ -1,14 +1,15 @@
-//! Fills of what a caller reads from the backend by itself.
+//! How does the cache fill from a read that a caller makes itself, without a load?
 
 use super::{Backend, ReadThrough};
-use crate::Error;
-use crate::cache::shared::{Facts, Found, Question};
+use crate::cache::shared::{Facts, Found};
 use crate::cache::tiered::{Budget, FillGuard};
+use crate::types::Error;
+use crate::types::question::Question;
 use futures::FutureExt;
 
 impl<B: Backend> ReadThrough<B> {
-    /// The right to fill what the caller is about to read: one round trip to Redis. With `anew`, what is
-    /// there is to be replaced.
+    /// Takes a guard, the right to fill what the caller is about to read, in one round trip to
+    /// Redis. With `anew`, an entry that is already there is replaced.
     pub(crate) async fn guard(
         &self,
         question: &Question,
@@ -17,16 +18,17 @@ impl<B: Backend> ReadThrough<B> {
     ) -> FillGuard {
         let cache = self.cache();
         let mut guard = cache.guard([question]);
-        // Of a link Redis knows the membership alone, so what it has is no reason not to remember the
-        // object.
+        // Redis stores only the membership of a link, not its object. So an entry in Redis does not
+        // stop memory from caching the object.
         let steal = anew || matches!(question, Question::Link(_));
         let keys = question.keys();
-        // Without an answer there is no lease, and the caller reads all the same.
+        // If Redis does not answer, there is no lease, and the caller reads all the same.
         let _ = cache.grant(&mut guard, &keys, steal, budget).await;
         guard
     }
 
-    /// Fills what was read under this guard: memory alone at once, with Redis in a task of its own.
+    /// Fills the tiers with the facts that were read under this guard. Without Redis it fills
+    /// memory at once; with Redis it fills in a task of its own.
     pub(crate) fn fill(&self, mut guard: FillGuard, facts: Facts, budget: Budget) {
         let core = self.clone();
         let mut budget = budget.after_the_answer();
@@ -38,8 +40,8 @@ impl<B: Backend> ReadThrough<B> {
         }
     }
 
-    /// The right to fill what these ask of: leases where nothing is there, nobody is about to fill it and
-    /// it is not being changed.
+    /// Takes a guard for all keys of these questions. It gets a lease for each key that has no
+    /// entry, no other lease and no change under way.
     pub(crate) async fn guard_many(
         &self,
         questions: impl Iterator<Item = &Question>,
@@ -51,10 +53,10 @@ impl<B: Backend> ReadThrough<B> {
         Ok(guard)
     }
 
-    /// Asks the backend itself; `None` if it denies what is asked. One of those whose number
-    /// [`Limits`](crate::Limits) bounds.
+    /// Asks the backend without joining a load; returns `None` if the backend denies the question.
+    /// Counts toward the loads that [`Limits`](crate::Limits) bounds.
     pub(crate) async fn ask_alone(&self, question: &Question) -> Result<Option<Facts>, Error> {
-        let _turn = self.inner.flights.turn().await;
+        let _permit = self.inner.flights.permit().await;
         let found = self.ask_backend(question, Found::default()).await?;
         let found = found.found(false);
         let answers = found.is_whole(question);

@@ -1,24 +1,25 @@
-//! A load: Redis, then the backend, then the fill.
+//! A load: how does one question go to Redis, then to the backend, and then into the tiers?
 
 use super::{Backend, LinkState, ReadThrough, Reply, Stat};
-use crate::cache::memory::{Rights, jittered};
-use crate::cache::shared::{Found, Member, Question};
+use crate::cache::memory::{ReadStamps, jittered};
+use crate::cache::shared::{Found, Member};
 use crate::cache::tiered::{Budget, FillGuard};
-use crate::coherence::flight::Departure;
-use crate::coherence::load::{Load, Said, Settlement, Step};
-use crate::error::BoxError;
-use crate::spans;
-use crate::{Answer, CacheStatus, Error, Freshness, LayerMeta};
+use crate::coherence::flight::RunningLoad;
+use crate::coherence::load::{FinishStep, Load, LoadStep, Verdict};
+use crate::telemetry::spans;
+use crate::types::error::BoxError;
+use crate::types::question::Question;
+use crate::types::{Answer, CacheStatus, Error, Freshness, LayerMeta};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, Span};
 
-/// How long a load that nobody waits for any more may ask the backend, for the tiers' sake. After
-/// that its lease would be over by default, and its fill refused.
-const FORSAKEN: Duration = Duration::from_secs(10);
+/// How long a load that no caller waits for may ask the backend, so that the tiers can be filled.
+/// By default the load's lease ends after that time, and Redis would refuse its fill.
+const ABANDONED: Duration = Duration::from_secs(10);
 
-/// What a load has found out.
+/// The result of a load.
 #[derive(Debug, Clone)]
 pub(super) struct Loaded {
     pub(super) link: LinkState,
@@ -47,7 +48,7 @@ impl Loaded {
         }
     }
 
-    /// Access is decided by membership alone.
+    /// Returns the metadata if the blob is a member. Membership alone decides access.
     pub(super) fn meta_if_member(self) -> Option<LayerMeta> {
         match self.link {
             LinkState::Linked(_) => self.meta,
@@ -60,103 +61,103 @@ impl Loaded {
 #[derive(Debug)]
 pub(super) struct Underway {
     pub(super) question: Question,
-    pub(super) rights: Rights,
+    pub(super) read_stamps: ReadStamps,
     pub(super) load: Load,
     pub(super) found: Found,
     pub(super) budget: Budget,
 }
 
-/// A load that is about to begin.
+/// A load that is about to start.
 type Beginning = (
     Question,
     Freshness,
-    Departure<(Question, Freshness), Reply>,
+    RunningLoad<(Question, Freshness), Reply>,
     Budget,
 );
 
 impl<B: Backend> ReadThrough<B> {
-    /// Runs a load to its end, as [`coherence::load`](crate::coherence::load) has its steps. Those
-    /// who boarded have their answer before the tiers are filled; those who came later wait until
-    /// they are.
-    pub(super) async fn load(self, (question, freshness, departure, budget): Beginning) {
+    /// Runs a load to its end, through the steps of [`coherence::load`](crate::coherence::load).
+    /// Callers that joined it have their answer before the tiers are filled. Callers that arrive
+    /// later wait until the tiers are filled.
+    pub(super) async fn load(self, (question, freshness, running, budget): Beginning) {
         let load = Load::new(freshness == Freshness::Verified);
         let step = load.begin();
         let underway = Underway {
-            // The rights come before anything is read.
-            rights: self.cache().rights(&question),
+            // Take the stamps before anything is read.
+            read_stamps: self.cache().read_stamps(&question),
             question,
             load,
             found: Found::default(),
             budget,
         };
-        self.go_on(underway, step, departure).await;
+        self.go_on(underway, step, running).await;
     }
 
-    /// Runs it from this step on.
+    /// Runs a load from this step on.
     pub(super) async fn go_on(
         self,
         underway: Underway,
-        mut step: Step,
-        departure: Departure<(Question, Freshness), Reply>,
+        mut step: LoadStep,
+        running: RunningLoad<(Question, Freshness), Reply>,
     ) {
         let Underway {
             question,
-            rights,
+            read_stamps,
             mut load,
             mut found,
             mut budget,
         } = underway;
         let cache = self.cache();
-        let mut guard = cache.guard_with([(&question, rights)]);
+        let mut guard = cache.guard_with([(&question, read_stamps)]);
         let mut has_waited = false;
         loop {
             step = match step {
-                Step::LookUp => {
+                LoadStep::LookUp => {
                     let questions = std::slice::from_ref(&question);
-                    let mut now = cache.look_up(questions, &[rights], &mut budget).await;
+                    let mut now = cache.fetch(questions, &[read_stamps], &mut budget).await;
                     found = found.or(now.pop().unwrap_or_default());
                     match found.is_whole(&question) || !budget.has_broken() {
                         true => load.looked_up(found.is_whole(&question)),
                         false => load.broken(),
                     }
                 }
-                Step::Grant { steal } => {
+                LoadStep::Grant { steal } => {
                     let keys = question.missing(&found, guard.leases(question.keys()));
                     let grants = cache.grant(&mut guard, &keys, steal, &mut budget).await;
-                    // Where Redis could not be asked nothing was said.
+                    // If Redis could not be asked, there is no grant.
                     load.granted(&grants.unwrap_or_default())
                 }
-                Step::Pause(pause) => {
+                LoadStep::Pause(pause) => {
                     has_waited = true;
                     sleep(jittered(pause)).await;
-                    Step::LookUp
+                    LoadStep::LookUp
                 }
-                Step::Answer => {
+                LoadStep::Answer => {
                     if budget.has_failed() {
-                        departure.meets_silence();
+                        running.met_silence();
                     }
                     if has_waited {
                         cache.work().awaited.increment(1);
                     }
-                    self.audit_shared_hit(&question, rights);
+                    self.verify_shared_hit(&question, read_stamps);
                     spans::answered(&Span::current(), CacheStatus::Redis);
                     let status = CacheStatus::Redis;
-                    return departure.answer(Ok(Loaded {
+                    return running.answer(Ok(Loaded {
                         status,
                         ..found.into()
                     }));
                 }
-                Step::Ask => break,
+                LoadStep::Ask => break,
             };
         }
         if budget.has_failed() {
-            departure.meets_silence();
+            running.met_silence();
         }
         let loaded = tokio::select! {
             loaded = self.ask_backend(&question, found) => loaded,
-            // A backend that hangs does not keep what nobody waits for.
-            () = departure.forsaken(FORSAKEN) => {
-                self.inner.loads.count_error(Found::default().asked(&question));
+            // A load that no caller waits for ends, even if the backend hangs.
+            () = running.abandoned(ABANDONED) => {
+                self.inner.loads.count_error(Found::default().lookup_result(&question));
                 Err(Error::LoadLost)
             }
         };
@@ -164,19 +165,19 @@ impl<B: Backend> ReadThrough<B> {
         if loaded.is_ok() {
             spans::answered(&Span::current(), CacheStatus::Miss);
         }
-        departure.answer(loaded.clone());
-        // Where repositories share no content, the object is the meta.
+        running.answer(loaded.clone());
+        // If repositories share no content, the object is the metadata.
         let wants_object = load.is_verified() && self.backend().shares_blobs();
         let found = loaded.ok().map(|loaded| loaded.found(wants_object));
         let mut budget = budget.after_the_answer();
-        let filled = self.settle(&question, &load, found, &mut guard, &mut budget);
+        let filled = self.finish(&question, &load, found, &mut guard, &mut budget);
         filled.await;
         if budget.has_failed() {
-            departure.meets_silence();
+            running.met_silence();
         }
     }
 
-    /// Asks the backend for what is missing.
+    /// Asks the backend for the facts that are missing, and counts the call.
     pub(super) async fn ask_backend(
         &self,
         question: &Question,
@@ -187,13 +188,13 @@ impl<B: Backend> ReadThrough<B> {
         let asked = self.consult(question, found).await;
         loads.duration.record(began.elapsed());
         match &asked {
-            Ok(loaded) => loads.count(loaded.clone().found(false).asked(question)),
-            Err(_) => loads.count_error(Found::default().asked(question)),
+            Ok(loaded) => loads.count(loaded.clone().found(false).lookup_result(question)),
+            Err(_) => loads.count_error(Found::default().lookup_result(question)),
         }
         asked
     }
 
-    /// As [`ask_backend`](Self::ask_backend), and not counted.
+    /// Asks the backend for the facts that are missing, without counting the call.
     pub(super) async fn consult(&self, question: &Question, found: Found) -> Result<Loaded, Error> {
         let span = spans::backend(match question {
             Question::Stat(_) | Question::Own(_) => "stat",
@@ -211,7 +212,7 @@ impl<B: Backend> ReadThrough<B> {
             .map(|member| LinkState::Linked(member.object));
         let stat = match (question, known, &found.meta) {
             (Question::Link(link), _, _) => Stat {
-                link: backend.link(link).await,
+                link: backend.link_state(link).await,
                 meta: Ok(None),
             },
             (Question::Meta(digest), _, _) => Stat {
@@ -223,7 +224,7 @@ impl<B: Backend> ReadThrough<B> {
                 meta: backend.describe(&link.digest).await,
             },
             (Question::Stat(link), None, Some(meta)) => Stat {
-                link: backend.link(link).await,
+                link: backend.link_state(link).await,
                 meta: Ok(Some(meta.clone())),
             },
             (Question::Stat(link) | Question::Own(link), _, _) => backend.stat(link).await,
@@ -231,9 +232,9 @@ impl<B: Backend> ReadThrough<B> {
         read(stat, question).map_err(Error::backend)
     }
 
-    /// Fills the tiers with what was found, and takes away what was denied. Nothing is known of what
-    /// the backend failed to say.
-    async fn settle(
+    /// Fills the tiers with the facts that were found, and removes the ones that the backend
+    /// denied. If the backend failed, it only gives the leases back.
+    async fn finish(
         &self,
         question: &Question,
         load: &Load,
@@ -244,14 +245,14 @@ impl<B: Backend> ReadThrough<B> {
         let (mut denied, mut unused) = (Vec::new(), Vec::new());
         for key in question.keys() {
             let said = match &found {
-                None => Said::Nothing,
-                Some(found) if found.has(&key) => Said::Yes,
-                Some(_) => Said::No,
+                None => Verdict::Nothing,
+                Some(found) if found.has(&key) => Verdict::Yes,
+                Some(_) => Verdict::No,
             };
-            match load.settle(said) {
-                Settlement::Fill => {}
-                Settlement::Release => unused.push(key),
-                Settlement::Heal => denied.push(key),
+            match load.finish(said) {
+                FinishStep::Fill => {}
+                FinishStep::Release => unused.push(key),
+                FinishStep::Repair => denied.push(key),
             }
         }
         let cache = self.cache();
@@ -265,8 +266,8 @@ impl<B: Backend> ReadThrough<B> {
 }
 
 impl Loaded {
-    /// The facts in it. The object whose presence is the membership is kept where it is wanted: it
-    /// takes ten times the memory of the membership.
+    /// Returns the facts of this result. Keeps the object whose presence is the membership only if
+    /// `wants_object` is set, because it takes ten times the memory of the membership.
     pub(super) fn found(self, wants_object: bool) -> Found {
         Found {
             member: match self.link {
@@ -280,10 +281,11 @@ impl Loaded {
     }
 }
 
-/// A failed look for the meta of what is not a member is not worth an error.
+/// Turns the backend's answers into a result. If the blob is not a member, an error of its metadata
+/// is ignored.
 fn read(stat: Stat, question: &Question) -> Result<Loaded, BoxError> {
     let (link, stat_meta) = match (question, stat.link?) {
-        // The object that is the membership is the blob.
+        // The object that proves the membership is the blob itself.
         (Question::Own(_), LinkState::Linked(Some(object))) => {
             (LinkState::Linked(None), Ok(Some(object)))
         }

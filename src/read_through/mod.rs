@@ -1,45 +1,48 @@
-//! The read-through core: tiers in front of a backend.
+//! The read-through core: how does a question go through the tiers to the backend?
 //!
-//! It knows no `ObjectStore`. A question goes to memory; then, in a task that others who ask the
-//! same may board, to Redis for all of it in one round trip, and to the backend for what is still
-//! missing at the same time. Positives fill the tiers. A change goes around the backend's own.
+//! The core knows no `ObjectStore`. A question goes to memory first. If memory does not know the
+//! answer, the caller joins a load, which all callers of the same key share. The load asks Redis
+//! for everything in one round trip. It then asks the backend for all facts that are still missing,
+//! at the same time. Positive answers fill the tiers. A change surrounds the backend's own call
+//! with the change protocol.
 
-mod alone;
-mod audit;
 mod backend;
+mod batcher;
+mod caller_task;
 mod change;
 #[cfg(test)]
 pub(crate) mod fakes;
 mod fill;
-mod gather;
 mod load;
 mod stat_many;
 #[cfg(test)]
 pub(crate) mod tests;
+mod verifier;
 
-pub use audit::AuditorConfig;
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
+pub use verifier::VerifierConfig;
 
 use crate::cache::TieredCache;
-use crate::cache::shared::{Question, QuestionRef};
 use crate::cache::tiered::{Budget, FillGuard};
-use crate::coherence::flight::{Flights, Step};
-use crate::link::{Key, LinkRef};
-use crate::metrics::Loads;
-use crate::spans;
-use crate::turns::Turns;
-use crate::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, Limits};
-use audit::Auditor;
+use crate::coherence::flight::{FlightStep, Flights};
+use crate::coherence::limiter::Limiter;
+use crate::coherence::limiter::Limits;
+use crate::telemetry::metrics::Loads;
+use crate::telemetry::spans;
+use crate::types::link::{Key, LinkRef};
+use crate::types::question::{Question, QuestionRef};
+use crate::types::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta};
+use batcher::Batcher;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gather::Gathering;
 use load::Loaded;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use tracing::Instrument;
+use verifier::Verifier;
 
-/// The core. Cloning is a reference count.
+/// The core. Cloning increments a reference count.
 #[derive(Debug)]
 pub(crate) struct ReadThrough<B> {
     inner: Arc<Inner<B>>,
@@ -50,19 +53,19 @@ struct Inner<B> {
     backend: B,
     cache: TieredCache,
     flights: Arc<Flights<(Question, Freshness), Reply>>,
-    gathering: Gathering,
-    changes: Turns,
+    batcher: Batcher,
+    changes: Limiter,
     loads: Loads,
-    auditor: Option<Auditor>,
+    verifier: Option<Verifier>,
 }
 
-/// What a load answers to all who boarded it.
+/// The answer of a load to all callers that joined it.
 type Reply = Result<Loaded, Arc<Error>>;
 
-/// How many loads one call may have under way.
+/// Maximum number of concurrent loads of one call.
 const MOST_LOADS: usize = 64;
 
-/// How long a load may run before the next one for its key starts anyway.
+/// Time after which the next load for a key starts, although the running one has not ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl<B> Clone for ReadThrough<B> {
@@ -78,17 +81,17 @@ impl<B: Backend> ReadThrough<B> {
         backend: B,
         cache: TieredCache,
         limits: Limits,
-        auditor: Option<AuditorConfig>,
+        verifier: Option<VerifierConfig>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 backend,
                 cache,
-                flights: Arc::new(Flights::new(Turns::new("loads", limits.loads))),
-                gathering: Gathering::default(),
-                changes: Turns::new("changes", limits.changes),
+                flights: Arc::new(Flights::new(Limiter::new("loads", limits.loads))),
+                batcher: Batcher::default(),
+                changes: Limiter::new("changes", limits.changes),
                 loads: Loads::new(),
-                auditor: auditor.map(Auditor::new),
+                verifier: verifier.map(Verifier::new),
             }),
         }
     }
@@ -101,15 +104,15 @@ impl<B: Backend> ReadThrough<B> {
         &self.inner.cache
     }
 
-    /// What is known of a blob in a repository: membership first, then meta. `None` if the blob is
-    /// not in the repository, whatever is known of it otherwise.
+    /// Returns the metadata of a blob in a repository. Returns `None` if the blob is not a member
+    /// of the repository, even if a tier has its metadata.
     pub(crate) async fn stat(
         &self,
         link: LinkRef<'_>,
         freshness: Freshness,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
         if freshness == Freshness::Cached
-            && let Some(meta) = self.recall_stat(link)
+            && let Some(meta) = self.get_stat(link)
         {
             return Ok(memory(Some(meta)));
         }
@@ -117,31 +120,31 @@ impl<B: Backend> ReadThrough<B> {
         self.load_stat(link, freshness, &mut budget).await
     }
 
-    /// A hit in memory: the meta of a blob that is in the repository.
-    pub(crate) fn recall_stat(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
+    /// Returns the metadata of a blob that is in the repository, if memory knows both facts.
+    pub(crate) fn get_stat(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
         let (question, meta) = if self.backend().shares_blobs() {
             let question = QuestionRef::Stat(link);
-            let found = self.cache().recall(question);
+            let found = self.cache().get(question);
             (question, found.member.and(found.meta))
         } else {
-            (QuestionRef::Own(link), self.cache().recall_object(link))
+            (QuestionRef::Own(link), self.cache().get_object(link))
         };
         if meta.is_some() {
-            self.audit_hit(question);
+            self.verify_hit(question);
         }
         meta
     }
 
-    /// A hit in memory: the object whose presence is a membership.
-    pub(crate) fn recall_object(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
-        let object = self.cache().recall_object(link);
+    /// Returns the object whose presence is a membership, if memory has it.
+    pub(crate) fn get_object(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
+        let object = self.cache().get_object(link);
         if object.is_some() {
-            self.audit_hit(QuestionRef::Link(link));
+            self.verify_hit(QuestionRef::Link(link));
         }
         object
     }
 
-    /// As [`stat`](Self::stat), for one whom memory has not answered.
+    /// Runs [`stat`](Self::stat) without the look-up in memory, which has missed.
     pub(crate) async fn load_stat(
         &self,
         link: LinkRef<'_>,
@@ -149,47 +152,49 @@ impl<B: Backend> ReadThrough<B> {
         budget: &mut Budget,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
         let question = Question::stat(link.to_owned(), self.backend().shares_blobs());
-        let answer = self.board(question, freshness, budget).await?;
+        let answer = self.join_load(question, freshness, budget).await?;
         Ok(answer.map(Loaded::meta_if_member))
     }
 
-    /// Whether a blob is in a repository.
+    /// Returns whether a blob is in a repository.
     pub(crate) async fn contains(
         &self,
         link: LinkRef<'_>,
         freshness: Freshness,
     ) -> Result<Answer<bool>, Error> {
         let question = QuestionRef::Link(link);
-        if freshness == Freshness::Cached && self.cache().recall(question).member.is_some() {
-            self.audit_hit(question);
+        if freshness == Freshness::Cached && self.cache().get(question).member.is_some() {
+            self.verify_hit(question);
             return Ok(memory(true));
         }
         let mut budget = self.cache().budget();
-        let answer = self.board(question.to_owned(), freshness, &mut budget);
+        let answer = self.join_load(question.to_owned(), freshness, &mut budget);
         let answer = answer.await?;
         Ok(answer.map(|loaded| matches!(loaded.link, LinkState::Linked(_))))
     }
 
-    /// What the backend says of a membership, and of the object whose presence it is: Redis knows
-    /// nothing of that.
+    /// Asks the backend for a membership and for the object whose presence proves it. Redis does
+    /// not store that object.
     pub(crate) async fn load_object(
         &self,
         link: LinkRef<'_>,
         budget: &mut Budget,
     ) -> Result<Answer<LinkState>, Error> {
         let question = Question::Link(link.to_owned());
-        let answer = self.board(question, Freshness::Verified, budget).await?;
+        let answer = self
+            .join_load(question, Freshness::Verified, budget)
+            .await?;
         Ok(answer.map(|loaded| loaded.link))
     }
 
-    /// What is known of a blob, wherever it belongs.
+    /// Returns the metadata of a blob, independent of repositories.
     pub(crate) async fn meta(
         &self,
         digest: &Digest,
         freshness: Freshness,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
         if freshness == Freshness::Cached
-            && let meta @ Some(_) = self.recall_meta(digest)
+            && let meta @ Some(_) = self.get_meta(digest)
         {
             return Ok(memory(meta));
         }
@@ -197,17 +202,17 @@ impl<B: Backend> ReadThrough<B> {
         self.load_meta(digest, freshness, &mut budget).await
     }
 
-    /// A hit in memory: the meta of a blob.
-    pub(crate) fn recall_meta(&self, digest: &Digest) -> Option<LayerMeta> {
+    /// Returns the metadata of a blob, if memory has it.
+    pub(crate) fn get_meta(&self, digest: &Digest) -> Option<LayerMeta> {
         let question = QuestionRef::Meta(digest);
-        let meta = self.cache().recall(question).meta;
+        let meta = self.cache().get(question).meta;
         if meta.is_some() {
-            self.audit_hit(question);
+            self.verify_hit(question);
         }
         meta
     }
 
-    /// As [`meta`](Self::meta), for one whom memory has not answered.
+    /// Runs [`meta`](Self::meta) without the look-up in memory, which has missed.
     pub(crate) async fn load_meta(
         &self,
         digest: &Digest,
@@ -215,80 +220,80 @@ impl<B: Backend> ReadThrough<B> {
         budget: &mut Budget,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
         let answer = self
-            .board(Question::Meta(*digest), freshness, budget)
+            .join_load(Question::Meta(*digest), freshness, budget)
             .await?;
         Ok(answer.map(|loaded| loaded.meta))
     }
 
-    /// Whether memory has all that is asked for.
+    /// Returns whether memory has every fact of the question.
     pub(crate) fn knows(&self, question: &Question) -> bool {
-        self.cache().recall_again(question).is_whole(question)
+        self.cache().peek(question).is_whole(question)
     }
 
-    /// Boards a load that leaves from here on, and waits for its answer. Where there is no turn for
-    /// one, what the tiers know is answered before the caller waits for it.
+    /// Joins a load that starts from now on, and waits for its answer. If there is no permit for a
+    /// new load, it first tries to answer from the tiers, then waits for a permit.
     ///
-    /// Boxed: those whom memory answers do not carry a place for this about.
-    fn board<'a>(
+    /// Boxed, so that the future of a caller that memory answers stays small.
+    fn join_load<'a>(
         &'a self,
         question: Question,
         freshness: Freshness,
         budget: &'a mut Budget,
     ) -> BoxFuture<'a, Result<Answer<Loaded>, Error>> {
-        self.board_key((question, freshness), budget).boxed()
+        self.join_load_of((question, freshness), budget).boxed()
     }
 
-    async fn board_key(
+    async fn join_load_of(
         &self,
         key: (Question, Freshness),
         budget: &mut Budget,
     ) -> Result<Answer<Loaded>, Error> {
         let freshness = key.1;
         let flights = &self.inner.flights;
-        let (mut ticket, mut turn) = (flights.ask(&key), None);
+        let (mut ticket, mut permit) = (flights.ask(&key), None);
         loop {
-            let boarded = match flights.step(&key, &mut ticket, turn.take()) {
-                Step::Wait(ended) => {
-                    // It was waited for with that load.
+            let joined = match flights.step(&key, &mut ticket, permit.take()) {
+                FlightStep::Wait(ended) => {
+                    // The caller has already waited for the silent tier through that load.
                     if let Ok(silence) = timeout(PATIENCE, ended.wait()).await
                         && silence.was_met()
                     {
                         budget.fail();
                     }
-                    if let Some(answer) = self.recall_again(&key.0, freshness) {
+                    if let Some(answer) = self.peek(&key.0, freshness) {
                         return Ok(answer);
                     }
                     continue;
                 }
-                Step::Full => {
-                    if let Some(answer) = self.ask_shared_alone(&key.0, freshness, budget).await {
+                FlightStep::Full => {
+                    if let Some(answer) = self.fetch_without_load(&key.0, freshness, budget).await {
                         return Ok(answer);
                     }
-                    turn = Some(flights.turn().await);
-                    if let Some(answer) = self.recall_again(&key.0, freshness) {
+                    permit = Some(flights.permit().await);
+                    if let Some(answer) = self.peek(&key.0, freshness) {
                         return Ok(answer);
                     }
                     continue;
                 }
-                Step::Board(boarded) => {
-                    self.cache().work().boarded.increment(1);
-                    boarded
+                FlightStep::Join(joined) => {
+                    self.cache().work().joined_loads.increment(1);
+                    joined
                 }
-                Step::Depart(departure, boarded) => {
+                FlightStep::Start(running, joined) => {
                     let span = spans::load(&key.0, freshness);
                     let looks_up = freshness == Freshness::Cached && self.cache().has_shared();
                     if looks_up && !budget.is_spent() {
-                        self.gather((key.0.clone(), departure, span, *budget)).await;
+                        self.batch((key.0.clone(), running, span, *budget)).await;
                     } else {
-                        let load = (key.0.clone(), freshness, departure, *budget);
+                        let load = (key.0.clone(), freshness, running, *budget);
                         let load = self.clone().load(load);
                         tokio::spawn(load.instrument(span));
                     }
-                    boarded
+                    joined
                 }
             };
-            let silence = boarded.silence();
-            let answer = boarded.answer().await;
+            let silence = joined.silence();
+            let answer = joined.answer().await;
             if silence.was_met() {
                 budget.fail();
             }
@@ -303,23 +308,24 @@ impl<B: Backend> ReadThrough<B> {
         }
     }
 
-    /// What memory knows by now, for one who has waited.
-    fn recall_again(&self, question: &Question, freshness: Freshness) -> Option<Answer<Loaded>> {
+    /// Returns the answer if memory has it by now. Used after the caller has waited.
+    fn peek(&self, question: &Question, freshness: Freshness) -> Option<Answer<Loaded>> {
         if freshness == Freshness::Verified {
             return None;
         }
-        let found = self.cache().recall_again(question);
+        let found = self.cache().peek(question);
         let is_answer = found.is_whole(question);
         is_answer.then(|| Loaded::from(found).answer(CacheStatus::Memory))
     }
 
-    /// What memory knows of the object that holds a blob; not counted.
+    /// Returns the metadata that memory has for the question. Does not count as a look-up.
     pub(crate) fn known(&self, question: &Question) -> Option<LayerMeta> {
-        self.cache().recall_again(question).meta
+        self.cache().peek(question).meta
     }
 
-    /// What Redis knows, for one who may not load: a backend that hangs delays no hit.
-    async fn ask_shared_alone(
+    /// Returns the answer if Redis has it, for a caller that has no permit to load. So a backend
+    /// that hangs delays no hit.
+    async fn fetch_without_load(
         &self,
         question: &Question,
         freshness: Freshness,
@@ -329,18 +335,18 @@ impl<B: Backend> ReadThrough<B> {
             return None;
         }
         let questions = std::slice::from_ref(question);
-        let rights = self.cache().rights(question);
-        let mut found = self.cache().look_up(questions, &[rights], budget).await;
+        let read_stamps = self.cache().read_stamps(question);
+        let mut found = self.cache().fetch(questions, &[read_stamps], budget).await;
         let found = found.pop()?;
         let is_answer = found.is_whole(question);
         if is_answer {
-            self.audit_shared_hit(question, rights);
+            self.verify_shared_hit(question, read_stamps);
         }
         is_answer.then(|| Loaded::from(found).answer(CacheStatus::Redis))
     }
 
-    /// Takes away everywhere what the tiers hold of these keys, because the backend has just denied it.
-    /// In a task of its own: a caller that goes away does not stop it.
+    /// Removes the entries of these keys from all tiers of all nodes, because the backend has just
+    /// denied them. Runs in a task of its own, so that a dropped caller does not stop it.
     pub(crate) async fn deny(&self, keys: Vec<Key>, guard: Option<FillGuard>, budget: Budget) {
         let core = self.clone();
         let (mut guard, mut budget) = (guard, budget);
@@ -352,7 +358,7 @@ impl<B: Backend> ReadThrough<B> {
     }
 }
 
-/// What memory has answered.
+/// Wraps a value that memory answered.
 const fn memory<T>(value: T) -> Answer<T> {
     Answer {
         value,

@@ -1,28 +1,29 @@
-//! Many questions of one caller.
+//! How does one call answer many questions?
 
 use super::load::Loaded;
 use super::{Backend, MOST_LOADS, ReadThrough, memory};
-use crate::cache::shared::Question;
-use crate::{Answer, CacheStatus, Error, Freshness, LayerMeta, Link};
+use crate::types::question::Question;
+use crate::types::{Answer, CacheStatus, Error, Freshness, LayerMeta, Link};
 use futures::{StreamExt, TryStreamExt};
 use std::sync::{Mutex, PoisonError};
 
 type Stated = Answer<Option<LayerMeta>>;
 
 impl<B: Backend> ReadThrough<B> {
-    /// [`stat`](Self::stat) for many, in their order: one round trip to Redis for all that memory
-    /// does not know, and the backend for the rest of them at the same time.
+    /// Runs [`stat`](Self::stat) for many links and returns the answers in the order of `links`. It
+    /// asks Redis in one round trip for all that memory does not know, and then the backend for the
+    /// rest, concurrently.
     pub(crate) async fn stat_many(
         &self,
         links: Vec<Link>,
         freshness: Freshness,
     ) -> Result<Vec<Stated>, Error> {
         let mut answers: Vec<Option<Stated>> = vec![None; links.len()];
-        // The places of the answers that are missing, and what is asked there.
+        // The positions of the answers that are missing, and their questions.
         let (mut places, mut open) = (Vec::new(), Vec::new());
         for (at, link) in links.into_iter().enumerate() {
             if freshness == Freshness::Cached {
-                let known = self.recall_stat((&link).into());
+                let known = self.get_stat((&link).into());
                 answers[at] = known.map(|meta| memory(Some(meta)));
             }
             if answers[at].is_none() {
@@ -32,15 +33,17 @@ impl<B: Backend> ReadThrough<B> {
         }
         let mut budget = self.cache().budget();
         if freshness == Freshness::Cached && self.cache().has_shared() && !open.is_empty() {
-            let rights = open.iter().map(|question| self.cache().rights(question));
-            let rights: Vec<_> = rights.collect();
-            let found = self.cache().look_up(&open, &rights, &mut budget);
+            let read_stamps = open
+                .iter()
+                .map(|question| self.cache().read_stamps(question));
+            let read_stamps: Vec<_> = read_stamps.collect();
+            let found = self.cache().fetch(&open, &read_stamps, &mut budget);
             let found = found.await;
-            let asked = places.iter().zip(&open).zip(rights);
-            for (((at, question), rights), found) in asked.zip(found) {
+            let asked = places.iter().zip(&open).zip(read_stamps);
+            for (((at, question), read_stamps), found) in asked.zip(found) {
                 let is_answer = found.is_whole(question);
                 if is_answer {
-                    self.audit_shared_hit(question, rights);
+                    self.verify_shared_hit(question, read_stamps);
                 }
                 let answer = is_answer.then(|| Loaded::from(found).answer(CacheStatus::Redis));
                 answers[*at] = answer.map(meta_if_member);
@@ -49,15 +52,16 @@ impl<B: Backend> ReadThrough<B> {
         let missing = places.into_iter().zip(open);
         let missing = missing.filter(|(at, _)| answers[*at].is_none());
         let missing: Vec<_> = missing.collect();
-        // One that has met silence has waited for those that begin after it.
+        // If one load has waited for a silent tier, the loads that start after it do not wait
+        // again.
         let shared_budget = Mutex::new(budget);
         let loads = missing.into_iter().map(async |(at, question)| {
             let shared_budget = || {
-                // It is a copy of a few words, whoever panicked.
+                // The value is a copy of a few words; a panic cannot leave it half changed.
                 shared_budget.lock().unwrap_or_else(PoisonError::into_inner)
             };
             let mut budget = *shared_budget();
-            let loaded = self.board(question, freshness, &mut budget).await?;
+            let loaded = self.join_load(question, freshness, &mut budget).await?;
             if budget.has_failed() {
                 shared_budget().fail();
             }

@@ -1,24 +1,24 @@
-//! An `object_store` as a [`Backend`].
+//! How does an `object_store` serve as a [`Backend`]?
 
 use super::error::failed;
 use super::meta::describe;
 use crate::coherence::change::Outcome;
-use crate::error::BoxError;
 use crate::layout::{Layout, Meaning};
 use crate::read_through::{Backend, LinkState, Stat, WritableBackend};
-use crate::{Digest, Error, LayerMeta, Link};
+use crate::types::error::BoxError;
+use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
 
-/// Asks an `object_store` what a layout's paths say.
+/// Answers a [`Backend`]'s questions from an `object_store`, whose paths a layout interprets.
 ///
 /// ```
 /// use layercache::{CachedStore, Repository, StoreBackend};
 /// use object_store::memory::InMemory;
 ///
-/// // What has to be named where a registry is kept.
+/// // A type that holds a repository has to name its backend.
 /// struct App {
 ///     repository: Repository<StoreBackend<InMemory>>,
 /// }
@@ -72,7 +72,7 @@ impl<S: ObjectStore> StoreBackend<S> {
         }
     }
 
-    /// Reads a link: only one that holds its own digest is a membership.
+    /// Reads a link. It is a membership only if its content is its own digest.
     async fn read_link(&self, path: &Path, digest: &Digest) -> Result<LinkState, BoxError> {
         let result = match self.store.get(path).await {
             Ok(result) => result,
@@ -97,7 +97,7 @@ fn no_path(what: String) -> BoxError {
 
 #[async_trait]
 impl<S: ObjectStore> Backend for StoreBackend<S> {
-    async fn link(&self, link: &Link) -> Result<LinkState, BoxError> {
+    async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError> {
         let path = self.link_path(link)?;
         if !self.shares_blobs {
             return Ok(match self.head(&path).await? {
@@ -115,10 +115,10 @@ impl<S: ObjectStore> Backend for StoreBackend<S> {
     async fn stat(&self, link: &Link) -> Stat {
         if self.shares_blobs {
             let (link, meta) =
-                futures::future::join(self.link(link), self.describe(&link.digest)).await;
+                futures::future::join(self.link_state(link), self.describe(&link.digest)).await;
             return Stat { link, meta };
         }
-        let link = self.link(link).await;
+        let link = self.link_state(link).await;
         let meta = match &link {
             Ok(LinkState::Linked(object)) => object.clone(),
             _ => None,
@@ -160,7 +160,7 @@ impl<S: ObjectStore> WritableBackend for StoreBackend<S> {
     fn has_changed_nothing(&self, error: &BoxError) -> bool {
         match error.downcast_ref::<object_store::Error>() {
             Some(error) => failed(error) == Outcome::Nothing,
-            // Refused before the store was asked.
+            // The call was refused before the store was asked.
             None => matches!(error.downcast_ref(), Some(Error::NoPath { .. })),
         }
     }

@@ -1,14 +1,16 @@
-//! How a [`CachedStore`] is made.
+//! How is a [`CachedStore`] configured and built?
 
 use super::CachedStore;
-use crate::layout::{Distribution, Layout};
-use crate::{AuditorConfig, Limits, MemoryConfig, TieredCache};
+use crate::cache::{MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
-use crate::{RedisCache, RedisConfig};
+use crate::cache::{RedisCache, RedisConfig};
+use crate::coherence::limiter::Limits;
+use crate::layout::{Distribution, Layout};
+use crate::read_through::VerifierConfig;
 use object_store::ObjectStore;
 use std::sync::Arc;
 
-/// How a [`CachedStore`] is made.
+/// Builds a [`CachedStore`].
 ///
 /// ```
 /// use layercache::layout::OciImages;
@@ -29,7 +31,7 @@ pub struct CachedStoreBuilder<S> {
     layout: Arc<dyn Layout>,
     memory: MemoryConfig,
     limits: Limits,
-    auditor: Option<AuditorConfig>,
+    verifier: Option<VerifierConfig>,
     #[cfg(feature = "redis")]
     redis: Option<RedisCache>,
 }
@@ -41,52 +43,52 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
             layout: Arc::new(Distribution::default()),
             memory: MemoryConfig::default(),
             limits: Limits::default(),
-            auditor: None,
+            verifier: None,
             #[cfg(feature = "redis")]
             redis: None,
         }
     }
 
-    /// Sets what paths mean. Default: [`Distribution`].
+    /// Sets the layout, which says what each path means. Default: [`Distribution`].
     pub fn layout(mut self, layout: impl Layout) -> Self {
         self.layout = Arc::new(layout);
         self
     }
 
-    /// Sets how much memory remembers.
+    /// Sets the size and the time to live of the cache in memory.
     pub const fn memory(mut self, memory: MemoryConfig) -> Self {
         self.memory = memory;
         self
     }
 
-    /// Sets how much may be under way in the store at a time.
+    /// Sets the limits on concurrent loads and changes in the store.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Has an auditor look at whether the cache keeps its promise. Default: none.
+    /// Adds a verifier, which asks the store again for a sample of hits. Default: none.
     ///
     /// ```
-    /// use layercache::{AuditorConfig, CachedStore};
+    /// use layercache::{VerifierConfig, CachedStore};
     /// use object_store::memory::InMemory;
     ///
     /// let store = CachedStore::builder(InMemory::new())
-    ///     .auditor(AuditorConfig::default())
+    ///     .verifier(VerifierConfig::default())
     ///     .build();
     /// ```
-    pub const fn auditor(mut self, auditor: AuditorConfig) -> Self {
-        self.auditor = Some(auditor);
+    pub const fn verifier(mut self, verifier: VerifierConfig) -> Self {
+        self.verifier = Some(verifier);
         self
     }
 
-    /// Puts a Redis behind memory, to be shared with other nodes of the same store. Several stores over one
-    /// Redis need a [`namespace`](RedisConfig::namespace) each.
+    /// Adds a Redis behind memory, shared with the other nodes of the same store. Several stores on
+    /// one Redis need a [`namespace`](RedisConfig::namespace) each.
     ///
-    /// Does not connect: a start does not need Redis.
+    /// Does not connect, so that a node can start without Redis.
     ///
     /// # Errors
-    /// An address that cannot be one is refused.
+    /// Returns an error if the address is not valid.
     ///
     /// ```
     /// use layercache::{CachedStore, RedisConfig};
@@ -102,12 +104,12 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     /// ```
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-    pub fn redis(mut self, redis: RedisConfig) -> Result<Self, crate::Error> {
+    pub fn redis(mut self, redis: RedisConfig) -> Result<Self, crate::types::Error> {
         self.redis = Some(RedisCache::new(redis)?);
         Ok(self)
     }
 
-    /// Makes the store.
+    /// Builds the store.
     pub fn build(self) -> CachedStore<S> {
         #[cfg(feature = "redis")]
         let cache = match self.redis {
@@ -119,7 +121,7 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         };
         #[cfg(not(feature = "redis"))]
         let cache = TieredCache::in_memory(self.memory);
-        let options = (self.limits, self.auditor);
+        let options = (self.limits, self.verifier);
         CachedStore::with(self.inner, self.layout, cache, options)
     }
 }

@@ -1,9 +1,9 @@
-//! Deletes, in batches: each batch is one change.
+//! Deletes: how are they batched? Each batch is one change.
 
 use super::error::{failed, to_store};
 use super::{CachedStore, keys};
-use crate::Error;
 use crate::coherence::change::{ChangeKind, Outcome};
+use crate::types::Error;
 use futures::StreamExt;
 use futures::future::join;
 use futures::stream::{self, BoxStream};
@@ -11,13 +11,13 @@ use object_store::path::Path;
 use object_store::{ObjectStore, Result};
 use std::sync::Arc;
 
-/// The most objects of a batch: what S3 deletes in one request.
+/// Maximum number of objects per batch: as many as S3 deletes in one request.
 const BATCH: usize = 1000;
 
 impl<S: ObjectStore> CachedStore<S> {
-    /// Deletes as `delete_stream` does. What stands ready in the input makes a batch; the next is
-    /// taken up when the last has been read to its end. There is one output for each input, in
-    /// their order.
+    /// Deletes as `delete_stream` does. Takes all paths that are ready in the input as one batch.
+    /// Takes the next batch when the caller has read all results of the last one. Returns one
+    /// result for each input, in the order of the input.
     pub(super) fn delete_all(
         &self,
         locations: BoxStream<'static, Result<Path>>,
@@ -48,7 +48,7 @@ impl<S: ObjectStore> CachedStore<S> {
                 Some(_) => cached_results.next(),
                 None => other_results.next(),
             };
-            // There is a result for each path; were there none, the outcome would be unknown.
+            // Each path has a result. If one were missing, its outcome would be unknown.
             result.unwrap_or_else(|| Err(unknown(&path)))
         });
         outputs.collect()
@@ -79,14 +79,15 @@ impl<S: ObjectStore> CachedStore<S> {
 }
 
 impl<S: ObjectStore> CachedStore<S> {
-    /// These were deleted.
+    /// Tells the verifier of deleted paths.
     fn audit<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
         let meanings = paths.filter_map(|path| self.meaning(path));
-        self.core.audit_deleted(meanings.flat_map(keys));
+        self.core.verify_deleted(meanings.flat_map(keys));
     }
 
-    /// A batch of which some may still happen has no end, and its fences may be lost: what it has
-    /// deleted for certain is taken away once more before it is reported.
+    /// Invalidates the deleted keys once more if some deletes of the batch may still happen. Such a
+    /// batch has no end, and its fences may be lost, so its finished deletes need an end of their
+    /// own before they are reported.
     async fn confirm(&self, mut results: Vec<Result<Path>>) -> Vec<Result<Path>> {
         let deleted = results.iter().flatten();
         let meanings = deleted.filter_map(|path| self.meaning(path));
@@ -97,10 +98,10 @@ impl<S: ObjectStore> CachedStore<S> {
         let nothing = async { ((), Outcome::Over) };
         let change = self.core.change(ChangeKind::Removal, keys.clone(), nothing);
         if let Err(error) = change.await {
-            // Refused was only the confirmation: these are deleted.
+            // Only the confirmation was refused; the objects are deleted.
             let error = match error {
                 Error::ChangeRefused { source } => {
-                    self.core.cache().owe(&keys);
+                    self.core.cache().enqueue(&keys);
                     Error::ChangeUnconfirmed { source }
                 }
                 other => other,
@@ -113,8 +114,8 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 }
 
-/// Deletes from the store, with one result for each path: where a bulk request fails as a whole a
-/// store may give fewer.
+/// Deletes from the store and returns one result for each path. If a bulk request fails as a whole,
+/// a store may return fewer results.
 async fn delete<S: ObjectStore>(store: Arc<S>, paths: Vec<Path>) -> Vec<Result<Path>> {
     if paths.is_empty() {
         return Vec::new();
@@ -126,7 +127,7 @@ async fn delete<S: ObjectStore>(store: Arc<S>, paths: Vec<Path>) -> Vec<Result<P
     results
 }
 
-/// What a batch has done: it is over when all of it is.
+/// Returns what a batch has done. It is over only if every delete of the batch is.
 fn outcome(results: &[Result<Path>]) -> Outcome {
     let failures = || results.iter().filter_map(|result| result.as_ref().err());
     if failures().any(|error| failed(error) == Outcome::Unknown) {

@@ -1,14 +1,14 @@
-//! Errors on their way back to a caller who speaks `object_store`.
+//! How do errors become `object_store` errors for the caller?
 
-use crate::Error;
 use crate::coherence::change::Outcome;
+use crate::types::Error;
 use object_store::path::Path;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-/// `error` as the store would have given it: the backend's own errors keep their kind, whoever
-/// else received them too.
+/// Turns `error` into the error that the store would have returned. An error of the backend keeps
+/// its kind, also if several callers share it.
 pub(super) fn to_store(error: Error) -> object_store::Error {
     match error {
         Error::Backend { source } => match source.downcast_ref::<object_store::Error>() {
@@ -19,8 +19,8 @@ pub(super) fn to_store(error: Error) -> object_store::Error {
     }
 }
 
-/// What a call has done that failed with `error`: nothing where the store has refused it, but one
-/// that timed out may still happen.
+/// Returns what a call that failed with `error` has done. A call that the store refused has done
+/// nothing. A call that timed out may still happen.
 pub(super) const fn failed(error: &object_store::Error) -> Outcome {
     use object_store::Error as E;
     match error {
@@ -45,7 +45,7 @@ fn generic(error: Error) -> object_store::Error {
     }
 }
 
-/// That there is nothing at `location`, as the backend has said.
+/// Returns the error for a `location` where the backend has no object.
 pub(super) fn not_found(location: &Path) -> object_store::Error {
     object_store::Error::NotFound {
         path: location.to_string(),

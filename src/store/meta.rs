@@ -1,14 +1,15 @@
-//! `object_store`'s descriptions of an object, and ours.
+//! How do `object_store`'s descriptions of an object and the cache's metadata convert into each
+//! other?
 
-use crate::LayerMeta;
-use crate::error::BoxError;
-use crate::meta::Parts;
-use crate::netstring;
+use crate::types::LayerMeta;
+use crate::types::error::BoxError;
+use crate::types::layer_meta::Parts;
+use crate::types::netstring;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectMeta};
 
-/// What a result of the store says of the object at `location`. Not full where it says something
-/// that could not be given back.
+/// Returns the metadata in a result of the store for the object at `location`. It is not full if it
+/// has an attribute that could not be returned to a caller.
 pub(super) fn describe(
     location: &Path,
     meta: &ObjectMeta,
@@ -23,12 +24,13 @@ pub(super) fn describe(
     Ok(LayerMeta::from_parts(parts)?)
 }
 
-/// What a list says of the object at `location`: never full, because it says nothing of attributes.
+/// Returns the metadata in a list for the object at `location`. It is never full, because lists
+/// have no attributes.
 pub(super) fn describe_in_part(location: &Path, meta: &ObjectMeta) -> Result<LayerMeta, BoxError> {
     Ok(LayerMeta::from_parts(parts(location, meta))?)
 }
 
-/// All but the time, which would say that there is no more to know.
+/// Returns all fields but the time, because the time marks full metadata.
 fn parts<'a>(location: &'a Path, meta: &'a ObjectMeta) -> Parts<'a> {
     let ObjectMeta {
         location: _,
@@ -47,8 +49,8 @@ fn parts<'a>(location: &'a Path, meta: &'a ObjectMeta) -> Parts<'a> {
     }
 }
 
-/// Whether the two cannot be of the same object. What one of them does not say is no contradiction,
-/// unless both are full.
+/// Returns whether the two cannot describe the same object. A field that is missing in one of them
+/// is no contradiction, unless both are full.
 pub(super) fn contradict(known: &LayerMeta, meta: &LayerMeta) -> bool {
     let differ = |one: Option<&str>, other: Option<&str>| {
         one.zip(other).is_some_and(|(one, other)| one != other)
@@ -64,7 +66,8 @@ pub(super) fn contradict(known: &LayerMeta, meta: &LayerMeta) -> bool {
     }
 }
 
-/// The store's own words for the object at `location`, if `meta` is of it and full.
+/// Returns the store's own description of the object at `location`, if `meta` belongs to that path
+/// and is full.
 pub(super) fn recite(location: &Path, meta: &LayerMeta) -> Option<(ObjectMeta, Attributes)> {
     let parts = meta.parts();
     if parts.path != location.as_ref() {
@@ -84,8 +87,8 @@ pub(super) fn recite(location: &Path, meta: &LayerMeta) -> Option<(ObjectMeta, A
     Some((object, attributes))
 }
 
-/// Attributes as netstrings, name and value by turns, in the order of their names. `None` if there
-/// is one that this version does not know, or that no header could bring.
+/// Writes attributes as netstrings: each name, then its value, sorted by name. Returns `None` if
+/// this version does not know an attribute, or if no HTTP header could carry it.
 fn write_attributes(attributes: &Attributes) -> Option<String> {
     let mut pairs = Vec::with_capacity(attributes.len());
     for (attribute, value) in attributes {

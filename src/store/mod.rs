@@ -1,4 +1,5 @@
-//! [`CachedStore`]: the middleware.
+//! [`CachedStore`], the `object_store` middleware: how does an object store get a cache in front of
+//! it?
 
 mod backend;
 mod builder;
@@ -18,10 +19,13 @@ pub use builder::CachedStoreBuilder;
 pub(crate) use warm::has_text_of;
 pub use warm::{Warm, WarmError, WarmProgress};
 
+use crate::cache::{Forgotten, TieredCache};
+use crate::coherence::limiter::Limits;
 use crate::layout::{Layout, Meaning};
-use crate::link::Key;
 use crate::read_through::ReadThrough;
-use crate::{AuditorConfig, Forgotten, Limits, Registry, TieredCache};
+use crate::read_through::VerifierConfig;
+use crate::registry::Registry;
+use crate::types::link::Key;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -35,12 +39,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// An `object_store` that answers what it is asked most from a cache.
+/// Wraps an [`ObjectStore`] and answers a registry's most frequent reads from a cache.
 ///
 /// A registry asks its storage two small questions all day: is this blob linked into this
-/// repository, and how long is it? `CachedStore` answers them from memory, then from Redis if there
-/// is one, and asks the wrapped store only when neither knows. Which paths those are, a
-/// [`Layout`] says; every other path passes through untouched.
+/// repository, and how long is it? `CachedStore` answers them from memory, then from Redis if Redis
+/// is configured. It asks the wrapped store only if neither tier knows. A [`Layout`] says which
+/// paths are blobs and links. Calls with any other path go straight to the wrapped store.
 ///
 /// ```
 /// use layercache::CachedStore;
@@ -54,13 +58,13 @@ use std::sync::Arc;
 /// store.put(&path, "content".into()).await?;
 ///
 /// store.head(&path).await?; // asks the wrapped store
-/// store.head(&path).await?; // does not
+/// store.head(&path).await?; // does not ask it
 /// # Ok(())
 /// # }
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
 /// ```
 ///
-/// For operators:
+/// Operations for administrators:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -70,9 +74,9 @@ use std::sync::Arc;
 ///
 /// let store = CachedStore::builder(InMemory::new()).build();
 /// store.warm(None).await?; // before the first requests, from lists
-/// store.purge().await?; // after a garbage collection behind its back
-/// store.flush_memory(); // this node's memory alone
-/// store.leave().await; // before it stops: the other nodes need not wait for it
+/// store.purge().await?; // after a garbage collection that the cache did not see
+/// store.clear_memory(); // this node's memory only
+/// store.shutdown().await; // before the node stops, so that no other node waits for it
 /// println!("{}", store.get_ref()); // the wrapped store
 /// # Ok(())
 /// # }
@@ -83,79 +87,88 @@ use std::sync::Arc;
 /// |---|---|
 /// | `head` of a blob | memory, Redis, the store |
 /// | `head` of a link, or its content | memory, the store (Redis knows the membership, not the object) |
-/// | content of a blob | the store; what comes with it is remembered |
+/// | content of a blob | the store; its metadata fills the cache |
 /// | conditions, ranges, versions | the store, exactly |
 /// | lists, and all other paths | the store |
 ///
-/// An answer from the cache is what the store answered before: the same metadata and attributes, an
-/// empty stream and the range `0..size`, as the HTTP stores answer a `head`. Each result says in
-/// its `extensions` who gave it ([`CacheStatus`](crate::CacheStatus)), and each request may say how
-/// it wants the cache used ([`CachePolicy`](crate::CachePolicy)).
+/// An answer from the cache repeats an earlier answer of the store: the same metadata and
+/// attributes, an empty stream and the range `0..size`, as the HTTP stores answer a `head`. Each
+/// result carries a [`CacheStatus`](crate::CacheStatus) in its `extensions`, which names the tier
+/// that answered. Each request may carry a [`CachePolicy`](crate::CachePolicy) in its `extensions`,
+/// which says how to use the cache.
 ///
 /// # Cost
-/// Redis round trips (`2 + 1`: two before the answer, and one after it) and calls of the wrapped store,
-/// by who knows the object. [`Registry`] has the terms.
+/// Each cell gives Redis round trips and calls of the wrapped store. The columns name the tier that
+/// knows the object. `2 + 1` means two round trips before the answer and one after it. [`Registry`]
+/// explains the terms.
 ///
-/// | a read | memory | Redis alone | nobody | [`Refresh`](crate::CachePolicy) |
+/// | a read | memory | Redis only | no tier | [`Refresh`](crate::CachePolicy) |
 /// |---|---|---|---|---|
 /// | `head` of a blob | 0, 0 calls | 1, 0 calls | 2 + 1, 1 call | 1 + 1, 1 call |
 /// | `head` of a link, or its content | 0, 0 calls | 1 + 1, 1 call | 1 + 1, 1 call | 1 + 1, 1 call |
 /// | content of a blob, or a range of it | 0, 1 call | 1, 1 call | 1 + 1, 1 call | 0, 1 call |
 /// | `get_ranges`, conditions, versions, lists, other paths | 0, 1 call | 0, 1 call | 0, 1 call | 0, 1 call |
 ///
-/// A content that is not there costs 2 round trips, and 1 more if Redis alone held anything of it.
-/// An answer from memory allocates 6 times for the `head` of a blob (the future, the location, the
-/// entity tag, and three times for the extensions), 7 times for that of a link, and 10 times for a
-/// link's content; versions and attributes come on top.
+/// A read of content that does not exist costs 2 round trips, and 1 more if only Redis held
+/// anything of it. An answer from memory allocates 6 times for the `head` of a blob (the future,
+/// the location, the entity tag, and three times for the extensions), 7 times for the `head` of a
+/// link, and 10 times for a link's content. Versions and attributes allocate in addition.
 ///
 /// | a change of a blob or a link | Redis round trips | calls |
 /// |---|---|---|
 /// | `put`, `copy`, `rename`, `delete` | 3: two before the call, one after it | 1 |
-/// | `delete_stream` of what stands ready, 1,000 at most | 3 for all of them | 1, and 1 at the same time for other paths |
+/// | `delete_stream`, each batch of paths that are ready, 1,000 at most | 3 for the whole batch | 1, and 1 at the same time for other paths |
 /// | a multipart upload | 3, around its completion | its own |
-/// | anything of another path | 0 | its own |
+/// | any change of another path | 0 | its own |
 ///
-/// A change waits for the other nodes beside its call; see [`Repository::link`](crate::Repository::link).
+/// While its call runs, a change waits for the other nodes; see
+/// [`Repository::link`](crate::Repository::link).
 ///
 /// # What is never cached
-/// Absence, errors, content, and anything that may be changing.
+/// The cache never holds absence, errors or the content of blobs. It never holds a key whose change
+/// is under way or may still happen.
 ///
 /// # Changes
-/// A `put`, `copy`, `rename`, `delete` or completed multipart upload of a blob or link takes what
-/// the tiers hold of it away *before* the store is touched, and keeps it away until the store has
-/// answered; it returns when no other node can answer what was before. If Redis cannot be reached
-/// what writes is made all the same, and told to the other nodes later; a `delete`, and a `rename` away
-/// from such a path, is refused with nothing changed and an error that
-/// [can be retried](crate::Error::is_retryable). [`ChangePolicy`](crate::ChangePolicy) has other choices. The
-/// change runs in a task of its own: a caller that drops the future does not stop it half way.
+/// A change is a `put`, `copy`, `rename`, `delete` or completed multipart upload of a blob or link.
+/// It removes the object's entries from all tiers *before* it touches the store, and keeps them out
+/// until the store has answered. It returns when no other node can answer from before the change.
+///
+/// If Redis cannot be reached, a change that writes goes on, and the node tells the other nodes
+/// later. A `delete`, and a `rename` away from a cached path, is refused: nothing is changed, and
+/// the error [can be retried](crate::Error::is_retryable). [`ChangePolicy`](crate::ChangePolicy)
+/// offers other choices.
+///
+/// Each change runs in a task of its own. A caller that drops the future does not stop it half way.
 ///
 /// # Cancellation
-/// A dropped read leaves the load that it waited for running, for the others and for the tiers; one
-/// that nobody waits for and that the store does not answer is given up after some seconds.
+/// If a caller drops a read, the load behind it continues, for other callers and for the tiers. The
+/// node gives up a load only if no caller waits for it and the store has not answered for 10
+/// seconds.
 ///
 /// # Limits
-/// What the cache itself has under way in the store is bounded ([`Limits`]). Beyond that callers wait
-/// for their turn, and what memory or Redis knows is answered all the same. Calls that pass through
-/// are their callers' own, and not counted.
+/// [`Limits`] bounds the cache's own concurrent calls of the store. Beyond the bound callers wait
+/// for a permit; the node still answers at once from memory or Redis. Calls that pass through
+/// belong to their callers and are not counted.
 ///
 /// # Runtime
 /// Needs a tokio runtime.
 ///
 /// # Stacking
-/// `CachedStore(PrefixStore(AmazonS3))` caches below one prefix; `LimitStore(CachedStore(..))`
-/// limits callers, `CachedStore(LimitStore(..))` only what reaches the store. Two caches that share
-/// a Redis must see the same objects at the same paths, or have different key prefixes.
+/// `CachedStore(PrefixStore(AmazonS3))` caches below one prefix. `LimitStore(CachedStore(..))`
+/// limits all callers; `CachedStore(LimitStore(..))` limits only the calls that reach the store.
+/// Two caches that share a Redis must see the same objects at the same paths; otherwise give them
+/// different namespaces.
 pub struct CachedStore<S: ObjectStore> {
     core: ReadThrough<StoreBackend<S>>,
 }
 
 impl<S: ObjectStore> CachedStore<S> {
-    /// Wraps `inner` with a cache in memory and the layout of docker/distribution.
+    /// Wraps `inner` with a cache in memory only and the layout of docker/distribution.
     pub fn new(inner: S) -> Self {
         Self::builder(inner).build()
     }
 
-    /// Wraps `inner` as set by the builder.
+    /// Returns a builder that wraps `inner`.
     pub fn builder(inner: S) -> CachedStoreBuilder<S> {
         CachedStoreBuilder::new(inner)
     }
@@ -164,46 +177,48 @@ impl<S: ObjectStore> CachedStore<S> {
         inner: S,
         layout: Arc<dyn Layout>,
         cache: TieredCache,
-        (limits, auditor): (Limits, Option<AuditorConfig>),
+        (limits, verifier): (Limits, Option<VerifierConfig>),
     ) -> Self {
         let backend = StoreBackend::new(Arc::new(inner), layout);
         Self {
-            core: ReadThrough::new(backend, cache, limits, auditor),
+            core: ReadThrough::new(backend, cache, limits, verifier),
         }
     }
 
-    /// The wrapped store. What is changed through it the cache does not learn of. No I/O.
+    /// Returns the wrapped store. The cache does not learn of changes that are made through it.
+    /// Does no I/O.
     pub fn get_ref(&self) -> &S {
         self.inner()
     }
 
-    /// The typed face of the same store and the same cache: a reference count, and no I/O.
+    /// Returns the typed API over the same store and the same cache. Increments a reference count
+    /// and does no I/O.
     pub fn registry(&self) -> Registry<StoreBackend<S>> {
         Registry::over(self.core.clone())
     }
 
-    /// Forgets all that is in memory. What is in Redis stays.
+    /// Clears this node's memory. Redis keeps its entries.
     ///
     /// # Cost
-    /// As [`TieredCache::flush_memory`].
-    pub fn flush_memory(&self) {
-        self.core.cache().flush_memory();
+    /// As [`TieredCache::clear_memory`].
+    pub fn clear_memory(&self) {
+        self.core.cache().clear_memory();
     }
 
-    /// Forgets everything, here, in Redis and on all nodes that share it; see
-    /// [`TieredCache::purge`].
+    /// Removes everything from the cache: from this node's memory, from Redis, and from the memory
+    /// of all nodes that share the Redis. See [`TieredCache::purge`].
     ///
     /// # Cost
     /// As [`TieredCache::purge`].
     ///
     /// # Errors
-    /// If Redis could not be told.
-    pub async fn purge(&self) -> std::result::Result<(), crate::Error> {
+    /// Returns an error if Redis could not be told.
+    pub async fn purge(&self) -> std::result::Result<(), crate::types::Error> {
         self.core.cache().purge().await
     }
 
-    /// Forgets what is known of some repositories, here, in Redis and on all nodes that share it; see
-    /// [`TieredCache::purge_repositories`].
+    /// Removes some repositories from the cache: from this node's memory, from Redis, and from the
+    /// memory of all nodes that share the Redis. See [`TieredCache::purge_repositories`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -221,26 +236,28 @@ impl<S: ObjectStore> CachedStore<S> {
     /// As [`TieredCache::purge_repositories`].
     ///
     /// # Errors
-    /// If Redis could not be told.
+    /// Returns an error if Redis could not be told.
     pub async fn purge_repositories(
         &self,
         which: impl Fn(&str) -> bool + Sync + Send,
-    ) -> std::result::Result<Forgotten, crate::Error> {
+    ) -> std::result::Result<Forgotten, crate::types::Error> {
         self.core.cache().purge_repositories(which).await
     }
 
-    /// Fills the tiers from a list of what the store has below `prefix`, or of all of it: before the
-    /// first requests of a node, or after a [`purge`](Self::purge). See [`Warm`].
+    /// Fills the tiers from a list of the store's objects below `prefix`, or of all objects if
+    /// `prefix` is `None`. Used before a node serves its first requests, or after a
+    /// [`purge`](Self::purge). See [`Warm`].
     pub fn warm(&self, prefix: Option<&Path>) -> Warm<S> {
         Warm::new(self.clone(), prefix.cloned())
     }
 
-    /// Leaves the other nodes that share Redis, before this one stops; see [`TieredCache::leave`].
+    /// Ends this node's part in the group of nodes that share the Redis, before the node stops. The
+    /// other nodes then no longer wait for it. See [`TieredCache::shutdown`].
     ///
     /// # Cost
-    /// As [`TieredCache::leave`].
-    pub async fn leave(&self) {
-        self.core.cache().leave().await;
+    /// As [`TieredCache::shutdown`].
+    pub async fn shutdown(&self) {
+        self.core.cache().shutdown().await;
     }
 
     fn inner(&self) -> &Arc<S> {
@@ -252,7 +269,7 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 }
 
-/// The facts that an object says something of.
+/// Returns the keys of the facts that an object at this path carries.
 fn keys(meaning: Meaning) -> Vec<Key> {
     match meaning {
         Meaning::Blob(digest) => vec![Key::Meta(digest)],
@@ -262,7 +279,7 @@ fn keys(meaning: Meaning) -> Vec<Key> {
 }
 
 impl<S: ObjectStore> Clone for CachedStore<S> {
-    /// Another handle on the same store and the same cache.
+    /// Returns another handle on the same store and the same cache.
     fn clone(&self) -> Self {
         Self {
             core: self.core.clone(),
@@ -316,7 +333,7 @@ impl<S: ObjectStore> ObjectStore for CachedStore<S> {
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let result = self.inner().get_ranges(location, ranges).await;
-        self.heal_if_gone(location, result).await
+        self.repair_if_gone(location, result).await
     }
 
     fn delete_stream(

@@ -1,10 +1,11 @@
-//! Multipart uploads: the parts pass through, the completion is a change.
+//! Multipart uploads: which of their steps are changes? The parts pass through; the completion is a
+//! change.
 
 use super::{CachedStore, StoreBackend, keys};
 use crate::coherence::change::{ChangeKind, Outcome};
-use crate::link::Key;
 use crate::read_through::ReadThrough;
 use crate::store::error::{failed, to_store};
+use crate::types::link::Key;
 use async_trait::async_trait;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::multipart::{MultipartStore, PartId};
@@ -24,12 +25,14 @@ struct WatchedUpload<S: ObjectStore> {
     keys: Vec<Key>,
 }
 
-/// An upload, and how far it has come. It is locked while it is being completed or aborted, and not while a
-/// completion waits for its turn or for Redis: one that never runs leaves it as it was.
+/// An upload and its state. The lock is held while the upload is completed or aborted, but not
+/// while a completion waits for a permit or for Redis. So a completion that never runs leaves the
+/// upload unchanged.
 #[derive(Debug)]
 struct Upload {
     inner: Box<dyn MultipartUpload>,
-    /// Set when a completion has succeeded: the next one only tells the other nodes again.
+    /// Set when a completion has succeeded. Another call of `complete` then only tells the other
+    /// nodes again.
     completed: Option<PutResult>,
     is_aborted: bool,
 }
@@ -74,7 +77,7 @@ impl Upload {
         if let Some(result) = &self.completed {
             return Ok(result.clone());
         }
-        // A completion whose caller went away may come to its turn after the abort.
+        // A completion whose caller was dropped may get its permit after the abort.
         if self.is_aborted {
             return Err(invalid("this upload was aborted"));
         }
@@ -108,7 +111,8 @@ impl<S: ObjectStore> MultipartUpload for WatchedUpload<S> {
     async fn abort(&mut self) -> Result<()> {
         let mut upload = self.upload.lock().await;
         if upload.completed.is_some() {
-            // Nothing is left of it but the object. `WriteMultipart` aborts what could not be confirmed.
+            // The upload is over, and only the object remains. `WriteMultipart` aborts uploads
+            // whose completion could not be confirmed.
             return Ok(());
         }
         upload.inner.abort().await?;

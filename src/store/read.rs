@@ -1,43 +1,45 @@
-//! Reads: what the cache may answer, and what it learns from the rest.
+//! Reads: which calls may the cache answer, and what does it learn from the others?
 
 use super::CachedStore;
 use super::error::{not_found, to_store};
 use super::meta::{contradict, describe, recite};
-use crate::cache::shared::{Facts, Found, Member, Question};
+use crate::cache::shared::{Facts, Found, Member};
 use crate::cache::tiered::{Budget, FillGuard};
 use crate::layout::Meaning;
 use crate::read_through::LinkState;
-use crate::{Answer, CachePolicy, CacheStatus, Digest, Freshness, LayerMeta, Link};
+use crate::types::question::Question;
+use crate::types::{Answer, CachePolicy, CacheStatus, Digest, Freshness, LayerMeta, Link};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{GetOptions, GetResult, GetResultPayload, ObjectStore, Result};
 
-/// What is asked, and of what.
+/// A read: the request, and the meaning of its path.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct ReadRequest {
     request: Request,
-    /// `None` where the path means nothing to the layout.
+    /// `None` if the layout gives the path no meaning.
     meaning: Option<Meaning>,
 }
 
-/// What a request wants.
+/// The kind of a read request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Request {
-    /// To know of the object.
+    /// The object's metadata.
     Head(Freshness),
     /// The whole content.
     Content(Freshness),
     /// A part of the content.
     Part,
-    /// Something that only the store can answer exactly.
+    /// A request that only the store can answer exactly.
     Other,
 }
 
 impl Request {
     fn of(options: &GetOptions) -> Self {
-        // Without `..`: a field that a later version adds has to be thought of here.
+        // Without `..`, so that a field of a later version does not compile until it is handled
+        // here.
         let GetOptions {
             if_match,
             if_none_match,
@@ -68,17 +70,17 @@ impl Request {
 }
 
 impl<S: ObjectStore> CachedStore<S> {
-    pub(super) fn asked(&self, location: &Path, options: &GetOptions) -> Asked {
-        Asked {
+    pub(super) fn asked(&self, location: &Path, options: &GetOptions) -> ReadRequest {
+        ReadRequest {
             request: Request::of(options),
             meaning: self.meaning(location),
         }
     }
 
-    /// A `head` that memory answers: no future, and nothing that is moved about for one. Where memory
-    /// knows a part of the answer only the store knows the rest.
-    pub(super) fn hit(&self, location: &Path, asked: &mut Asked) -> Option<GetResult> {
-        let Asked {
+    /// Answers a `head` from memory without a future. If memory has only a part of the answer, only
+    /// the store has the rest.
+    pub(super) fn hit(&self, location: &Path, asked: &mut ReadRequest) -> Option<GetResult> {
+        let ReadRequest {
             request: request @ Request::Head(Freshness::Cached),
             meaning: Some(meaning),
         } = asked
@@ -86,9 +88,9 @@ impl<S: ObjectStore> CachedStore<S> {
             return None;
         };
         let known = match meaning {
-            Meaning::Blob(digest) => self.core.recall_meta(digest),
-            Meaning::RepositoryBlob(link) => self.core.recall_stat((&*link).into()),
-            Meaning::Link(link) => self.core.recall_object((&*link).into()),
+            Meaning::Blob(digest) => self.core.get_meta(digest),
+            Meaning::RepositoryBlob(link) => self.core.get_stat((&*link).into()),
+            Meaning::Link(link) => self.core.get_object((&*link).into()),
         }?;
         let result = answer(location, &known, Bytes::new(), CacheStatus::Memory);
         if result.is_none() {
@@ -97,14 +99,14 @@ impl<S: ObjectStore> CachedStore<S> {
         result
     }
 
-    /// What memory has not answered.
+    /// Answers a read that memory has not answered.
     pub(super) async fn get(
         &self,
         location: &Path,
         options: GetOptions,
-        asked: Asked,
+        asked: ReadRequest,
     ) -> Result<GetResult> {
-        let Asked { request, meaning } = asked;
+        let ReadRequest { request, meaning } = asked;
         let Some(meaning) = meaning else {
             return self.bypass(location, options).await;
         };
@@ -138,7 +140,7 @@ impl<S: ObjectStore> CachedStore<S> {
         freshness: Freshness,
     ) -> Result<GetResult> {
         let budget = &mut self.core.cache().budget();
-        // What the tiers know may not be all that a head has to say: then the store is asked once.
+        // The tiers may lack fields that a `head` has to return. Then the store is asked once.
         for freshness in [freshness, Freshness::Verified] {
             let Answer { value, status } = match &meaning {
                 Meaning::Blob(digest) => self.core.load_meta(digest, freshness, budget).await,
@@ -146,7 +148,7 @@ impl<S: ObjectStore> CachedStore<S> {
                     self.core.load_stat(link.into(), freshness, budget).await
                 }
                 Meaning::Link(link) => match self.core.load_object(link.into(), budget).await {
-                    // There is an object, but it is no link: only the store can describe it.
+                    // The object is not a link, so only the store can describe it.
                     Ok(Answer {
                         value: LinkState::Broken,
                         ..
@@ -163,7 +165,8 @@ impl<S: ObjectStore> CachedStore<S> {
         self.bypass(location, options).await
     }
 
-    /// A link's content is its digest, so memory that knows the link knows its content.
+    /// Answers a link's content. The content is the link's digest, so memory can answer it if it
+    /// has the link.
     async fn link_content(
         &self,
         location: &Path,
@@ -172,7 +175,7 @@ impl<S: ObjectStore> CachedStore<S> {
         freshness: Freshness,
     ) -> Result<GetResult> {
         if freshness == Freshness::Cached
-            && let Some(object) = self.core.recall_object((&link).into())
+            && let Some(object) = self.core.get_object((&link).into())
         {
             let content = Bytes::from(link.digest.to_string());
             if let Some(result) = answer(location, &object, content, CacheStatus::Memory) {
@@ -194,7 +197,7 @@ impl<S: ObjectStore> CachedStore<S> {
             .await
     }
 
-    /// Reads what should be a link, and remembers the membership if it is one.
+    /// Reads an object that should be a link, and caches the membership if it is one.
     async fn learn_link(
         &self,
         location: &Path,
@@ -236,7 +239,8 @@ impl<S: ObjectStore> CachedStore<S> {
         })
     }
 
-    /// The content of a blob: the store gives it, and tells what there is to know with it.
+    /// Returns a blob's content from the store, and fills the tiers with the metadata that comes
+    /// with it.
     async fn blob_content(
         &self,
         location: &Path,
@@ -247,7 +251,8 @@ impl<S: ObjectStore> CachedStore<S> {
         let (known, mut budget) = (self.core.known(&question), self.core.cache().budget());
         let guard = match &known {
             Some(known) if known.is_full() => None,
-            // A list does not tell all: what comes with the content takes its place.
+            // The known metadata comes from a list, which lacks some fields. The metadata that
+            // comes with the content replaces it.
             Some(_) => Some(self.core.guard(&question, true, &mut budget).await),
             None => Some(self.core.guard(&question, false, &mut budget).await),
         };
@@ -260,7 +265,7 @@ impl<S: ObjectStore> CachedStore<S> {
         };
         result.extensions.insert(CacheStatus::Bypass);
         match (describe(location, &result.meta, &result.attributes), guard) {
-            // Somebody has changed it behind the cache's back.
+            // The object was changed without the cache's knowledge.
             (Ok(meta), guard) if known.is_some_and(|known| contradict(&known, &meta)) => {
                 self.core.deny(question.keys(), guard, budget).await;
             }
@@ -270,8 +275,8 @@ impl<S: ObjectStore> CachedStore<S> {
         Ok(result)
     }
 
-    /// As [`deny_if_gone`](Self::deny_if_gone), for what was read without a guard.
-    pub(super) async fn heal_if_gone<T>(&self, location: &Path, result: Result<T>) -> Result<T> {
+    /// Runs [`deny_if_gone`](Self::deny_if_gone) for a read without a guard.
+    pub(super) async fn repair_if_gone<T>(&self, location: &Path, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && let Some(meaning) = self.meaning(location)
         {
@@ -282,8 +287,8 @@ impl<S: ObjectStore> CachedStore<S> {
         result
     }
 
-    /// What the store says is gone is taken away everywhere before the caller learns of it, as far as
-    /// Redis answers in time.
+    /// Removes the object's entries from all tiers of all nodes if the store answers `NotFound`.
+    /// This happens before the caller gets the error, as far as Redis answers in time.
     async fn deny_if_gone(
         &self,
         question: &Question,
@@ -297,7 +302,7 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 }
 
-/// What an object says something of.
+/// Returns the question that an object with this meaning answers.
 pub(super) fn question(meaning: Meaning) -> Question {
     match meaning {
         Meaning::Blob(digest) => Question::Meta(digest),
@@ -306,7 +311,7 @@ pub(super) fn question(meaning: Meaning) -> Question {
     }
 }
 
-/// What comes with a blob's content.
+/// Returns the facts that come with a blob's content.
 pub(super) fn facts(question: &Question, meta: LayerMeta) -> Facts {
     let found = Found {
         member: Some(Member::default()),
@@ -315,7 +320,8 @@ pub(super) fn facts(question: &Question, meta: LayerMeta) -> Facts {
     found.of(question)
 }
 
-/// What the store would answer, from what is known of the object; `None` if that is not enough.
+/// Builds the result that the store would return, from cached metadata. Returns `None` if the
+/// metadata is not sufficient.
 fn answer(
     location: &Path,
     meta: &LayerMeta,

@@ -1,13 +1,16 @@
-//! Reads through the store while the shared tier is silent, and of what is nowhere.
+//! Tests: reads through the store while the shared tier is silent, and reads of objects that do not
+//! exist.
 
 use super::super::CachedStore;
+use crate::cache::MemoryConfig;
 use crate::cache::TieredCache;
 use crate::coherence::Coherence;
 use crate::coherence::change::ChangePolicy;
+use crate::coherence::limiter::Limits;
 use crate::layout::{Distribution, Layout};
 use crate::read_through::fakes::FakeShared;
 use crate::read_through::tests::{TIMEOUT, settings};
-use crate::{CachePolicy, Digest, Limits, Link, MemoryConfig};
+use crate::types::{CachePolicy, Digest, Link};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::memory::InMemory;
@@ -112,7 +115,7 @@ async fn a_read_waits_for_a_silent_tier_once() {
     }
 }
 
-/// Somebody has replaced it behind the cache's back, and Redis cannot be told.
+/// The object was replaced without the cache's knowledge, and Redis does not answer.
 #[tokio::test(start_paused = true)]
 async fn a_contradiction_waits_for_a_silent_tier_once() {
     let (store, shared) = store();
@@ -136,7 +139,7 @@ async fn what_was_never_cached_is_nobodys_business() {
                 sleep(Duration::from_millis(1)).await;
             }
             let count = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::SeqCst);
-            let told = count(&shared.publishes) + count(&shared.mentions);
+            let told = count(&shared.publishes) + count(&shared.notified);
             assert_eq!(told, 0, "{what} of {at}");
             assert!(count(&shared.scripts) <= 200, "{what} of {at}");
         }

@@ -1,4 +1,4 @@
-//! Signed addresses: one that lets its holder write keeps the cache away until it expires.
+//! Signed URLs: how does the cache stay correct while a URL lets its holder write?
 
 use super::{CachedStore, keys};
 use crate::coherence::change::ChangeKind;
@@ -11,22 +11,26 @@ use std::future::Future;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Forwards to the wrapped store. The holder of an address signed for anything but `GET` and `HEAD`
-/// may change the object at any time until the address expires, without the cache learning of it:
-/// so what the cache holds of that object is taken away, and nothing of it is cached until then. An
-/// upload that begins before the expiry and ends after it is not waited for. One key in 65,536
-/// shares this, so many long-lived addresses make the cache less useful.
+/// Signs URLs with the wrapped store.
 ///
-/// Redis keeps the other nodes' caches away until the address expires, also if this node dies. Where Redis
-/// loses that, by a restart or an eviction, this node tells it and the other nodes again, at the latest
-/// after a third of [`RedisConfig::fence`](crate::RedisConfig). Two minutes are added to the address's time,
-/// for clocks that differ.
+/// The holder of a URL that is signed for any method but `GET` and `HEAD` may change the object at
+/// any time until the URL expires, without the cache's knowledge. So the cache removes the object's
+/// entries and caches nothing of the object until then. It does not wait for an upload that begins
+/// before the expiry and ends after it. Memory tracks keys in 65,536 groups, so one of 65,536 other
+/// keys stays out of this node's memory too; many long-lived URLs make the cache less useful.
+///
+/// A fence in Redis keeps the object out of the other nodes' caches until the URL expires, also if
+/// this node dies. If Redis loses the fence in a restart or an eviction, this node puts it up again
+/// and tells the other nodes, at the latest after a third of
+/// [`RedisConfig::fence_ttl`](crate::RedisConfig). The fence lasts two minutes longer than the URL,
+/// to allow for clocks that differ.
 ///
 /// # Cost
-/// 1 call of the store. For what may be changed by it, 2 Redis round trips before; the other nodes are
-/// waited for, as in [`Repository::link`](crate::Repository::link). 0 round trips if another address of the
-/// same object stands about as long. Then 1 for each object in each third of the fence's time, and 2 when
-/// its last address has expired. It takes none of [`Limits::changes`](crate::Limits).
+/// 1 call of the store. A URL that allows a change adds 2 Redis round trips before the call, and
+/// the node waits for the other nodes as in [`Repository::link`](crate::Repository::link). 0 round
+/// trips if another URL of the same object expires at about the same time or later. Then 1 for each
+/// object in each third of the fence's TTL, and 2 when its last URL has expired. Takes no permit of
+/// [`Limits::changes`](crate::Limits).
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 #[cfg_attr(docsrs, doc(cfg(feature = "signer")))]
@@ -62,14 +66,14 @@ impl<S: ObjectStore + Signer> Signer for CachedStore<S> {
     }
 }
 
-/// No store signs for longer than this; a year is beyond all of them.
+/// The longest time of a signed URL. No store signs for as long as a year.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// How far the store's clock may be behind ours, and how long it may take to sign.
+/// How far the store's clock may be behind this node's, plus how long signing may take.
 const SKEW: Duration = Duration::from_secs(120);
 
 impl<S: ObjectStore> CachedStore<S> {
-    /// Keeps `paths` out of the cache until what `sign` returns has expired.
+    /// Keeps `paths` out of the cache until the URL that `sign` returns has expired.
     async fn while_signed<T>(
         &self,
         method: &Method,
@@ -92,7 +96,8 @@ impl<S: ObjectStore> CachedStore<S> {
         opened.map_err(to_store)?;
         let began = Instant::now();
         let result = sign.await?;
-        // The address expires so long after it was signed, and not after that was begun.
+        // The URL's time counts from the end of signing, not from its begin. Extend the fence if
+        // signing was slow.
         if began.elapsed() > SKEW / 4 {
             let opened = cache.open_signed(kind, keys, time).await;
             opened.map_err(to_store)?;

@@ -1,11 +1,11 @@
-//! Writes: each goes to the store between the two ends of a change.
+//! Writes: how does a write reach the store between the begin and the end of a change?
 
 use super::error::{failed, to_store};
 use super::{CachedStore, keys};
-use crate::Link;
 use crate::coherence::change::{ChangeKind, Outcome};
 use crate::layout::Meaning;
-use crate::link::Key;
+use crate::types::Link;
+use crate::types::link::Key;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
@@ -79,17 +79,17 @@ impl<S: ObjectStore> CachedStore<S> {
         }
         let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
         let call = async move { store.rename_opts(&from, &to, options).await };
-        // What is renamed away is gone from where it was.
+        // A rename removes the object from its old path.
         let kind = match gone.is_empty() {
             true => ChangeKind::Creation,
             false => ChangeKind::Removal,
         };
         self.change(kind, all, call).await?;
-        self.core.audit_deleted(gone);
+        self.core.verify_deleted(gone);
         Ok(())
     }
 
-    /// Brackets a call to the store.
+    /// Surrounds a call of the store with the change protocol.
     pub(super) async fn change<T: Send + 'static>(
         &self,
         kind: ChangeKind,

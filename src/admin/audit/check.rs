@@ -1,4 +1,4 @@
-//! Looking at what was found on the way: once, and what looks wrong a second time.
+//! How does the audit check a page? It checks each item once, and each suspect a second time.
 
 use super::finding::{Fate, Finding, Wrong};
 use super::insist;
@@ -7,44 +7,44 @@ use super::page::Page;
 use super::progress::AuditReport;
 use super::storage::{Look, Proven, Storage};
 use crate::cache::redis::RedisCache;
-use crate::cache::redis::visit::{Held, Now, Subject, Text};
-use crate::link::MetaKey;
-use crate::{Error, Link};
+use crate::cache::redis::admin::scan::{Held, Now, Subject, Text};
+use crate::types::link::MetaKey;
+use crate::types::{Error, Link};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// What is being changed, by a registry that does not say so, is right again after this time: a Go registry
-/// caches a link before it writes it.
+/// Pause between the two checks. A Go registry sets no fences, and caches a link before it writes
+/// the link; after this time its change is done.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What two looks are taken with.
+/// Checks pages against Redis and the storage.
 pub(super) struct Checker<S> {
     redis: Arc<RedisCache>,
     storage: Arc<Storage<S>>,
     concurrency: usize,
     fix: bool,
-    /// Of the set that the last page has ended in.
+    /// The proven links of the set in which the last page has ended.
     proven: Option<Arc<Proven>>,
-    /// When nobody can answer any more what was taken away.
+    /// The time from which no node can answer a removed entry.
     settled: Instant,
 }
 
-/// What looks wrong.
+/// An item that looks wrong.
 #[derive(Debug)]
 struct Suspect {
     subject: Subject,
     wrong: Wrong,
 }
 
-/// What one look at something has shown.
+/// The result of one check.
 #[derive(Debug)]
-enum Seen {
+enum Observed {
     Right,
     Wrong(Wrong),
-    /// The layout keeps nothing of this kind.
+    /// The layout has no place for items of this kind.
     Unknown,
 }
 
@@ -65,7 +65,7 @@ impl<S: ObjectStore> Checker<S> {
         }
     }
 
-    /// Looks at all of a page, and takes away what is wrong, if it is to.
+    /// Checks a whole page. Removes the findings if `fix` is set.
     pub(super) async fn check(
         &mut self,
         page: Page,
@@ -97,9 +97,9 @@ impl<S: ObjectStore> Checker<S> {
         let looks = self.look(page.facts, &proven, Look::First).await?;
         for (subject, seen) in looks {
             match seen {
-                Seen::Right => report.ok += 1,
-                Seen::Unknown => report.skipped += 1,
-                Seen::Wrong(wrong) => suspects.push(Suspect { subject, wrong }),
+                Observed::Right => report.ok += 1,
+                Observed::Unknown => report.skipped += 1,
+                Observed::Wrong(wrong) => suspects.push(Suspect { subject, wrong }),
             }
         }
 
@@ -120,8 +120,8 @@ impl<S: ObjectStore> Checker<S> {
         Ok(findings)
     }
 
-    /// Lists the links of those sets that it is cheaper for; keeps the last one's, which the next page may go
-    /// on in.
+    /// Lists the links of those sets for which that is cheaper. Keeps the last list, because the
+    /// next page may continue in the same set.
     async fn list(&mut self, sizes: &[(Link, u64)]) -> Result<Vec<Arc<Proven>>, Error> {
         let mut all = Vec::new();
         for (link, size) in sizes {
@@ -136,13 +136,13 @@ impl<S: ObjectStore> Checker<S> {
         Ok(all)
     }
 
-    /// Asks the storage about these, so many at a time.
+    /// Asks the storage about these facts, with bounded concurrency.
     async fn look(
         &self,
         facts: Vec<Subject>,
         proven: &[Arc<Proven>],
         look: Look,
-    ) -> Result<Vec<(Subject, Seen)>, Error> {
+    ) -> Result<Vec<(Subject, Observed)>, Error> {
         let looks = facts.into_iter().map(|subject| {
             let storage = Arc::clone(&self.storage);
             let proven = match &subject {
@@ -160,8 +160,8 @@ impl<S: ObjectStore> Checker<S> {
         looks.try_collect().await
     }
 
-    /// Those of the suspects that are still there, and that the storage still does not confirm: Redis is asked
-    /// before the storage and after it, so that nothing that is changed in between is found.
+    /// Returns the suspects that are still cached and that the storage still does not confirm. Asks
+    /// Redis before the storage and after it, so that a change in between causes no finding.
     async fn look_again(
         &self,
         suspects: Vec<Suspect>,
@@ -174,11 +174,11 @@ impl<S: ObjectStore> Checker<S> {
         let facts = facts.into_iter().map(|suspect| suspect.subject).collect();
         for (subject, seen) in self.look(facts, &[], Look::Second).await? {
             match seen {
-                Seen::Wrong(seen) => wrong.push(Suspect {
+                Observed::Wrong(seen) => wrong.push(Suspect {
                     subject,
                     wrong: seen,
                 }),
-                Seen::Right | Seen::Unknown => report.changed += 1,
+                Observed::Right | Observed::Unknown => report.changed += 1,
             }
         }
         self.still_there(wrong, report).await
@@ -205,7 +205,7 @@ impl<S: ObjectStore> Checker<S> {
         Ok(there)
     }
 
-    /// Takes these away, and sees whether they are gone.
+    /// Removes these items, and checks whether they are gone.
     async fn take_away(&mut self, suspects: &[Suspect]) -> Result<Vec<Fate>, Error> {
         let subjects: Vec<_> = suspects
             .iter()
@@ -222,8 +222,8 @@ impl<S: ObjectStore> Checker<S> {
         Ok(nows.into_iter().map(fate).collect())
     }
 
-    /// Returns when nobody can answer any more what was taken away.
-    pub(super) async fn settle(&self) {
+    /// Waits until no node can answer a removed entry.
+    pub(super) async fn finish(&self) {
         sleep_until(self.settled).await;
     }
 
@@ -257,7 +257,7 @@ impl<S: ObjectStore> Checker<S> {
     }
 }
 
-/// What is wrong with what Redis alone tells all about.
+/// Returns what is wrong with an item that only Redis can judge.
 fn alone(subject: &Subject) -> Wrong {
     match subject {
         Subject::OddMember(..) => Wrong::Broken {
@@ -281,18 +281,18 @@ fn alone(subject: &Subject) -> Wrong {
     }
 }
 
-/// What the storage says of one thing.
+/// Asks the storage about one item.
 async fn ask<S: ObjectStore>(
     storage: &Storage<S>,
     subject: &Subject,
     proven: Option<&Proven>,
     look: Look,
-) -> Result<Seen, Error> {
+) -> Result<Observed, Error> {
     let wrong = match subject {
         Subject::Member(link) => {
             let stored = storage.membership(link, proven, look).await?;
             if stored == Membership::Unknown {
-                return Ok(Seen::Unknown);
+                return Ok(Observed::Unknown);
             }
             of_membership(&stored)
         }
@@ -318,5 +318,5 @@ async fn ask<S: ObjectStore>(
         }),
         other => Some(alone(other)),
     };
-    Ok(wrong.map_or(Seen::Right, Seen::Wrong))
+    Ok(wrong.map_or(Observed::Right, Observed::Wrong))
 }

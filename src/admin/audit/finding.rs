@@ -1,14 +1,14 @@
-//! What is found wrong.
+//! What can an audit find, and what becomes of it?
 
-use crate::{Digest, RepositoryName};
+use crate::types::{Digest, RepositoryName};
 use std::fmt;
 
-/// Something in Redis that the storage does not confirm, or that is not what its key says.
+/// An entry in Redis that the storage does not confirm, or that does not match its key's name.
 ///
 /// ```
 /// use layercache::admin::{Fate, Finding, Wrong};
 ///
-/// /// What somebody has to look after: a client is let in where he must not be, and still is.
+/// /// Whether an operator must act: the entry still gives clients access that they must not have.
 /// fn is_urgent(finding: &Finding) -> bool {
 ///     finding.wrong == Wrong::StaleMembership && finding.fate != Fate::Removed
 /// }
@@ -18,19 +18,19 @@ use std::fmt;
 pub struct Finding {
     /// The key in Redis, as text.
     pub key: String,
-    /// The member of the set that the key is, if it is about one of them.
+    /// The member of the set, if the finding is about a member.
     pub member: Option<String>,
-    /// The repository that it is about, if it is about one.
+    /// The repository, if the finding is about one.
     pub repository: Option<RepositoryName>,
-    /// The blob that it is about, if it is about one.
+    /// The blob, if the finding is about one.
     pub digest: Option<Digest>,
     /// What is wrong.
     pub wrong: Wrong,
-    /// What became of it.
+    /// What the audit did about it.
     pub fate: Fate,
 }
 
-/// What is wrong with something that is cached.
+/// Names what is wrong with a cached entry.
 ///
 /// ```
 /// use layercache::admin::Wrong;
@@ -43,53 +43,56 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wrong {
-    /// The repository does not have the blob: there is no link. Who is answered from it is let in where he
-    /// must not be.
+    /// The repository has no link to the blob. A node that answers from this entry gives clients
+    /// access to a blob that is not in the repository.
     StaleMembership,
-    /// There is a link, and it does not name the blob.
+    /// The link exists, but does not name the blob.
     BrokenLink {
-        /// What it holds, as far as it is text and not too long.
+        /// The link's content, as far as it is text and not too long.
         content: String,
     },
-    /// The repository has a link to the blob, and the blob is gone, as after a garbage collection. A client
-    /// is told that it need not push what is not there.
+    /// The repository has a link to the blob, but the blob's content is gone, as after a garbage
+    /// collection. A node that answers from this entry tells clients that they need not push the
+    /// blob.
     NoContent,
-    /// There is no such blob.
+    /// The blob does not exist.
     StaleMeta,
     /// The blob has another length.
     WrongLength {
-        /// What is cached.
+        /// The value in Redis.
         cached: u64,
-        /// What the storage says.
+        /// The value in the storage.
         stored: u64,
     },
-    /// The blob is not there, but where the layout says.
+    /// The blob is not at the cached path, but at the path that the layout gives it.
     WrongPath {
-        /// What is cached.
+        /// The path in Redis.
         cached: String,
-        /// Where it is; `None` if no place is named by that.
+        /// The blob's path. `None` if the layout has no path of its own for the blob and the cached
+        /// path is not a place of this blob.
         expected: Option<String>,
     },
-    /// The blob has another entity tag or version: its object was written anew behind the cache's back.
+    /// The blob has another entity tag or version: its object was rewritten without the cache's
+    /// knowledge.
     WrongTag {
-        /// What is cached.
+        /// The value in Redis.
         cached: String,
-        /// What the storage says.
+        /// The value in the storage.
         stored: String,
     },
-    /// The value is nothing that a node or a Go registry writes.
+    /// The value has a form that neither a node nor a Go registry writes.
     Broken {
-        /// In what way.
+        /// In what way it is broken.
         why: &'static str,
     },
-    /// Nobody needs it, and it would stay for ever.
+    /// No node needs the key, and it would never expire.
     Orphan {
-        /// What it is.
+        /// What the key is.
         what: &'static str,
     },
 }
 
-/// What became of a finding.
+/// Says what the audit did about a finding.
 ///
 /// ```
 /// use layercache::admin::Fate;
@@ -104,16 +107,16 @@ pub enum Wrong {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fate {
-    /// It was left as it is.
+    /// The entry was left as it is.
     Left,
-    /// It was taken away.
+    /// The entry was removed.
     Removed,
-    /// It was taken away, and somebody has cached the same again since.
+    /// The entry was removed, and a node or a Go registry has cached the same again since.
     Returned,
 }
 
 impl Wrong {
-    /// The names of all, in their order.
+    /// The names of all kinds, in their order.
     pub const NAMES: [&'static str; 9] = [
         "stale-membership",
         "broken-link",
@@ -126,12 +129,12 @@ impl Wrong {
         "orphan",
     ];
 
-    /// A short name for it, which does not change.
+    /// Returns a short name, which is stable across versions.
     pub const fn name(&self) -> &'static str {
         Self::NAMES[self.place()]
     }
 
-    /// Where its name stands among all.
+    /// Returns the index of its name.
     pub(super) const fn place(&self) -> usize {
         match self {
             Self::StaleMembership => 0,

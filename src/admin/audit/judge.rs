@@ -1,24 +1,24 @@
-//! What is wrong, from what is cached and what the storage says: without I/O.
+//! Is a cached value wrong, given what the storage says? Does no I/O.
 
 use super::finding::Wrong;
-use crate::{Digest, LayerMeta};
+use crate::types::{Digest, LayerMeta};
 use object_store::ObjectMeta;
 
-/// What the storage says of a membership.
+/// The storage's answer about a membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Membership {
-    /// The layout keeps none of this kind.
+    /// The layout has no place for links of this kind.
     Unknown,
     Absent,
-    /// There is a link, which holds something else.
+    /// The link exists, but does not hold the digest.
     Broken(String),
-    /// There is one, to a blob that is there or is not.
+    /// The link exists; the blob's content exists or not.
     Linked {
         has_content: bool,
     },
 }
 
-/// What the storage says of an object.
+/// The storage's description of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) length: u64,
@@ -36,14 +36,14 @@ impl From<ObjectMeta> for Stored {
     }
 }
 
-/// Where a blob belongs, as the layout says it of what is cached.
+/// Where a blob belongs according to the layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
-    /// At this path, wherever it is cached.
+    /// At this path, whatever path is cached.
     At(String),
-    /// At the path that is cached, which is one of a repository.
+    /// At the cached path, which belongs to a repository.
     Cached,
-    /// At none: the path that is cached is no place of this blob.
+    /// At no path: the cached path is not a place of this blob.
     Nowhere,
 }
 
@@ -58,7 +58,8 @@ pub(super) fn of_membership(stored: &Membership) -> Option<Wrong> {
     }
 }
 
-/// What is wrong with a hash that names `path` or none, of a blob that is stored so or is not.
+/// Returns what is wrong with a blob's hash. `path` is the path in the hash, if it has one.
+/// `stored` is the storage's description, or `None` if the blob does not exist.
 pub(super) fn of_meta(
     cached: &LayerMeta,
     path: Option<&str>,
@@ -90,7 +91,7 @@ pub(super) fn of_meta(
             stored: stored.length,
         });
     }
-    // What one of them does not say is no contradiction.
+    // A field that is missing on one side is no contradiction.
     let differ = |cached: Option<&str>, stored: &Option<String>| match (cached, stored) {
         (Some(cached), Some(stored)) if cached != stored => Some(Wrong::WrongTag {
             cached: cached.to_owned(),
@@ -101,15 +102,15 @@ pub(super) fn of_meta(
     differ(cached.e_tag(), &stored.e_tag).or_else(|| differ(cached.version(), &stored.version))
 }
 
-/// Whether a blob is in a sample of this share. Its digest decides, so every audit takes the same blobs, in
-/// all repositories; a larger sample has all of a smaller one.
+/// Returns whether a blob is in a sample of this share. The digest decides, so every audit takes
+/// the same blobs in all repositories, and a larger sample contains every smaller one.
 pub(super) fn is_sampled(digest: &Digest, share: f64) -> bool {
     if share >= 1.0 {
         return true;
     }
     let first = digest.as_bytes().first_chunk().copied();
     let at = u64::from_be_bytes(first.unwrap_or_default());
-    // Not all bits are needed.
+    // An `f64` holds 53 bits exactly.
     ((at >> 11) as f64) < share * (1u64 << 53) as f64
 }
 

@@ -1,17 +1,18 @@
-//! When to list a repository's links instead of reading them one by one.
+//! When is it cheaper to list a repository's links than to read them one by one?
 
-/// How many objects a list request shows.
+/// Number of objects that one list request returns.
 pub(super) const LISTED_AT_ONCE: u64 = 1000;
 
-/// A list request costs a store as much as so many reads: S3 asks twelve times the price for it.
+/// Number of reads that cost as much as one list request. S3 charges twelve times the price of a
+/// read for it.
 const WORTH: u64 = 12;
 
-/// The most links that are held at a time: some 10 MiB.
+/// Maximum number of links that are held at a time: some 10 MiB.
 const MOST: u64 = 200_000;
 
-/// How many links may be listed to prove so many that are cached, if any. Nobody knows before how many
-/// links a repository has. The list is given up where it has cost as much as reading them would have,
-/// so at worst both together cost twice the cheaper of the two.
+/// Returns how many links may be listed to prove `cached` links, or `None` if listing is not worth
+/// it. The number of a repository's links is not known in advance. So the list stops when it has
+/// cost as much as reading the cached links; at worst the two together cost twice the cheaper one.
 pub(super) fn worth_listing(cached: u64) -> Option<u64> {
     let requests = cached / WORTH;
     (requests >= 2).then(|| requests.saturating_mul(LISTED_AT_ONCE).min(MOST))

@@ -1,4 +1,4 @@
-//! [`Audit`]: whether the storage confirms what is cached.
+//! [`Audit`]: does the storage confirm what Redis has cached?
 
 mod check;
 mod finding;
@@ -15,9 +15,10 @@ pub use finding::{Fate, Finding, Wrong};
 pub use position::{AuditPosition, AuditPositionError};
 pub use progress::{AuditError, AuditProgress, AuditReport};
 
+use crate::cache::RedisConfig;
 use crate::cache::redis::RedisCache;
 use crate::layout::{Distribution, Layout};
-use crate::{Error, RedisConfig, RepositoryName};
+use crate::types::{Error, RepositoryName};
 use check::Checker;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -30,15 +31,16 @@ use storage::Storage;
 use tokio::time::sleep;
 use walk::Walk;
 
-/// Which repositories are looked at.
+/// Selects the repositories that are audited.
 type Filter = dyn Fn(&RepositoryName) -> bool + Send + Sync;
 
-/// An audit: asks the storage of everything that is cached in Redis whether it is so, and takes away what is
-/// not. Does nothing until it is awaited.
+/// Audits Redis: asks the storage about everything that Redis has cached, and removes what the
+/// storage does not confirm. Does nothing until it is awaited.
 ///
-/// A registry whose cache is not told of a garbage collection answers afterwards that blobs are there which
-/// are gone, takes manifests that name them, and serves images that nobody can pull. It works on the Redis
-/// of this crate's nodes and of Go registries (docker/distribution 2 and 3), while they run.
+/// If a garbage collection runs without the cache's knowledge, the registry keeps answering that
+/// deleted blobs exist. It accepts manifests that name them and serves images that cannot be
+/// pulled. An audit finds these entries. It works on the Redis of this crate's nodes and of Go
+/// registries (docker/distribution 2 and 3), while they run.
 ///
 /// ```
 /// use layercache::RedisConfig;
@@ -57,7 +59,7 @@ type Filter = dyn Fn(&RepositoryName) -> bool + Send + Sync;
 ///     .fix(true);
 /// match audit.await {
 ///     Ok(report) => println!("{} of {} findings removed", report.removed, report.findings()),
-///     // To go on later, `resume_after` takes the position.
+///     // To resume later, pass the position to `resume_after`.
 ///     Err(error) => eprintln!("{error}; {:?}", error.progress.position),
 /// }
 /// # Ok(())
@@ -65,42 +67,48 @@ type Filter = dyn Fn(&RepositoryName) -> bool + Send + Sync;
 /// ```
 ///
 /// # What is a finding
-/// What [`Wrong`] names. What looks wrong is looked at twice, some 100 ms apart, and in Redis before the storage
-/// and after it: a change that is under way is no finding. What has a fence is being changed, and is
-/// counted and left alone. A hash of which nothing is cached, what the layout has no place for, and digests
-/// of an algorithm that this crate does not know are passed over; the manifests that a Go registry of
-/// version 3 keeps among a repository's blobs are looked up as manifests.
+/// [`Wrong`] lists the kinds of findings. The audit checks each suspect twice, some 100 ms apart,
+/// and asks Redis before the storage and after it. So a change that is under way is never reported.
+/// A key with a fence is being changed; it is counted and left alone.
+///
+/// The audit skips hashes that cache nothing, objects that the layout has no place for, and digests
+/// of an algorithm that this crate does not know. A Go registry of version 3 keeps manifests among
+/// a repository's blobs; the audit looks them up as manifests.
 ///
 /// # What is written
-/// Without [`fix`](Self::fix) nothing, in Redis or in the storage. With it, a finding is taken away by the delete
-/// protocol, with its lease, and all nodes are told to forget it; so is what a Go registry keeps beside a
-/// membership. Then it is looked for again. The audit is not one of the nodes: nobody waits for it, and it
-/// leaves no key behind, so that a Redis which only Go registries use is theirs alone as before. It does
-/// not hear the nodes either; so an audit that has taken something away ends
-/// [`trust`](RedisConfig::trust) later, when none of them can answer it.
+/// By default the audit writes nothing, neither in Redis nor in the storage. With
+/// [`fix`](Self::fix) it removes each finding by the delete protocol, together with its lease and
+/// with the keys that a Go registry keeps beside a membership. It tells all nodes to forget the
+/// key, and then looks for the finding once more.
+///
+/// The audit is not a node: no node waits for it, and it leaves no key behind, so a Redis that only
+/// Go registries use gets no foreign keys. It receives no messages of the nodes either. So an audit
+/// that has removed something ends one [`trust_timeout`](RedisConfig::trust_timeout) later, when no
+/// node can answer a removed entry any more.
 ///
 /// # Cost
 /// | | |
 /// |---|---|
 /// | Redis | 1 `SCAN` for 500 keys, 2 commands for each set and each 500 members, 1 for each hash |
-/// | storage | a read and a `head` for a membership, a `head` for a blob; what is there is remembered of 16,384 blobs |
-/// | a finding | 4 commands more, and the same questions again; 2 scripts to take it away |
+/// | storage | a read and a `head` for a membership, a `head` for a blob; the answers for 16,384 blobs are kept |
+/// | a finding | 4 more commands, and the same questions again; 2 scripts to remove it |
 /// | memory | a page of 500 keys or members, and 10 MiB at most of a list |
 ///
-/// A page at a time is read from Redis, and the next one when the storage has answered all of it: the storage
-/// sets the pace, with [`concurrency`](Self::concurrency) questions at a time. Where an entity tag proves
-/// what a small object holds (S3) or the object is the membership (OCI layout), a repository of which 24
-/// blobs or more are cached is listed instead of read, for as long as that is cheaper.
-/// [`RedisConfig::timeout`] is two seconds here at least.
+/// The audit reads one page at a time from Redis, and reads the next one when the storage has
+/// answered for the whole page. So the storage sets the pace, with
+/// [`concurrency`](Self::concurrency) questions at a time. If a repository has 24 cached blobs or
+/// more, its links are listed instead of read, for as long as that is cheaper. That works where an
+/// entity tag proves what a small object holds (S3), or where the object is the membership (OCI
+/// layout). [`RedisConfig::timeout`] is at least two seconds here.
 ///
 /// # Errors
-/// [`AuditError`], with all that was found before: the storage failed, or Redis did not answer five times within
-/// some four seconds, or a cluster has moved slots meanwhile.
+/// Returns an [`AuditError`], with all findings so far, if the storage failed, if Redis did not
+/// answer five times within some four seconds, or if a cluster moved slots during the audit.
 ///
 /// # Cancellation
-/// Dropping the future stops it at once. The last [`progress`](Self::progress) has the position to resume from;
-/// at most a page is looked at again. What was being taken away then is not cached for
-/// [`RedisConfig::fence`].
+/// Dropping the future stops the audit at once. The last [`progress`](Self::progress) has the
+/// position to resume from; at most one page is checked again. Keys that were being removed at that
+/// moment stay uncached for [`RedisConfig::fence_ttl`].
 #[must_use = "nothing is looked at until this is awaited"]
 pub struct Audit<S: ObjectStore> {
     store: S,
@@ -115,13 +123,13 @@ pub struct Audit<S: ObjectStore> {
     progress: Box<dyn FnMut(&AuditProgress) + Send>,
 }
 
-/// How many keys and members are read in a second, unless it is said.
+/// Default number of keys and members that are read per second.
 const RATE: f64 = 10_000.0;
 
-/// How many questions the storage has at a time, unless it is said.
+/// Default number of concurrent questions to the storage.
 const CONCURRENCY: usize = 16;
 
-/// How long to wait before Redis is asked again that could not be asked.
+/// Pauses before the audit asks Redis again after a failure.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
@@ -130,14 +138,14 @@ const PAUSES: [Duration; 4] = [
 ];
 
 impl<S: ObjectStore> Audit<S> {
-    /// An audit of what `redis` holds of `store`, by the layout of docker/distribution. Connects when it is
-    /// awaited.
+    /// Makes an audit of the entries that `redis` holds of `store`, with the layout of
+    /// docker/distribution. Connects when it is awaited.
     ///
     /// # Errors
-    /// An address that cannot be one is refused, and so are times that cannot work.
+    /// Returns an error if the address is not valid, or if the durations do not fit together.
     pub fn new(store: S, redis: RedisConfig) -> Result<Self, Error> {
         let layout: Arc<dyn Layout> = Arc::new(Distribution::default());
-        RedisCache::visitor(redis.clone(), Arc::clone(&layout))?;
+        RedisCache::admin_client(redis.clone(), Arc::clone(&layout))?;
         Ok(Self {
             store,
             redis,
@@ -155,14 +163,14 @@ impl<S: ObjectStore> Audit<S> {
         })
     }
 
-    /// Sets what paths mean. Default: [`Distribution`].
+    /// Sets the layout, which says what each path means. Default: [`Distribution`].
     pub fn layout(mut self, layout: impl Layout) -> Self {
         self.layout = Arc::new(layout);
         self
     }
 
-    /// Looks at these repositories alone, and at what is known of the blobs that are cached as theirs. Keys that
-    /// belong to no repository are passed over. Default: all.
+    /// Audits only these repositories, and the metadata of the blobs that are cached as theirs.
+    /// Skips keys that belong to no repository. Default: all repositories.
     pub fn repositories(
         mut self,
         filter: impl Fn(&RepositoryName) -> bool + Send + Sync + 'static,
@@ -171,48 +179,49 @@ impl<S: ObjectStore> Audit<S> {
         self
     }
 
-    /// Looks at this share of all blobs alone, from 0 to 1. Which ones, their digests decide: each audit takes the
-    /// same, in all repositories, and a larger sample has all of a smaller one. What names no blob is
-    /// always looked at. Default: 1.
+    /// Audits only this share of all blobs, from 0 to 1. A blob's digest decides whether it is in
+    /// the sample. So each audit takes the same blobs, in all repositories, and a larger sample
+    /// contains every smaller one. Keys that name no blob are always audited. Default: 1.
     pub const fn sample(mut self, share: f64) -> Self {
         self.choice.sample = share;
         self
     }
 
-    /// Takes away what is found. Default: `false`, and nothing is written.
+    /// Sets whether findings are removed. Default: `false`, which writes nothing.
     pub const fn fix(mut self, fix: bool) -> Self {
         self.fix = fix;
         self
     }
 
-    /// Reads so many keys and members in a second at most, and one a minute at least. Default: 10,000. A number
-    /// that is not positive is no bound.
+    /// Sets the maximum number of keys and members that are read per second. The smallest rate is
+    /// one per minute. A rate that is not positive sets no limit. Default: 10,000.
     pub const fn rate(mut self, rate: f64) -> Self {
         self.rate = rate;
         self
     }
 
-    /// Asks the storage so many questions at a time at most, and one at least. Default: 16.
+    /// Sets the maximum number of concurrent questions to the storage. Minimum: 1. Default: 16.
     pub fn concurrency(mut self, questions: usize) -> Self {
         self.concurrency = questions.max(1);
         self
     }
 
-    /// Passes over all up to this [`position`](AuditProgress::position) of before, with the same settings.
+    /// Resumes after this [`position`](AuditProgress::position), which an earlier audit with the
+    /// same settings has reported. Skips everything up to it.
     pub fn resume_after(mut self, position: &AuditPosition) -> Self {
         self.after = Some(position.clone());
         self
     }
 
-    /// Tells of each finding, when it is known what has become of it. Runs on the task that awaits this; it
-    /// should not take long.
+    /// Sets a callback that receives each finding, once its fate is known. It runs on the task that
+    /// awaits the audit, so it should not take long.
     pub fn findings(mut self, tell: impl FnMut(&Finding) + Send + 'static) -> Self {
         self.findings = Box::new(tell);
         self
     }
 
-    /// Tells how far it has come, when it begins and after each page of some 500 keys or members. Runs on the
-    /// task that awaits this; it should not take long.
+    /// Sets a callback that receives the progress, at the start and after each page of some 500
+    /// keys or members. It runs on the task that awaits the audit, so it should not take long.
     pub fn progress(mut self, tell: impl FnMut(&AuditProgress) + Send + 'static) -> Self {
         self.progress = Box::new(tell);
         self
@@ -242,7 +251,7 @@ impl<S: ObjectStore> Audit<S> {
             mut findings,
             progress: mut tell,
         } = self;
-        let redis = Arc::new(RedisCache::visitor(redis, Arc::clone(&layout))?);
+        let redis = Arc::new(RedisCache::admin_client(redis, Arc::clone(&layout))?);
         let storage = Storage::new(store, layout);
         let mut checker = Checker::new(Arc::clone(&redis), storage, concurrency, fix);
         let walked = async {
@@ -260,13 +269,13 @@ impl<S: ObjectStore> Audit<S> {
             Ok(())
         };
         let walked = walked.await;
-        // What was told as removed is not answered any more.
-        checker.settle().await;
+        // Wait until no node answers an entry that was reported as removed.
+        checker.finish().await;
         walked
     }
 }
 
-/// Asks Redis; again, if it could not be asked.
+/// Asks Redis. Tries again if Redis could not be asked.
 async fn insist<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -> Result<T, Error> {
     for pause in PAUSES {
         match ask().await {

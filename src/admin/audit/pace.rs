@@ -1,21 +1,21 @@
-//! How fast Redis is asked.
+//! How fast may the audit ask Redis?
 
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// A slower rate counts as this one, a key a minute.
+/// The slowest rate: one key per minute.
 const LEAST: f64 = 1.0 / 60.0;
 
 /// Spreads keys over time.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// How long one key takes.
+    /// Time per key.
     each: Duration,
     next: Instant,
 }
 
 impl Pace {
-    /// For so many keys a second.
+    /// Makes a pace of this many keys per second.
     pub(super) fn new(rate: f64) -> Self {
         let rate = if rate > 0.0 {
             rate.max(LEAST)
@@ -28,12 +28,12 @@ impl Pace {
         }
     }
 
-    /// Until the next may be looked at.
+    /// Waits until the next key may be read.
     pub(super) async fn wait(&self) {
         sleep_until(self.next).await;
     }
 
-    /// So many keys have been looked at.
+    /// Records that this many keys were read.
     pub(super) fn spend(&mut self, keys: usize) {
         let time = self.each * keys.try_into().unwrap_or(u32::MAX);
         self.next = self.next.max(Instant::now()) + time;

@@ -1,15 +1,15 @@
-//! What is looked at together, and what is chosen of it.
+//! Which keys are audited together, and which of them are chosen?
 
 use super::Filter;
 use super::judge::is_sampled;
 use super::position::AuditPosition;
-use crate::cache::redis::visit::Subject;
-use crate::{Digest, Link, RepositoryName};
+use crate::cache::redis::admin::scan::Subject;
+use crate::types::{Digest, Link, RepositoryName};
 
-/// About how many keys, or members, are looked at together.
+/// Approximate number of keys or members per page.
 pub(super) const PAGE: usize = 500;
 
-/// What of all that is cached is looked at.
+/// Selects the part of the cache that is audited.
 pub(super) struct Choice {
     pub(super) filter: Option<Box<Filter>>,
     pub(super) sample: f64,
@@ -25,25 +25,25 @@ impl Choice {
     }
 }
 
-/// Some things to look at.
+/// A page of keys and members to audit.
 #[derive(Debug, Default)]
 pub(super) struct Page {
-    /// Keys that Redis has shown.
+    /// Number of keys that Redis has returned.
     pub(super) keys: u64,
-    /// What the storage is to be asked about.
+    /// Facts that the storage has to confirm.
     pub(super) facts: Vec<Subject>,
-    /// What Redis alone can tell more about.
+    /// Keys that only Redis can tell more about.
     pub(super) others: Vec<Subject>,
-    /// Hashes that say nothing.
+    /// Number of hashes without a value.
     pub(super) empty: u64,
-    /// How many members the sets have in all that the facts are of.
+    /// Number of members of each set that has members on this page.
     pub(super) sizes: Vec<(Link, u64)>,
-    /// What all is done up to, when this is.
+    /// The position that is reached when this page is done.
     pub(super) position: Option<AuditPosition>,
 }
 
 impl Page {
-    /// Whether there is enough in it.
+    /// Returns whether the page is full.
     pub(super) fn is_full(&self) -> bool {
         self.facts.len() + self.others.len() >= PAGE
     }

@@ -1,14 +1,15 @@
-//! Where an audit can be taken up again.
+//! Where can an audit resume?
 
 use crc::{CRC_32_ISCSI, Crc};
 use std::fmt;
 use std::str::FromStr;
 
-/// Up to where an audit has looked at everything: to be kept as a text, and given to
+/// Marks the part of Redis that an audit has done. Store it as text and pass it to
 /// [`Audit::resume_after`](super::Audit::resume_after).
 ///
-/// It is good for the same servers, in the same life. Where one was restarted or another has taken its place,
-/// that one's keys are looked at from the first; where a cluster has shared out its slots anew, all are.
+/// A position is valid for the same servers as long as they run. If a server was restarted or
+/// replaced, the audit starts again at the first key of that server. If a cluster has redistributed
+/// its slots, the audit starts again at the first key of all servers.
 ///
 /// ```
 /// use layercache::admin::AuditPosition;
@@ -20,13 +21,13 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_copy_implementations, reason = "it may come to hold more")]
 pub struct AuditPosition {
-    /// How the servers share the keys.
+    /// Checksum of how the servers share the keys.
     pub(super) share: u32,
-    /// Which of them.
+    /// Index of the server.
     pub(super) shard: u32,
-    /// Which life of it; 0 if any.
+    /// Checksum of the server's identity, which changes with a restart; 0 matches any.
     pub(super) life: u32,
-    /// Where its next page of keys begins, or the one that is half done.
+    /// The `SCAN` cursor of the next page of keys, or of the page that is half done.
     pub(super) cursor: u64,
     /// How much of the sets of that page is done.
     pub(super) sets: Option<Within>,
@@ -35,15 +36,16 @@ pub struct AuditPosition {
 /// How much of a page's sets is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Within {
-    /// How many, in the order of their names.
+    /// Number of sets that are done, in the order of their names.
     pub(super) done: u32,
-    /// Which ones; if one is begun, with that.
+    /// Checksum of the names of the sets that are done, and of the set that is begun, if there is
+    /// one.
     pub(super) names: u32,
-    /// Where the next page of the one that is begun begins.
+    /// The cursor of the next page of the set that is begun.
     pub(super) cursor: u64,
 }
 
-/// The text is no position.
+/// The error for a text that is not a position.
 ///
 /// ```
 /// use layercache::admin::{AuditPosition, AuditPositionError};
@@ -56,7 +58,7 @@ pub struct AuditPositionError;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// A short name for a text: 0 is none.
+/// Returns a checksum of some texts. It is never 0, because 0 means "none".
 pub(super) fn sum<'a>(texts: impl IntoIterator<Item = &'a str>) -> u32 {
     let mut sum = CRC.digest();
     for text in texts {

@@ -1,11 +1,11 @@
-//! How far an audit has come.
+//! How far has an audit come, and what has it found?
 
 use super::AuditPosition;
 use super::finding::{Fate, Finding, Wrong};
-use crate::Error;
+use crate::types::Error;
 use std::fmt;
 
-/// What an audit has found.
+/// Counts what an audit has checked and found.
 ///
 /// ```
 /// use layercache::admin::AuditReport;
@@ -20,34 +20,36 @@ use std::fmt;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditReport {
-    /// Memberships that were looked at.
+    /// Memberships that were checked.
     pub memberships: u64,
-    /// Hashes of blobs that were looked at.
+    /// Hashes of blobs that were checked.
     pub metas: u64,
-    /// Other keys of ours that were looked at: media types of Go registries, leases, fences, and what has
-    /// almost such a name.
+    /// Other keys of the cache that were checked: media types of Go registries, leases, fences, and
+    /// keys whose names only look like the cache's.
     pub others: u64,
-    /// Those that are as they should be.
+    /// Checked items that are correct.
     pub ok: u64,
-    /// Those that hold nothing that could be wrong, or of which the layout keeps nothing.
+    /// Items that were skipped: they have no value that could be wrong, or the layout has no place
+    /// for them.
     pub skipped: u64,
-    /// Those that were being changed, and so were left alone.
+    /// Items that were left alone because a change was under way.
     pub changing: u64,
-    /// Those that were wrong at the first look, and gone or right at the second: a change was under way.
+    /// Items that were wrong at the first check, and gone or correct at the second: a change was
+    /// under way.
     pub changed: u64,
-    /// How many findings there are of each name.
+    /// Number of findings of each name.
     found: [u64; Wrong::NAMES.len()],
-    /// Findings that were taken away.
+    /// Findings that were removed.
     pub removed: u64,
-    /// Findings that were taken away, and that somebody has cached again since.
+    /// Findings that were removed, and that a node or a Go registry has cached again since.
     pub returned: u64,
-    /// Objects of the storage that were asked for, one by one.
+    /// Questions to the storage about a single object.
     pub questions: u64,
-    /// Pages of 1,000 objects that were listed where that is cheaper.
+    /// Pages of 1,000 objects that were listed because that was cheaper.
     pub lists: u64,
 }
 
-/// How far an audit has come.
+/// Holds the progress of an audit.
 ///
 /// ```
 /// use layercache::admin::AuditProgress;
@@ -59,23 +61,24 @@ pub struct AuditReport {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditProgress {
-    /// Keys that Redis has shown, whoever's: some may be shown twice.
+    /// Keys that Redis has returned, including keys of other applications. Redis may return a key
+    /// twice.
     pub keys: u64,
-    /// How many keys there are in all, when it began.
+    /// Number of keys in Redis when the audit began.
     pub keys_in_all: u64,
-    /// What was found so far.
+    /// The findings so far.
     pub report: AuditReport,
-    /// Up to where all was looked at; `None` is the beginning. Give it to
+    /// Everything before this position is done; `None` at the beginning. Pass it to
     /// [`resume_after`](super::Audit::resume_after).
     pub position: Option<AuditPosition>,
 }
 
-/// Why an audit has stopped, and what was found before.
+/// Reports why an audit has stopped, and its findings until then.
 ///
 /// ```
 /// use layercache::admin::{AuditError, AuditPosition};
 ///
-/// /// Where to go on when what was in the way is mended.
+/// /// Where to resume when the cause is repaired.
 /// fn resume_after(error: &AuditError) -> Option<&AuditPosition> {
 ///     eprintln!("{error}");
 ///     error.progress.position.as_ref()
@@ -85,9 +88,10 @@ pub struct AuditProgress {
 #[error("the audit stopped {}: {source}", At(&progress.position))]
 #[non_exhaustive]
 pub struct AuditError {
-    /// What was found, and the position to resume from.
+    /// The findings until then, and the position to resume from.
     pub progress: AuditProgress,
-    /// The storage failed ([`Error::Backend`]), or Redis could not be asked ([`Error::Cache`]).
+    /// The cause: the storage failed ([`Error::Backend`]), or Redis could not be asked
+    /// ([`Error::Cache`]).
     pub source: Error,
 }
 
@@ -103,18 +107,18 @@ impl fmt::Display for At<'_> {
 }
 
 impl AuditReport {
-    /// How many findings there are.
+    /// Returns the number of findings.
     pub fn findings(&self) -> u64 {
         self.found.iter().sum()
     }
 
-    /// How many findings there are of each [name](Wrong::name), of those that there are any of.
+    /// Returns the number of findings of each [name](Wrong::name) that has any.
     pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let all = Wrong::NAMES.into_iter().zip(self.found);
         all.filter(|(_, count)| *count > 0)
     }
 
-    /// How many things were looked at.
+    /// Returns the number of items that were checked.
     pub const fn looked_at(&self) -> u64 {
         self.memberships + self.metas + self.others
     }

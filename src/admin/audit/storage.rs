@@ -1,10 +1,10 @@
-//! What the storage says.
+//! What does the storage say about a cached fact?
 
 use super::judge::{Membership, Place, Stored};
 use super::list::{LISTED_AT_ONCE, worth_listing};
 use crate::layout::{Layout, Meaning};
 use crate::store::has_text_of;
-use crate::{Digest, Error, Link, LinkKind, RepositoryName};
+use crate::types::{Digest, Error, Link, LinkKind, RepositoryName};
 use futures::StreamExt;
 use moka::sync::Cache;
 use object_store::path::Path;
@@ -13,16 +13,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// The blobs that are remembered to be there: many repositories share the same layers.
+/// Number of blobs whose presence is kept in memory, because many repositories share the same
+/// layers.
 const REMEMBERED: u64 = 16 * 1024;
 
-/// A longer link is none.
+/// Maximum length of a link. A longer object is not a link.
 const LONGEST_LINK: u64 = 1024;
 
-/// How many links are looked at to find out whether a list proves what they hold.
+/// Number of links that are tried to find out whether a list proves what links hold.
 const TRIES: u64 = 50;
 
-/// The storage, as it is asked by an audit.
+/// Asks the storage for an audit.
 #[derive(Debug)]
 pub(super) struct Storage<S> {
     store: S,
@@ -30,13 +31,14 @@ pub(super) struct Storage<S> {
     /// Whether repositories share the content of blobs.
     shares: bool,
     there: Cache<Digest, Stored>,
-    /// Whether a list may prove what links hold: it does where an entity tag is the MD5 of a small object.
+    /// Whether a list may prove what links hold. It does if an entity tag is the MD5 of a small
+    /// object.
     lists_prove: AtomicBool,
     questions: AtomicU64,
     lists: AtomicU64,
 }
 
-/// Links of one kind of one repository that a list has proved.
+/// The links of one kind of one repository that a list has proved.
 #[derive(Debug)]
 pub(super) struct Proven {
     pub(super) kind: LinkKind,
@@ -57,9 +59,9 @@ impl Proven {
 /// How a question is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
-    /// What was seen not long ago, of this or another repository, is good enough.
+    /// An answer from earlier in this audit, of this or another repository, is good enough.
     First,
-    /// Nothing but the object itself is.
+    /// The storage must be asked for the object itself.
     Second,
 }
 
@@ -77,13 +79,13 @@ impl<S: ObjectStore> Storage<S> {
         }
     }
 
-    /// How many objects were asked for, and how many pages listed.
+    /// Returns the number of objects that were asked for and of pages that were listed.
     pub(super) fn asked(&self) -> (u64, u64) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (read(&self.questions), read(&self.lists))
     }
 
-    /// Whether the repository has the blob, and the blob is there.
+    /// Returns whether the repository has the blob, and whether the blob's content exists.
     pub(super) async fn membership(
         &self,
         link: &Link,
@@ -125,7 +127,7 @@ impl<S: ObjectStore> Storage<S> {
         };
         match content.trim().parse::<Digest>() {
             Ok(digest) if digest == link.digest => self.linked(&digest, look).await,
-            // A Go registry's other name of a blob.
+            // A Go registry may know a blob by a second digest.
             Ok(other @ Digest::Sha256(_)) if matches!(link.digest, Digest::Sha512(_)) => {
                 self.linked(&other, look).await
             }
@@ -141,7 +143,7 @@ impl<S: ObjectStore> Storage<S> {
         Ok(Membership::Linked { has_content })
     }
 
-    /// Where a blob belongs whose hash names this path, or none.
+    /// Returns the place of a blob whose hash names this path, or no path.
     pub(super) fn place(&self, digest: &Digest, path: Option<&str>) -> Place {
         if let Some(own) = self.layout.blob_path(digest) {
             return Place::At(own.into());
@@ -155,7 +157,8 @@ impl<S: ObjectStore> Storage<S> {
         }
     }
 
-    /// Where a repository's own object belongs; nowhere if repositories share the content of blobs.
+    /// Returns the place of a repository's own object; `Nowhere` if repositories share the content
+    /// of blobs.
     pub(super) fn place_of(&self, link: &Link) -> Place {
         match self.layout.link_path(link) {
             Some(path) if !self.shares => Place::At(path.into()),
@@ -163,7 +166,7 @@ impl<S: ObjectStore> Storage<S> {
         }
     }
 
-    /// What is stored of a blob that belongs there.
+    /// Returns the storage's description of a blob at this place.
     pub(super) async fn blob(
         &self,
         digest: &Digest,
@@ -177,7 +180,8 @@ impl<S: ObjectStore> Storage<S> {
             (Place::Cached, None) | (Place::Nowhere, _) => return Ok(None),
         };
         match Path::parse(path) {
-            // What repositories do not share is not remembered by its digest alone.
+            // If repositories share no content, the digest alone does not identify an object, so
+            // the answer is not kept.
             Ok(path) if self.shares => self.stored(digest, &path, look).await,
             Ok(path) => self.head(&path).await,
             Err(_) => Ok(None),
@@ -210,7 +214,7 @@ impl<S: ObjectStore> Storage<S> {
         }
     }
 
-    /// The text of a link; what is none or too long is shown as far as it is.
+    /// Returns the text of a link. Returns a placeholder with the size if the object is too long.
     async fn read(&self, path: &Path) -> Result<Option<String>, Error> {
         self.questions.fetch_add(1, Ordering::Relaxed);
         let result = match self.store.get_opts(path, GetOptions::new()).await {
@@ -228,7 +232,8 @@ impl<S: ObjectStore> Storage<S> {
         }
     }
 
-    /// What a list of a repository's links proves, where that is cheaper than to read so many that are cached.
+    /// Lists a repository's links and returns what the list proves, if that is cheaper than to read
+    /// the cached ones.
     pub(super) async fn list(&self, any: &Link, cached: u64) -> Result<Option<Proven>, Error> {
         let is_worth = self.lists_prove.load(Ordering::Relaxed);
         let (true, Some(most)) = (is_worth, worth_listing(cached)) else {
@@ -263,7 +268,7 @@ impl<S: ObjectStore> Storage<S> {
         Ok(Some(proven))
     }
 
-    /// The blob that a listed object proves to be in that repository.
+    /// Returns the blob that a listed object proves to be in that repository.
     fn proved(&self, of: &Proven, object: &ObjectMeta) -> Option<Digest> {
         match self.layout.meaning(&object.location)? {
             Meaning::Link(link) => {
@@ -274,11 +279,11 @@ impl<S: ObjectStore> Storage<S> {
         }
     }
 
-    /// The folder that has this link beside all others of its kind.
+    /// Returns the folder that holds this link and all others of its kind.
     fn folder(&self, link: &Link) -> Option<Path> {
         let path = self.layout.link_path(link)?;
         let (folder, _) = path.as_ref().split_once(&link.digest.hex())?;
-        // Digests that share a folder by their first characters are not all there.
+        // A folder that shards digests by their first characters does not hold all of them.
         let folder = folder.strip_suffix('/')?;
         let is_whole = !folder.ends_with(&format!("/{}", &link.digest.hex()[..2]));
         is_whole.then(|| Path::parse(folder).ok())?

@@ -1,34 +1,35 @@
-//! The way through Redis: pages of keys, and of the members of the sets among them.
+//! How does an audit walk through Redis? It reads pages of keys, and pages of the members of their
+//! sets.
 
 use super::insist;
 use super::pace::Pace;
 use super::page::{Choice, PAGE, Page};
 use super::position::{AuditPosition, Within, sum};
 use crate::cache::redis::RedisCache;
-use crate::cache::redis::visit::{Held, KeyPage, MemberPage, Name, Shards, Subject};
-use crate::link::MetaKey;
-use crate::{Error, Link, LinkKind, RepositoryName};
+use crate::cache::redis::admin::scan::{Held, KeyPage, MemberPage, Name, Shards, Subject};
+use crate::types::link::MetaKey;
+use crate::types::{Error, Link, LinkKind, RepositoryName};
 use std::collections::HashSet;
 
-/// A way through Redis.
+/// A walk through Redis.
 pub(super) struct Walk<'a> {
     redis: &'a RedisCache,
     choice: &'a Choice,
     shards: Shards,
-    /// Which server it is at.
+    /// Index of the current server.
     shard: usize,
-    /// Which life of it.
+    /// Checksum of that server's identity.
     life: u32,
-    /// Where the page began that is under way, and where the next one does.
+    /// The cursors of the current page and of the next one.
     cursor: u64,
     next: u64,
     is_last: bool,
-    /// The sets of the page, by name, of which so many are done.
+    /// The sets of the page, sorted by name, and the number of them that are done.
     sets: Vec<(LinkKind, RepositoryName)>,
     done: usize,
-    /// Where in the set that is under way.
+    /// The cursor in the current set.
     member: u64,
-    /// What to take up again in the first page.
+    /// What to resume in the first page.
     resume: Option<Within>,
     pace: Pace,
     pub(super) keys_in_all: u64,
@@ -71,7 +72,7 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// The next things to look at; `None` at the end.
+    /// Returns the next page to audit, or `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Page>, Error> {
         if self.done < self.sets.len() {
             return self.members().await.map(Some);
@@ -86,7 +87,7 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// Some keys, with what is in those that are hashes.
+    /// Returns a page of keys, with the values of its hashes.
     async fn keys(&mut self) -> Result<Page, Error> {
         let mut found = self.key_page(PAGE).await?;
         if self.is_another(&found) {
@@ -115,7 +116,8 @@ impl<'a> Walk<'a> {
                 Name::Set(kind, repository) => {
                     sets.insert((kind, repository));
                 }
-                // Of some repositories the shared blobs are those that they have.
+                // If only some repositories are audited, the shared blobs are taken from their
+                // members instead.
                 Name::Hash(key) if self.choice.filter.is_none() || key.repository().is_some() => {
                     hashes.push(key);
                 }
@@ -148,7 +150,8 @@ impl<'a> Walk<'a> {
         Ok(page)
     }
 
-    /// Whether the server is not the one that the pages before were of: a cursor means nothing to it.
+    /// Returns whether the server is not the one that returned the earlier pages. A cursor of one
+    /// server means nothing to another.
     fn is_another(&self, page: &KeyPage) -> bool {
         self.life != 0 && self.life != sum([page.identity.as_str()])
     }
@@ -161,7 +164,7 @@ impl<'a> Walk<'a> {
         self.sets.clear();
     }
 
-    /// Goes on to the next server, if this one was the same to the end.
+    /// Goes on to the next server, if the current one was the same server to the end.
     async fn leave(&mut self) -> Result<(), Error> {
         self.next = 0;
         let page = self.key_page(1).await?;
@@ -176,7 +179,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Goes on in the sets of the page where it was left, if they are the same.
+    /// Resumes within the sets of the page, if they are still the same sets.
     fn take_up(&mut self) {
         let Some(was) = self.resume.take() else {
             return;
@@ -187,7 +190,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What so many sets are called; with the one that is begun, if one is.
+    /// Returns a checksum of the names of the first `done` sets, and of the set that is begun, if
+    /// there is one.
     fn names(&self, done: usize, member: u64) -> u32 {
         let named = if member == 0 { done } else { done + 1 };
         let names = self.sets.iter().take(named);
@@ -227,7 +231,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Some members of the sets of the page.
+    /// Returns a page of members of the sets.
     async fn members(&mut self) -> Result<Page, Error> {
         let mut page = Page::default();
         while !page.is_full()
@@ -298,13 +302,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Adds what is known of these blobs.
+    /// Adds the metadata of these blobs to the page.
     async fn metas(&mut self, page: &mut Page, mut of: Vec<MetaKey>) -> Result<(), Error> {
         of.retain(|key| self.choice.has_digest(key.digest()));
         let held = insist(|| self.redis.metas(&of)).await?;
         for (key, held) in of.into_iter().zip(held) {
             match held {
-                // It may have gone meanwhile, too.
+                // The hash may also have been deleted meanwhile.
                 Held::Nothing => page.empty += 1,
                 Held::OtherType => {
                     let key = self.redis.hash_key(&key).into_bytes();
@@ -316,7 +320,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Makes sure that nothing went past: keys that move are seen twice, or not at all.
+    /// Checks that no slots moved during the walk. A key that moves is seen twice, or not at all.
     async fn end(&self) -> Result<(), Error> {
         let now = insist(|| self.redis.shards()).await?;
         let is_moving = insist(|| self.redis.is_moving(&now)).await?;
@@ -331,7 +335,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Nobody knows whether all keys were seen.
+/// Slots moved, so the walk may have missed keys.
 #[derive(Debug, thiserror::Error)]
 #[error("slots of the cluster were moved meanwhile; begin again when it is at rest")]
 struct Moved;

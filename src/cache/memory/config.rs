@@ -1,28 +1,29 @@
-//! How much memory remembers, and for how long.
+//! [`MemoryConfig`]: how much does the memory tier hold, and for how long?
 
 use std::time::Duration;
 
-/// How much memory remembers, and for how long.
+/// How much the memory tier holds, and for how long.
 ///
 /// ```
 /// use layercache::{CachedStore, MemoryConfig};
 /// use object_store::memory::InMemory;
 /// use std::time::Duration;
 ///
-/// // Some 400,000 blobs, and what a garbage collection has removed is forgotten within a minute.
+/// // About 400,000 blobs. Memory forgets a blob within a minute after a garbage collection.
 /// let memory = MemoryConfig::default().with_capacity(256 << 20).with_ttl(Duration::from_secs(60));
 /// let store = CachedStore::builder(InMemory::new()).memory(memory).build();
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// The bytes that memory may take, about. Default: 64 MiB, which is some 100,000 blobs. Besides,
-    /// each thread keeps up to 128 entries that it was asked for again and again.
+    /// The approximate number of bytes that memory may take. In addition, each thread keeps up to
+    /// 128 entries that it reads often. Default: 64 MiB, which is about 100,000 blobs.
     pub capacity: u64,
-    /// How long a fact is answered, counted from its fill and never renewed by reads; up to a tenth
-    /// is taken off at random, so that what was filled together does not expire together.
-    /// It is counted in sixteenths of a second, and what is begun of one does not count. At most 365
-    /// days: what is longer counts as that. Default: 5 minutes.
+    /// How long memory answers a fact. The time counts from the fill, and reads do not renew it.
+    /// Memory subtracts up to a tenth at random, so that facts that were filled together do not
+    /// expire together. It counts in sixteenths of a second, so a fact may expire up to a sixteenth
+    /// early. Values over 365 days count as 365 days. With Redis, memory uses at most half of
+    /// Redis's TTL. Default: 5 minutes.
     pub ttl: Duration,
 }
 
@@ -51,10 +52,10 @@ impl MemoryConfig {
     }
 }
 
-/// The most that a fact is kept.
+/// The longest time that memory keeps a fact.
 pub(super) const MOST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// `ttl`, less up to a tenth at random: never longer than promised.
+/// Subtracts up to a tenth of `ttl` at random. The result is never longer than `ttl`.
 pub(crate) fn jittered(ttl: Duration) -> Duration {
     ttl.mul_f64(1.0 - 0.1 * fastrand::f64())
 }

@@ -1,57 +1,61 @@
-//! [`Entry`]: what memory keeps of one digest.
+//! [`Entry`]: which facts does memory have about one digest?
 
 use super::Moment;
-use super::label::{Label, Tick};
+use super::entry_key::{EntryKey, EntryKeyRef};
 use super::members::{Members, Membership};
-use super::names::Names;
-use super::subject::{Subject, SubjectRef};
-use crate::cache::shared::{Found, Member, QuestionRef};
-use crate::link::LinkRef;
-use crate::{LayerMeta, Link};
+use super::repository_table::RepositoryTable;
+use super::validity::{Tick, Validity};
+use crate::cache::shared::{Found, Member};
+use crate::types::link::LinkRef;
+use crate::types::question::QuestionRef;
+use crate::types::{LayerMeta, Link};
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The facts about one digest: its meta, and its memberships in the order of their repositories.
-/// One entry for all of them is half the look-ups and a fraction of the memory of an entry each.
+/// One entry for all of them needs half the look-ups, and a fraction of the memory, of one entry
+/// for each fact.
 ///
-/// It is not changed once it is in the cache: whoever reads one reads it whole.
+/// An entry does not change once it is in the cache, so a reader always sees a consistent entry.
 #[derive(Debug)]
 pub(super) struct Entry {
-    subject: Subject,
+    subject: EntryKey,
     meta: Option<LayerMeta>,
-    /// The meta's; beside it, not in the option, which would take 8 bytes more.
-    label: Label,
+    /// The validity of the meta. It is not inside the option, which would then take 8 bytes more.
+    validity: Validity,
     members: Members,
-    /// What the memberships' numbers mean.
-    names: Arc<Names>,
-    has_left: AtomicBool,
+    /// The table that maps the memberships' numbers to repositories.
+    names: Arc<RepositoryTable>,
+    is_removed: AtomicBool,
 }
 
-/// A blob in more repositories than this is asked for in Redis by the others.
+/// The most memberships of one entry. A further one replaces the one that expires first. The node
+/// then asks Redis for the replaced one.
 const MOST_MEMBERS: usize = 1024;
 
-/// What moka and the allocator need for an entry, about (measured: 226 to 250 bytes asked of the allocator).
+/// The approximate number of bytes that moka and the allocator need for an entry (measured: 226 to
+/// 250 bytes requested from the allocator).
 const OVERHEAD: usize = 300;
 
 impl Entry {
-    pub(super) fn new(subject: SubjectRef<'_>, names: &Arc<Names>) -> Self {
+    pub(super) fn new(subject: EntryKeyRef<'_>, names: &Arc<RepositoryTable>) -> Self {
         Self::empty(subject.to_owned(), names)
     }
 
-    fn empty(subject: Subject, names: &Arc<Names>) -> Self {
+    fn empty(subject: EntryKey, names: &Arc<RepositoryTable>) -> Self {
         Self {
             subject,
             meta: None,
-            label: Label::DEAD,
+            validity: Validity::DEAD,
             members: Members::default(),
             names: Arc::clone(names),
-            has_left: AtomicBool::new(false),
+            is_removed: AtomicBool::new(false),
         }
     }
 
-    /// A copy whose names are in this table.
-    pub(super) fn copy_into(&self, names: &Arc<Names>) -> Self {
+    /// Returns a copy that uses the numbers of this table.
+    pub(super) fn copy_into(&self, names: &Arc<RepositoryTable>) -> Self {
         let members = match Arc::ptr_eq(names, &self.names) {
             true => self.members.clone(),
             false => self
@@ -62,36 +66,37 @@ impl Entry {
         };
         Self {
             meta: self.meta.clone(),
-            label: self.label,
+            validity: self.validity,
             members,
             ..Self::empty(self.subject.clone(), names)
         }
     }
 
-    fn renamed(&self, member: Membership, names: &Names) -> Option<Membership> {
+    fn renamed(&self, member: Membership, names: &RepositoryTable) -> Option<Membership> {
         let owner = names.number_of(self.names.owner(member.owner)?)?;
         Some(Membership { owner, ..member })
     }
 
-    pub(super) fn is_of(&self, subject: SubjectRef<'_>) -> bool {
+    pub(super) fn is_of(&self, subject: EntryKeyRef<'_>) -> bool {
         subject.is(&self.subject)
     }
 
-    /// It is in the cache no more: whoever has kept it has to look there again.
-    pub(super) fn leave(&self) {
-        self.has_left.store(true, Ordering::Release);
+    /// Marks an entry that is no longer in the cache. A thread that has kept the entry must look it
+    /// up in the cache again.
+    pub(super) fn mark_removed(&self) {
+        self.is_removed.store(true, Ordering::Release);
     }
 
-    pub(super) fn has_left(&self) -> bool {
-        self.has_left.load(Ordering::Acquire)
+    pub(super) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Acquire)
     }
 
-    /// What of it is alive, and asked for.
+    /// Returns the facts that `question` asks for and that are alive.
     pub(super) fn read(&self, question: QuestionRef<'_>, moment: Moment<'_>) -> Found {
         self.read_with(self.meta.as_ref(), question, moment)
     }
 
-    /// The same, of one who has a copy of the meta.
+    /// As [`read`](Self::read), with the caller's copy of the meta.
     pub(super) fn read_with(
         &self,
         meta: Option<&LayerMeta>,
@@ -99,29 +104,29 @@ impl Entry {
         moment: Moment<'_>,
     ) -> Found {
         let member = question.link().filter(|link| {
-            let label = self.member(*link);
-            label.is_some_and(|label| moment.is_live(label))
+            let validity = self.member(*link);
+            validity.is_some_and(|validity| moment.is_live(validity))
         });
         Found {
             member: member.map(|_| Member::default()),
             meta: meta
-                .filter(|_| question.meta().is_some() && moment.is_live(self.label))
+                .filter(|_| question.meta().is_some() && moment.is_live(self.validity))
                 .cloned(),
         }
     }
 
-    /// A copy of the meta that shares nothing with it.
+    /// Returns a copy of the meta that shares no memory with it.
     pub(super) fn meta_apart(&self) -> Option<LayerMeta> {
         self.meta.as_ref().map(LayerMeta::apart)
     }
 
     pub(super) fn meta(&self, moment: Moment<'_>) -> Option<&LayerMeta> {
-        self.meta.as_ref().filter(|_| moment.is_live(self.label))
+        self.meta.as_ref().filter(|_| moment.is_live(self.validity))
     }
 
-    fn member(&self, link: LinkRef<'_>) -> Option<Label> {
+    fn member(&self, link: LinkRef<'_>) -> Option<Validity> {
         let at = self.find(link).ok()?;
-        Some(self.members[at].label)
+        Some(self.members[at].validity)
     }
 
     fn find(&self, link: LinkRef<'_>) -> Result<usize, usize> {
@@ -134,21 +139,22 @@ impl Entry {
         })
     }
 
-    pub(super) fn set_meta(&mut self, meta: LayerMeta, label: Label) {
-        (self.meta, self.label) = (Some(meta), label);
+    pub(super) fn set_meta(&mut self, meta: LayerMeta, validity: Validity) {
+        (self.meta, self.validity) = (Some(meta), validity);
     }
 
-    /// Says whether another one had to make room.
-    pub(super) fn set_member(&mut self, link: &Link, label: Label, now: Tick) -> bool {
+    /// Adds a membership, or updates its validity. Returns whether another membership was dropped
+    /// to make room.
+    pub(super) fn set_member(&mut self, link: &Link, validity: Validity, now: Tick) -> bool {
         if let Ok(at) = self.find(link.into()) {
-            self.members[at].label = label;
+            self.members[at].validity = validity;
             return false;
         }
         let Some(owner) = self.names.number(link) else {
             return false;
         };
         let mut members = self.members.to_vec();
-        members.retain(|member| now < member.label.deadline());
+        members.retain(|member| now < member.validity.deadline());
         let is_full = members.len() >= MOST_MEMBERS;
         if is_full {
             drop_oldest(&mut members);
@@ -156,13 +162,13 @@ impl Entry {
         self.members = members.into_iter().collect();
         let at = self.find(link.into()).unwrap_or_else(|at| at);
         let (before, after) = self.members.split_at(at);
-        let new = [Membership { owner, label }];
+        let new = [Membership { owner, validity }];
         let all = before.iter().chain(&new).chain(after);
         self.members = all.copied().collect();
         is_full
     }
 
-    /// The bytes that the entry takes, about.
+    /// Returns the approximate number of bytes that the entry takes.
     pub(super) fn size(&self) -> usize {
         let meta = self.meta.as_ref().map_or(0, LayerMeta::heap_size);
         OVERHEAD + size_of::<Self>() + self.subject.heap_size() + meta + self.members.heap_size()
@@ -170,7 +176,7 @@ impl Entry {
 }
 
 fn drop_oldest(members: &mut Vec<Membership>) {
-    let deadlines = members.iter().map(|member| member.label.deadline());
+    let deadlines = members.iter().map(|member| member.validity.deadline());
     if let Some((oldest, _)) = deadlines.enumerate().min_by_key(|(_, deadline)| *deadline) {
         members.remove(oldest);
     }
@@ -179,17 +185,17 @@ fn drop_oldest(members: &mut Vec<Membership>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Digest;
-    use crate::cache::memory::label::Clock;
+    use crate::cache::memory::validity::Clock;
     use crate::coherence::Coherence;
-    use crate::link::WireName;
+    use crate::types::Digest;
+    use crate::types::link::WireName;
     use std::time::Duration;
     use tokio::time::Instant;
 
-    fn label_of(key: &impl WireName, coherence: &Coherence, deadline: Tick) -> Label {
+    fn validity_of(key: &impl WireName, coherence: &Coherence, deadline: Tick) -> Validity {
         let trusted = coherence.trusted(Instant::now()).unwrap();
-        let right = trusted.right(key).unwrap();
-        Label::new(coherence.generations.mark(key, right), deadline)
+        let read_stamp = trusted.read_stamp(key).unwrap();
+        Validity::new(coherence.generations.entry_stamp(key, read_stamp), deadline)
     }
 
     #[test]
@@ -204,12 +210,12 @@ mod tests {
         let digest = Digest::Sha256([1; 32]);
         let coherence = Coherence::alone();
         let link = |i: u64| Link::layer(format!("r{i}").parse().unwrap(), digest);
-        let mut entry = Entry::new(SubjectRef::Blob(&digest), &Arc::default());
+        let mut entry = Entry::new(EntryKeyRef::Blob(&digest), &Arc::default());
         let count = MOST_MEMBERS as u64 + 10;
         for i in 0..count {
             let deadline = clock.after(now, Duration::from_secs(60 + i));
-            let label = label_of(&link(i), &coherence, deadline);
-            let made_room = entry.set_member(&link(i), label, clock.tick(now));
+            let validity = validity_of(&link(i), &coherence, deadline);
+            let made_room = entry.set_member(&link(i), validity, clock.tick(now));
             assert_eq!(made_room, i >= MOST_MEMBERS as u64, "{i}");
         }
         assert_eq!(entry.members.len(), MOST_MEMBERS);

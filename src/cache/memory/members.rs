@@ -1,18 +1,18 @@
-//! [`Members`]: the memberships of one blob.
+//! [`Members`]: which repositories have a blob?
 
-use super::label::Label;
-use super::names::Number;
+use super::repository_table::OwnerId;
+use super::validity::Validity;
 use std::ops::{Deref, DerefMut};
 
-/// A repository that has the blob.
+/// A repository that has the blob, and the validity of this fact.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Membership {
-    pub(super) owner: Number,
-    pub(super) label: Label,
+    pub(super) owner: OwnerId,
+    pub(super) validity: Validity,
 }
 
-/// A slice of them. Most blobs are in one repository: its membership stands in the entry itself, where
-/// reading it costs no cache line more.
+/// A slice of memberships. Most blobs are in one repository. Its membership is stored in the entry
+/// itself, so that reading it needs no further cache line.
 #[derive(Debug, Clone)]
 pub(super) enum Members {
     One([Membership; 1]),
@@ -20,7 +20,7 @@ pub(super) enum Members {
 }
 
 impl Members {
-    /// The bytes that they take beside the entry.
+    /// Returns the number of bytes that the memberships take outside of the entry.
     pub(super) fn heap_size(&self) -> usize {
         match self {
             Self::One(_) => 0,

@@ -2,78 +2,79 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`entry`] | what is known of one blob: its meta, and its memberships |
-//! | [`label`] | under which stamp a fact was filled and when it is too old, in 12 bytes |
-//! | [`members`] | the repositories that have it |
-//! | [`names`] | repositories by number, so that a membership takes 16 bytes |
-//! | [`subject`] | what an entry is about |
-//! | [`front`] | what each thread has just been asked, without moka's bookkeeping |
+//! | [`entry`] | the facts about one blob: its meta, and its memberships |
+//! | [`validity`] | the stamp that a fact was filled under, and its deadline, in 12 bytes |
+//! | [`members`] | the repositories that have a blob |
+//! | [`repository_table`] | numbers for repositories, so that a membership takes 16 bytes |
+//! | [`entry_key`] | the blob or object that an entry is about |
+//! | [`thread_cache`] | the entries that a thread reads often, without moka's bookkeeping |
 
-mod alone;
+mod cache;
 mod config;
 mod entry;
-mod front;
-mod label;
+mod entry_key;
 mod members;
-mod names;
-mod subject;
+mod repository_table;
 #[cfg(test)]
 mod tests;
+mod thread_cache;
+mod validity;
 
-pub use alone::MemoryCache;
+pub use cache::MemoryCache;
 pub use config::MemoryConfig;
 pub(crate) use config::jittered;
 
-use super::shared::{Facts, Found, Member, Question, QuestionRef, is_plausible};
-use crate::coherence::generation::{Generations, Right, Snapshot};
+use crate::cache::shared::{Facts, Found, Member, is_plausible};
+use crate::coherence::generation::{Generations, ReadStamp, Snapshot};
 use crate::coherence::{Coherence, Trusted};
-use crate::link::{Key, LinkRef, MetaKey, MetaRef, WireName};
-use crate::metrics::{Holdings, describe, limit_hits};
-use crate::{LayerMeta, Link};
+use crate::telemetry::metrics::{Holdings, describe, limit_hits};
+use crate::types::link::{Key, LinkRef, MetaKey, MetaRef, WireName};
+use crate::types::question::{Question, QuestionRef};
+use crate::types::{LayerMeta, Link};
 use entry::Entry;
-use front::Front;
-use label::{Clock, Label, Tick};
+use entry_key::{EntryKeyRef, Tag};
 use metrics::Counter;
 use moka::notification::RemovalCause;
-use names::Names;
+use repository_table::RepositoryTable;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use subject::{SubjectRef, Tag};
+use thread_cache::ThreadCache;
 use tokio::time::Instant;
+use validity::{Clock, Tick, Validity};
 
-/// The tier in the process.
+/// The memory tier of one cache.
 #[derive(Debug)]
 pub(crate) struct Memory {
     entries: moka::sync::Cache<Tag, Arc<Entry>, foldhash::fast::RandomState>,
-    front: Front,
+    thread_cache: ThreadCache,
     coherence: Arc<Coherence>,
     ttl: Duration,
     clock: Clock,
-    /// Where new memberships' names go.
-    names: Mutex<Arc<Names>>,
+    /// The table that gives numbers to the repositories of new memberships.
+    names: Mutex<Arc<RepositoryTable>>,
     holdings: Arc<Holdings>,
-    /// Times that one membership of a blob had to make room for another.
+    /// Counts memberships that were dropped to make room for another one of the same blob.
     crowded: Counter,
 }
 
-/// The rights to fill that a load took before it read anything.
+/// The read stamps of a load. The load took them before it read anything, and needs them to fill.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Rights {
-    pub(crate) member: Option<Right>,
-    pub(crate) meta: Option<Right>,
+pub(crate) struct ReadStamps {
+    pub(crate) member: Option<ReadStamp>,
+    pub(crate) meta: Option<ReadStamp>,
 }
 
-impl Rights {
-    /// Those of a moment, for what `question` asks.
+impl ReadStamps {
+    /// Returns the stamps of a snapshot for the facts that `question` asks for.
     pub(crate) fn at(snapshot: &Snapshot, question: &Question) -> Self {
         Self {
-            member: question.link().and_then(|link| snapshot.right(link)),
-            meta: question.meta().and_then(|meta| snapshot.right(&meta)),
+            member: question.link().and_then(|link| snapshot.read_stamp(link)),
+            meta: question.meta().and_then(|meta| snapshot.read_stamp(&meta)),
         }
     }
 }
 
-/// What it takes to tell whether a fact is alive.
+/// The trust and the time at one moment, which decide whether a fact is alive.
 #[derive(Debug, Clone, Copy)]
 struct Moment<'a> {
     trusted: Trusted<'a>,
@@ -81,8 +82,8 @@ struct Moment<'a> {
 }
 
 impl Moment<'_> {
-    fn is_live(self, label: Label) -> bool {
-        label.is_live(self.trusted, self.now)
+    fn is_live(self, validity: Validity) -> bool {
+        validity.is_live(self.trusted, self.now)
     }
 }
 
@@ -96,8 +97,8 @@ impl Memory {
             .max_capacity(config.capacity)
             .weigher(|_, entry: &Arc<Entry>| entry.size().try_into().unwrap_or(u32::MAX))
             .eviction_listener(move |_, entry: Arc<Entry>, cause| {
-                // Whatever takes it out of the cache, and before anything else has its place.
-                entry.leave();
+                // This runs for every cause, and before another entry takes the place.
+                entry.mark_removed();
                 held.take(entry.size());
                 if cause == RemovalCause::Size {
                     evicted.increment(1);
@@ -106,7 +107,7 @@ impl Memory {
             .build_with_hasher(foldhash::fast::RandomState::default());
         Self {
             entries,
-            front: Front::new(),
+            thread_cache: ThreadCache::new(),
             coherence,
             ttl: config.ttl.min(config::MOST_TTL),
             clock: Clock::new(),
@@ -124,45 +125,48 @@ impl Memory {
         &self.coherence
     }
 
-    /// What memory knows; `None` if it is not trusted. One reading of the clock, no allocation; one
-    /// look-up, and none in moka for what this thread has just been asked.
-    pub(crate) fn look_up(&self, question: QuestionRef<'_>) -> Option<Found> {
+    /// Returns the facts that memory has for `question`, or `None` while memory is not trusted.
+    /// Allocates nothing. Reads the clock once and makes one look-up, except for
+    /// [`QuestionRef::Own`], which may need two. An entry in this thread's cache needs no look-up
+    /// in moka.
+    pub(crate) fn get(&self, question: QuestionRef<'_>) -> Option<Found> {
         if let QuestionRef::Own(link) = question {
             return match self.object(link) {
-                // The object is the membership.
+                // The presence of the object is the membership.
                 meta @ Some(_) => Some(Found {
                     member: Some(Member::default()),
                     meta,
                 }),
-                None => self.look_up(QuestionRef::Link(link)),
+                None => self.get(QuestionRef::Link(link)),
             };
         }
         let moment = self.moment()?;
         let digest = question.digest();
         let is_whole = |found: &Found| found.is_whole(question);
         let hot = |entry: &Entry, meta: Option<&LayerMeta>| entry.read_with(meta, question, moment);
-        if let found @ Some(_) = self.front.read(digest, hot, is_whole) {
+        if let found @ Some(_) = self.thread_cache.read(digest, hot, is_whole) {
             return found;
         }
-        let Some(entry) = self.find(SubjectRef::Blob(digest)) else {
+        let Some(entry) = self.find(EntryKeyRef::Blob(digest)) else {
             return Some(Found::default());
         };
         let found = entry.read(question, moment);
         if is_whole(&found) {
-            self.front.keep(digest, entry);
+            self.thread_cache.keep(digest, entry);
         }
         Some(found)
     }
 
-    /// The object whose presence is a membership, if it is known. It is kept where somebody asked
-    /// for it, in an entry of its own.
+    /// Returns the object whose presence is a membership, if memory has it. Memory keeps it in an
+    /// entry of its own, once a caller has asked for it.
     pub(crate) fn object(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
         let moment = self.moment()?;
-        let entry = self.find(SubjectRef::Object(link))?;
+        let entry = self.find(EntryKeyRef::Object(link))?;
         entry.meta(moment).cloned()
     }
 
-    /// Whether it keeps what is an answer as soon as memory is trusted.
+    /// Returns whether memory has a fact for this key that it can answer now, or as soon as memory
+    /// is trusted.
     pub(crate) fn keeps(&self, key: &Key) -> bool {
         let moment = Moment {
             trusted: self.coherence.regardless(),
@@ -173,14 +177,14 @@ impl Memory {
             Key::Meta(digest) => QuestionRef::Meta(digest),
             Key::Own(link) => QuestionRef::Own(link.into()),
         };
-        let entry = self.find(SubjectRef::Blob(question.digest()));
-        let object = question.link().map(SubjectRef::Object);
+        let entry = self.find(EntryKeyRef::Blob(question.digest()));
+        let object = question.link().map(EntryKeyRef::Object);
         let object = object.and_then(|object| self.find(object));
         entry.is_some_and(|entry| entry.read(question, moment).has(key))
             || object.is_some_and(|object| object.meta(moment).is_some())
     }
 
-    fn find(&self, subject: SubjectRef<'_>) -> Option<Arc<Entry>> {
+    fn find(&self, subject: EntryKeyRef<'_>) -> Option<Arc<Entry>> {
         let entry = self.entries.get(&subject.tag())?;
         entry.is_of(subject).then_some(entry)
     }
@@ -192,61 +196,64 @@ impl Memory {
         Some(Moment { trusted, now })
     }
 
-    /// The rights to fill what a load for `question` is about to read.
-    pub(crate) fn rights(&self, question: &Question) -> Rights {
+    /// Returns the stamps for a load of `question` that is about to read. They are empty while
+    /// memory is not trusted.
+    pub(crate) fn read_stamps(&self, question: &Question) -> ReadStamps {
         let Some(trusted) = self.coherence.trusted(Instant::now()) else {
-            return Rights::default();
+            return ReadStamps::default();
         };
-        Rights {
-            member: question.link().and_then(|link| trusted.right(link)),
-            meta: question.meta().and_then(|meta| trusted.right(&meta)),
+        ReadStamps {
+            member: question.link().and_then(|link| trusted.read_stamp(link)),
+            meta: question.meta().and_then(|meta| trusted.read_stamp(&meta)),
         }
     }
 
-    /// The rights of all keys, for a load that does not know yet what it will read of.
+    /// Returns the stamps of all keys, for a load that does not know yet which keys it will read.
+    /// Returns `None` while memory is not trusted.
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         let trusted = self.coherence.trusted(Instant::now())?;
         Some(trusted.snapshot())
     }
 
-    /// Remembers facts under the stamps of their rights: dead on arrival if a change came first.
-    pub(crate) fn fill(&self, facts: &Facts, rights: Rights) {
+    /// Stores facts under their stamps. If a change came after the stamps were taken, the stored
+    /// facts are dead from the beginning.
+    pub(crate) fn fill(&self, facts: &Facts, read_stamps: ReadStamps) {
         let now = Instant::now();
         let deadline = self.clock.after(now, jittered(self.ttl));
         let now = self.clock.tick(now);
-        let member = facts.member.as_ref().zip(rights.member);
-        let member = member.map(|((link, member), right)| {
-            let label = self.label(link, right, deadline);
-            (link, member, label)
+        let member = facts.member.as_ref().zip(read_stamps.member);
+        let member = member.map(|((link, member), read_stamp)| {
+            let validity = self.validity(link, read_stamp, deadline);
+            (link, member, validity)
         });
-        let meta = facts.meta.as_ref().zip(rights.meta);
+        let meta = facts.meta.as_ref().zip(read_stamps.meta);
         let meta = meta.filter(|((key, meta), _)| is_plausible(key.digest(), meta));
-        let meta = meta.map(|((key, meta), right)| {
-            let label = self.label(key, right, deadline);
-            (MetaRef::from(key), meta, label)
+        let meta = meta.map(|((key, meta), read_stamp)| {
+            let validity = self.validity(key, read_stamp, deadline);
+            (MetaRef::from(key), meta, validity)
         });
-        let set_member = |entry: &mut Entry, link: &Link, label: Label| {
-            if entry.set_member(link, label, now) {
+        let set_member = |entry: &mut Entry, link: &Link, validity: Validity| {
+            if entry.set_member(link, validity, now) {
                 self.crowded.increment(1);
             }
         };
         match (member, meta) {
-            // One update for both is half of what it costs.
-            (Some((link, _, label)), Some((MetaRef::Shared(digest), meta, other)))
+            // One update for both facts costs half as much as two.
+            (Some((link, _, validity)), Some((MetaRef::Shared(digest), meta, other)))
                 if link.digest == *digest =>
             {
-                self.update(SubjectRef::Blob(digest), |entry| {
-                    set_member(entry, link, label);
+                self.update(EntryKeyRef::Blob(digest), |entry| {
+                    set_member(entry, link, validity);
                     entry.set_meta(meta.clone(), other);
                 });
             }
             _ => {
-                if let Some((link, _, label)) = member {
-                    let blob = SubjectRef::Blob(&link.digest);
-                    self.update(blob, |entry| set_member(entry, link, label));
+                if let Some((link, _, validity)) = member {
+                    let blob = EntryKeyRef::Blob(&link.digest);
+                    self.update(blob, |entry| set_member(entry, link, validity));
                 }
-                if let Some((of, meta, label)) = meta {
-                    self.update(of.into(), |entry| entry.set_meta(meta.clone(), label));
+                if let Some((of, meta, validity)) = meta {
+                    self.update(of.into(), |entry| entry.set_meta(meta.clone(), validity));
                 }
             }
         }
@@ -255,44 +262,44 @@ impl Memory {
             Member {
                 object: Some(object),
             },
-            label,
+            validity,
         )) = member
         {
-            let subject = SubjectRef::Object(link.into());
-            self.update(subject, |entry| entry.set_meta(object.clone(), label));
+            let subject = EntryKeyRef::Object(link.into());
+            self.update(subject, |entry| entry.set_meta(object.clone(), validity));
         }
     }
 
-    fn label(&self, key: &impl WireName, right: Right, deadline: Tick) -> Label {
-        Label::new(self.generations().mark(key, right), deadline)
+    fn validity(&self, key: &impl WireName, read_stamp: ReadStamp, deadline: Tick) -> Validity {
+        Validity::new(self.generations().entry_stamp(key, read_stamp), deadline)
     }
 
-    /// As [`fill`](Self::fill), for what is most likely unknown: an entry that another one makes at the
-    /// same moment may be lost, which costs a miss.
-    pub(crate) fn fill_new(&self, facts: &Facts, rights: Rights) {
-        match (facts, rights.meta) {
+    /// As [`fill`](Self::fill), for facts that memory most likely does not have. An entry that
+    /// another thread stores at the same moment may be lost, which costs a miss.
+    pub(crate) fn fill_new(&self, facts: &Facts, read_stamps: ReadStamps) {
+        match (facts, read_stamps.meta) {
             (
                 Facts {
                     member: None,
                     meta: Some((key @ MetaKey::Shared(digest), meta)),
                 },
-                Some(right),
+                Some(read_stamp),
             ) if is_plausible(digest, meta)
-                && !self.entries.contains_key(&SubjectRef::Blob(digest).tag()) =>
+                && !self.entries.contains_key(&EntryKeyRef::Blob(digest).tag()) =>
             {
                 let deadline = self.clock.after(Instant::now(), jittered(self.ttl));
-                let blob = SubjectRef::Blob(digest);
+                let blob = EntryKeyRef::Blob(digest);
                 let mut entry = Entry::new(blob, &self.names());
-                entry.set_meta(meta.clone(), self.label(key, right, deadline));
+                entry.set_meta(meta.clone(), self.validity(key, read_stamp, deadline));
                 self.holdings.put(entry.size());
                 self.entries.insert(blob.tag(), Arc::new(entry));
             }
-            _ => self.fill(facts, rights),
+            _ => self.fill(facts, read_stamps),
         }
     }
 
-    /// Changes a copy of an entry and puts it in the entry's place.
-    fn update(&self, subject: SubjectRef<'_>, change: impl FnOnce(&mut Entry)) {
+    /// Replaces an entry by a changed copy. If there is no entry yet, creates one.
+    fn update(&self, subject: EntryKeyRef<'_>, change: impl FnOnce(&mut Entry)) {
         let names = self.names();
         self.entries.entry(subject.tag()).and_upsert_with(|old| {
             let old = old.map(moka::Entry::into_value);
@@ -306,8 +313,9 @@ impl Memory {
         });
     }
 
-    /// The names' present table; a new one once that is full. Entries keep theirs.
-    fn names(&self) -> Arc<Names> {
+    /// Returns the current table, or a new one once that is full. Entries keep the table that they
+    /// use.
+    fn names(&self) -> Arc<RepositoryTable> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if names.is_full() {
             *names = Arc::default();

@@ -1,8 +1,8 @@
-//! What the tier does as a whole.
+//! Tests of the memory tier as a whole.
 
 use super::*;
-use crate::Digest;
 use crate::cache::LayerInfoCache;
+use crate::types::Digest;
 
 const DIGEST: Digest = Digest::Sha256([1; 32]);
 
@@ -57,7 +57,7 @@ async fn memory_is_bounded() {
 #[tokio::test]
 async fn memberships_that_make_room_for_others_are_counted() {
     let make = || MemoryCache::new(MemoryConfig::default());
-    let (cache, hits) = crate::metrics::counted(make);
+    let (cache, hits) = crate::telemetry::metrics::counted(make);
     for i in 0..1030 {
         let link = Link::layer(format!("r{i}").parse().unwrap(), DIGEST);
         cache.add(&link).await.unwrap();
@@ -78,28 +78,28 @@ async fn an_empty_meta_is_believed_of_the_empty_blob_only() {
     assert_eq!(cache.meta(&nothing).await.unwrap(), Some(empty));
 }
 
-/// Memory without other nodes, of so many bytes.
+/// Returns a memory with this capacity in bytes, without other nodes.
 fn memory_of(capacity: u64) -> Memory {
     let config = MemoryConfig::default().with_capacity(capacity);
     Memory::new(config, Arc::new(Coherence::alone()))
 }
 
-/// Fills a meta of this length, as whoever has asked the backend.
+/// Fills a meta of this length, as a load does that has asked the backend.
 fn fill(memory: &Memory, digest: Digest, length: u64) {
     let meta = LayerMeta::new("a/data", length).unwrap();
     let facts = Facts {
         member: None,
         meta: Some((digest.into(), meta)),
     };
-    memory.fill(&facts, memory.rights(&Question::Meta(digest)));
+    memory.fill(&facts, memory.read_stamps(&Question::Meta(digest)));
 }
 
 fn length(memory: &Memory, digest: &Digest) -> Option<u64> {
-    let found = memory.look_up(QuestionRef::Meta(digest));
+    let found = memory.get(QuestionRef::Meta(digest));
     found?.meta.map(|meta| meta.length())
 }
 
-/// Asks until this thread has the entry itself.
+/// Asks until this thread's cache has the entry.
 fn ask_often(memory: &Memory, digest: &Digest) {
     for _ in 0..3 {
         assert!(length(memory, digest).is_some());
@@ -126,9 +126,9 @@ fn what_a_thread_keeps_gives_way_also_if_it_was_evicted_before() {
     };
     fill(&memory, DIGEST, 1);
     ask_often(&memory, &DIGEST);
-    let tag = SubjectRef::Blob(&DIGEST).tag();
+    let tag = EntryKeyRef::Blob(&DIGEST).tag();
     for i in 0..100_000 {
-        // Asked for more often than the one, whose place they are to take.
+        // These are asked for more often than `DIGEST`, so that they evict it.
         fill(&memory, other(i % 400), 1);
         let _ = length(&memory, &other(i % 400));
         if !memory.entries.contains_key(&tag) {

@@ -1,24 +1,24 @@
-//! How to reach Redis, and what to keep there.
+//! The settings of the Redis tier: where Redis is, what is kept there, and for how long.
 
-use super::address::Address;
-use crate::Error;
+use crate::cache::redis::net::address::Address;
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::peers::MOST_TRUST;
-use crate::error::BoxError;
+use crate::types::Error;
+use crate::types::error::BoxError;
 use std::fmt;
 use std::time::Duration;
 
-/// How to reach Redis, and what to keep there.
+/// The settings of the Redis tier: the address, the keys and the timeouts.
 ///
 /// ```
 /// use layercache::{ChangePolicy, RedisConfig};
 /// use std::time::Duration;
 ///
-/// // Most need no more than the address.
+/// // The address alone is enough in most cases.
 /// let config = RedisConfig::new("redis://:secret@127.0.0.1/0");
 /// assert!(!format!("{config:?}").contains("secret"));
 ///
-/// // All that can be set.
+/// // Every setting:
 /// let config = config
 ///     .with_prefix("eu:")
 ///     .with_namespace("team-a")
@@ -26,64 +26,71 @@ use std::time::Duration;
 ///     .with_timeout(Duration::from_millis(20))
 ///     .with_change_timeout(Duration::from_secs(2))
 ///     .with_store_path(false)
-///     .with_trust(Duration::from_secs(1))
-///     .with_lease(Duration::from_secs(15))
-///     .with_fence(Duration::from_secs(60))
+///     .with_trust_timeout(Duration::from_secs(1))
+///     .with_lease_ttl(Duration::from_secs(15))
+///     .with_fence_ttl(Duration::from_secs(60))
 ///     .with_change_policy(ChangePolicy::BestEffort);
 /// assert_eq!(config.namespace.as_deref(), Some("team-a"));
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// The address: `redis://[user][:password@]host[:port][/database]`, `unix:///path`,
-    /// `redis+sentinel://host,host/service`, `redis+cluster://host:port,host:port`, and with feature
-    /// `redis-tls` the same with `rediss`; [`guide::redis`](crate::guide::redis) has all of it. Of it only hosts
-    /// and ports are ever shown.
+    /// Where Redis is: `redis://[user][:password@]host[:port][/database]`, `unix:///path`,
+    /// `redis+sentinel://host,host/service` or `redis+cluster://host:port,host:port`. With the
+    /// feature `redis-tls`, `rediss` in place of `redis` uses TLS.
+    /// [`guide::redis`](crate::guide::redis) has the full syntax. Logs and errors name a server by
+    /// host and port, and never show the password.
     pub url: String,
-    /// What all keys begin with, so that a Redis can be shared with others. Default: nothing, as
-    /// docker/distribution has it.
+    /// Comes first in the name of every key and channel, so that other applications can share the
+    /// Redis. Default: empty, as in docker/distribution.
     pub prefix: String,
-    /// Which of several stores over one Redis this is: the keys and channels begin with it and a colon, after
-    /// the [`prefix`](Self::prefix). Letters, digits, `.`, `_` and `-`, 64 at most. All nodes of a store have
-    /// the same. A node that finds another store or another layout under its name space does not use
-    /// that Redis ([`guide::stacking`](crate::guide::stacking#several-stores-over-one-redis)). Default: none,
-    /// as docker/distribution has it.
+    /// Separates several stores that share one Redis. The name of every key and channel begins with
+    /// the [`prefix`](Self::prefix), this name and a colon. 1 to 64 letters, digits, `.`, `_` and
+    /// `-`. All nodes of a store must use the same name. A node that finds another store or another
+    /// layout under its name space does not use that Redis
+    /// ([`guide::stacking`](crate::guide::stacking#several-stores-over-one-redis)). Default: none,
+    /// as in docker/distribution.
     pub namespace: Option<String>,
-    /// How long a fact is answered, counted from its write and never renewed by reads; up to a
-    /// tenth is taken off at random. At most 365 days. Default: one day.
+    /// How long a fact stays in Redis, counted from its write. Reads do not renew it. A random part
+    /// of up to a tenth is taken off, so that facts do not expire together. 1 ms to 365 days.
+    /// Default: one day.
     pub ttl: Duration,
-    /// How long a read may wait for Redis, waiting for a connection included. After that the read asks
-    /// the backend. At most a minute. Default: 50 ms.
+    /// How long a read may wait for Redis, including the wait for a connection. After that the read
+    /// asks the backend. 1 ms to 1 minute. Default: 50 ms.
     pub timeout: Duration,
-    /// How long a change may wait for Redis, waiting for a connection included. After that
-    /// [`change_policy`](Self::change_policy) decides. At most 10 minutes. Default: 5 s.
+    /// How long a change may wait for Redis, including the wait for a connection. After that
+    /// [`change_policy`](Self::change_policy) decides whether the change is made. 1 ms to 10
+    /// minutes. Default: 5 s.
     pub change_timeout: Duration,
-    /// Whether a blob's path is stored where the layout can derive it: without it a hash takes
-    /// about half the memory, but nobody else can read the path there
-    /// ([`guide::redis`](crate::guide::redis)). Nodes with and without it share a Redis.
-    /// Default: `true`.
+    /// Whether a blob's hash contains its path although the layout can derive it. Without the path
+    /// a hash takes about half the memory, but other applications cannot read the path from Redis
+    /// ([`guide::redis`](crate::guide::redis)). Nodes with and without this setting can share a
+    /// Redis. Default: `true`.
     pub store_path: bool,
-    /// How long a node answers from memory after it has last heard that the channel between nodes
-    /// works; so long at most a change waits for a node that says nothing. Four heartbeats are sent
-    /// in it. All nodes should have the same; where they have not, the longest is waited for. At
-    /// least 20 ms, and at most a minute. Default: 2 s.
-    pub trust: Duration,
-    /// How long a node that reads from the backend has to fill Redis with it: longer than a read takes.
-    /// Where it is shorter, the fill is refused, and nothing else goes wrong. The other nodes wait for the
-    /// fill during a tenth of this, and take its place after half of it. At most an hour. Default: 10 s.
-    pub lease: Duration,
-    /// How long nothing is cached of what a change that nobody ends was about: longer than a call to
-    /// the backend may take effect after it was given up. While a change is under way its fence is
-    /// renewed. Where it is shorter than the [`change_timeout`](Self::change_timeout), a fence may be over before
-    /// its change is, which the change finds out: it tells the other nodes once more. At most a day.
-    /// Default: 30 s.
-    pub fence: Duration,
-    /// What to do with a change while Redis cannot be told of it. Default: a removal is refused, a
-    /// creation is made ([`ChangePolicy::StrictRemovals`]).
+    /// How long a node answers from memory without a new proof that the channel between nodes
+    /// works. The time counts from when the newest heartbeat that came back was sent; a node sends
+    /// four heartbeats in it. A change waits this long, and a twentieth more, for a node that does
+    /// not acknowledge it. All nodes should use the same value; if they differ, a change waits for
+    /// the longest. 20 ms to 1 minute. Default: 2 s.
+    pub trust_timeout: Duration,
+    /// TTL of a lease: how long a node that reads from the backend may fill Redis with the result.
+    /// Should exceed the time that a read takes. If a read takes longer, Redis refuses its fill,
+    /// and nothing else goes wrong. Other nodes wait for the fill during the first tenth of this
+    /// time, and can take over the lease after half of it. 1 ms to 1 hour. Default: 10 s.
+    pub lease_ttl: Duration,
+    /// TTL of a change's fence. If the outcome of a backend call is unknown, or the node dies
+    /// during the change, the keys of the change stay uncached this long. Must exceed the time in
+    /// which a backend call that timed out can still take effect. The node renews the fence while
+    /// the change runs. If this is shorter than the [`change_timeout`](Self::change_timeout), a
+    /// fence may expire before its change ends; the change then notices it, and tells the other
+    /// nodes once more. 1 ms to 1 day. Default: 30 s.
+    pub fence_ttl: Duration,
+    /// Decides what happens to a change while Redis cannot be told of it. Default: a removal is
+    /// refused, a creation is made ([`ChangePolicy::StrictRemovals`]).
     pub change_policy: ChangePolicy,
 }
 
-/// Why a time is refused.
+/// The error for a duration below its minimum.
 #[derive(Debug, thiserror::Error)]
 #[error("{given:?} is too short, the least is {least:?}")]
 struct TooShort {
@@ -91,12 +98,12 @@ struct TooShort {
     least: Duration,
 }
 
-/// Why a prefix is refused.
+/// The error for a prefix with braces.
 #[derive(Debug, thiserror::Error)]
 #[error("in a cluster braces decide where a key is kept: leave them out of the prefix")]
 struct Braces;
 
-/// Why another is.
+/// The error for a duration above its maximum.
 #[derive(Debug, thiserror::Error)]
 #[error("{given:?} is too long, the most is {most:?}")]
 struct TooLong {
@@ -104,7 +111,7 @@ struct TooLong {
     most: Duration,
 }
 
-/// Why a name space is refused.
+/// The error for an invalid name space.
 #[derive(Debug, thiserror::Error)]
 #[error("{given:?} is no name: it has 1 to {LONGEST_NAME} letters, digits, `.`, `_` and `-`")]
 struct NoName {
@@ -113,7 +120,8 @@ struct NoName {
 
 const LONGEST_NAME: usize = 64;
 
-/// The bounds of all times: none of them overflows a clock, ours or that of Redis.
+/// The upper bounds of the durations. Below them neither this process's clock nor Redis's
+/// overflows.
 const MOST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const MOST_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_CHANGE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -121,7 +129,7 @@ const MOST_LEASE: Duration = Duration::from_secs(60 * 60);
 const MOST_FENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl RedisConfig {
-    /// The Redis at `url`, with the defaults for the rest.
+    /// Creates settings for the Redis at `url`, with defaults for the rest.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -131,15 +139,15 @@ impl RedisConfig {
             timeout: Duration::from_millis(50),
             change_timeout: Duration::from_secs(5),
             store_path: true,
-            trust: Duration::from_secs(2),
-            lease: Duration::from_secs(10),
-            fence: Duration::from_secs(30),
+            trust_timeout: Duration::from_secs(2),
+            lease_ttl: Duration::from_secs(10),
+            fence_ttl: Duration::from_secs(30),
             change_policy: ChangePolicy::StrictRemovals,
         }
     }
 
-    /// The address, if all can work together.
-    pub(super) fn check(&self) -> Result<Address, Error> {
+    /// Checks that all settings can work together, and returns the parsed address.
+    pub(crate) fn check(&self) -> Result<Address, Error> {
         let millis = Duration::from_millis;
         for (setting, given, least, most) in [
             ("redis ttl", self.ttl, 1, MOST_TTL),
@@ -150,9 +158,9 @@ impl RedisConfig {
                 1,
                 MOST_CHANGE_TIMEOUT,
             ),
-            ("redis trust", self.trust, 20, MOST_TRUST),
-            ("redis lease", self.lease, 1, MOST_LEASE),
-            ("redis fence", self.fence, 1, MOST_FENCE),
+            ("redis trust_timeout", self.trust_timeout, 20, MOST_TRUST),
+            ("redis lease_ttl", self.lease_ttl, 1, MOST_LEASE),
+            ("redis fence_ttl", self.fence_ttl, 1, MOST_FENCE),
         ] {
             let least = millis(least);
             let source: BoxError = match () {
@@ -175,16 +183,16 @@ impl RedisConfig {
         Ok(address)
     }
 
-    /// What the keys of this name space begin with.
-    pub(super) fn key_prefix(&self) -> String {
+    /// Returns what all keys begin with: the prefix and the name space.
+    pub(crate) fn key_prefix(&self) -> String {
         match &self.namespace {
             Some(name) => format!("{}{name}:", self.prefix),
             None => self.prefix.clone(),
         }
     }
 
-    /// The same, with the name space in the prefix.
-    pub(super) fn in_its_prefix(mut self) -> Self {
+    /// Moves the name space into the prefix. The names of the keys stay the same.
+    pub(crate) fn in_its_prefix(mut self) -> Self {
         self.prefix = self.key_prefix();
         self.namespace = None;
         self
@@ -232,24 +240,24 @@ impl RedisConfig {
         self
     }
 
-    /// Sets [`trust`](Self::trust).
+    /// Sets [`trust_timeout`](Self::trust_timeout).
     #[must_use]
-    pub const fn with_trust(mut self, trust: Duration) -> Self {
-        self.trust = trust;
+    pub const fn with_trust_timeout(mut self, trust: Duration) -> Self {
+        self.trust_timeout = trust;
         self
     }
 
-    /// Sets [`lease`](Self::lease).
+    /// Sets [`lease_ttl`](Self::lease_ttl).
     #[must_use]
-    pub const fn with_lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
+    pub const fn with_lease_ttl(mut self, lease: Duration) -> Self {
+        self.lease_ttl = lease;
         self
     }
 
-    /// Sets [`fence`](Self::fence).
+    /// Sets [`fence_ttl`](Self::fence_ttl).
     #[must_use]
-    pub const fn with_fence(mut self, fence: Duration) -> Self {
-        self.fence = fence;
+    pub const fn with_fence_ttl(mut self, fence: Duration) -> Self {
+        self.fence_ttl = fence;
         self
     }
 
@@ -270,9 +278,9 @@ impl fmt::Debug for RedisConfig {
             .field("timeout", &self.timeout)
             .field("change_timeout", &self.change_timeout)
             .field("store_path", &self.store_path)
-            .field("trust", &self.trust)
-            .field("lease", &self.lease)
-            .field("fence", &self.fence)
+            .field("trust_timeout", &self.trust_timeout)
+            .field("lease_ttl", &self.lease_ttl)
+            .field("fence_ttl", &self.fence_ttl)
             .field("change_policy", &self.change_policy)
             .finish_non_exhaustive()
     }
@@ -291,16 +299,16 @@ mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
     use tokio::time::Instant;
 
-    /// Sets one of the times.
+    /// Sets one of the durations.
     type Set = fn(RedisConfig, Duration) -> RedisConfig;
 
     const TIMES: [(&str, Set); 6] = [
         ("redis ttl", RedisConfig::with_ttl),
         ("redis timeout", RedisConfig::with_timeout),
         ("redis change timeout", RedisConfig::with_change_timeout),
-        ("redis trust", RedisConfig::with_trust),
-        ("redis lease", RedisConfig::with_lease),
-        ("redis fence", RedisConfig::with_fence),
+        ("redis trust_timeout", RedisConfig::with_trust_timeout),
+        ("redis lease_ttl", RedisConfig::with_lease_ttl),
+        ("redis fence_ttl", RedisConfig::with_fence_ttl),
     ];
 
     fn config() -> RedisConfig {
@@ -336,7 +344,7 @@ mod tests {
     }
 
     proptest! {
-        /// No time that passes overflows an instant of ours, or the milliseconds of Redis.
+        /// A duration that `check` accepts overflows neither an `Instant` nor Redis's milliseconds.
         #[test]
         fn no_time_that_passes_overflows_a_clock(times in prop::array::uniform6(any_time())) {
             for ((_, set), time) in TIMES.into_iter().zip(times) {

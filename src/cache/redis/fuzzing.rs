@@ -1,13 +1,13 @@
-//! Doors for `fuzz/`: what reads bytes from outside, and has no public name.
+//! Entry points for `fuzz/`: what reads foreign bytes and is not public.
 #![allow(missing_docs, clippy::missing_panics_doc, clippy::unwrap_used)]
 
-use super::announce::read_roll;
-use super::fields::{self, StoredPath};
+use crate::cache::redis::node::announce::read_peer_set;
+use crate::cache::redis::tier::fields::{self, StoredPath};
 use crate::coherence::Coherence;
 use crate::coherence::message::Message;
-use crate::coherence::peers::{Heard, MOST_TRUST, Peers, Term};
-use crate::netstring::{is_line, is_pairs};
-use crate::{Digest, LayerMeta};
+use crate::coherence::peers::{Action, MOST_TRUST, PeerTracker, Term};
+use crate::types::netstring::{is_line, is_pairs};
+use crate::types::{Digest, LayerMeta};
 use ::redis::Value;
 use object_store::ObjectMeta;
 use object_store::path::Path;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 const PATH: &str = "a/data";
 
-/// Takes a value off the front: none, a number, or as many bytes as the first one says.
+/// Takes a value from the front: none, a number, or as many bytes as the first byte says.
 fn value(bytes: &mut &[u8]) -> Value {
     let Some((&kind, rest)) = bytes.split_first() else {
         return Value::Nil;
@@ -26,7 +26,7 @@ fn value(bytes: &mut &[u8]) -> Value {
     let length = match kind {
         0 => return Value::Nil,
         255 => return Value::Int(rest.len() as i64),
-        // Longer than what is believed.
+        // Longer than any text that is accepted.
         254 => return Value::BulkString(vec![b'7'; 5000]),
         length => usize::from(length - 1).min(rest.len()),
     };
@@ -35,7 +35,7 @@ fn value(bytes: &mut &[u8]) -> Value {
     Value::BulkString(taken.to_vec())
 }
 
-/// A hash that is believed is one that could have been written, and is read again as the same.
+/// Checks that a hash that is accepted could have been written, and is read as equal again.
 pub fn fields(mut bytes: &[u8]) {
     let Some((&mode, rest)) = bytes.split_first() else {
         return;
@@ -99,38 +99,39 @@ const TERM: Term = Term {
 };
 
 /// A node that has sent one heartbeat, in session 7, at the beginning of its life.
-static NODE: LazyLock<(Instant, Mutex<Peers>, Coherence)> = LazyLock::new(|| {
-    let born = Instant::now();
-    let mut peers = Peers::new(1, TERM, born);
-    peers.connect(7, born);
-    peers.heartbeat(7, born);
-    peers.noted(7, (5, 0), born);
-    (born, Mutex::new(peers), Coherence::among_others())
+static NODE: LazyLock<(Instant, Mutex<PeerTracker>, Coherence)> = LazyLock::new(|| {
+    let epoch = Instant::now();
+    let mut peers = PeerTracker::new(1, TERM, epoch);
+    peers.connect(7, epoch);
+    peers.heartbeat(7, epoch);
+    peers.noted(7, (5, 0), epoch);
+    (epoch, Mutex::new(peers), Coherence::among_others())
 });
 
-/// A message that is understood is written the same; none gives more trust than was earned.
+/// Checks that a message that can be read is written as the same bytes again, and that no message
+/// gives more trust than a heartbeat has earned.
 pub fn message(bytes: &[u8]) {
-    let (born, peers, coherence) = &*NODE;
+    let (epoch, peers, coherence) = &*NODE;
     let read = Message::read(bytes);
     if let Some(message) = &read {
         assert_eq!(message.write(), bytes);
     }
     let is_read = read.is_some();
     let peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
-    let heard = peers.hear(7, read);
-    assert!(is_read || matches!(heard, Heard::Flush { owed: None, .. }));
+    let heard = peers.on_message(7, read);
+    assert!(is_read || matches!(heard, Action::Flush { owed: None, .. }));
     let owed = coherence.apply(&heard, TERM.trust);
     assert!(
         owed.is_none_or(|(to, _)| to != 1),
         "nothing is owed to oneself"
     );
-    assert!(!coherence.trust.holds(*born + TERM.trust));
+    assert!(!coherence.trust.holds(*epoch + TERM.trust));
 }
 
-/// However the set of nodes reads, a change waits no longer than for any node, and where it does not
-/// wait all of it was understood.
-pub fn roll(bytes: &[u8]) {
-    let (born, peers, _) = &*NODE;
+/// Checks that a change never waits longer than the longest trust allows, however the set of nodes
+/// reads. A change may wait for no node only if the whole set was understood.
+pub fn set(bytes: &[u8]) {
+    let (epoch, peers, _) = &*NODE;
     let mut parts = bytes
         .split(|byte| *byte == b'\n')
         .map(|part| Value::BulkString(part.to_vec()));
@@ -147,16 +148,16 @@ pub fn roll(bytes: &[u8]) {
         time.map_or(Value::Nil, Value::Int),
         Value::Array(nodes),
     ]);
-    let Some(roll) = read_roll(&reply) else {
+    let Some(set) = read_peer_set(&reply) else {
         return;
     };
     let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let published = *born + Duration::from_secs(3600);
-    let awaited = peers.awaited(&roll, published, published);
+    let published = *epoch + Duration::from_secs(3600);
+    let awaited = peers.awaited(&set, published, published);
     assert!(awaited.end() >= published);
     assert!(awaited.end() <= published + MOST_TRUST + MOST_TRUST / 20);
     if awaited.is_over(published) {
-        assert!(roll.born == 5 && roll.nodes.iter().any(|seen| seen.node == 1));
-        assert!(roll.nodes.iter().all(|seen| seen.trust <= MOST_TRUST));
+        assert!(set.epoch == 5 && set.nodes.iter().any(|seen| seen.node == 1));
+        assert!(set.nodes.iter().all(|seen| seen.trust <= MOST_TRUST));
     }
 }

@@ -1,91 +1,66 @@
-//! The shared tier: Redis, with the keys of docker/distribution.
+//! How the cache uses Redis: [`RedisCache`] and its parts, with the keys of docker/distribution.
 
-mod about;
-mod address;
-mod announce;
-mod breaker;
-mod call;
-mod channel;
-mod check_up;
-mod cluster;
+pub(crate) mod admin;
 mod config;
-mod connection;
-mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod in_time;
-mod inspect;
-mod keys;
-mod look_up;
-mod many;
-mod namespace;
-mod plain;
-mod purge;
-mod rehearsal;
-mod route;
-mod scripts;
-mod sentinel;
-mod servers;
-mod session;
-mod shard;
-mod slots;
+pub(crate) mod net;
+pub(crate) mod node;
 #[cfg(test)]
 mod tests;
-mod tier;
-mod trouble;
-pub(crate) mod visit;
+pub(crate) mod tier;
 
-pub(crate) use check_up::check_up;
+pub(crate) use admin::check_server;
+pub use admin::{Fence, Held, InRedis, Life, RedisEntry};
 pub use config::RedisConfig;
-pub use inspect::{Fence, Held, InRedis, Life, RedisEntry};
 
-use super::shared::SharedSettings;
 use crate::cache::deadline::Deadline;
+use crate::cache::shared::SharedSettings;
 use crate::coherence::Coherence;
 use crate::layout::Layout;
-use crate::link::{Key, MetaKey, MetaRef};
-use crate::metrics::{BrokenValues, describe};
-use crate::{Error, LayerMeta, Link};
-use address::Address;
-use announce::Forget;
-use call::Fields;
-use cluster::Cluster;
-use connection::{Connection, Duty};
-use fields::StoredPath;
+use crate::telemetry::metrics::{BrokenValues, describe};
+use crate::types::link::{Key, MetaKey, MetaRef};
+use crate::types::{Error, LayerMeta, Link};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, ready};
-use keys::Keys;
-use namespace::Claim;
-use route::Route;
-use scripts::Scripts;
-use sentinel::Sentinels;
-use servers::Servers;
-use session::Node;
+use net::address::Address;
+use net::cluster::Cluster;
+use net::connection::{Connection, Role};
+use net::resolve::Route;
+use net::sentinel::Sentinels;
+use net::servers::Servers;
+use node::announce::Forget;
+use node::namespace::{self, NamespaceClaim};
+use node::session::Node;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
+use tier::call::Fields;
+use tier::fields::{self, StoredPath};
+use tier::keys::Keys;
+use tier::scripts::Scripts;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
 /// A [`LayerInfoCache`](crate::LayerInfoCache) in Redis, shared by all nodes that use it.
 ///
-/// Keys and fields are those of docker/distribution, with more fields beside them:
+/// Keys and fields are those of docker/distribution; the hashes have a few fields more:
 ///
 /// | key | type | holds |
 /// |---|---|---|
 /// | `repository::<name>::blobs` | set | the digests of the repository's layers |
-/// | `repository::<name>::manifests` | set | the digests of its manifests |
+/// | `repository::<name>::manifests` | set | the digests of the repository's manifests |
 /// | `blobs::<digest>` | hash | `path`, `length`, `e_tag`, `version`, `last_modified` (seconds since 1970), `attributes` |
-/// | `blobs::<name>::<digest>` | hash | the same, of the copy that a repository has in a layout without shared blobs |
+/// | `blobs::<name>::<digest>` | hash | the same fields, for a repository's own copy in a layout without shared blobs |
 ///
-/// `size` and `digest`, which today's Go registry writes, are read as well, so that a Redis which
-/// one has warmed answers here. What is missing, of another type or makes no sense is a miss and
-/// is overwritten by the next fill; [`RedisConfig::ttl`] is set when a key is born and never
-/// renewed by reads. The members of a set have no time of their own in Redis, so a set expires as
-/// a whole, counted from its first member.
+/// The cache also reads `size` and `digest`, which today's Go registry writes, so it can answer
+/// from a Redis that a Go registry has filled. A value that is missing, invalid or of another type
+/// is a miss, and the next fill overwrites it. The [TTL](RedisConfig::ttl) of a hash starts with
+/// each write. Redis keeps no TTL for a member of a set, so a set expires as a whole, counted from
+/// its first member. Reads never renew a TTL.
 ///
-/// By itself this is the plain cache of the seed: without leases and fences, what is added late may
-/// be from before a removal. [`TieredCache`](crate::TieredCache) has them.
+/// Used directly, this is a plain cache that writes without leases: an `add` that comes late may
+/// bring back what was removed meanwhile. [`TieredCache`](crate::TieredCache) prevents that.
 ///
 /// # Cost
 /// | | Redis round trips |
@@ -93,17 +68,17 @@ use tokio::time::{Instant, sleep_until};
 /// | `contains`, `meta`, `add`, `set_meta` | 1 |
 /// | `remove`, `remove_meta` | 2 |
 ///
-/// No backend is called; [`Registry`](crate::Registry) has the terms.
+/// No operation calls a backend. [`Registry`](crate::Registry) explains the terms.
 ///
 /// # Failure
-/// No look-up takes longer than [`RedisConfig::timeout`], and no change longer than
-/// [`RedisConfig::change_timeout`]. A connection is made when it is first
-/// needed and again when it is lost; a server that does not answer is left alone by all but one probe
-/// at a time.
+/// A look-up takes at most [`RedisConfig::timeout`], a change at most
+/// [`RedisConfig::change_timeout`]. The cache connects when it first needs a connection, and again
+/// after a connection was lost. While a server does not answer, only one probe at a time asks it.
 ///
 /// # Servers
-/// Redis 6.2 or newer, or Valkey: alone, known by sentinels, or a cluster; [`guide::redis`](crate::guide::redis)
-/// says how each is reached, what it needs and what it promises.
+/// Redis 6.2 or newer, or Valkey: a single server, a primary that sentinels watch, or a cluster.
+/// [`guide::redis`](crate::guide::redis) says how to reach each, what it needs and what it
+/// promises.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")]
@@ -120,31 +95,32 @@ use tokio::time::{Instant, sleep_until};
 /// ```
 #[derive(Debug)]
 pub struct RedisCache {
-    address: Address,
-    servers: Servers,
-    keys: Keys,
-    scripts: Scripts,
-    settings: SharedSettings,
-    lease: Duration,
-    trust: Duration,
-    /// With a layout, a path is stored only if `store_path`, and believed only if the layout says
-    /// the same.
-    layout: Option<Arc<dyn Layout>>,
+    pub(crate) address: Address,
+    pub(crate) servers: Servers,
+    pub(crate) keys: Keys,
+    pub(crate) scripts: Scripts,
+    pub(crate) settings: SharedSettings,
+    pub(crate) lease_ttl: Duration,
+    /// With a layout, a hash contains a path only if `store_path` is set, and a stored path counts
+    /// only if the layout agrees with it.
+    pub(crate) layout: Option<Arc<dyn Layout>>,
     store_path: bool,
-    broken: BrokenValues,
-    /// Whether the name space was named, so that it need not be known by the store's name.
+    pub(crate) broken: BrokenValues,
+    /// Whether the settings name a name space. If they do, the note in Redis omits the store's
+    /// name.
     is_named: bool,
-    /// What is cached here, as it is noted in Redis.
-    storage: Option<String>,
-    /// Our end of the channel, where memory is filled from here.
-    node: Option<(Arc<Node>, Connection)>,
+    /// The note in Redis that says which storage's facts are cached there.
+    pub(crate) storage: Option<String>,
+    /// The node and the connection of its channel; `None` if no memory is filled from this cache.
+    pub(crate) node: Option<(Arc<Node>, Connection)>,
 }
 
 impl RedisCache {
-    /// A cache in the Redis that `config` names. Does not connect yet, so it costs no round trip.
+    /// Creates a cache in the Redis that `config` names. Does not connect yet, so it costs no round
+    /// trip.
     ///
     /// # Errors
-    /// An address that cannot be one is refused, and so are times that cannot work.
+    /// Returns an error if the address is invalid, or another setting is.
     pub fn new(config: RedisConfig) -> Result<Self, Error> {
         let address = config.check()?;
         describe();
@@ -155,14 +131,13 @@ impl RedisCache {
             scripts: Scripts::new(),
             settings: SharedSettings {
                 ttl: config.ttl,
-                fence: config.fence,
+                fence_ttl: config.fence_ttl,
                 policy: config.change_policy,
                 timeout: config.timeout,
                 change_timeout: config.change_timeout,
-                trust: config.trust,
+                trust_timeout: config.trust_timeout,
             },
-            lease: config.lease,
-            trust: config.trust,
+            lease_ttl: config.lease_ttl,
             layout: None,
             store_path: config.store_path,
             broken: BrokenValues::new(),
@@ -177,17 +152,22 @@ impl RedisCache {
         self
     }
 
-    /// The same, for a node that caches this store, as the layout lays it out.
+    /// Makes this the cache of a store with this layout.
     pub(crate) fn of_store(mut self, store: &impl Display, layout: Arc<dyn Layout>) -> Self {
         let name = (!self.is_named).then(|| store.to_string());
         self.storage = Some(namespace::storage(name.as_deref(), layout.as_ref()));
         self.with_layout(layout)
     }
 
-    /// The same, as a node among others that share this Redis.
+    /// Makes this cache a node among the others that share the Redis, and begins to connect.
     pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
-        let claim = self.storage.take().map(Claim::new);
-        let node = Arc::new(Node::new(self.keys.prefix(), coherence, self.trust, claim));
+        let claim = self.storage.take().map(NamespaceClaim::new);
+        let node = Arc::new(Node::new(
+            self.keys.prefix(),
+            coherence,
+            self.settings.trust_timeout,
+            claim,
+        ));
         let servers = self
             .address
             .servers(self.settings.timeout, Some(Arc::clone(&node)));
@@ -205,7 +185,8 @@ impl RedisCache {
         self.settings
     }
 
-    /// The path that a hash which names `stored`, or none, may name, as the layout says it.
+    /// Returns which path a hash may name, as the layout says. `stored` is the path in the hash, if
+    /// any.
     fn path_of(&self, meta: MetaRef<'_>, stored: Option<&str>) -> StoredPath {
         let Some(layout) = &self.layout else {
             return StoredPath::Any;
@@ -225,7 +206,8 @@ impl RedisCache {
         }
     }
 
-    /// Whose meta belongs to a membership, as the layout says it.
+    /// Returns whose metadata belongs to a membership, as the layout says: the metadata of the blob
+    /// that all repositories share, or of the repository's own copy.
     fn meta_of(&self, link: &Link) -> MetaKey {
         let layout = self.layout.as_ref();
         match layout.is_none_or(|layout| layout.blob_path(&link.digest).is_some()) {
@@ -234,9 +216,10 @@ impl RedisCache {
         }
     }
 
-    /// Tells all other nodes. What it returns is over when none of them can answer from before, be
-    /// it from memory or from a primary that another one has replaced: that one is believed for as
-    /// long as memory is, after whoever asks here was connected to the new one at the latest.
+    /// Tells all other nodes what to forget. The returned future ends when no node can still answer
+    /// with the old values, neither from its memory nor from a primary that was replaced. A node
+    /// may use a replaced primary for as long as its memory, counted at the latest from when this
+    /// node connected to the new primary.
     async fn tell(
         &self,
         what: Forget<'_>,
@@ -249,7 +232,7 @@ impl RedisCache {
         let others = node.publish(home, what, deadline).await?;
         let subjects: Vec<_> = keys.iter().map(|key| self.keys.subject(key)).collect();
         let since = self.servers.since(subjects.iter().map(String::as_bytes));
-        match since.map(|since| since + node.channel.doubt()) {
+        match since.map(|since| since + node.channel.longest_trust()) {
             Some(end) if end > Instant::now() => {
                 Ok(join(others, sleep_until(end)).map(|_| ()).boxed())
             }
@@ -257,24 +240,24 @@ impl RedisCache {
         }
     }
 
-    /// The fields of a hash: those to set, and the names of those to remove.
+    /// Returns the fields of a hash: those to set, and the names of those to remove.
     fn fields(&self, meta: &LayerMeta) -> Fields {
         fields::write(meta, self.store_path || self.layout.is_none())
     }
 }
 
-/// The last of the handles says goodbye, where there is a runtime for it: nobody has to wait for a node
+/// Shuts the node down if there is a runtime for it, so that other nodes do not wait for a node
 /// that is gone.
 impl Drop for RedisCache {
     fn drop(&mut self) {
         if let (Some((node, home)), Ok(runtime)) = (self.node.take(), Handle::try_current()) {
-            runtime.spawn(async move { node.leave(&home).await });
+            runtime.spawn(async move { node.shutdown(&home).await });
         }
     }
 }
 
 impl Address {
-    /// What is there, for a node or for nobody in particular.
+    /// Returns the servers at this address, for `node` or for plain use. Does not connect yet.
     fn servers(&self, timeout: Duration, node: Option<Arc<Node>>) -> Servers {
         let route = match self.clone() {
             Self::One(server) => Route::Fixed(server),
@@ -285,7 +268,7 @@ impl Address {
             } => Route::Sentinels(Sentinels::new(sentinels, service, primary)),
             Self::Cluster { seeds } => return Servers::Cluster(Cluster::new(seeds, timeout)),
         };
-        let duty = node.map_or(Duty::Plain, Duty::Channel);
-        Servers::One(Connection::new(route, duty, timeout))
+        let role = node.map_or(Role::Plain, Role::Channel);
+        Servers::One(Connection::new(route, role, timeout))
     }
 }

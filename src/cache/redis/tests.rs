@@ -1,22 +1,24 @@
-//! The scripts on real servers beside what they are specified to do.
+//! Whether the scripts on real servers do what the specification, [`Slot`], says.
 
-use super::servers::Command;
 use super::*;
+use crate::cache::LayerInfoCache;
 use crate::cache::deadline::Patience;
-use crate::cache::shared::{Facts, Leases, Member, Question, SharedTier};
+use crate::cache::redis::net::servers::KeyedCommand;
+use crate::cache::shared::{Facts, Leases, Member, SharedTier};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::slot::{Age, Slot};
 use crate::support::redis::{Redis, Version};
-use crate::{Digest, LayerInfoCache, Link};
+use crate::types::question::Question;
+use crate::types::{Digest, Link};
 use ::redis::{Cmd, cmd};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-/// So long that none grows older by itself.
+/// So long that no lease grows older by itself during a test.
 const LEASE: Duration = Duration::from_secs(1000);
 
-/// What is done to a key.
+/// An operation on a key.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Grant {
@@ -30,16 +32,16 @@ enum Act {
         take_lease: bool,
     },
     Deny,
-    /// The lease grows older.
+    /// Makes the lease older.
     Age(Age),
     Renew(u64),
     End {
         token: u64,
         written: bool,
     },
-    /// One of the key's three parts is evicted.
+    /// Evicts one of the key's three parts.
     Evict(usize),
-    /// One of them becomes a value of another type, which means the same.
+    /// Replaces one of the three parts with a value of another type, which counts as absent.
     Spoil(usize),
 }
 
@@ -60,13 +62,13 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// For a machine that is busy.
+/// Returns a deadline that is long enough for a busy machine.
 fn later() -> Deadline {
     Deadline::new(Duration::from_secs(5), Patience::Removal)
 }
 
 async fn run(cache: &RedisCache, command: Cmd) {
-    let commands = vec![Command::on_first(command)];
+    let commands = vec![KeyedCommand::on_first(command)];
     let done = cache
         .servers
         .run("test", commands, cache.read_deadline())
@@ -74,8 +76,8 @@ async fn run(cache: &RedisCache, command: Cmd) {
     assert!(done.unwrap().each.iter().all(Result::is_ok));
 }
 
-/// Does the same to a server and to the specification; both have to answer the same, and to have the
-/// same entry then.
+/// Runs an operation on a server and on the specification. Returns what each has answered, and
+/// whether each has the entry then; the two have to be equal.
 async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (String, String) {
     const LONG: Duration = Duration::from_secs(60);
     let keys = std::slice::from_ref(key);
@@ -119,9 +121,10 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
                 Age::Overdue => LEASE / 3,
             };
             let mut grow = cmd("PEXPIRE");
-            grow.arg(&cache.keys.of(key)[1]).arg(call::millis(left));
+            grow.arg(&cache.keys.of(key)[1])
+                .arg(crate::cache::redis::tier::call::millis(left));
             run(cache, grow).await;
-            // The next one is young again.
+            // Without a lease none grows older: the next one is young.
             if slot.lease.is_some() {
                 slot.age = age;
             }
@@ -198,7 +201,7 @@ fn fact(key: &Key) -> Facts {
 async fn scripts_do_as_specified(version: Version) {
     let redis = Redis::start_of(version).await;
     let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
-    let cache = RedisCache::new(config.with_lease(LEASE).with_fence(LEASE)).unwrap();
+    let cache = RedisCache::new(config.with_lease_ttl(LEASE).with_fence_ttl(LEASE)).unwrap();
     let mut runner = TestRunner::deterministic();
     let histories = prop::collection::vec(act(), 1..16);
     for round in 0..300u64 {
@@ -208,7 +211,8 @@ async fn scripts_do_as_specified(version: Version) {
         let link = Link::layer("a/b".parse().unwrap(), digest);
         let history = histories.new_tree(&mut runner).unwrap().current();
         for key in [Key::Link(link.clone()), Key::Meta(digest), Key::Own(link)] {
-            // Evictions take a set away with all its members, which the specification has no word for.
+            // An eviction removes a set with all its members, which the specification cannot
+            // express. So each history begins with an empty server.
             run(&cache, cmd("FLUSHDB")).await;
             let mut slot = Slot::default();
             for (step, act) in history.iter().enumerate() {
@@ -219,12 +223,12 @@ async fn scripts_do_as_specified(version: Version) {
     }
 }
 
-/// Many subjects in one call of a script are granted and filled as each by itself.
+/// Checks that a script treats many subjects in one call as it treats each by itself.
 async fn many_are_treated_as_each(version: Version) {
     const LONG: Duration = Duration::from_secs(60);
     let redis = Redis::start_of(version).await;
     let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
-    let cache = RedisCache::new(config.with_lease(LEASE).with_fence(LEASE)).unwrap();
+    let cache = RedisCache::new(config.with_lease_ttl(LEASE).with_fence_ttl(LEASE)).unwrap();
     let mut runner = TestRunner::deterministic();
     let histories = prop::collection::vec(prop::collection::vec(act(), 0..8), 1..12);
     for _ in 0..100 {
@@ -233,7 +237,7 @@ async fn many_are_treated_as_each(version: Version) {
         let (mut keys, mut slots) = (Vec::new(), Vec::new());
         for (i, history) in histories.iter().enumerate() {
             let digest = Digest::Sha256([i as u8 + 1; 32]);
-            // Sets of their own: an eviction takes all of a set's members.
+            // Each link has a set of its own, because an eviction removes all members of a set.
             let name = format!("r{i}").parse().unwrap();
             for key in [Key::Link(Link::layer(name, digest)), Key::Meta(digest)] {
                 let mut slot = Slot::default();
@@ -250,7 +254,8 @@ async fn many_are_treated_as_each(version: Version) {
             let (mut granted, mut specified) = (Vec::new(), Vec::new());
             let calls = keys.iter().map(|key| {
                 let call = cache.call(key, token);
-                call.arg(call::millis(LEASE)).arg(u8::from(steal))
+                call.arg(crate::cache::redis::tier::call::millis(LEASE))
+                    .arg(u8::from(steal))
             });
             let script = &cache.scripts.grant_each;
             let replies = cache.run_together("grant", script, calls.collect()).await;
@@ -280,7 +285,7 @@ async fn many_are_treated_as_each(version: Version) {
             let same = same(&cache, key, slot, Act::Release(9)).await;
             assert_eq!(same.0, same.1, "{key:?} of {histories:?}");
         }
-        // The leases are gone, and what stays has its time.
+        // The leases are gone, and each entry that is left has a TTL.
         for (key, slot) in keys.iter().zip(&slots) {
             let [subject, lease, _] = cache.keys.of(key);
             let time = redis.cli(&["PTTL", &subject]);
@@ -320,7 +325,7 @@ async fn valkey_does_as_specified() {
     scripts_do_as_specified(Version::Valkey).await;
 }
 
-/// A layout may name one subject twice; a script must not come upon it twice.
+/// A layout may name one subject twice, but a script must not get it twice.
 #[tokio::test]
 async fn a_subject_that_is_named_twice_is_filled_once() {
     const LONG: Duration = Duration::from_secs(60);
@@ -344,7 +349,7 @@ async fn a_subject_that_is_named_twice_is_filled_once() {
     assert!(stats.contains("cmdstat_mget:calls=1,"), "{stats}");
 }
 
-/// A refused `SADD` is no set of another type: the others in it stay.
+/// A refused `SADD` does not mean a set of another type: its other members stay.
 #[tokio::test]
 async fn a_full_server_refuses_a_fill_and_loses_nothing() {
     const LONG: Duration = Duration::from_secs(60);

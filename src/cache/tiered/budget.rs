@@ -1,15 +1,15 @@
-//! How long one read may still wait for the shared tier.
+//! [`Budget`]: how long may one read still wait for the shared tier?
 
-use crate::Error;
 use crate::cache::deadline::{Deadline, Patience};
+use crate::types::Error;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long one read may still wait for the shared tier, in all its steps together. Time that a read
-/// pauses, or waits for the backend, is not taken off.
+/// The time that one read may still wait for the shared tier, in all its steps together. The time
+/// in which the read pauses, or waits for the backend, does not count.
 ///
-/// After one step that failed the read asks no more. If the answer has broken the connection, the read may
-/// replace what it could not read.
+/// After a failed step, the read asks the tier no more. There is one exception: if an answer broke
+/// the connection, the read may still replace the value that it could not read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     whole: Duration,
@@ -18,7 +18,7 @@ pub(crate) struct Budget {
     has_broken: bool,
 }
 
-/// Why the shared tier is not asked.
+/// The reason why a read does not ask the shared tier.
 #[derive(Debug, thiserror::Error)]
 #[error("this read has waited for it as long as it may")]
 struct Spent;
@@ -33,25 +33,25 @@ impl Budget {
         }
     }
 
-    /// The connection broke before there was an answer: a value may be too large to be read. The first
-    /// time the read may go on, in the time that is left.
+    /// Notes that the connection broke before an answer came: a value may be too large to be read.
+    /// The first time, the read may go on in the time that is left.
     pub(super) const fn broke(&mut self) {
         if !self.has_broken {
             (self.has_failed, self.has_broken) = (false, true);
         }
     }
 
-    /// Whether an answer has broken the connection.
+    /// Returns whether the connection broke before an answer came.
     pub(crate) const fn has_broken(self) -> bool {
         self.has_broken
     }
 
-    /// Nothing may be asked any more.
+    /// Notes a failure: the read may ask the tier no more.
     pub(crate) const fn fail(&mut self) {
         self.has_failed = true;
     }
 
-    /// Whether a step has failed, so that the tier is not worth waiting for.
+    /// Returns whether a step has failed. Then the read should not wait for the tier.
     pub(crate) const fn has_failed(self) -> bool {
         self.has_failed
     }
@@ -60,7 +60,7 @@ impl Budget {
         self.has_failed || self.left.is_zero()
     }
 
-    /// The smaller one of two.
+    /// Returns the smaller of two budgets. It has failed if one of them has.
     pub(crate) fn min(self, other: Self) -> Self {
         Self {
             left: self.left.min(other.left),
@@ -70,7 +70,8 @@ impl Budget {
         }
     }
 
-    /// For what is done when the caller has its answer: a whole one, if nothing has failed yet.
+    /// Returns the budget for the work after the caller has its answer: the whole time again,
+    /// unless a step has failed.
     pub(crate) const fn after_the_answer(self) -> Self {
         Self {
             left: self.whole,
@@ -78,7 +79,7 @@ impl Budget {
         }
     }
 
-    /// Takes one step, if there is time for it.
+    /// Runs one step, if there is time left.
     pub(super) async fn ask<T, F>(
         &mut self,
         operation: &'static str,

@@ -1,17 +1,18 @@
-//! Changes of the tiers, step by step as [`coherence::change`](crate::coherence::change) has them.
+//! Runs a change on the tiers, with the steps that [`coherence::change`](crate::coherence::change)
+//! decides.
 
 use super::expiring_fences::ExpiringFences;
 use super::{Shared, TieredCache};
 use crate::cache::deadline::Deadline;
-use crate::cache::memory::{Rights, jittered};
+use crate::cache::memory::{ReadStamps, jittered};
 use crate::cache::shared::{Facts, Member, SharedTier};
 use crate::coherence::Coherence;
-use crate::coherence::change::{Change, ChangeKind, Outcome, Step, Verdict};
-use crate::coherence::generation::{Fence, Right};
+use crate::coherence::change::{Change, ChangeKind, ChangeStep, Conclusion, Outcome};
+use crate::coherence::generation::{MemoryFence, ReadStamp};
 use crate::coherence::lease::Token;
-use crate::coherence::through::Through;
-use crate::link::Key;
-use crate::{Error, Link};
+use crate::coherence::used_connections::UsedConnections;
+use crate::types::link::Key;
+use crate::types::{Error, Link};
 use futures::FutureExt;
 use futures::future::{join, ready};
 use std::collections::HashSet;
@@ -22,19 +23,20 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{Span, field};
 
-/// The fences of a change in this node's memory. Where it is dropped amid the change, as its runtime
-/// ends, the call may still happen: they expire by themselves then.
+/// The fences of a change in this node's memory. If they are dropped during the change, because its
+/// runtime ends, the backend call may still happen. They then stand until they expire.
 #[derive(Debug)]
 struct Fences {
     coherence: Arc<Coherence>,
     expiring: Arc<ExpiringFences>,
     time: Duration,
-    fences: Vec<Fence>,
+    fences: Vec<MemoryFence>,
 }
 
 impl Fences {
-    /// Ends them; the rights to fill what the change has written, key by key.
-    fn end(mut self) -> Vec<Option<Right>> {
+    /// Ends the fences. Returns for each key the stamp to fill the value that the change has
+    /// written.
+    fn end(mut self) -> Vec<Option<ReadStamp>> {
         let generations = &self.coherence.generations;
         let fences = self.fences.drain(..);
         fences.map(|fence| generations.end(fence)).collect()
@@ -49,23 +51,23 @@ impl Drop for Fences {
     }
 }
 
-/// How often one step of a change that can do without Redis is tried.
+/// How often a change that can go on without Redis tries one step.
 const TRIES: u32 = 3;
 
-/// How long after a step has failed for the first time it is tried again; then twice as long each time.
+/// The pause after the first failure of a step. It doubles with each further failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The longest of these pauses.
 const MOST_PAUSE: Duration = Duration::from_millis(640);
 
-/// The tries of a change's steps: until one deadline, which the backend's call is not part of.
+/// The tries of a change's steps, until one deadline. The time of the backend call does not count.
 #[derive(Debug)]
 struct Tries<'a> {
     tier: &'a dyn SharedTier,
     deadline: Deadline,
     /// How often a step is tried, at most.
     most: u32,
-    /// How often this one has failed.
+    /// How often the current step has failed.
     failed: u32,
     failure: Option<Error>,
 }
@@ -75,8 +77,9 @@ impl Tries<'_> {
         self.deadline.at().saturating_duration_since(Instant::now())
     }
 
-    /// What a step has returned. Where it failed, whether it is to be tried again: a pause later, and
-    /// if it was sent at all. What was not sent has waited for a connection already.
+    /// Evaluates the result of a step. Returns its value, and whether the change should try the
+    /// step again. It should if the step failed and may have been sent; this then waits for the
+    /// pause. A step that was not sent has waited for a connection already.
     async fn of<T>(&mut self, result: Result<T, Error>) -> (Option<T>, bool) {
         match result {
             Ok(value) => {
@@ -100,18 +103,19 @@ impl Tries<'_> {
 }
 
 impl TieredCache {
-    /// Brackets `call`, a change of `keys` in the backend: nothing of them is answered from a tier or
-    /// filled from before the call until it is over, and when this returns no other node can answer
-    /// what was before. A call that writes the one `link` and says so fills it.
+    /// Runs `call`, a change of `keys` in the backend, inside the change protocol. From before the
+    /// call until it is over, no tier answers these keys or is filled with them. When this returns,
+    /// no other node can answer with a value from before the change. If `call` reports that it has
+    /// written `link`, the change fills the link.
     ///
-    /// Where Redis cannot be told, the policy decides: what is made all the same is in the retry queue
-    /// before anything is cached here again.
+    /// If Redis cannot be told, the policy decides. A change that is made without Redis is in the
+    /// retry queue before this node caches anything again.
     ///
-    /// Not to be cancelled: `call` would be left half way with its fences standing.
+    /// The caller must not drop this future: `call` would end half way, and its fences would stand.
     ///
     /// # Errors
-    /// [`Error::ChangeRefused`] if Redis could not be told before; `call` was not run then.
-    /// [`Error::ChangeUnconfirmed`] if it was run, and Redis could not be told of that.
+    /// [`Error::ChangeRefused`] if Redis could not be told before the call. `call` did not run.
+    /// [`Error::ChangeUnconfirmed`] if `call` ran and Redis could not be told afterwards.
     pub(crate) async fn change<T>(
         &self,
         kind: ChangeKind,
@@ -119,7 +123,7 @@ impl TieredCache {
         link: Option<&Link>,
         call: impl Future<Output = (T, Outcome)>,
     ) -> Result<T, Error> {
-        // A fence that is lifted twice would look as if it had been gone.
+        // Each key once: the second `END` of a key would report that its fence was gone.
         let mut seen = HashSet::with_capacity(keys.len());
         keys.retain(|key| seen.insert(key.clone()));
         self.work.invalidated.increment(keys.len() as u64);
@@ -155,15 +159,15 @@ impl TieredCache {
         shared.queue.worked_off(tries.deadline).await;
         let fences = self.fence(&keys);
         let mut call = pin!(call);
-        // The last token, and those that may stand beside it.
+        // The last token, and all tokens whose fences may stand in Redis.
         let (mut token, mut strays) = (Token::random(), Vec::new());
         let (mut result, mut was, mut filled) = (None, None, false);
-        let mut end = Through::default();
+        let mut end = UsedConnections::default();
         let mut others = ready(()).boxed();
         let mut step = change.first();
-        let verdict = loop {
+        let conclusion = loop {
             step = match step {
-                Step::Begin => {
+                ChangeStep::Begin => {
                     token = Token::random();
                     let begin = tier.begin(&keys, token, link.is_some(), tries.deadline);
                     let begun = begin.await;
@@ -173,33 +177,34 @@ impl TieredCache {
                     let (begun, again) = tries.of(begun).await;
                     change.begun(begun, again)
                 }
-                Step::Publish => {
+                ChangeStep::Publish => {
                     let published = tier.publish(&keys, tries.deadline).await;
                     let (published, _) = tries.of(published).await;
                     let is_published = published.is_some();
                     others = published.unwrap_or_else(|| ready(()).boxed());
                     change.published(is_published)
                 }
-                Step::Call { fenced } => {
+                ChangeStep::Call { fenced } => {
                     if !fenced {
-                        // Also in case that nobody comes back here from the call.
+                        // Before the call, because this task may end before the call returns.
                         shared.queue.enqueue(&keys, false);
                     }
                     let left = tries.left().max(shared.settings.timeout);
                     let both = join(call.as_mut(), &mut others);
                     let ((value, outcome), ()) = tokio::select! {
                         both = both => both,
-                        never = keep(tier, &keys, token, shared.settings.fence, fenced) => match never {},
+                        never = keep(tier, &keys, token, shared.settings.fence_ttl, fenced) => match never {},
                     };
                     tries.deadline = Deadline::new(left, tries.deadline.patience());
                     (result, was) = (Some(value), Some(outcome));
                     if fenced && outcome == Outcome::Unknown {
-                        // From here on the fence is to stand for its whole time.
+                        // The call may still happen, so the fence must stand for its whole TTL from
+                        // now on.
                         let _ = tier.renew(&keys, token).await;
                     }
                     change.called(outcome)
                 }
-                Step::End => {
+                ChangeStep::End => {
                     let written = link.filter(|_| was == Some(Outcome::Written));
                     let ttl = jittered(shared.settings.ttl);
                     let ended = tier.end(&keys, token, written, ttl, tries.deadline).await;
@@ -213,35 +218,35 @@ impl TieredCache {
                         change.ended(None, again)
                     }
                 }
-                Step::Confirm => {
+                ChangeStep::Confirm => {
                     let stayed = tier.stands(&end, tries.deadline).await;
                     let (stayed, _) = tries.of(stayed).await;
                     change.confirmed(stayed)
                 }
-                Step::Tell => {
+                ChangeStep::PublishAgain => {
                     let told = tier.publish(&keys, tries.deadline).await;
                     let (told, _) = tries.of(told).await;
                     let is_told = told.is_some();
                     if let Some(others) = told {
                         others.await;
                     }
-                    change.told_again(is_told)
+                    change.published_again(is_told)
                 }
-                Step::Over(verdict) => break verdict,
+                ChangeStep::Over(conclusion) => break conclusion,
             };
         };
 
-        Span::current().record("verdict", field::debug(verdict));
-        if verdict == Verdict::Done {
+        Span::current().record("conclusion", field::debug(conclusion));
+        if conclusion == Conclusion::Done {
             strays.retain(|stray| *stray != token);
         }
-        self.leave_behind(shared, verdict, was, &keys, strays);
-        // Only now: what is owed is known before anything is cached again.
+        self.leave_behind(shared, conclusion, was, &keys, strays);
+        // Last, so that the retry queue has the keys before anything is cached again.
         match was {
             Some(Outcome::Unknown) => drop(fences),
-            _ => self.remember_written(link, filled && verdict == Verdict::Done, fences),
+            _ => self.remember_written(link, filled && conclusion == Conclusion::Done, fences),
         }
-        self.report(verdict, was, goes_on, result, tries.failure)
+        self.report(conclusion, was, goes_on, result, tries.failure)
     }
 
     /// Puts up the fences of a change in memory.
@@ -253,23 +258,23 @@ impl TieredCache {
         Fences {
             coherence: Arc::clone(coherence),
             expiring: Arc::clone(&self.expiring),
-            time: settings.map_or(FENCE, |settings| settings.fence),
+            time: settings.map_or(FENCE, |settings| settings.fence_ttl),
             fences: keys.iter().map(begin).collect(),
         }
     }
 
-    /// Hands over to the retry queue what a change leaves behind: keys that are owed, and fences that
-    /// nobody needs. Where the call may still happen any fence is welcome.
+    /// Gives the retry queue the keys that Redis must still be told of, and the fences that the
+    /// change no longer needs. If the call may still happen, all fences stay.
     fn leave_behind(
         &self,
         shared: &Shared,
-        verdict: Verdict,
+        conclusion: Conclusion,
         was: Option<Outcome>,
         keys: &[Key],
         strays: Vec<Token>,
     ) {
         let is_open = was == Some(Outcome::Unknown);
-        if verdict == Verdict::Owed {
+        if conclusion == Conclusion::Queued {
             shared.queue.enqueue(keys, is_open);
         }
         if !is_open && !strays.is_empty() {
@@ -277,44 +282,45 @@ impl TieredCache {
         }
     }
 
-    /// Has keys taken away, whose change is made, as soon as that can be done.
-    pub(crate) fn owe(&self, keys: &[Key]) {
+    /// Puts the keys of a finished change into the retry queue, which removes them as soon as it
+    /// can.
+    pub(crate) fn enqueue(&self, keys: &[Key]) {
         if let Some(shared) = &self.shared {
             shared.queue.enqueue(keys, false);
         }
     }
 
-    /// What the caller is told.
+    /// Returns the result for the caller, and counts the change.
     fn report<T>(
         &self,
-        verdict: Verdict,
+        conclusion: Conclusion,
         was: Option<Outcome>,
         goes_on: bool,
         result: Option<T>,
         failure: Option<Error>,
     ) -> Result<T, Error> {
         let source = Arc::new(failure.unwrap_or(Error::LoadLost));
-        match (verdict, result) {
-            (Verdict::Refused, _) | (_, None) => {
+        match (conclusion, result) {
+            (Conclusion::Refused, _) | (_, None) => {
                 self.work.changes_refused.increment(1);
                 Err(Error::ChangeRefused { source })
             }
-            (Verdict::Owed, Some(_))
+            (Conclusion::Queued, Some(_))
                 if !goes_on && matches!(was, Some(Outcome::Written | Outcome::Over)) =>
             {
                 self.work.changes_unconfirmed.increment(1);
                 tracing::warn!(error = %source, "a change is made, but not confirmed");
                 Err(Error::ChangeUnconfirmed { source })
             }
-            (Verdict::Owed, Some(result)) => {
-                self.work.changes_owed.increment(1);
+            (Conclusion::Queued, Some(result)) => {
+                self.work.changes_queued.increment(1);
                 Ok(result)
             }
-            (Verdict::Open, Some(result)) => {
+            (Conclusion::Open, Some(result)) => {
                 self.work.changes_open.increment(1);
                 Ok(result)
             }
-            (Verdict::Done, Some(result)) => {
+            (Conclusion::Done, Some(result)) => {
                 self.work.changes_done.increment(1);
                 Ok(result)
             }
@@ -323,22 +329,22 @@ impl TieredCache {
 
     /// Ends the fences in memory and, if the shared tier was filled with the link, fills memory too.
     fn remember_written(&self, link: Option<&Link>, filled: bool, fences: Fences) {
-        let rights = fences.end();
-        if let (Some(link), [right], true) = (link, &rights[..], filled) {
+        let read_stamps = fences.end();
+        if let (Some(link), [read_stamp], true) = (link, &read_stamps[..], filled) {
             let member = Some((link.clone(), Member::default()));
-            let rights = Rights {
-                member: *right,
+            let read_stamps = ReadStamps {
+                member: *read_stamp,
                 meta: None,
             };
-            self.memory.fill(&Facts { member, meta: None }, rights);
+            self.memory.fill(&Facts { member, meta: None }, read_stamps);
         }
     }
 }
 
-/// How long a node that is alone caches nothing of what may still be changed.
+/// How long a node without Redis caches nothing of a key whose change may still happen.
 const FENCE: Duration = Duration::from_secs(30);
 
-/// Keeps a change's fences standing, for as long as this is polled.
+/// Renews a change's fences for as long as this future is polled.
 async fn keep(
     tier: &dyn SharedTier,
     keys: &[Key],

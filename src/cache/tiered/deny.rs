@@ -1,17 +1,19 @@
-//! What the backend denies is taken away.
+//! Removes cached facts that the backend denies.
 
 use super::TieredCache;
 use super::budget::Budget;
-use super::guard::FillGuard;
+use super::fill_guard::FillGuard;
 use super::returns::Return;
-use crate::link::Key;
+use crate::types::link::Key;
 
 impl TieredCache {
-    /// Takes away everywhere what the tiers hold of these keys, because the backend has just denied it.
-    /// Of what neither this memory nor the shared tier holds nobody is told: anybody can ask for what was
-    /// never there. An entry that is in another node's memory alone stays until its time to live ends.
+    /// Removes these keys from all tiers of all nodes, because the backend has just denied them. If
+    /// neither this memory nor the shared tier has a key, the other nodes are not told of it,
+    /// because any client can ask for keys that never existed. An entry that only another node's
+    /// memory has stays until its time to live ends.
     ///
-    /// The leases of these keys go, too: whoever holds one may have read what is denied now.
+    /// The leases of these keys go too: their holders may have read the facts that the backend now
+    /// denies.
     pub(crate) async fn deny(
         &self,
         keys: &[Key],
@@ -31,11 +33,11 @@ impl TieredCache {
                 }
             }
         }
-        // Whoever takes them away now or later takes their leases, too.
+        // `DENY`, now or on a later try, also removes the leases.
         if let Some(guard) = guard {
-            guard.settled(keys);
+            guard.finished(keys);
         }
-        // Only now: what a look-up has found before it was taken away dies, too.
+        // After the removal in Redis, so that facts which look-ups found before it die too.
         let (held, others): (Vec<_>, Vec<_>) = keys
             .iter()
             .zip(was_shared)
@@ -45,7 +47,7 @@ impl TieredCache {
         };
         let (held, others) = (keys_of(held), keys_of(others));
         if !held.is_empty() {
-            self.work.heals.increment(1);
+            self.work.repairs.increment(1);
             self.work.invalidated.increment(held.len() as u64);
         }
         for key in &held {
@@ -61,7 +63,7 @@ impl TieredCache {
         let tier = &shared.tier;
         let told = match is_taken {
             true => budget
-                .ask("mention", |deadline| tier.mention(&held, deadline))
+                .ask("notify", |deadline| tier.notify(&held, deadline))
                 .await
                 .is_ok(),
             false => false,

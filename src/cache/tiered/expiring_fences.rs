@@ -1,27 +1,28 @@
-//! The fences in memory of changes that may still happen: they stand for their time, and expire.
+//! [`ExpiringFences`]: which keys stay out of memory because their change may still happen?
 //!
-//! No task ends them, so they outlive no runtime that would have to: whoever is about to take a right
-//! to fill, which a fence would refuse, first ends those whose time is over.
+//! The fences stand until they expire. No task ends them, so they depend on no runtime. A caller
+//! that is about to take a read stamp, which a fence would refuse, first ends the expired fences.
 
 use crate::coherence::Coherence;
-use crate::coherence::generation::Fence;
+use crate::coherence::generation::MemoryFence;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// One fence per stripe, however many changes failed: a backend in trouble fails all of them.
+/// The standing fences, at most one per stripe. So their number is bounded even if a failing
+/// backend fails all changes.
 #[derive(Debug)]
 pub(super) struct ExpiringFences {
     coherence: Arc<Coherence>,
     base: Instant,
-    /// When the first of them expires, in nanoseconds since `base`.
+    /// When the first fence expires, in nanoseconds since `base`.
     first: AtomicU64,
-    standing: Mutex<HashMap<usize, (Fence, Instant)>>,
+    standing: Mutex<HashMap<usize, (MemoryFence, Instant)>>,
 }
 
-/// Where none stands.
+/// The value of `first` while no fence stands.
 const NEVER: u64 = u64::MAX;
 
 impl ExpiringFences {
@@ -34,13 +35,13 @@ impl ExpiringFences {
         })
     }
 
-    fn standing(&self) -> MutexGuard<'_, HashMap<usize, (Fence, Instant)>> {
-        // The table is whole between any two of its changes, whoever panicked.
+    fn standing(&self) -> MutexGuard<'_, HashMap<usize, (MemoryFence, Instant)>> {
+        // The table is consistent between its updates, even after a panic.
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets fences stand for this time from now on.
-    pub(super) fn add(&self, fences: impl IntoIterator<Item = Fence>, time: Duration) {
+    /// Lets these fences stand for `time` from now.
+    pub(super) fn add(&self, fences: impl IntoIterator<Item = MemoryFence>, time: Duration) {
         let until = Instant::now() + time;
         let mut standing = self.standing();
         for fence in fences {
@@ -48,7 +49,7 @@ impl ExpiringFences {
             let until = standing
                 .get(&stripe)
                 .map_or(until, |(_, old)| until.max(*old));
-            // The new one keeps the stripe fenced from before the old one ends.
+            // The new fence was put up before the old one ends, so the stripe stays fenced.
             if let Some((old, _)) = standing.insert(stripe, (fence, until)) {
                 self.coherence.generations.end(old);
             }
@@ -56,7 +57,7 @@ impl ExpiringFences {
         self.note_first(&standing);
     }
 
-    /// Ends those whose time is over. Where none stands it reads one word.
+    /// Ends the expired fences. While no fence stands, this reads only one word.
     pub(super) fn expire(&self) {
         let first = self.first.load(Ordering::Acquire);
         if first == NEVER {
@@ -74,7 +75,7 @@ impl ExpiringFences {
         self.note_first(&standing);
     }
 
-    fn note_first(&self, standing: &HashMap<usize, (Fence, Instant)>) {
+    fn note_first(&self, standing: &HashMap<usize, (MemoryFence, Instant)>) {
         let first = standing.values().map(|(_, until)| *until).min();
         let first = first.map_or(NEVER, |first| self.since_base(first));
         self.first.store(first, Ordering::Release);
@@ -89,8 +90,8 @@ impl ExpiringFences {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Digest;
-    use crate::link::Key;
+    use crate::types::Digest;
+    use crate::types::link::Key;
 
     const TIME: Duration = Duration::from_secs(30);
     const KEY: Key = Key::Meta(Digest::Sha256([1; 32]));
@@ -104,7 +105,7 @@ mod tests {
             coherence
                 .trusted(Instant::now())
                 .unwrap()
-                .right(&KEY)
+                .read_stamp(&KEY)
                 .is_some()
         };
         for _ in 0..2 {

@@ -4,7 +4,7 @@ mod budget;
 mod change;
 mod deny;
 mod expiring_fences;
-mod guard;
+mod fill_guard;
 mod many;
 #[cfg_attr(
     not(feature = "redis"),
@@ -18,27 +18,28 @@ mod retry_queue;
 mod returns;
 
 pub(crate) use budget::Budget;
-pub(crate) use guard::FillGuard;
+pub(crate) use fill_guard::FillGuard;
 #[cfg_attr(
     not(feature = "signer"),
     allow(dead_code, reason = "only signed URLs need it")
 )]
 mod signed;
 
-use super::LayerInfoCache;
-use super::memory::{Memory, MemoryConfig, Rights};
+use crate::cache::Forgotten;
+use crate::cache::LayerInfoCache;
+use crate::cache::memory::{Memory, MemoryConfig, ReadStamps};
 #[cfg(feature = "redis")]
-use super::redis::RedisCache;
-use super::shared::{
-    Facts, Found, MOST_QUESTIONS, Member, Names, Question, QuestionRef, SharedSettings, SharedTier,
-    is_plausible,
+use crate::cache::redis::RedisCache;
+use crate::cache::shared::{
+    Facts, Found, KeyNames, MOST_QUESTIONS, Member, SharedSettings, SharedTier, is_plausible,
 };
 use crate::coherence::Coherence;
 use crate::coherence::change::{ChangeKind, Outcome};
-use crate::link::{Key, LinkRef, MetaKey};
-use crate::metrics::{self, Asked, Lookups, Part, Work};
-use crate::spans;
-use crate::{Digest, Error, Forgotten, LayerMeta, Link};
+use crate::telemetry::metrics::{self, LookupResult, Lookups, Part, Work};
+use crate::telemetry::spans;
+use crate::types::link::{Key, LinkRef, MetaKey};
+use crate::types::question::{Question, QuestionRef};
+use crate::types::{Digest, Error, LayerMeta, Link};
 use ::metrics::Histogram;
 use async_trait::async_trait;
 use expiring_fences::ExpiringFences;
@@ -50,11 +51,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-/// A [`LayerInfoCache`] of one or two tiers: memory, and behind it, if there is one, Redis.
+/// A [`LayerInfoCache`] of one or two tiers: memory, and optionally Redis behind it.
 ///
-/// A Redis hit fills memory; a write goes to both, Redis first, under a lease; a removal takes the
-/// fact out of this memory, then out of Redis, then out of the memory of all nodes that share it,
-/// and returns when that is done. What was being read meanwhile is not filled.
+/// A hit in Redis fills memory. A write goes to Redis first, under a lease, and then to memory. A
+/// removal takes the fact out of this node's memory, then out of Redis, then out of the memory of
+/// all nodes that share the Redis. It returns when that is done. A read that runs meanwhile does
+/// not fill the cache.
 ///
 /// # Cost
 /// | | allocations | Redis round trips |
@@ -64,12 +66,12 @@ use tracing::Instrument;
 /// | `add`, `set_meta` | | 2 |
 /// | `remove`, `remove_meta` | | 3 |
 ///
-/// A removal waits for the other nodes; see [`Repository::link`](crate::Repository::link). No backend is called;
-/// [`Registry`](crate::Registry) has the terms.
+/// A removal waits for the other nodes as in [`Repository::link`](crate::Repository::link). No
+/// operation calls a backend. [`Registry`](crate::Registry) explains the columns.
 ///
 /// # Time to live
-/// A fact leaves the cache at the latest [`RedisConfig::ttl`](crate::RedisConfig) after its write:
-/// what memory may add to Redis's own time is taken off that beforehand.
+/// A fact leaves the cache at the latest [`RedisConfig::ttl`](crate::RedisConfig) after its write.
+/// The cache subtracts memory's TTL from the TTL in Redis, so that both together do not exceed it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -82,12 +84,12 @@ use tracing::Instrument;
 /// cache.add(&link).await?;
 /// assert!(cache.contains(&link).await?);
 ///
-/// // After a garbage collection that ran behind the cache's back.
+/// // After a garbage collection that the cache did not see.
 /// cache.purge().await?;
 /// assert!(!cache.contains(&link).await?);
 ///
-/// cache.flush_memory(); // this node's memory alone
-/// cache.leave().await; // when the node stops
+/// cache.clear_memory(); // this node's memory only
+/// cache.shutdown().await; // when the node stops
 /// # Ok(())
 /// # }
 /// ```
@@ -99,7 +101,7 @@ pub struct TieredCache {
     shared: Option<Shared>,
     lookups: Lookups,
     work: Work,
-    /// What it is in the gauges of all caches.
+    /// This cache's part in the gauges that all caches of the process share.
     _parts: (Part, Option<Part>),
 }
 
@@ -114,7 +116,7 @@ struct Shared {
 }
 
 impl TieredCache {
-    /// A cache in memory alone.
+    /// Creates a cache in memory, without Redis.
     pub fn in_memory(memory: MemoryConfig) -> Self {
         let trusted = metrics::trusted();
         trusted.set(1);
@@ -135,14 +137,14 @@ impl TieredCache {
         }
     }
 
-    /// A cache in memory, with Redis behind it.
+    /// Creates a cache in memory, with Redis behind it.
     ///
     /// ```
     /// use layercache::{MemoryConfig, RedisCache, RedisConfig, TieredCache};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), layercache::Error> {
-    /// // Nothing is connected yet, and no Redis need be there.
+    /// // This does not connect yet, and succeeds even if no Redis is running.
     /// let redis = RedisCache::new(RedisConfig::new("redis://127.0.0.1"))?;
     /// let cache = TieredCache::with_redis(MemoryConfig::default(), redis);
     /// # Ok(())
@@ -194,13 +196,14 @@ impl TieredCache {
         self.shared.is_some()
     }
 
-    /// How long one read may wait for Redis, from here on.
+    /// Returns the time that one read may wait for Redis, from now on.
     pub(crate) fn budget(&self) -> Budget {
         let timeout = self.shared.as_ref().map(|shared| shared.settings.timeout);
         Budget::new(timeout.unwrap_or_default())
     }
 
-    /// The shared tier, unless it may hold what this node has changed.
+    /// Returns the shared tier. Returns an error while the tier may hold values that this node has
+    /// changed.
     fn ask_shared(&self) -> Result<Option<&Shared>, Error> {
         match &self.shared {
             Some(shared) => shared.queue.is_clear().map(|()| Some(shared)),
@@ -208,31 +211,32 @@ impl TieredCache {
         }
     }
 
-    /// What memory knows; counted.
-    pub(crate) fn recall<'a>(&self, question: impl Into<QuestionRef<'a>>) -> Found {
+    /// Looks up a question in memory, and counts the look-up.
+    pub(crate) fn get<'a>(&self, question: impl Into<QuestionRef<'a>>) -> Found {
         let question = question.into();
-        let Some(found) = self.memory.look_up(question) else {
+        let Some(found) = self.memory.get(question) else {
             let none = Found::default();
-            self.lookups.count_none(none.asked(question));
+            self.lookups.count_none(none.lookup_result(question));
             return none;
         };
-        self.lookups.count(found.asked(question));
+        self.lookups.count(found.lookup_result(question));
         found
     }
 
-    /// What memory knows of the object whose presence is a membership; counted as a membership.
-    pub(crate) fn recall_object(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
+    /// Looks up in memory the object whose presence is a membership. Counts a look-up of a
+    /// membership.
+    pub(crate) fn get_object(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
         let object = self.memory.object(link);
-        self.lookups.count(Asked {
+        self.lookups.count(LookupResult {
             membership: Some(object.is_some()),
             meta: None,
         });
         object
     }
 
-    /// What memory knows, for one who has asked it before.
-    pub(crate) fn recall_again(&self, question: &Question) -> Found {
-        let found = self.memory.look_up(question.into()).unwrap_or_default();
+    /// Looks up a question in memory without counting, for callers that have counted it before.
+    pub(crate) fn peek(&self, question: &Question) -> Found {
+        let found = self.memory.get(question.into()).unwrap_or_default();
         let object = question
             .link()
             .and_then(|link| self.memory.object(link.into()));
@@ -245,21 +249,21 @@ impl TieredCache {
         }
     }
 
-    /// The rights to fill what is read from here on.
-    pub(crate) fn rights(&self, question: &Question) -> Rights {
+    /// Returns the stamps to fill values that are read from now on.
+    pub(crate) fn read_stamps(&self, question: &Question) -> ReadStamps {
         self.expiring.expire();
-        self.memory.rights(question)
+        self.memory.read_stamps(question)
     }
 
-    /// What Redis knows, in one round trip for each [`MOST_QUESTIONS`] of these; memory is
-    /// filled with it. Where Redis cannot be asked it knows nothing.
-    pub(crate) async fn look_up(
+    /// Looks up questions in Redis, in one round trip for each [`MOST_QUESTIONS`] of them, and
+    /// fills memory with the answers. If Redis cannot be asked, the answers are empty.
+    pub(crate) async fn fetch(
         &self,
         questions: &[Question],
-        rights: &[Rights],
+        read_stamps: &[ReadStamps],
         budget: &mut Budget,
     ) -> Vec<Found> {
-        match self.try_look_up(questions, rights, budget).await {
+        match self.try_fetch(questions, read_stamps, budget).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "asking the backend instead");
@@ -268,12 +272,12 @@ impl TieredCache {
         }
     }
 
-    /// As [`look_up`](Self::look_up), where the caller is told that nothing could be asked. What comes
-    /// after a round trip without an answer is not known.
-    pub(crate) async fn try_look_up(
+    /// As [`fetch`](Self::fetch), but fails if the first round trip fails. If a later round trip
+    /// fails, the answers to its questions and to all that follow are empty.
+    pub(crate) async fn try_fetch(
         &self,
         questions: &[Question],
-        rights: &[Rights],
+        read_stamps: &[ReadStamps],
         budget: &mut Budget,
     ) -> Result<Vec<Found>, Error> {
         let mut answers = Vec::with_capacity(questions.len());
@@ -281,7 +285,7 @@ impl TieredCache {
             for some in questions.chunks(MOST_QUESTIONS) {
                 let began = Instant::now();
                 let tier = &shared.tier;
-                let looked_up = budget.ask("look-up", |deadline| tier.look_up(some, deadline));
+                let looked_up = budget.ask("look-up", |deadline| tier.fetch(some, deadline));
                 let looked_up = looked_up.await;
                 shared.duration.record(began.elapsed());
                 match looked_up {
@@ -291,7 +295,9 @@ impl TieredCache {
                             budget.broke();
                         }
                         for question in &questions[answers.len()..] {
-                            shared.lookups.count_none(Found::default().asked(question));
+                            shared
+                                .lookups
+                                .count_none(Found::default().lookup_result(question));
                         }
                         if answers.is_empty() {
                             return Err(error);
@@ -300,17 +306,19 @@ impl TieredCache {
                     }
                 }
             }
-            for ((question, found), rights) in questions.iter().zip(&answers).zip(rights) {
-                shared.lookups.count(found.asked(question));
-                self.memory.fill(&found.clone().of(question), *rights);
+            for ((question, found), read_stamps) in questions.iter().zip(&answers).zip(read_stamps)
+            {
+                shared.lookups.count(found.lookup_result(question));
+                self.memory.fill(&found.clone().of(question), *read_stamps);
             }
         }
         answers.resize(questions.len(), Found::default());
         Ok(answers)
     }
 
-    /// What Redis would answer, if there is one: nothing is counted, and memory is not filled with it.
-    pub(crate) async fn ask_only(
+    /// Looks up questions in Redis, without counting and without filling memory. Returns `None` if
+    /// there is no Redis.
+    pub(crate) async fn fetch_only(
         &self,
         questions: &[Question],
     ) -> Option<Result<Vec<Found>, Error>> {
@@ -318,41 +326,47 @@ impl TieredCache {
             Ok(shared) => {
                 let shared = shared?;
                 let deadline = shared.settings.read_deadline();
-                Some(shared.tier.look_up(questions, deadline).await)
+                Some(shared.tier.fetch(questions, deadline).await)
             }
             Err(error) => Some(Err(error)),
         }
     }
 
-    /// How long it takes until what others have told before has been heard of, or trust has lapsed.
+    /// Returns the time after which this node has applied all messages that other nodes published
+    /// before, or no longer trusts its memory.
     pub(crate) fn settling(&self) -> Duration {
         let settings = self.shared.as_ref().map(|shared| shared.settings);
-        settings.map_or(Duration::ZERO, |settings| settings.trust)
+        settings.map_or(Duration::ZERO, |settings| settings.trust_timeout)
     }
 
-    /// Whether it is sure that a key has not been changed since these rights were taken.
-    pub(crate) fn is_unchanged(&self, key: &Key, rights: Rights) -> bool {
-        let right = match key {
-            Key::Link(_) => rights.member,
-            Key::Meta(_) | Key::Own(_) => rights.meta,
+    /// Returns whether a key is sure not to have changed since these stamps were taken.
+    pub(crate) fn is_unchanged(&self, key: &Key, read_stamps: ReadStamps) -> bool {
+        let read_stamp = match key {
+            Key::Link(_) => read_stamps.member,
+            Key::Meta(_) | Key::Own(_) => read_stamps.meta,
         };
         let coherence = self.memory.coherence();
         let trusted = coherence.trusted(Instant::now()).is_some();
-        trusted && right.is_some_and(|right| coherence.generations.holds(key, right))
+        trusted && read_stamp.is_some_and(|read_stamp| coherence.generations.holds(key, read_stamp))
     }
 
-    /// Counts how a fill has ended: what there was a right to fill, and what of it was filled.
-    fn count_fill(&self, leased: Names, filled: Names, rights: Rights) {
+    /// Counts the result of a fill. `leased` names the keys that had a lease, and `filled` the keys
+    /// that were filled.
+    fn count_fill(&self, leased: KeyNames, filled: KeyNames, read_stamps: ReadStamps) {
         let work = &self.work;
         if self.has_shared() {
             work.leases_lost.increment(leased.count() - filled.count());
         }
-        let is_changed = |name: Option<u64>, right: Option<_>| {
-            let pair = name.zip(right);
-            pair.is_some_and(|(name, right)| !self.memory.generations().holds(&name, right))
+        let is_changed = |name: Option<u64>, read_stamp: Option<_>| {
+            let pair = name.zip(read_stamp);
+            pair.is_some_and(|(name, read_stamp)| {
+                !self.memory.generations().holds(&name, read_stamp)
+            })
         };
-        let is_fenced =
-            || is_changed(leased.member, rights.member) || is_changed(leased.meta, rights.meta);
+        let is_fenced = || {
+            is_changed(leased.member, read_stamps.member)
+                || is_changed(leased.meta, read_stamps.meta)
+        };
         let counter = match (filled.count(), leased.count()) {
             (1.., _) => &work.fills_stored,
             (0, 0) => &work.fills_unleased,
@@ -362,34 +376,34 @@ impl TieredCache {
         counter.increment(1);
     }
 
-    /// The facts whose keys have not been changed since their rights were taken.
-    fn still_allowed(&self, facts: Facts, rights: Rights) -> Facts {
+    /// Returns the facts whose keys have not changed since their stamps were taken.
+    fn still_allowed(&self, facts: Facts, read_stamps: ReadStamps) -> Facts {
         let generations = self.memory.generations();
         Facts {
             member: facts.member.filter(|(link, _)| {
-                let holds = |right| generations.holds(link, right);
-                rights.member.is_some_and(holds)
+                let holds = |read_stamp| generations.holds(link, read_stamp);
+                read_stamps.member.is_some_and(holds)
             }),
             meta: facts.meta.filter(|(key, _)| {
-                let holds = |right| generations.holds(key, right);
-                rights.meta.is_some_and(holds)
+                let holds = |read_stamp| generations.holds(key, read_stamp);
+                read_stamps.meta.is_some_and(holds)
             }),
         }
     }
 
-    /// Forgets everything, here, in Redis and on all nodes that share it: when this returns, nothing
-    /// that was cached before is answered anywhere. For use after a garbage collection that ran
-    /// behind the cache's back.
+    /// Forgets everything: in this node's memory, in Redis and in the memory of all nodes that
+    /// share the Redis. When this returns, no node answers a fact that was cached before. Use it
+    /// after a garbage collection that the cache did not see.
     ///
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
-    /// | | 2 for each 1,000 keys in Redis, whoever's, and 1 more where some of them are ours; 1 to tell the others | 0 |
+    /// | | 2 for each 1,000 keys in Redis, those of other applications too, and 1 more if some of them are this cache's; 1 to tell the other nodes | 0 |
     ///
-    /// The other nodes are waited for as in [`Repository::link`](crate::Repository::link).
+    /// The node waits for the other nodes as in [`Repository::link`](crate::Repository::link).
     ///
     /// # Errors
-    /// If Redis could not be told. What is in this node's memory is forgotten all the same.
+    /// Fails if Redis could not be told. This node's memory is cleared even then.
     pub async fn purge(&self) -> Result<(), Error> {
         self.forget_everything().instrument(spans::purge()).await
     }
@@ -402,23 +416,25 @@ impl TieredCache {
             Some(shared) => shared.tier.purge().await,
             None => Ok(()),
         };
-        // What was filled from Redis while it was being purged.
+        // Memory may have been filled from Redis while Redis was being purged.
         self.memory.generations().flush();
         purged
     }
 
-    /// Forgets what is known of some repositories, here, in Redis and on all nodes that share it: when
-    /// this returns, none of them that was cached before is answered anywhere. For use after something
-    /// was removed from these repositories behind the cache's back. `which` is asked of each name that
-    /// Redis has, and more than once.
+    /// Forgets the facts of some repositories: in this node's memory, in Redis and in the memory of
+    /// all nodes that share the Redis. When this returns, no node answers a fact of these
+    /// repositories that was cached before. Use it after objects of these repositories were removed
+    /// without the cache. The cache calls `which` with each repository's name that it finds in
+    /// Redis, more than once.
     ///
-    /// Metas of blobs that all repositories share stay; those of a repository's own copies go. Memories do not tell repositories apart, so they
-    /// forget everything, and learn it again from Redis. What a Go registry keeps there for each of these
-    /// repositories goes, too.
+    /// The metas of blobs that all repositories share stay. The metas of a repository's own copies
+    /// are removed. Memory cannot select entries by repository, so each node forgets its whole
+    /// memory and fills it again from Redis. The keys that a Go registry keeps in Redis for these
+    /// repositories are removed too.
     ///
     /// ```
     /// # async fn example(cache: layercache::TieredCache) -> Result<(), layercache::Error> {
-    /// // Somebody has removed the folders of a team by hand.
+    /// // An operator has removed the folders of a team by hand.
     /// let forgotten = cache.purge_repositories(|name| name.starts_with("team/")).await?;
     /// println!("{} repositories are asked for anew", forgotten.repositories);
     /// # Ok(())
@@ -428,15 +444,15 @@ impl TieredCache {
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
-    /// | | 2 for each 1,000 keys in Redis, whoever's, and 2 more where some of them are meant; 1 to tell the others | 0 |
+    /// | | 2 for each 1,000 keys in Redis, those of other applications too, and 2 more if some of them belong to these repositories; 1 to tell the other nodes | 0 |
     ///
-    /// The other nodes are waited for as in [`Repository::link`](crate::Repository::link).
+    /// The node waits for the other nodes as in [`Repository::link`](crate::Repository::link).
     ///
     /// # Errors
-    /// If Redis could not be told. What is in this node's memory is forgotten all the same.
+    /// Fails if Redis could not be told. This node's memory is cleared even then.
     ///
     /// # Cancellation
-    /// If it is dropped, some of it may be done; do it again.
+    /// If the future is dropped, a part of the work may be done. Call it again.
     pub async fn purge_repositories(
         &self,
         which: impl Fn(&str) -> bool + Sync + Send,
@@ -446,48 +462,50 @@ impl TieredCache {
             Some(shared) => shared.tier.purge_repositories(&which).await,
             None => Ok(Forgotten::default()),
         };
-        // What was filled from Redis while it was being purged.
+        // Memory may have been filled from Redis while Redis was being purged.
         self.memory.generations().flush();
         purged
     }
 
-    /// Leaves the other nodes that share Redis, before this one stops: from here on they do not wait
-    /// for it. What is asked later is asked of the backend alone, and changes are those of a node without
-    /// Redis ([`ChangePolicy`](crate::ChangePolicy)). A node that ends without this
-    /// costs each change of the others [`RedisConfig::trust`](crate::RedisConfig), until that is over.
+    /// Removes this node from the nodes that share the Redis. Call it before the node stops: the
+    /// other nodes then no longer wait for it. Later reads ask the backend only. Later changes
+    /// cannot reach Redis, and [`ChangePolicy`](crate::ChangePolicy) decides. If a node stops
+    /// without this, the changes of the other nodes wait for it, until it has been silent for
+    /// [`RedisConfig::trust_timeout`](crate::RedisConfig).
     ///
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
     /// | | 1 | 0 |
-    pub async fn leave(&self) {
+    pub async fn shutdown(&self) {
         if let Some(shared) = &self.shared {
-            shared.tier.leave().await;
+            shared.tier.shutdown().await;
         }
     }
 
-    /// Forgets everything that is in memory.
+    /// Forgets everything in this node's memory.
     ///
     /// # Cost
     /// | allocations | Redis round trips | backend calls |
     /// |---|---|---|
     /// | 0 | 0 | 0 |
     ///
-    /// What is forgotten is no answer any more, and keeps its place until another takes it.
-    pub fn flush_memory(&self) {
+    /// Memory no longer answers forgotten entries. They take up space until other entries replace
+    /// them.
+    pub fn clear_memory(&self) {
         self.work.flushed.increment(1);
         self.memory.generations().flush();
     }
 
     async fn ask(&self, question: Question) -> Result<Found, Error> {
-        let found = self.recall(&question);
+        let found = self.get(&question);
         if found.is_whole(&question) {
             return Ok(found);
         }
-        let rights = self.rights(&question);
+        let read_stamps = self.read_stamps(&question);
         let mut budget = self.budget();
         let mut answers = self
-            .try_look_up(&[question], &[rights], &mut budget)
+            .try_fetch(&[question], &[read_stamps], &mut budget)
             .await?;
         Ok(answers.pop().unwrap_or_default())
     }
@@ -511,7 +529,7 @@ impl TieredCache {
     }
 }
 
-/// What of these may be believed.
+/// Returns the facts without an implausible meta.
 fn plausible(facts: Facts) -> Facts {
     let is_plausible = |(key, meta): &(MetaKey, LayerMeta)| is_plausible(key.digest(), meta);
     Facts {

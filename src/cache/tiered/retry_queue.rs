@@ -1,16 +1,16 @@
-//! What the shared tier has still to be told by this node, and the task that does it.
+//! [`RetryQueue`]: which keys must this node still remove from the shared tier?
 //!
-//! The task belongs to the runtime of whoever started it. When that runtime has ended, the next caller
-//! who finds the queue not empty starts another.
+//! A task works on the queue. It runs in the runtime of the caller that started it. If that runtime
+//! has ended, the next caller that finds the queue not empty starts another task.
 
-use crate::Error;
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::journal::{Batch, Journal, MOST};
 use crate::coherence::lease::Token;
-use crate::coherence::through::Through;
-use crate::link::Key;
-use crate::metrics::{Part, limit_hits, owed_keys, purges};
+use crate::coherence::used_connections::UsedConnections;
+use crate::telemetry::metrics::{Part, limit_hits, purges, retry_queue_keys};
+use crate::types::Error;
+use crate::types::link::Key;
 use metrics::Counter;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How long after an attempt that failed comes the next.
+/// The pause after an attempt that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -36,21 +36,22 @@ pub(super) struct RetryQueue {
 
 #[derive(Debug)]
 struct State {
-    journal: Journal<Owed>,
+    journal: Journal<QueuedKey>,
     lifts: VecDeque<Lift>,
     worker: Option<AbortHandle>,
 }
 
-/// A key that has to be taken away.
+/// A key that must be removed from the shared tier.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Owed {
+struct QueuedKey {
     key: Key,
-    /// Whether its change may still happen: then it is kept away for the time of a fence.
+    /// Whether its change may still happen. Then a fence keeps it out of the tiers for the fence's
+    /// TTL.
     is_open: bool,
 }
 
-/// A fence that may stand, or may be put up late, and that nobody needs. It keeps its keys from being
-/// cached until it expires, so it is taken away as soon as Redis answers.
+/// A fence that may stand, or may still be put up, and that no change needs. It keeps its keys out
+/// of the tiers until it expires, so the queue removes it as soon as Redis answers.
 #[derive(Debug, Clone)]
 struct Lift {
     keys: Arc<[Key]>,
@@ -61,19 +62,19 @@ struct Lift {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Clear,
-    /// The last attempt has succeeded, and more is to come.
+    /// The last attempt has succeeded, and more keys are queued.
     Moving,
-    /// Redis has not answered yet since something was owed.
+    /// Redis has not answered since the first key was queued, or since the last attempt failed.
     Stuck,
 }
 
 #[derive(Debug)]
 enum Job {
-    TakeAway(Batch<Owed>),
+    TakeAway(Batch<QueuedKey>),
     Lift(Lift),
 }
 
-/// Why the shared tier is not asked.
+/// The reason why this node does not ask the shared tier.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} changes of this node have still to be told to it")]
 struct Behind(usize);
@@ -89,18 +90,18 @@ impl RetryQueue {
                 worker: None,
             }),
             progress: watch::channel(Progress::Clear).0,
-            owed: owed_keys(),
-            purges: purges("owed"),
-            limit_hits: limit_hits("journal"),
+            owed: retry_queue_keys(),
+            purges: purges("queue"),
+            limit_hits: limit_hits("retry_queue"),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // It is whole between any two of its changes, whoever panicked.
+        // The state is consistent between its updates, even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing is owed; an error says that something is.
+    /// Returns an error while keys are queued, and then makes sure that the task runs.
     pub(super) fn is_clear(self: &Arc<Self>) -> Result<(), Error> {
         let mut state = self.state();
         if state.journal.is_clear() {
@@ -114,8 +115,8 @@ impl RetryQueue {
         })
     }
 
-    /// Returns when the queue is empty, or when nobody knows when it will be: while Redis does not
-    /// answer.
+    /// Waits until the queue is empty or the deadline is over. Returns early while Redis does not
+    /// answer, because the queue may then stay full for any time.
     pub(super) async fn worked_off(self: &Arc<Self>, deadline: Deadline) {
         if self.is_clear().is_ok() {
             return;
@@ -125,8 +126,8 @@ impl RetryQueue {
         let _ = timeout_at(deadline.at(), ends).await;
     }
 
-    /// Remembers what could not be taken away, and takes it away as soon as that can be done. Where
-    /// the change may still happen it is kept away then, too.
+    /// Queues keys that could not be removed. The task removes them as soon as it can. If
+    /// `is_open`, their change may still happen, and the task also puts up a fence.
     pub(super) fn enqueue(self: &Arc<Self>, keys: &[Key], is_open: bool) {
         let mut state = self.state();
         let was_everything = state.journal.is_everything();
@@ -137,8 +138,8 @@ impl RetryQueue {
         self.enqueued(&mut state);
     }
 
-    /// The same for what the backend has denied: beyond some thousands it is not remembered, and the
-    /// next who reads it takes it away.
+    /// As [`enqueue`](Self::enqueue), for keys that the backend has denied. If some thousands of
+    /// keys are queued already, it queues none, and the next read of such a key removes it.
     pub(super) fn enqueue_if_room(self: &Arc<Self>, keys: &[Key]) {
         let mut state = self.state();
         if !state.journal.enqueue_if_room(owed(keys, false).collect()) {
@@ -164,11 +165,11 @@ impl RetryQueue {
         self.start(state);
     }
 
-    /// Takes fences away that nobody needs and that may have been put up. Best effort: one that is put
-    /// up later still, or for which there is no room here, expires by itself.
+    /// Removes fences that may have been put up and that no change needs. This is best effort: a
+    /// fence that is put up even later, or for which the queue has no room, expires by itself.
     pub(super) fn lift(self: &Arc<Self>, keys: &[Key], tokens: Vec<Token>) {
         let keys: Arc<[Key]> = keys.into();
-        let expires = Instant::now() + self.settings.fence;
+        let expires = Instant::now() + self.settings.fence_ttl;
         let mut state = self.state();
         let mut room = state.room_to_lift();
         for token in tokens {
@@ -185,10 +186,10 @@ impl RetryQueue {
         self.start(&mut state);
     }
 
-    /// Starts the task where there is something to do, and nobody who does it.
+    /// Starts the task if there is work and no task runs.
     fn start(self: &Arc<Self>, state: &mut State) {
         let is_idle = state.journal.is_clear() && state.lifts.is_empty();
-        // One whose runtime has ended is finished, too.
+        // A task whose runtime has ended counts as finished.
         let has_worker = state
             .worker
             .as_ref()
@@ -223,7 +224,8 @@ impl RetryQueue {
         }
     }
 
-    /// What to do next. Where there is nothing the task ends: whoever adds something starts another.
+    /// Returns the next job. If there is none, the task ends, and the next caller that adds a job
+    /// starts another task.
     fn next(&self) -> Option<Job> {
         let (now, mut state) = (Instant::now(), self.state());
         state.lifts.retain(|lift| lift.expires > now);
@@ -269,20 +271,20 @@ impl RetryQueue {
         }
     }
 
-    fn show(&self, journal: &Journal<Owed>) {
+    fn show(&self, journal: &Journal<QueuedKey>) {
         self.owed.set(journal.len() as i64);
     }
 
-    async fn take_away(&self, owed: &[Owed]) -> Result<(), Error> {
+    async fn take_away(&self, owed: &[QueuedKey]) -> Result<(), Error> {
         let (open, over): (Vec<_>, Vec<_>) = owed.iter().partition(|owed| owed.is_open);
-        let keys = |of: &[&Owed]| of.iter().map(|owed| owed.key.clone()).collect::<Vec<_>>();
+        let keys = |of: &[&QueuedKey]| of.iter().map(|owed| owed.key.clone()).collect::<Vec<_>>();
         let (open, over) = (keys(&open), keys(&over));
         let all = [&open[..], &over].concat();
         loop {
-            let mut through = Through::default();
+            let mut through = UsedConnections::default();
             let deadline = self.settings.removal_deadline();
             if !over.is_empty() {
-                through.and_all(self.tier.withdraw(&over, deadline).await?);
+                through.and_all(self.tier.invalidate(&over, deadline).await?);
             }
             if !open.is_empty() {
                 let token = Token::random();
@@ -290,7 +292,7 @@ impl RetryQueue {
                 through.and_all(begun.await?);
             }
             self.tier.publish(&all, deadline).await?.await;
-            // Where another server is the primary now, it has not heard of this.
+            // If another server is the primary now, it does not know of this: do it again.
             let deadline = self.settings.removal_deadline();
             if self.tier.stands(&through, deadline).await? {
                 return Ok(());
@@ -300,15 +302,15 @@ impl RetryQueue {
 }
 
 impl State {
-    /// For how many keys more fences are lifted.
+    /// Returns for how many more keys the queue can hold fences.
     fn room_to_lift(&self) -> usize {
         let taken = self.lifts.iter().map(|lift| lift.keys.len());
         MOST.saturating_sub(taken.sum())
     }
 }
 
-fn owed(keys: &[Key], is_open: bool) -> impl Iterator<Item = Owed> {
-    let owed = move |key: &Key| Owed {
+fn owed(keys: &[Key], is_open: bool) -> impl Iterator<Item = QueuedKey> {
+    let owed = move |key: &Key| QueuedKey {
         key: key.clone(),
         is_open,
     };

@@ -1,13 +1,13 @@
-//! Leases that are given back, and denials that are repeated, while nobody waits for it.
+//! [`Returns`]: gives leases back and repeats denials in the background, so that no caller waits.
 
 use super::retry_queue::RetryQueue;
-use crate::Error;
 use crate::cache::memory::jittered;
 use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::lease::Token;
-use crate::link::Key;
-use crate::metrics::limit_hits;
+use crate::telemetry::metrics::limit_hits;
+use crate::types::Error;
+use crate::types::link::Key;
 use metrics::Counter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-/// How long after an attempt that failed comes the next. Together they are about as long as a lease
-/// lasts by default: then it has lapsed by itself.
+/// The pauses after attempts that failed. Together they are about as long as a lease lasts by
+/// default, so the lease has then expired by itself.
 const PAUSES: [Duration; 7] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -27,10 +27,11 @@ const PAUSES: [Duration; 7] = [
     Duration::from_millis(3200),
 ];
 
-/// The most keys that are being given back at a time. The leases of more lapse by themselves.
+/// The most keys whose leases are being given back at a time. The leases of further keys expire by
+/// themselves.
 const MOST: usize = 10_000;
 
-/// Gives leases back, and takes away what the backend has denied, where nobody waits for it.
+/// Gives leases back, and removes keys that the backend has denied, in the background.
 #[derive(Debug)]
 pub(super) struct Returns {
     tier: Arc<dyn SharedTier>,
@@ -41,16 +42,16 @@ pub(super) struct Returns {
     limit_hits: Counter,
 }
 
-/// What is to be done about some keys.
+/// The job to do for some keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Return {
-    /// Give their leases with this token back.
+    /// Give back their leases with this token.
     Lease(Token),
-    /// Take away what the tier holds of them.
+    /// Remove what the tier holds of them.
     Denied,
 }
 
-/// Room among the keys that are being given back. A task that ends with its runtime leaves it, too.
+/// A share of the [`MOST`] keys. It is freed on drop, also if the task ends with its runtime.
 #[derive(Debug)]
 struct Room {
     returns: Arc<Returns>,
@@ -80,11 +81,11 @@ impl Returns {
         })
     }
 
-    /// Does it in a task of its own, and again a few times if it fails. What is sent now is executed
-    /// after a `GRANT` that was sent before and has not been answered.
+    /// Does the job in a task of its own, and tries again a few times if it fails. Redis executes
+    /// the job after a `GRANT` that was sent before, even if the `GRANT` has no answer yet.
     pub(super) fn begin(self: &Arc<Self>, keys: Vec<Key>, what: Return) {
         let Ok(runtime) = Handle::try_current() else {
-            // Without a runtime they lapse by themselves.
+            // Without a runtime there is no task, and the leases expire by themselves.
             return;
         };
         if keys.is_empty() {
@@ -128,8 +129,8 @@ impl Returns {
                 for key in &held {
                     self.coherence.generations.bump(key);
                 }
-                // To deny them again would find nothing.
-                if self.tier.mention(&held, deadline).await.is_err() {
+                // Another `DENY` would find no entry, so the retry queue tells the other nodes.
+                if self.tier.notify(&held, deadline).await.is_err() {
                     self.queue.enqueue_if_room(&held);
                 }
                 Ok(())

@@ -1,8 +1,9 @@
 //! Signed URLs for writes: each is a change whose call may happen at any time until the URL expires.
 //!
-//! Its fence stands in Redis until then, also when this node dies. While the node lives it looks whether the
-//! fence still stands, and puts up a new one that was lost, with a new `BEGIN` and a new message to all
-//! nodes. That is safe, because the end of such a change always tells all nodes and waits for them.
+//! The fence of such a change stands in Redis until then, even if this node dies. While the node
+//! lives, it checks whether the fence still stands. If the fence was lost, the node puts up a new
+//! one, with a new `BEGIN` and a new message to all nodes. That is safe, because the end of such a
+//! change always tells all nodes and waits for them.
 
 use super::retry_queue::RetryQueue;
 use super::{Shared, TieredCache};
@@ -10,12 +11,12 @@ use crate::cache::deadline::Deadline;
 use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::change::ChangeKind;
-use crate::coherence::generation::Fence;
+use crate::coherence::generation::MemoryFence;
 use crate::coherence::lease::Token;
-use crate::coherence::through::Through;
-use crate::link::Key;
-use crate::metrics::limit_hits;
-use crate::{BoxError, Error};
+use crate::coherence::used_connections::UsedConnections;
+use crate::telemetry::metrics::limit_hits;
+use crate::types::link::Key;
+use crate::types::{BoxError, Error};
 use futures::future::{BoxFuture, join_all, try_join, try_join_all};
 use metrics::Counter;
 use std::collections::{HashMap, HashSet};
@@ -24,23 +25,24 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// How many keys are watched at most. The fences of more stand for their time and are not looked after.
+/// The most keys that a node watches. The fences of further keys stand for their time, and the node
+/// does not renew them.
 const MOST: usize = 1 << 16;
 
-/// How often it is looked at most whether a connection was replaced or a URL has expired.
+/// The longest pause between two checks for replaced connections and expired URLs.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How much earlier than its URL a fence in Redis may end, until it is renewed next. The caller has added
-/// more than this to the URL's time.
+/// A fence in Redis may end up to this much before [`Open::until`]; the task then renews it. The
+/// caller has added more than this to the URL's time.
 const SLACK: Duration = Duration::from_secs(30);
 
-/// How many keys are begun together, and told of together.
+/// How many keys one `BEGIN` call and one message to the other nodes cover.
 const TOGETHER: usize = 512;
 
-/// How many fences are renewed or ended at the same time.
+/// How many fences the node renews or ends at the same time.
 const PARALLEL: usize = 64;
 
-/// The open signed URLs of a node, by key.
+/// The signed URLs of a node that have not expired, by key.
 #[derive(Debug)]
 pub(super) struct SignedWrites {
     coherence: Arc<Coherence>,
@@ -51,34 +53,34 @@ pub(super) struct SignedWrites {
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<Key, Open>,
-    /// It is over when its runtime is; the next caller starts another one.
+    /// The task ends with its runtime. The next caller then starts another one.
     task: Option<JoinHandle<()>>,
 }
 
-/// A key that a URL may change.
+/// A key that a signed URL may change.
 #[derive(Debug)]
 struct Open {
-    /// When the last URL of this key has expired.
+    /// When the last URL of this key expires.
     until: Instant,
-    /// In this node's memory.
-    fence: Fence,
-    /// In Redis; `None` if it is lost, or was never put up.
+    /// The fence in this node's memory.
+    fence: MemoryFence,
+    /// The fence in Redis. `None` if it was lost, or was never put up.
     begun: Option<Begun>,
 }
 
 #[derive(Debug, Clone)]
 struct Begun {
     token: Token,
-    /// The connections that it went through.
-    through: Through,
-    /// How long it stands by itself.
+    /// The connections that its `BEGIN` used.
+    through: UsedConnections,
+    /// Until when the fence stands without a renewal.
     stands_until: Instant,
     checked: Instant,
 }
 
-/// What the task needs of the shared tier.
+/// The parts of the shared tier that the task needs.
 #[derive(Debug, Clone)]
-struct Kept {
+struct FenceKeeper {
     tier: Arc<dyn SharedTier>,
     queue: Arc<RetryQueue>,
     settings: SharedSettings,
@@ -87,7 +89,7 @@ struct Kept {
 /// Fences in memory that end when this is dropped.
 struct Held<'a> {
     coherence: &'a Coherence,
-    fences: Vec<(Key, Fence)>,
+    fences: Vec<(Key, MemoryFence)>,
 }
 
 impl Drop for Held<'_> {
@@ -108,11 +110,12 @@ impl SignedWrites {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The table is whole between any two of its changes, whoever panicked.
+        // The table is consistent between its updates, even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Extends the fences that stand long enough, and gives the other keys.
+    /// Keeps these keys open until `until` if their fences stand long enough. Returns the other
+    /// keys.
     fn extend(&self, keys: Vec<Key>, until: Instant, shared: Option<&Shared>) -> Vec<Key> {
         let mut state = self.state();
         let is_fresh = |key: &Key| {
@@ -132,8 +135,9 @@ impl SignedWrites {
         keys.into_iter().filter(is_fresh).collect()
     }
 
-    /// Notes that these keys may be changed until then. Those for which there is no room are given back.
-    fn note(&self, mut held: Held<'_>, until: Instant, begun: Option<Begun>) -> Vec<Fence> {
+    /// Notes that these keys may be changed until `until`. Returns the fences of the keys for which
+    /// there is no room.
+    fn note(&self, mut held: Held<'_>, until: Instant, begun: Option<Begun>) -> Vec<MemoryFence> {
         let mut state = self.state();
         let mut left = Vec::new();
         for (key, fence) in held.fences.drain(..) {
@@ -142,7 +146,7 @@ impl SignedWrites {
                 Some(open) => {
                     open.until = open.until.max(until);
                     open.begun = begun.clone().or_else(|| open.begun.take());
-                    // The other one stands.
+                    // The fence in `open` stands already.
                     self.coherence.generations.end(fence);
                 }
                 None if is_full => {
@@ -170,7 +174,7 @@ impl SignedWrites {
             .collect()
     }
 
-    /// Sets what is known of a fence, unless another one was put up meanwhile.
+    /// Stores the state of a fence in Redis, unless another fence was put up meanwhile.
     fn set(&self, key: &Key, was: Option<Token>, begun: Option<Begun>) {
         if let Some(open) = self.state().open.get_mut(key)
             && open.begun.as_ref().map(|begun| begun.token) == was
@@ -179,8 +183,9 @@ impl SignedWrites {
         }
     }
 
-    /// Ends what has expired: all nodes are told, and waited for, whatever became of its fence.
-    async fn end(&self, kept: Option<&Kept>) {
+    /// Ends the changes whose URLs have expired. Tells all nodes and waits for them, even if a
+    /// fence was lost.
+    async fn end(&self, kept: Option<&FenceKeeper>) {
         let now = Instant::now();
         let expired = self.keys(|open| open.until <= now);
         if expired.is_empty() {
@@ -196,7 +201,8 @@ impl SignedWrites {
         let mut state = self.state();
         for (key, ..) in expired {
             match state.open.get_mut(&key) {
-                // Another URL of it was signed meanwhile, and its fence was taken away just now.
+                // Another URL of this key was signed meanwhile, and `END` has just removed its
+                // fence.
                 Some(open) if open.until > now => open.begun = None,
                 _ => {
                     if let Some(open) = state.open.remove(&key) {
@@ -207,18 +213,19 @@ impl SignedWrites {
         }
     }
 
-    /// Puts up what is lost.
-    async fn begin(&self, kept: &Kept) {
+    /// Puts up the fences that were lost.
+    async fn begin(&self, kept: &FenceKeeper) {
         let stands = |begun: &Begun| kept.tier.is_up(&begun.through);
         let lost = self.keys(|open| !open.begun.as_ref().is_some_and(stands));
         for lost in lost.chunks(TOGETHER) {
             let keys: Vec<_> = lost.iter().map(|(key, ..)| key.clone()).collect();
-            let time = kept.settings.fence;
+            let time = kept.settings.fence_ttl;
             match kept
                 .begin(&keys, time, kept.settings.removal_deadline())
                 .await
             {
-                // Who hears of it drops what it has; nobody here waits for that.
+                // The other nodes drop these keys when the message arrives. This task does not wait
+                // for that.
                 Ok((begun, _)) => {
                     for (key, was, _) in lost {
                         let was = was.as_ref().map(|was| was.token);
@@ -233,8 +240,9 @@ impl SignedWrites {
         }
     }
 
-    /// Has the fences that stand already stand until then, and gives the other keys.
-    async fn renewed(&self, kept: &Kept, keys: Vec<Key>, until: Instant) -> Vec<Key> {
+    /// Renews the fences that still stand, up to `until`. Returns the keys whose fences do not
+    /// stand.
+    async fn renewed(&self, kept: &FenceKeeper, keys: Vec<Key>, until: Instant) -> Vec<Key> {
         let mut fresh = Vec::new();
         for key in keys {
             let begun = self
@@ -252,9 +260,9 @@ impl SignedWrites {
         fresh
     }
 
-    /// Renews what is due, and learns what is lost.
-    async fn renew(&self, kept: &Kept) {
-        let (now, pause) = (Instant::now(), kept.settings.fence / 3);
+    /// Renews the fences that are due, and notes which fences were lost.
+    async fn renew(&self, kept: &FenceKeeper) {
+        let (now, pause) = (Instant::now(), kept.settings.fence_ttl / 3);
         let due = self.keys(|open| {
             open.begun.as_ref().is_some_and(|begun| {
                 begun.checked + pause <= now || begun.stands_until + SLACK < open.until
@@ -265,23 +273,23 @@ impl SignedWrites {
                 self.renew_one(kept, key.clone(), begun.clone(), *until)
             };
             if join_all(due.iter().map(renew)).await.contains(&None) {
-                // Redis is away: there is no use in asking it of all others.
+                // Redis does not answer, so the other renewals would fail too.
                 return;
             }
         }
     }
 
-    /// Renews a fence, and says whether it still stood; `None` if that is not known.
+    /// Renews a fence. Returns whether it still stood, or `None` if that is not known.
     async fn renew_one(
         &self,
-        kept: &Kept,
+        kept: &FenceKeeper,
         key: Key,
         begun: Option<Begun>,
         until: Instant,
     ) -> Option<bool> {
         let (begun, now) = (begun?, Instant::now());
         let time = until.saturating_duration_since(now);
-        let time = time.max(kept.settings.fence);
+        let time = time.max(kept.settings.fence_ttl);
         let keys = std::slice::from_ref(&key);
         let renewed = kept.tier.renew_for(keys, begun.token, time).await;
         if let Err(error) = &renewed {
@@ -297,19 +305,19 @@ impl SignedWrites {
         Some(stood)
     }
 
-    /// Whether nothing is left to look after; the task is over then.
+    /// Returns whether no key is left. The task then ends.
     fn is_over(&self) -> bool {
         let mut state = self.state();
         let is_over = state.open.is_empty();
         if is_over {
-            // Under the lock: the next caller starts another one.
+            // Under the lock, so that the next caller starts another task.
             state.task = None;
         }
         is_over
     }
 }
 
-impl Kept {
+impl FenceKeeper {
     fn of(shared: &Shared) -> Self {
         Self {
             tier: Arc::clone(&shared.tier),
@@ -318,8 +326,8 @@ impl Kept {
         }
     }
 
-    /// Puts up fences that stand for this time, and tells all nodes. What is returned is over when none
-    /// of them can answer from before.
+    /// Puts up fences that stand for `time`, and tells all nodes. The returned future is ready when
+    /// no other node can answer with an older value.
     async fn begin(
         &self,
         keys: &[Key],
@@ -328,7 +336,7 @@ impl Kept {
     ) -> Result<(Begun, BoxFuture<'static, ()>), Error> {
         let token = Token::random();
         let begun = async {
-            // For a short time at first: one that is never told of is not to stand for long.
+            // For a short time at first: if the message fails, the fence must not stand for long.
             let through = self.tier.begin(keys, token, false, deadline).await?;
             let told = self.tier.publish(keys, deadline);
             let renewed = self.tier.renew_for(keys, token, time);
@@ -350,7 +358,7 @@ impl Kept {
                 Ok((begun, others))
             }
             Err(error) => {
-                // It may have been executed.
+                // `BEGIN` may have been executed, so its fence must be removed.
                 let (kept, keys) = (self.clone(), keys.to_vec());
                 tokio::spawn(async move {
                     let deadline = kept.settings.removal_deadline();
@@ -368,7 +376,7 @@ impl Kept {
         keys: &[Key],
     ) -> Result<(), Error> {
         let deadline = self.settings.removal_deadline();
-        let mut through = Through::default();
+        let mut through = UsedConnections::default();
         for expired in expired.chunks(PARALLEL) {
             let end = |(key, begun, _): &(Key, Option<Begun>, Instant)| {
                 let (key, token) = ([key.clone()], begun.as_ref().map(|begun| begun.token));
@@ -400,9 +408,11 @@ fn lost() -> Error {
     }
 }
 
-async fn keep(writes: Weak<SignedWrites>, kept: Option<Kept>) {
+async fn keep(writes: Weak<SignedWrites>, kept: Option<FenceKeeper>) {
     loop {
-        let fence = kept.as_ref().map_or(PAUSE, |kept| kept.settings.fence / 3);
+        let fence = kept
+            .as_ref()
+            .map_or(PAUSE, |kept| kept.settings.fence_ttl / 3);
         sleep(fence.clamp(Duration::from_millis(10), PAUSE)).await;
         let Some(writes) = writes.upgrade() else {
             return;
@@ -419,8 +429,8 @@ async fn keep(writes: Weak<SignedWrites>, kept: Option<Kept>) {
 }
 
 impl TieredCache {
-    /// Keeps `keys` out of all tiers for this time, because the holder of a URL may change them. When it
-    /// returns no node can answer what is changed from now on from before.
+    /// Keeps `keys` out of all tiers for `time`, because the holder of a URL may change them. Once
+    /// this has returned, no node answers with a value from before a change that the URL makes.
     ///
     /// # Errors
     /// [`Error::ChangeRefused`] if Redis could not be told.
@@ -435,7 +445,10 @@ impl TieredCache {
         let keys = unique.into_iter().collect();
         let mut keys = self.signed.extend(keys, until, self.shared.as_ref());
         if let (Some(shared), false) = (&self.shared, keys.is_empty()) {
-            keys = self.signed.renewed(&Kept::of(shared), keys, until).await;
+            keys = self
+                .signed
+                .renewed(&FenceKeeper::of(shared), keys, until)
+                .await;
         }
         if !keys.is_empty() {
             self.open_fresh(kind, keys, time, until).await?;
@@ -466,14 +479,14 @@ impl TieredCache {
                     true => shared.settings.creation_deadline(),
                     false => shared.settings.removal_deadline(),
                 };
-                match Kept::of(shared).begin(&keys, time, deadline).await {
+                match FenceKeeper::of(shared).begin(&keys, time, deadline).await {
                     Ok((begun, others)) => {
                         others.await;
                         Some(begun)
                     }
                     Err(error) if goes_on => {
                         tracing::debug!(%error, "a URL is signed without Redis");
-                        // The task that looks after signed URLs puts the fence up.
+                        // The task that watches signed URLs puts up the fence later.
                         shared.queue.enqueue(&keys, false);
                         None
                     }
@@ -492,14 +505,14 @@ impl TieredCache {
         Ok(())
     }
 
-    /// Starts the task that looks after signed URLs, if there are any and it is over with its runtime.
+    /// Starts the task that watches signed URLs, if there are any and no task runs.
     pub(super) fn keep_signed(&self) {
         let mut state = self.signed.state();
         let runs = |task: &JoinHandle<()>| !task.is_finished();
         if state.open.is_empty() || state.task.as_ref().is_some_and(runs) {
             return;
         }
-        let kept = self.shared.as_ref().map(Kept::of);
+        let kept = self.shared.as_ref().map(FenceKeeper::of);
         let task = keep(Arc::downgrade(&self.signed), kept);
         state.task = Some(tokio::spawn(task));
     }

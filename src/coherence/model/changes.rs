@@ -1,20 +1,20 @@
-//! Changes: the steps of the one around the backend, and a purge's.
+//! Models the steps of a change and of a purge.
 
 use super::Model;
 use super::rules::{Fault, Rule};
 use super::signed::Signing;
 use super::state::{ChangeAt, Changing, KEY, Kind, Late, State, Telling, Violation, at};
-use crate::coherence::change::{Outcome, Step, Verdict};
-use crate::coherence::lease::{Ended, Token};
+use crate::coherence::change::{ChangeStep, Conclusion, Outcome};
+use crate::coherence::lease::{EndReply, Token};
 use crate::coherence::slot::Slot;
-use crate::coherence::through::Through;
+use crate::coherence::used_connections::UsedConnections;
 
 impl Model {
-    /// The next step of a change, except for what goes on beside it.
+    /// Takes the next step of a change, except for the steps that go on beside it.
     pub(super) fn change(&self, state: &mut State, i: usize) -> Option<()> {
         match state.changes[i].at {
             ChangeAt::Idle => self.start(state, i),
-            ChangeAt::Next(Step::Begin) => {
+            ChangeAt::Next(ChangeStep::Begin) => {
                 if self.bends(Rule::PublishAfterBegin)
                     && matches!(state.changes[i].telling, Telling::Not)
                 {
@@ -28,15 +28,16 @@ impl Model {
                 if session.is_some() {
                     self.begin(state, i);
                 }
-                let through = session.map(Through::one);
+                let through = session.map(UsedConnections::one);
                 let change = &mut state.changes[i];
-                // One that waits for a connection is one that begins later.
+                // The model needs no wait for a connection: a change that waits is the same as one
+                // that begins later.
                 change.at = ChangeAt::Next(change.change.begun(through, false));
                 change.since = state.now;
                 self.turn(state, i);
             }
-            // The message is published by what goes on beside; then the call may be made.
-            ChangeAt::Next(Step::Publish) => {
+            // The step `tell` publishes the message. Then the call may be made.
+            ChangeAt::Next(ChangeStep::Publish) => {
                 let change = &mut state.changes[i];
                 let is_published = matches!(change.telling, Telling::Awaiting(_) | Telling::Over);
                 if !is_published && !self.bends(Rule::PublishBeforeTheCall) {
@@ -44,7 +45,7 @@ impl Model {
                 }
                 change.at = ChangeAt::Next(change.change.published(true));
             }
-            ChangeAt::Next(Step::Call { fenced }) => {
+            ChangeAt::Next(ChangeStep::Call { fenced }) => {
                 let change = &mut state.changes[i];
                 let outcome = change.called?;
                 if fenced && !matches!(change.telling, Telling::Over) {
@@ -59,7 +60,7 @@ impl Model {
                 change.at = ChangeAt::Next(change.change.called(outcome));
                 self.turn(state, i);
             }
-            ChangeAt::Next(Step::End) => {
+            ChangeAt::Next(ChangeStep::End) => {
                 let Some(session) = self.session_of(state, i) else {
                     let change = &mut state.changes[i];
                     change.at = ChangeAt::Next(change.change.ended(None, false));
@@ -67,23 +68,23 @@ impl Model {
                     return Some(());
                 };
                 let ended = self.end(state, i);
-                state.changes[i].at = ChangeAt::Ended(ended, session);
+                state.changes[i].at = ChangeAt::EndReply(ended, session);
             }
-            ChangeAt::Ended(ended, session) => self.ended(state, i, ended, session),
-            ChangeAt::Next(Step::Confirm) => self.confirm(state, i),
-            ChangeAt::Next(Step::Tell) => {
+            ChangeAt::EndReply(ended, session) => self.ended(state, i, ended, session),
+            ChangeAt::Next(ChangeStep::Confirm) => self.confirm(state, i),
+            ChangeAt::Next(ChangeStep::PublishAgain) => {
                 let Telling::Over = state.changes[i].telling else {
                     return None;
                 };
                 let change = &mut state.changes[i];
-                change.at = ChangeAt::Next(change.change.told_again(true));
+                change.at = ChangeAt::Next(change.change.published_again(true));
                 self.turn(state, i);
             }
             ChangeAt::Signing(at) => self.sign(state, i, at)?,
             ChangeAt::Purging { leases, entries } => self.purge(state, i, leases, entries)?,
-            ChangeAt::Unqueued => state.changes[i].at = ChangeAt::Owed { session: None },
-            ChangeAt::Owed { session } => self.work_off(state, i, session)?,
-            ChangeAt::Next(Step::Over(_))
+            ChangeAt::Unqueued => state.changes[i].at = ChangeAt::Queued { session: None },
+            ChangeAt::Queued { session } => self.work_off(state, i, session)?,
+            ChangeAt::Next(ChangeStep::Over(_))
             | ChangeAt::Acknowledged
             | ChangeAt::Unpromised
             | ChangeAt::Dead => return None,
@@ -97,7 +98,7 @@ impl Model {
         change.before = before;
         let coherence = &state.nodes[change.node].coherence;
         if change.kind == Kind::Purge {
-            // What is collected behind the cache's back is gone before the purge.
+            // A garbage collection has deleted the object before the purge begins.
             state.backend = false;
             coherence.generations.flush();
             change.at = ChangeAt::Purging {
@@ -113,8 +114,8 @@ impl Model {
         };
     }
 
-    /// The connection of a change's node, if it reaches Redis, or a server before that the node still
-    /// takes for the primary.
+    /// Returns the connection of a change's node if it leads to the primary, or to an old primary
+    /// that the node still takes for the primary.
     pub(super) fn session_of(&self, state: &State, i: usize) -> Option<u64> {
         let n = state.changes[i].node;
         let node = &state.nodes[n];
@@ -123,7 +124,7 @@ impl Model {
         node.session.filter(|_| state.reaches(n) || is_taken_in)
     }
 
-    /// The node asks whether the server was the primary still that was told of the end.
+    /// Makes the node ask whether the server that executed `END` is still the primary.
     fn confirm(&self, state: &mut State, i: usize) {
         let change = &state.changes[i];
         let (n, end) = (change.node, change.end);
@@ -138,7 +139,7 @@ impl Model {
         self.turn(state, i);
     }
 
-    /// `BEGIN` is executed.
+    /// Executes `BEGIN`.
     fn begin(&self, state: &mut State, i: usize) {
         let change = &mut state.changes[i];
         change.tries += 1;
@@ -167,10 +168,11 @@ impl Model {
         }
     }
 
-    /// The reply to `BEGIN` is lost, and it may be executed late. There may be time to try again.
+    /// Loses the reply to `BEGIN`. Redis may execute the command late. `again` says whether there
+    /// is time for another try.
     pub(super) fn lose_begin(&self, state: &mut State, i: usize, again: bool) -> Option<()> {
         let change = &mut state.changes[i];
-        if change.at != ChangeAt::Next(Step::Begin) {
+        if change.at != ChangeAt::Next(ChangeStep::Begin) {
             return None;
         }
         change.tries += 1;
@@ -188,12 +190,13 @@ impl Model {
         })
     }
 
-    /// What follows from a step that has just been decided.
+    /// Applies the consequences of a step that was just decided.
     fn turn(&self, state: &mut State, i: usize) {
         let change = &mut state.changes[i];
-        if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(Step::Tell) {
+        if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(ChangeStep::PublishAgain)
+        {
             // The node repeats the whole change after a lost fence.
-            change.at = ChangeAt::Next(Step::Begin);
+            change.at = ChangeAt::Next(ChangeStep::Begin);
             change.telling = Telling::Not;
             if change.begins > 2 {
                 state.violation = Some(Violation::Livelock);
@@ -201,17 +204,21 @@ impl Model {
         }
         let change = &mut state.changes[i];
         match change.at {
-            ChangeAt::Next(Step::Tell) => change.telling = Telling::Not,
-            ChangeAt::Next(Step::Over(verdict)) => {
-                change.at = match verdict {
-                    Verdict::Done => ChangeAt::Acknowledged,
-                    Verdict::Refused | Verdict::Open => ChangeAt::Unpromised,
-                    Verdict::Owed if self.bends(Rule::RemovalsAreStrict) => ChangeAt::Acknowledged,
-                    Verdict::Owed if self.bends(Rule::OwedBeforeTheFencesEnd) => ChangeAt::Unqueued,
-                    Verdict::Owed => ChangeAt::Owed { session: None },
+            ChangeAt::Next(ChangeStep::PublishAgain) => change.telling = Telling::Not,
+            ChangeAt::Next(ChangeStep::Over(conclusion)) => {
+                change.at = match conclusion {
+                    Conclusion::Done => ChangeAt::Acknowledged,
+                    Conclusion::Refused | Conclusion::Open => ChangeAt::Unpromised,
+                    Conclusion::Queued if self.bends(Rule::RemovalsAreStrict) => {
+                        ChangeAt::Acknowledged
+                    }
+                    Conclusion::Queued if self.bends(Rule::OwedBeforeTheFencesEnd) => {
+                        ChangeAt::Unqueued
+                    }
+                    Conclusion::Queued => ChangeAt::Queued { session: None },
                 };
                 let generations = &state.nodes[change.node].coherence.generations;
-                // Where nothing was promised, memory is kept away until the fence has lapsed.
+                // If the caller was promised nothing, the fence in memory stays.
                 if change.at != ChangeAt::Unpromised
                     && change.called != Some(Outcome::Unknown)
                     && let Some(fence) = change.fence.take()
@@ -223,16 +230,16 @@ impl Model {
         }
     }
 
-    /// The backend's own call.
+    /// Makes the backend's call.
     pub(super) fn call(&self, state: &mut State, i: usize) -> Option<()> {
         if state.changes[i].kind == Kind::Signed {
             return self.call_signed(state, i);
         }
         let change = &mut state.changes[i];
-        let is_early =
-            self.bends(Rule::BeginBeforeTheBackend) && change.at == ChangeAt::Next(Step::Begin);
+        let is_early = self.bends(Rule::BeginBeforeTheBackend)
+            && change.at == ChangeAt::Next(ChangeStep::Begin);
         if change.called.is_some()
-            || !(is_early || matches!(change.at, ChangeAt::Next(Step::Call { .. })))
+            || !(is_early || matches!(change.at, ChangeAt::Next(ChangeStep::Call { .. })))
         {
             return None;
         }
@@ -244,10 +251,11 @@ impl Model {
         Some(())
     }
 
-    /// The call is given up, and may still happen.
+    /// Makes a change give up its call. The call may still happen.
     pub(super) fn give_call_up(&self, state: &mut State, i: usize) -> Option<()> {
         let change = &mut state.changes[i];
-        if change.called.is_some() || !matches!(change.at, ChangeAt::Next(Step::Call { .. })) {
+        if change.called.is_some() || !matches!(change.at, ChangeAt::Next(ChangeStep::Call { .. }))
+        {
             return None;
         }
         change.called = Some(Outcome::Unknown);
@@ -256,8 +264,8 @@ impl Model {
         state.spend(Fault::LateCall(i))
     }
 
-    /// `END` is executed.
-    fn end(&self, state: &mut State, i: usize) -> Ended {
+    /// Executes `END`.
+    fn end(&self, state: &mut State, i: usize) -> EndReply {
         let change = &state.changes[i];
         let (n, token, kind) = (change.node, change.token, change.kind);
         let written = (kind == Kind::Put && change.called == Some(Outcome::Written)).then_some(());
@@ -273,29 +281,30 @@ impl Model {
         ended
     }
 
-    fn ended(&self, state: &mut State, i: usize, ended: Ended, session: u64) {
+    fn ended(&self, state: &mut State, i: usize, ended: EndReply, session: u64) {
         let change = &mut state.changes[i];
         change.end = Some(session);
         let through = change.change.through().cloned();
         let through = through.filter(|_| self.bends(Rule::AnotherConnectionIsALostFence));
-        let through = through.unwrap_or_else(|| Through::one(session));
+        let through = through.unwrap_or_else(|| UsedConnections::one(session));
         let fence = change.fence.take();
-        let right = fence.and_then(|fence| {
+        let read_stamp = fence.and_then(|fence| {
             let generations = &state.nodes[change.node].coherence.generations;
             generations.end(fence)
         });
-        if let (true, Some(right)) = (ended.filled, right) {
-            state.nodes[change.node].memory = Some(right.stamp());
+        if let (true, Some(read_stamp)) = (ended.filled, read_stamp) {
+            state.nodes[change.node].memory = Some(read_stamp.stamp());
         }
         change.at = ChangeAt::Next(change.change.ended(Some((ended, &through)), false));
         self.turn(state, i);
     }
 
-    /// The retry queue takes away what is owed, and tells the others.
+    /// Takes the next step of the retry queue: it removes the keys of a change, and notifies the
+    /// other nodes.
     fn work_off(&self, state: &mut State, i: usize, session: Option<u64>) -> Option<()> {
         let now = self.session_of(state, i);
         let Some(through) = session else {
-            state.changes[i].at = ChangeAt::Owed { session: now };
+            state.changes[i].at = ChangeAt::Queued { session: now };
             now?;
             let change = &mut state.changes[i];
             change.tries += 1;
@@ -312,11 +321,12 @@ impl Model {
         };
         let change = &mut state.changes[i];
         if !matches!(change.telling, Telling::Over) && !self.bends(Rule::OwedIsTold) {
-            // What cannot be told any more is begun anew.
+            // If the connection was lost before the other nodes were notified, the queue begins
+            // again.
             if now == session || !matches!(change.telling, Telling::Not) {
                 return None;
             }
-            change.at = ChangeAt::Owed { session: None };
+            change.at = ChangeAt::Queued { session: None };
             return Some(());
         }
         let has_moved = {
@@ -325,7 +335,7 @@ impl Model {
         };
         let change = &mut state.changes[i];
         change.at = match change.called {
-            _ if has_moved || now != Some(through) => ChangeAt::Owed { session: None },
+            _ if has_moved || now != Some(through) => ChangeAt::Queued { session: None },
             Some(Outcome::Unknown) => ChangeAt::Unpromised,
             _ => ChangeAt::Acknowledged,
         };
@@ -368,7 +378,7 @@ impl Model {
         Some(())
     }
 
-    /// What was given up happens.
+    /// Executes a command or a call that was given up.
     pub(super) fn happen(&self, state: &mut State, i: usize) -> Option<()> {
         let server = state.redis.server;
         match state.late.remove(i) {
@@ -385,10 +395,10 @@ impl Model {
         Some(())
     }
 
-    /// A change's fence is renewed.
+    /// Renews the fence of a change.
     pub(super) fn renew(&self, state: &mut State, i: usize) -> Option<()> {
         let Changing { at, token, .. } = state.changes[i].clone();
-        if !matches!(at, ChangeAt::Next(Step::Call { .. })) {
+        if !matches!(at, ChangeAt::Next(ChangeStep::Call { .. })) {
             return None;
         }
         let slot = &mut state.redis.data.slot;

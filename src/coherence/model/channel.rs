@@ -1,14 +1,14 @@
-//! The channel: heartbeats, what arrives, connections that are lost and made.
+//! Models the channel: heartbeats, messages, and connections that are lost and made.
 
 use super::Model;
 use super::rules::Rule;
 use super::state::{Check, KEY, State, Telling, at};
 use crate::coherence::message::Message;
-use crate::coherence::peers::Heard;
+use crate::coherence::peers::Action;
 use crate::coherence::trust::Proof;
 
 impl Model {
-    /// A node sends a heartbeat.
+    /// Sends a heartbeat of a node.
     pub(super) fn beat(&self, state: &mut State, n: usize) -> Option<()> {
         let now = at(state.now);
         let node = &mut state.nodes[n];
@@ -21,7 +21,7 @@ impl Model {
         Some(())
     }
 
-    /// A heartbeat is executed: the node is noted, and the message comes back.
+    /// Executes a heartbeat: Redis notes the node, and pushes the message back to it.
     pub(super) fn note(&self, state: &mut State, n: usize) -> Option<()> {
         let (now, time) = (at(state.now), state.redis_time());
         let (count, arrives) = (state.nodes.len(), state.reaches(n) || state.lags(n));
@@ -32,19 +32,20 @@ impl Model {
             data.births += 1;
         }
         let births = data.births;
-        let (born, seen) = data
+        let (epoch, seen) = data
             .nodes
             .get_or_insert_with(|| (births, vec![None; count]));
         seen[n] = Some(time);
-        let born = *born;
+        let epoch = *epoch;
         let node = &mut state.nodes[n];
-        node.peers.noted(session, (born, time), now);
+        node.peers.noted(session, (epoch, time), now);
         node.inbox.push(beat);
         Some(())
     }
 
-    /// A node applies what came first, or, where the order is bent, what came as number `i`.
-    pub(super) fn hear(&self, state: &mut State, n: usize, i: usize) -> Option<()> {
+    /// Applies the first message of a node's inbox. If the rule of the order is bent, it may apply
+    /// a later one, number `i`.
+    pub(super) fn on_message(&self, state: &mut State, n: usize, i: usize) -> Option<()> {
         let now = at(state.now);
         let node = &mut state.nodes[n];
         let session = node.session?;
@@ -58,8 +59,8 @@ impl Model {
             return None;
         }
         let message = node.inbox.remove(i);
-        let mut heard = node.peers.hear(session, Some(message));
-        if let Heard::Beat { sent } = &mut heard
+        let mut heard = node.peers.on_message(session, Some(message));
+        if let Action::Beat { sent } = &mut heard
             && self.bends(Rule::TrustCountsFromTheSending)
         {
             *sent = now;
@@ -74,7 +75,7 @@ impl Model {
                 .inbox
                 .push(Message::Acknowledge { from: n as u64, id });
         }
-        if let Heard::Acknowledged { from, id } = heard {
+        if let Action::Acknowledged { from, id } = heard {
             for change in &mut state.changes {
                 if change.node == n
                     && (change.id == id || self.bends(Rule::AcknowledgementsCarryTheId))
@@ -88,7 +89,7 @@ impl Model {
         Some(())
     }
 
-    /// A connection is lost, with all that was on its way through it.
+    /// Ends a node's connection. All messages on it are lost.
     pub(super) fn disconnect(&self, state: &mut State, n: usize) -> Option<()> {
         let node = &mut state.nodes[n];
         let session = node.session.take()?;
@@ -100,7 +101,7 @@ impl Model {
         Some(())
     }
 
-    /// A connection is made: both channels subscribed, what another server knew purged.
+    /// Connects a node: it subscribes to both channels, and purges the entries of another server.
     pub(super) fn connect(&self, state: &mut State, n: usize) -> Option<()> {
         let now = at(state.now);
         if state.nodes[n].session.is_some() && !state.reaches(n) {
@@ -139,15 +140,15 @@ impl Model {
         Some(())
     }
 
-    /// The replica becomes the primary: what it had not heard of is lost. The nodes notice when they
-    /// do.
+    /// Makes the replica the primary. The writes that it did not receive are lost. Each node
+    /// notices the change in a later step.
     pub(super) fn fail_over(&self, state: &mut State) -> Option<()> {
         state.redis.data = state.redis.replica.take()?;
         state.redis.server += 1;
         Some(())
     }
 
-    /// A node asks whether the primary has moved; later the answer arrives.
+    /// Makes a node ask whether the primary has moved. The answer arrives in a later step.
     pub(super) fn check(&self, state: &mut State, n: usize) -> Option<()> {
         let (now, has_moved) = (state.now, !state.reaches(n));
         let node = &mut state.nodes[n];
@@ -172,7 +173,7 @@ impl Model {
         Some(())
     }
 
-    /// Whether a node has a live positive in memory that it trusts.
+    /// Returns whether a node has trust and a current positive in memory.
     pub(super) fn answers(state: &State, n: usize) -> bool {
         let node = &state.nodes[n];
         let trusted = node.coherence.trusted(at(state.now));

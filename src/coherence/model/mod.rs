@@ -1,12 +1,14 @@
-//! A model of nodes that share a Redis and a backend, of everything that may go wrong, in any order.
+//! Checks the protocol with a model: nodes share a Redis and a backend, and faults happen in any
+//! order.
 //!
-//! It runs the node's own decisions: [`Coherence`](super::Coherence), [`Peers`](super::peers::Peers),
-//! [`Load`](super::load::Load), [`Change`](super::change::Change), [`Ticket`](super::flight::Ticket),
-//! and [`Slot`](super::slot::Slot) for the scripts. Between any two of its steps anything else may
-//! happen. One key is enough: no two keys have anything in common.
+//! The model runs the node's own decisions: [`Coherence`](super::Coherence),
+//! [`PeerTracker`](super::peers::PeerTracker), [`Load`](super::load::Load),
+//! [`Change`](super::change::Change), [`Arrival`](super::flight::Arrival), and
+//! [`Slot`](super::slot::Slot) in place of the scripts. Between any two of its steps, any other
+//! step may happen. The model has one key, because keys do not depend on each other.
 //!
-//! A rule can be bent; then the model has to find what it is for. So each test of a bent rule is
-//! also proof that the model can see.
+//! A test can bend a rule. Then the model must find what breaks. Each such test also proves that
+//! the model is able to find that fault.
 
 mod changes;
 mod channel;
@@ -22,7 +24,7 @@ use rules::{Fault, Rule};
 use state::{Changing, Has, Kind, Reader, State};
 use stateright::Property;
 
-/// What is to be explored.
+/// Describes one world to explore.
 #[derive(Debug, Clone)]
 struct Model {
     bent: Option<Rule>,
@@ -34,23 +36,24 @@ struct Model {
     faults: Vec<Fault>,
     /// How many heartbeats each node sends.
     beats: Vec<u8>,
-    /// How often each node asks whether the primary has moved; none, if nothing is said.
+    /// How often each node asks whether the primary has moved. Default: never.
     checks: Vec<u8>,
-    /// How many ticks each node trusts: one, if nothing is said.
+    /// For how many ticks each node trusts its memory. Default: 1.
     trusts: Vec<u8>,
     /// The last tick.
     ticks: u8,
-    /// A node that comes later.
+    /// A node that joins the others only later.
     absent: Option<usize>,
 }
 
-/// P1 and P3: no read that begins after a change was acknowledged is answered from before it.
+/// P1 and P3: a read that begins after a change was acknowledged is never answered with the state
+/// before that change.
 const ANSWERS: &str = "no answer from before";
 
-/// P2: whatever has died, no tier is left with what the backend does not have.
+/// P2: after any crash, no tier is left with something that the backend does not have.
 const REST: &str = "nothing stale at rest";
 
-/// What happens next.
+/// A step of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Action {
     Tick,
@@ -102,7 +105,7 @@ impl Model {
             Fault::Restart => {
                 state.redis.server += 1;
                 (data.slot, data.nodes) = Default::default();
-                // There is nothing to purge.
+                // The server is empty, so there is nothing to purge.
                 data.noted = state.redis.server;
             }
             Fault::Failover => self.fail_over(state)?,
@@ -112,13 +115,14 @@ impl Model {
             }
             Fault::Crash(i) => {
                 let change = &mut state.changes[i];
-                use state::ChangeAt::{Dead, Idle, Owed};
-                // What one that dies owes is bounded by the time to live.
-                if matches!(change.at, Idle | Owed { .. }) || change.at.is_over() {
+                use state::ChangeAt::{Dead, Idle, Queued};
+                // A change in the retry queue of a node that dies is not modelled: the time to live
+                // bounds its effect.
+                if matches!(change.at, Idle | Queued { .. }) || change.at.is_over() {
                     return None;
                 }
                 change.at = Dead;
-                // The fence of one that is dead lapses.
+                // The fence of a dead change expires.
                 state.faults.push(Fault::EvictFence);
             }
             Fault::LateBegin(_)
@@ -151,7 +155,7 @@ impl stateright::Model for Model {
                 })
                 .collect(),
             faults: self.faults.clone(),
-            ..self.settled(*has)
+            ..self.finished(*has)
         };
         let absent = |state: State| match self.absent {
             Some(n) => state.absent(n),
@@ -161,21 +165,22 @@ impl stateright::Model for Model {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        // Nothing mends what has been seen.
+        // No later step undoes a violation.
         if state.violation.is_some() {
             return;
         }
-        // Those that are plainly impossible are left out here, for speed; steps refuse the others.
+        // For speed, the plainly impossible steps are left out here. The other impossible steps
+        // return `None`.
         use state::{ChangeAt, Reading};
         for (i, reader) in state.readers.iter().enumerate() {
             match reader.at {
                 Reading::Waiting(_) => {
                     actions.extend([Action::Read(i), Action::LosePatience(i)]);
                 }
-                Reading::Boarded { .. } | Reading::Done => {}
+                Reading::Joined { .. } | Reading::Done => {}
                 _ => actions.push(Action::Read(i)),
             }
-            // Reads are alike: the second begins after the first.
+            // All reads are alike, so the second one begins only after the first one.
             if reader.at == Reading::Idle {
                 break;
             }
@@ -236,7 +241,7 @@ impl stateright::Model for Model {
             Action::Tell(i) => self.tell(&mut next, i),
             Action::Beat(n) => self.beat(&mut next, n),
             Action::Note(n) => self.note(&mut next, n),
-            Action::Hear(n, i) => self.hear(&mut next, n, i),
+            Action::Hear(n, i) => self.on_message(&mut next, n, i),
             Action::Connect(n) => self.connect(&mut next, n),
             Action::Check(n) => self.check(&mut next, n),
             Action::Happen(i) => self.happen(&mut next, i),

@@ -1,16 +1,16 @@
-//! Reads, and the loads that they board.
+//! Models reads, and the loads that they join.
 
 use super::Model;
 use super::rules::{Fault, Rule};
 use super::state::{
     ChangeAt, KEY, Kind, Late, LoadAt, Loading, Reader, Reading, State, Violation, at,
 };
-use crate::coherence::flight::{Stand, Ticket};
+use crate::coherence::flight::{Arrival, LatestLoad};
 use crate::coherence::lease::{Grant, Token};
-use crate::coherence::load::{Load, Said, Settlement, Step};
+use crate::coherence::load::{FinishStep, Load, LoadStep, Verdict};
 
 impl Model {
-    /// The next step of a read.
+    /// Takes the next step of a read.
     pub(super) fn read(&self, state: &mut State, i: usize) -> Option<()> {
         let reader = state.readers[i].clone();
         let node = &state.nodes[reader.node];
@@ -45,12 +45,12 @@ impl Model {
                 }
                 self.look(state, i);
             }
-            Reading::Boarded { .. } | Reading::Done => return None,
+            Reading::Joined { .. } | Reading::Done => return None,
         }
         Some(())
     }
 
-    /// A reader loses its patience with the load that runs.
+    /// Ends a read's wait for the load that runs.
     pub(super) fn lose_patience(&self, state: &mut State, i: usize) -> Option<()> {
         let Reading::Waiting(_) = state.readers[i].at else {
             return None;
@@ -59,7 +59,7 @@ impl Model {
         Some(())
     }
 
-    /// Looks in memory: trust, then the stamp.
+    /// Looks in memory: first checks trust, then finds the entry.
     fn look(&self, state: &mut State, i: usize) {
         let node = &state.nodes[state.readers[i].node];
         let trusts = node.coherence.trusted(at(state.now)).is_some() || self.bends(Rule::Trust);
@@ -69,28 +69,28 @@ impl Model {
         }
     }
 
-    /// Finds out which load a reader takes.
+    /// Decides which load a read joins, starts or waits for.
     fn board(&self, state: &mut State, i: usize) {
         let reader = &state.readers[i];
         let n = reader.node;
         let latest = state.nodes[n].latest;
-        let is_late = reader.ticket.is_none() && latest.is_some();
-        let mut ticket = reader.ticket.unwrap_or(Ticket::new(latest));
+        let is_late = reader.arrival.is_none() && latest.is_some();
+        let mut arrival = reader.arrival.unwrap_or(Arrival::new(latest));
         if is_late && let Some(number) = latest {
             let boarded = self.bent_boarding(state, n, number);
             if let Some(negative_only) = boarded {
-                state.readers[i].at = Reading::Boarded {
+                state.readers[i].at = Reading::Joined {
                     number,
                     negative_only,
                 };
                 return;
             }
         }
-        let stand = ticket.stand(latest);
+        let latest_load = arrival.latest_load(latest);
         let node = &mut state.nodes[n];
-        let at = match (stand, latest) {
-            (Stand::Late, Some(number)) => Reading::Waiting(number),
-            (Stand::InTime, Some(number)) => Reading::Boarded {
+        let at = match (latest_load, latest) {
+            (LatestLoad::StartedBefore, Some(number)) => Reading::Waiting(number),
+            (LatestLoad::StartedAfter, Some(number)) => Reading::Joined {
                 number,
                 negative_only: false,
             },
@@ -102,34 +102,37 @@ impl Model {
                     node: n,
                     number,
                     load: Load::new(false),
-                    right: None,
+                    read_stamp: None,
                     token: Token::of(100 + 10 * n as u64 + number),
                     lease: None,
                     waited: false,
                     at: LoadAt::Start,
                 });
-                Reading::Boarded {
+                Reading::Joined {
                     number,
                     negative_only: false,
                 }
             }
         };
         let reader = &mut state.readers[i];
-        (reader.ticket, reader.at) = (Some(ticket), at);
+        (reader.arrival, reader.at) = (Some(arrival), at);
     }
 
-    /// Whether a bent rule lets somebody board a load that has left, and for what.
+    /// Returns `Some` if a bent rule lets a read join a load that started before the read. It holds
+    /// whether the read takes only a negative answer.
     fn bent_boarding(&self, state: &State, n: usize, number: u64) -> Option<bool> {
         let runs = |load: &&Loading| (load.node, load.number) == (n, number);
         let load = state.loads.iter().find(runs)?;
         let node = &state.nodes[n];
         let same_stamp = load
-            .right
-            .is_some_and(|right| node.coherence.generations.holds(&KEY, right));
+            .read_stamp
+            .is_some_and(|read_stamp| node.coherence.generations.holds(&KEY, read_stamp));
         let trusts = node.coherence.trusted(at(state.now)).is_some();
         let in_redis = matches!(
             load.at,
-            LoadAt::Start | LoadAt::LookedUp(_) | LoadAt::Next(Step::LookUp | Step::Grant { .. })
+            LoadAt::Start
+                | LoadAt::LookedUp(_)
+                | LoadAt::Next(LoadStep::LookUp | LoadStep::Grant { .. })
         );
         if self.bends(Rule::NobodyBoards)
             || self.bends(Rule::BoardingByStampNeedsTheLease) && same_stamp && trusts
@@ -142,21 +145,21 @@ impl Model {
         self.bends(Rule::NegativesBoardNeither).then_some(true)
     }
 
-    /// The next step of a load.
+    /// Takes the next step of a load.
     pub(super) fn load(&self, state: &mut State, i: usize) -> Option<()> {
         let load = state.loads[i].clone();
         let node = &state.nodes[load.node];
         let is_connected = state.reaches(load.node);
-        // What it owes may be in there still.
+        // Redis may still hold the old values of the keys in the node's retry queue.
         let asks =
             is_connected && (!state.owes(load.node) || self.bends(Rule::NothingIsAskedWhileOwed));
         let next = match load.at {
             LoadAt::Start => {
                 let trusted = node.coherence.trusted(at(state.now));
-                state.loads[i].right = trusted.and_then(|trusted| trusted.right(&KEY));
+                state.loads[i].read_stamp = trusted.and_then(|trusted| trusted.read_stamp(&KEY));
                 LoadAt::Next(load.load.begin())
             }
-            LoadAt::Next(Step::LookUp) => {
+            LoadAt::Next(LoadStep::LookUp) => {
                 LoadAt::LookedUp(asks && state.redis.data.slot.entry.is_some())
             }
             LoadAt::LookedUp(found) => {
@@ -165,7 +168,7 @@ impl Model {
                 }
                 LoadAt::Next(load.load.looked_up(found))
             }
-            LoadAt::Next(Step::Grant { steal }) => {
+            LoadAt::Next(LoadStep::Grant { steal }) => {
                 let slot = &mut state.redis.data.slot;
                 let grants = match asks {
                     true => vec![slot.grant(load.token, steal)],
@@ -176,25 +179,26 @@ impl Model {
                 }
                 LoadAt::Next(state.loads[i].load.granted(&grants))
             }
-            // It looks again once: then something has happened, or its patience is over.
-            LoadAt::Next(Step::Pause(_)) if !load.waited => {
+            // The load pauses once. Anything may happen meanwhile. At a second pause it asks the
+            // backend.
+            LoadAt::Next(LoadStep::Pause(_)) if !load.waited => {
                 state.loads[i].waited = true;
-                LoadAt::Next(Step::LookUp)
+                LoadAt::Next(LoadStep::LookUp)
             }
-            LoadAt::Next(Step::Pause(_)) => LoadAt::Next(Step::Ask),
-            LoadAt::Next(Step::Answer) => {
+            LoadAt::Next(LoadStep::Pause(_)) => LoadAt::Next(LoadStep::Ask),
+            LoadAt::Next(LoadStep::Answer) => {
                 self.answer(state, i, true);
                 return self.arrive(state, i);
             }
-            LoadAt::Next(Step::Ask) => LoadAt::Read(state.backend),
+            LoadAt::Next(LoadStep::Ask) => LoadAt::Read(state.backend),
             LoadAt::Read(found) => {
                 self.answer(state, i, found);
-                let said = if found { Said::Yes } else { Said::No };
-                match (load.load.settle(said), load.lease) {
-                    (Settlement::Fill, Some(_)) => LoadAt::Fill,
-                    (Settlement::Fill, None) => LoadAt::Filled(false),
-                    (Settlement::Release | Settlement::Heal, Some(_)) => LoadAt::Release,
-                    (Settlement::Release | Settlement::Heal, None) => {
+                let said = if found { Verdict::Yes } else { Verdict::No };
+                match (load.load.finish(said), load.lease) {
+                    (FinishStep::Fill, Some(_)) => LoadAt::Fill,
+                    (FinishStep::Fill, None) => LoadAt::Filled(false),
+                    (FinishStep::Release | FinishStep::Repair, Some(_)) => LoadAt::Release,
+                    (FinishStep::Release | FinishStep::Repair, None) => {
                         return self.arrive(state, i);
                     }
                 }
@@ -217,13 +221,13 @@ impl Model {
         Some(())
     }
 
-    /// The reply to a load's `GRANT` is lost, and it may be executed late.
+    /// Loses the reply to a load's `GRANT`. Redis may execute the command late.
     pub(super) fn lose_grant(&self, state: &mut State) -> Option<()> {
-        let asks = |load: &Loading| matches!(load.at, LoadAt::Next(Step::Grant { .. }));
+        let asks = |load: &Loading| matches!(load.at, LoadAt::Next(LoadStep::Grant { .. }));
         let i = state.loads.iter().position(asks)?;
         let server = state.redis.server;
         let load = &mut state.loads[i];
-        let LoadAt::Next(Step::Grant { steal }) = load.at else {
+        let LoadAt::Next(LoadStep::Grant { steal }) = load.at else {
             return None;
         };
         load.at = LoadAt::Next(load.load.granted(&[Grant::Unknown]));
@@ -232,7 +236,7 @@ impl Model {
         state.spend(Fault::LateGrant)
     }
 
-    /// A load gives its fill up, which may still be executed.
+    /// Makes a load give up its `FILL`. Redis may still execute the command.
     pub(super) fn give_fill_up(&self, state: &mut State, i: usize) -> Option<()> {
         let load = &state.loads[i];
         if load.at != LoadAt::Fill {
@@ -252,20 +256,20 @@ impl Model {
         slot.fill(token, ())
     }
 
-    /// Fills memory under the load's right.
+    /// Fills memory under the load's read stamp.
     fn fill_memory(&self, state: &mut State, i: usize) {
         let load = &state.loads[i];
-        if let Some(right) = load.right {
-            state.nodes[load.node].memory = Some(right.stamp());
+        if let Some(read_stamp) = load.read_stamp {
+            state.nodes[load.node].memory = Some(read_stamp.stamp());
         }
     }
 
-    /// Answers those who have boarded.
+    /// Answers the reads that have joined.
     fn answer(&self, state: &mut State, i: usize, found: bool) {
         let (n, number) = (state.loads[i].node, state.loads[i].number);
         for reader in 0..state.readers.len() {
             let Reader { node, at, .. } = state.readers[reader];
-            let Reading::Boarded {
+            let Reading::Joined {
                 number: boarded,
                 negative_only,
             } = at
@@ -282,7 +286,7 @@ impl Model {
         }
     }
 
-    /// A load is over.
+    /// Ends a load.
     fn arrive(&self, state: &mut State, i: usize) -> Option<()> {
         let load = state.loads.remove(i);
         let latest = &mut state.nodes[load.node].latest;
@@ -293,12 +297,12 @@ impl Model {
     }
 }
 
-/// A read ends: was its answer one that it may have given?
+/// Ends a read, and records a violation if its answer was not allowed.
 fn finish(state: &mut State, i: usize, found: bool) {
     let reader = &mut state.readers[i];
     reader.at = Reading::Done;
     let mask = reader.acknowledged;
-    // Whether an acknowledged change forbids the answer: no opposite one could have come after it.
+    // An acknowledged change forbids the answer, unless an opposite change may have come after it.
     let forbids = |forbidding: usize, explains: fn(Kind) -> bool| {
         let change = &state.changes[forbidding];
         mask & (1 << forbidding) != 0

@@ -1,140 +1,152 @@
-//! The rules of the protocol, each of which can be left out or bent.
+//! Lists the rules of the protocol, each of which a test can bend, and the faults of the
+//! environment.
 
-/// A rule. Bent, the model has to find what it is for.
+/// A rule of the protocol. When a test bends it, the model must find what breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Rule {
-    /// `FILL` is refused without its lease.
+    /// Redis refuses a `FILL` without its lease.
     FillChecksItsLease,
-    /// `BEGIN` takes the lease away.
+    /// `BEGIN` removes the lease.
     BeginRemovesTheLease,
-    /// `BEGIN` takes the entry away.
+    /// `BEGIN` removes the entry.
     BeginRemovesTheEntry,
-    /// `BEGIN` comes before the backend is touched.
+    /// `BEGIN` comes before the backend's call.
     BeginBeforeTheBackend,
-    /// While a fence stands no lease is granted.
+    /// Redis grants no lease while a fence stands.
     TheFence,
-    /// `END` takes the lease away.
+    /// `END` removes the lease.
     EndRemovesTheLease,
-    /// `END` says whether its token still stood, and if not the others are told once more.
+    /// `END` returns whether its token still stood. If not, the change notifies the other nodes
+    /// once more.
     EndChecksItsToken,
     /// There is no `END` while the backend's call may still happen.
     NoEndWhileTheCallMayHappen,
-    /// The fence is a set of tokens, and what is repeated after a lost one is the telling alone.
+    /// The fence is a set of tokens, and after a lost fence the change repeats only the publish.
+    /// Bent: a new token replaces the others, and the whole change is repeated.
     TheFenceIsASet,
     /// Each try of `BEGIN` has a token of its own.
     AFreshTokenForEachTry,
-    /// A renewal never makes a fence anew.
+    /// A renewal never sets a lost fence again.
     RenewalNeverRecreates,
-    /// A value in memory is compared with its stamp.
+    /// A read compares the stamp of a value in memory.
     StampOnValues,
-    /// Nobody boards a load that has left; bent: anybody does.
+    /// No read joins a load that started before the read began. Bent: every read joins it.
     NobodyBoards,
-    /// The same; bent: who sees that the stamp of the load has not moved boards it, lease or not.
+    /// No read joins a load that started before the read began. Bent: a read joins it if the load's
+    /// stamp is current and the node has trust, even if the load has no lease.
     BoardingByStampNeedsTheLease,
-    /// The same; bent: who sees stamp and lease boards, trusted or not.
+    /// No read joins a load that started before the read began. Bent: a read joins it if the load's
+    /// stamp is current and the load has its lease or is still asking Redis, even if the node has
+    /// no trust.
     BoardingByLeaseNeedsTrust,
-    /// The same; bent: who may not board takes what was not found all the same.
+    /// No read joins a load that started before the read began. Bent: a read joins it, but takes
+    /// only the answer that the object was not found.
     NegativesBoardNeither,
-    /// Trust is seen before a stamp is read.
+    /// A read checks trust before it reads a stamp.
     TrustBeforeTheStamp,
-    /// Memory is filled only with what was accepted.
+    /// Memory is filled only if Redis has accepted the fill.
     MemoryFilledWithARight,
-    /// Memory answers only while it is trusted.
+    /// Memory answers only while the node has trust.
     Trust,
-    /// Trust counts from when the heartbeat was sent.
+    /// Trust counts from when the heartbeat was sent, not from when it came back.
     TrustCountsFromTheSending,
     /// A heartbeat comes back through the channel, in order.
     HeartbeatInOrder,
     /// The shared channel is subscribed before the private one.
     SharedChannelFirst,
-    /// What was missed between two connections is flushed.
+    /// After a reconnection the node flushes its memory, because it may have missed messages.
     FlushOnResubscribe,
     /// A change waits for acknowledgements, or T.
     WaitingForAcknowledgements,
-    /// An acknowledgement says of what.
+    /// An acknowledgement carries the id of the message that it acknowledges.
     AcknowledgementsCarryTheId,
-    /// The nodes are read after the publish.
+    /// The peer set is read after the publish.
     NodesReadAfterThePublish,
     /// The publish comes after `BEGIN`.
     PublishAfterBegin,
     /// The publish comes before the backend's call.
     PublishBeforeTheCall,
-    /// T counts from when the publish was confirmed.
+    /// The wait of T counts from when the publish was confirmed.
     WaitCountsFromTheConfirmation,
-    /// T is waited when the set of nodes is another one than before.
+    /// A change waits T when the peer set has a new epoch.
     WaitWhenTheNodesAreLost,
-    /// T is waited after one's own connection.
+    /// A change waits T after its node has connected.
     WaitWhenJustConnected,
-    /// T is waited when Redis's clock was set.
+    /// A change waits T after Redis's clock was set.
     WaitWhenTheClockWasSet,
-    /// What another server knew is purged.
+    /// A node purges the entries of a server after a failover.
     PurgeAfterAFailover,
-    /// Another connection counts as a fence that was lost.
+    /// If the connection was replaced, the fence counts as lost.
     AnotherConnectionIsALostFence,
-    /// A purge takes the leases away before the entries.
+    /// A purge removes the leases before the entries.
     PurgeTakesLeasesFirst,
-    /// A purge flushes memories after Redis is empty.
+    /// A purge flushes the nodes' memories after Redis is empty.
     PurgeFlushesLast,
-    /// A removal that Redis cannot be told of is refused; bent: it is made, and acknowledged.
+    /// A removal is refused while Redis cannot be reached. Bent: it is made, and acknowledged.
     RemovalsAreStrict,
-    /// While a node owes something it asks Redis nothing.
+    /// A node reads nothing from Redis while its retry queue holds a key.
     NothingIsAskedWhileOwed,
-    /// What is owed is in the retry queue before the fences in memory end.
+    /// A change is in the retry queue before its fences in memory end.
     OwedBeforeTheFencesEnd,
-    /// What is owed is owed until the others have been told.
+    /// A change stays in the retry queue until the other nodes were notified.
     OwedIsTold,
-    /// A step of Redis's clock is remembered, whatever heartbeats came after it.
+    /// A node remembers a step of Redis's clock, even if heartbeats came after it.
     StepsBetweenHeartbeatsCount,
-    /// A step that is small beside one's own trust hides no peer whose trust is shorter.
+    /// A step of Redis's clock that is shorter than the node's own trust hides no peer with a
+    /// shorter trust.
     AStepHidesNoPeer,
-    /// Where nobody is known, the longest trust is waited of those who were there before.
+    /// If the peer set is unknown, a change waits for the longest trust of the peers that were
+    /// known before.
     TheLongestTrustIsRemembered,
-    /// A server has standing only while it is known that the primary has not moved.
+    /// A server has standing only while the node knows that the primary has not moved.
     StandingNeedsThePlace,
-    /// That is known from when it was asked, not from when the answer came.
+    /// A server's standing counts from when the node asked, not from when the answer came.
     StandingCountsFromTheBegin,
-    /// A lease that may have been granted is none: it may be granted after a change.
+    /// A lease that may have been granted does not count, because Redis may grant it after a
+    /// change.
     UnknownIsNoLease,
     /// The fence of a signed URL stands until the URL has expired.
     SignedFenceStands,
-    /// When a signed URL has expired all nodes are told, whatever became of its fence.
+    /// When a signed URL has expired, all nodes are notified, even if its fence still stood.
     SignedEndTells,
-    /// A removal has ended only where the primary was the same still after its `END`.
+    /// A removal ends only if the server was still the primary after `END`.
     EndIsConfirmed,
 }
 
-/// What the environment may do wrong, once each time it is listed.
+/// A fault of the environment. It happens at most as often as a world lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Fault {
     EvictEntry,
     EvictLease,
     EvictFence,
     EvictNodes,
-    /// This node's connection is lost, with all that was on its way through it.
+    /// This node's connection is lost, with all messages on it.
     Disconnect(usize),
     /// This change's node dies.
     Crash(usize),
-    /// The reply to this change's `BEGIN` is lost; the command may be executed at any later time.
+    /// The reply to this change's `BEGIN` is lost, and the change tries again. Redis may execute
+    /// the lost command at any later time.
     LateBegin(usize),
-    /// The same, and the time of this change is over.
+    /// The reply to this change's `BEGIN` is lost, and the change has no time for another try.
+    /// Redis may execute the lost command at any later time.
     LastBegin(usize),
-    /// The reply to a load's `GRANT` is lost; the command may be executed at any later time.
+    /// The reply to a load's `GRANT` is lost. Redis may execute the command at any later time.
     LateGrant,
-    /// A load gives its `FILL` up; it may be executed at any later time.
+    /// A load gives up its `FILL`. Redis may execute the command at any later time.
     LateFill,
-    /// A change gives its call up; it may happen at any later time.
+    /// A change gives up its call to the backend. The call may happen at any later time.
     LateCall(usize),
-    /// A renewal of this change's fence.
+    /// This change's fence is renewed.
     Renewal(usize),
-    /// Redis's clock is set forward by so many times T.
+    /// Redis's clock is set forward by this number of ticks.
     SetClock(u8),
-    /// Redis starts again, empty.
+    /// Redis restarts empty.
     Restart,
-    /// From here on the replica lags.
+    /// The replica receives no writes from now on.
     Lag,
     /// The replica becomes the primary.
     Failover,
-    /// Another server becomes the primary and has all that this one has, which lives on and accepts
-    /// whatever it is sent.
+    /// Another server becomes the primary, with all data of the old one. The old one goes on and
+    /// accepts all commands.
     HandOver,
 }

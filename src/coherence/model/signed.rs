@@ -1,5 +1,5 @@
-//! A signed URL that deletes: its call happens at any time until it expires, and its fence may be lost
-//! and put up again meanwhile.
+//! Models a signed URL that deletes. A client may call it at any time until it expires. Its fence
+//! may be lost meanwhile, and the node sets it again.
 
 use super::Model;
 use super::rules::Rule;
@@ -7,24 +7,25 @@ use super::state::{ChangeAt, State, Telling};
 use crate::coherence::change::Outcome;
 use crate::coherence::lease::Token;
 
-/// How often a fence is put up, at most.
+/// The most times that a signed URL's fence is set.
 const MOST: u64 = 2;
 
-/// Where a signed URL is.
+/// Says how far a signed URL has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Signing {
-    /// Its fence is to be put up.
+    /// The node is about to set the fence.
     Begin,
-    /// All nodes are told, and waited for.
+    /// The node notifies the other nodes, and awaits them.
     Tell,
-    /// It is given out.
+    /// The caller has the URL.
     Open,
-    /// It has expired; all nodes are told, and waited for.
+    /// The URL has expired. The node notifies the other nodes, and awaits them.
     Expired,
 }
 
 impl Model {
-    /// The next step of a signed URL. A client calls it before it expires.
+    /// Takes the next step of a signed URL. In the model a client always calls the URL before it
+    /// expires.
     pub(super) fn sign(&self, state: &mut State, i: usize, at: Signing) -> Option<()> {
         let change = &state.changes[i];
         let next = match at {
@@ -65,7 +66,7 @@ impl Model {
         Some(())
     }
 
-    /// The node puts a fence up again that is lost, and tells the others; it waits for nobody.
+    /// Sets a lost fence again, and notifies the other nodes without awaiting them.
     pub(super) fn sign_again(&self, state: &mut State, i: usize) -> Option<()> {
         let (n, token) = (state.changes[i].node, state.changes[i].token);
         if state.changes[i].tries == MOST || state.data_of(n).slot.fence.contains(&token) {
@@ -93,7 +94,7 @@ impl Model {
         Some(())
     }
 
-    /// A client that has the URL makes its call.
+    /// A client that has the URL makes its call to the backend.
     pub(super) fn call_signed(&self, state: &mut State, i: usize) -> Option<()> {
         let (n, token) = (state.changes[i].node, state.changes[i].token);
         let stands = state.data_of(n).slot.fence.contains(&token);

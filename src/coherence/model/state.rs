@@ -1,19 +1,19 @@
-//! What the model knows: nodes, one key, one Redis, one backend.
+//! Defines the state of the model: nodes, one key, one Redis, and one backend.
 
 use super::Model;
 use super::rules::{Fault, Rule};
 use super::signed::Signing;
-use crate::Digest;
 use crate::coherence::Coherence;
-use crate::coherence::change::{Change, ChangeKind, Outcome, Step as ChangeStep};
-use crate::coherence::flight::Ticket;
-use crate::coherence::generation::{Fence, Generations, Right, Stamp};
-use crate::coherence::lease::{Ended, Token};
-use crate::coherence::load::{Load, Step as LoadStep};
+use crate::coherence::change::{Change, ChangeKind, ChangeStep, Outcome};
+use crate::coherence::flight::Arrival;
+use crate::coherence::generation::{Generations, MemoryFence, ReadStamp, Stamp};
+use crate::coherence::lease::{EndReply, Token};
+use crate::coherence::load::{Load, LoadStep};
 use crate::coherence::message::Message;
-use crate::coherence::peers::{Awaited, Peers, Roll, Seen, Term};
+use crate::coherence::peers::{Awaited, Peer, PeerSet, PeerTracker, Term};
 use crate::coherence::slot::Slot;
 use crate::coherence::trust::{Proof, Trust};
+use crate::types::Digest;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,7 +21,8 @@ use tokio::time::Instant;
 /// The one key.
 pub(super) const KEY: Digest = Digest::Sha256([1; 32]);
 
-/// Trust is so many ticks long, and nobody's clock is faster than another's.
+/// Returns the term of a node that trusts its memory for `trust` ticks. The margin is 0, because
+/// all clocks of the model run at the same speed.
 const fn term(trust: u8) -> Term {
     Term {
         trust: Duration::from_secs(trust as u64),
@@ -29,93 +30,93 @@ const fn term(trust: u8) -> Term {
     }
 }
 
-/// How many ticks before the first one the nodes have come: longer ago than anybody trusts.
+/// How many ticks before tick 0 the nodes started. This is longer than the trust of any node.
 const BEFORE: u8 = 8;
 
-/// When the nodes have come.
+/// Returns when the nodes started.
 pub(super) fn long_ago() -> Instant {
     static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
     *BASE
 }
 
-/// When a tick begins.
+/// Returns when a tick begins.
 pub(super) fn at(tick: u8) -> Instant {
     long_ago() + Duration::from_secs((BEFORE + tick).into())
 }
 
-/// What a clock says then that is right, in milliseconds.
+/// Returns the time at a tick by a correct clock, in milliseconds.
 pub(super) fn millis(tick: u8) -> u64 {
     1000 * u64::from(BEFORE + tick)
 }
 
-/// Everything. All that is under way is in here, and may go on in any order.
+/// The whole state of the model. The steps that are under way may go on in any order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct State {
     pub(super) now: u8,
-    /// Whether the object is there.
+    /// Whether the backend has the object.
     pub(super) backend: bool,
     pub(super) redis: Redis,
     pub(super) nodes: Vec<Node>,
     pub(super) readers: Vec<Reader>,
     pub(super) loads: Vec<Loading>,
     pub(super) changes: Vec<Changing>,
-    /// What may still go wrong.
+    /// The faults that may still happen.
     pub(super) faults: Vec<Fault>,
     pub(super) sessions: u64,
-    /// Commands and calls that were given up, and may happen at any time.
+    /// The commands and calls that were given up, and may still happen at any time.
     pub(super) late: Vec<Late>,
     pub(super) violation: Option<Violation>,
 }
 
-/// What must never be.
+/// What must never happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Violation {
-    /// A read that began after a delete was acknowledged found what was deleted.
+    /// A read that began after a delete was acknowledged found the deleted object.
     StalePositive,
-    /// A read that began after a put was acknowledged did not find it.
+    /// A read that began after a put was acknowledged did not find the object.
     StaleNegative,
-    /// A change repeats itself.
+    /// A change repeats itself for ever.
     Livelock,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Redis {
     pub(super) data: Data,
-    /// How far the clock was set forward, in ticks.
+    /// How far Redis's clock was set forward, in ticks.
     pub(super) ahead: u8,
-    /// Which server it is.
+    /// The number of the server that is the primary.
     pub(super) server: u8,
     /// The old primary and its data, if it lives on after a hand-over.
     pub(super) before: Option<(u8, Data)>,
-    /// What the replica has, once it lags.
+    /// The data of the replica, once it lags.
     pub(super) replica: Option<Data>,
 }
 
-/// What a failover may bring back.
+/// The data of a server. A failover may bring an older state of it back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Data {
     pub(super) slot: Slot<()>,
-    /// Which set of nodes it is, and when each was seen, in milliseconds.
+    /// The epoch of the peer set, and when Redis noted each node, in milliseconds of Redis's clock.
     pub(super) nodes: Option<(u64, Vec<Option<u64>>)>,
     pub(super) births: u64,
-    /// The server that is noted beside the nodes.
+    /// The server that is recorded beside the peer set.
     pub(super) noted: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Node {
     pub(super) coherence: Coherence,
-    pub(super) peers: Peers,
-    /// The stamp of the positive in memory.
+    pub(super) peers: PeerTracker,
+    /// The stamp of the positive in memory, if there is one.
     pub(super) memory: Option<Stamp>,
-    /// The connection that is up, as far as the node knows.
+    /// The connection that the node believes to be up.
     pub(super) session: Option<u64>,
-    /// The server that it is to.
+    /// The server that this connection leads to.
     pub(super) server: u8,
     pub(super) hears_shared: bool,
-    /// What Redis has pushed and is not applied yet.
+    /// The messages that Redis has pushed, and that the node has not applied yet.
     pub(super) inbox: Vec<Message>,
-    /// A heartbeat on its way to Redis.
+    /// A heartbeat that is on its way to Redis.
     pub(super) beat: Option<Message>,
     pub(super) beats: u8,
     pub(super) check: Option<Check>,
@@ -125,11 +126,11 @@ pub(super) struct Node {
     pub(super) departures: u64,
 }
 
-/// A question whether the primary has moved.
+/// A node's question whether the primary has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Check {
     pub(super) begun: u8,
-    /// What is answered. A later answer to the same question would say no less.
+    /// The answer, fixed when the question is asked. A later answer would reveal at least as much.
     pub(super) has_moved: bool,
 }
 
@@ -137,28 +138,28 @@ pub(super) struct Check {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Reader {
     pub(super) node: usize,
-    /// The changes that were acknowledged before it began.
+    /// The changes that were acknowledged before the read began, as bits.
     pub(super) acknowledged: u8,
-    pub(super) ticket: Option<Ticket>,
+    pub(super) arrival: Option<Arrival>,
     pub(super) at: Reading,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Reading {
     Idle,
-    /// It has seen trust, and this in memory.
+    /// The read has seen trust, and then this entry in memory.
     Looking {
         entry: Option<Stamp>,
     },
-    /// Bent: it has read the stamp first.
+    /// Bent: the read has read the stamp before it checked trust.
     Stamped {
         stamp: Stamp,
     },
-    /// It waits for a load to end that left before it came.
+    /// The read waits for the end of this load, which started before the read.
     Waiting(u64),
-    Boarded {
+    Joined {
         number: u64,
-        /// Bent: it takes only what was not found.
+        /// Bent: the read takes only the answer that the object was not found.
         negative_only: bool,
     },
     Done,
@@ -170,7 +171,7 @@ pub(super) struct Loading {
     pub(super) node: usize,
     pub(super) number: u64,
     pub(super) load: Load,
-    pub(super) right: Option<Right>,
+    pub(super) read_stamp: Option<ReadStamp>,
     pub(super) token: Token,
     pub(super) lease: Option<Token>,
     pub(super) waited: bool,
@@ -179,7 +180,7 @@ pub(super) struct Loading {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum LoadAt {
-    /// Its rights are not yet taken.
+    /// The load has not taken its read stamp yet.
     Start,
     Next(LoadStep),
     /// Redis has answered.
@@ -199,19 +200,19 @@ pub(super) struct Changing {
     pub(super) change: Change,
     pub(super) token: Token,
     pub(super) tries: u64,
-    pub(super) fence: Option<Fence>,
-    /// The changes that were acknowledged before it began.
+    pub(super) fence: Option<MemoryFence>,
+    /// The changes that had returned before this change began, as bits.
     pub(super) before: u8,
     pub(super) id: u64,
     pub(super) tellings: u8,
     pub(super) begins: u8,
     /// The connection that `END` went through.
     pub(super) end: Option<u64>,
-    /// When it came to its call.
+    /// The tick at which `BEGIN` was over.
     pub(super) since: u8,
     pub(super) called: Option<Outcome>,
-    /// Whether a signed URL was called while its first fence stood: who reads after that reads what is
-    /// there, though the URL has not expired.
+    /// Whether a client called the signed URL while its first fence stood. Every later read must
+    /// see that call, although the URL has not expired.
     pub(super) is_promised: bool,
     pub(super) telling: Telling,
     pub(super) at: ChangeAt,
@@ -221,11 +222,11 @@ pub(super) struct Changing {
 pub(super) enum Kind {
     Delete,
     Put,
-    /// A collection behind the cache's back, and then a purge.
+    /// A garbage collection deletes the object without a node's help, and then a node purges.
     Purge,
-    /// A put of another version: to whoever knows the one that there is, a delete of that.
+    /// A put of another version. It counts as a delete of the old version.
     Replace,
-    /// A signed URL that deletes.
+    /// A signed URL that deletes the object.
     Signed,
 }
 
@@ -241,7 +242,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Telling {
     Not,
-    /// Bent: published, or the nodes read, before its time.
+    /// Bent: the message was published, or the peer set was read, too early.
     Early(Awaited),
     Awaiting(Awaited),
     Over,
@@ -251,49 +252,50 @@ pub(super) enum Telling {
 pub(super) enum ChangeAt {
     Idle,
     Next(ChangeStep),
-    Ended(Ended, u64),
+    EndReply(EndReply, u64),
     Signing(Signing),
-    /// A purge, which has taken away the leases, the entries.
+    /// A purge, and whether it has removed the leases and the entries.
     Purging {
         leases: bool,
         entries: bool,
     },
     Acknowledged,
-    /// Refused, or its call may still happen: nothing was promised.
+    /// The change was refused, or its call may still happen. Its caller was promised nothing.
     Unpromised,
-    /// It is in the retry queue. Taken away through this connection, and the others are being told.
-    Owed {
+    /// The change is in the retry queue. With a `session`, its keys were removed through that
+    /// connection, and the other nodes are being notified.
+    Queued {
         session: Option<u64>,
     },
-    /// Bent: it has returned, and is not in the queue yet.
+    /// Bent: the change has returned, and is not in the retry queue yet.
     Unqueued,
     Dead,
 }
 
-/// What was given up.
+/// A command or call that was given up, and may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Late {
-    /// To this server.
+    /// A `BEGIN` for this server.
     Begin(u8, Token, bool),
-    /// With or without `steal`.
+    /// A `GRANT` for this server, with or without `steal`.
     Grant(u8, Token, bool),
     Fill(u8, Token),
     Call(Kind),
 }
 
 impl Model {
-    /// All nodes connected, known to each other and trusted; the object as it is, and what the tiers
-    /// have of it.
-    pub(super) fn settled(&self, has: Has) -> State {
+    /// Returns a state in which all nodes are connected, know each other, and have trust. `has`
+    /// says whether the object exists, and which tiers hold it.
+    pub(super) fn finished(&self, has: Has) -> State {
         let nodes = self.beats.len();
         let trust_of = |i: usize| self.trusts.get(i).copied().unwrap_or(1);
-        let seen = |i: usize| Seen {
+        let seen = |i: usize| Peer {
             node: i as u64,
             trust: term(trust_of(i)).trust,
             time: millis(1),
         };
-        let roll = Roll {
-            born: 1,
+        let set = PeerSet {
+            epoch: 1,
             time: millis(1),
             nodes: (0..nodes).map(seen).collect(),
         };
@@ -303,13 +305,13 @@ impl Model {
                 generations: Generations::of_one_stripe(),
             };
             let (session, term) = (i as u64 + 1, term(trust_of(i)));
-            let mut peers = Peers::new(i as u64, term, long_ago());
+            let mut peers = PeerTracker::new(i as u64, term, long_ago());
             peers.connect(session, long_ago());
             peers.noted(session, (1, 0), long_ago());
             peers.heartbeat(session, at(1));
             peers.noted(session, (1, millis(1)), at(1));
-            // It has seen the others.
-            peers.awaited(&roll, at(1), at(1));
+            // The node has read the peer set.
+            peers.awaited(&set, at(1), at(1));
             coherence.trust.heard(at(1), term.trust);
             if self.asks(i) {
                 coherence.trust.proven(Proof::Place, at(1), term.trust);
@@ -361,7 +363,7 @@ impl Model {
         }
     }
 
-    /// Whether a node has to know that the primary has not moved.
+    /// Returns whether a node has to know that the primary has not moved.
     pub(super) fn asks(&self, n: usize) -> bool {
         let asks = self.checks.get(n).is_some_and(|checks| *checks > 0);
         asks && !self.bends(Rule::StandingNeedsThePlace)
@@ -369,8 +371,8 @@ impl Model {
 }
 
 impl State {
-    /// The changes that a read which begins now, on this node, must not be answered from before, as
-    /// bits. What is owed binds its own node; a put without Redis binds all.
+    /// Returns, as bits, the changes that a read must see if it begins now on this node. A change
+    /// in the retry queue counts only on its own node, but a put without Redis counts on all nodes.
     pub(super) fn acknowledged(&self, n: usize) -> u8 {
         self.bits(|change| {
             change.at == ChangeAt::Acknowledged
@@ -379,7 +381,7 @@ impl State {
         })
     }
 
-    /// The changes that have returned, as bits.
+    /// Returns the changes that have returned to their callers, as bits.
     pub(super) fn returned(&self) -> u8 {
         self.bits(|change| {
             change.at == ChangeAt::Acknowledged || change.is_promised || change.is_owed()
@@ -393,28 +395,29 @@ impl State {
             .sum()
     }
 
-    /// Whether a node has something in its retry queue.
+    /// Returns whether a node's retry queue holds a change.
     pub(super) fn owes(&self, n: usize) -> bool {
-        let owed = |change: &Changing| matches!(change.at, ChangeAt::Owed { .. });
+        let owed = |change: &Changing| matches!(change.at, ChangeAt::Queued { .. });
         self.changes
             .iter()
             .any(|change| change.node == n && owed(change))
     }
 
-    /// Takes a fault from those that may still happen.
+    /// Removes a fault from those that may still happen. Returns `None` if it is not among them.
     pub(super) fn spend(&mut self, fault: Fault) -> Option<()> {
         let at = self.faults.iter().position(|other| *other == fault)?;
         self.faults.remove(at);
         Some(())
     }
 
-    /// Whether a node's commands reach Redis, and what Redis pushes reaches the node.
+    /// Returns whether a node's commands reach the primary, and the primary's messages reach the
+    /// node.
     pub(super) fn reaches(&self, n: usize) -> bool {
         let node = &self.nodes[n];
         node.session.is_some() && node.server == self.redis.server
     }
 
-    /// A node that has never been there: not connected, and known to nobody.
+    /// Makes a node absent: it is not connected, and no other node knows it.
     pub(super) fn absent(mut self, n: usize) -> Self {
         let node = &mut self.nodes[n];
         if let Some(session) = node.session.take() {
@@ -427,14 +430,15 @@ impl State {
         self
     }
 
-    /// Whether a node's connection leads to the server before, which accepts whatever it is sent.
+    /// Returns whether a node's connection leads to the old primary, which still accepts all
+    /// commands.
     pub(super) fn lags(&self, n: usize) -> bool {
         let node = &self.nodes[n];
         let before = self.redis.before.as_ref();
         node.session.is_some() && before.is_some_and(|(before, _)| *before == node.server)
     }
 
-    /// The data of the server that a node's connection leads to.
+    /// Returns the data of the server that a node's connection leads to.
     pub(super) fn data_of(&mut self, n: usize) -> &mut Data {
         let lags = self.lags(n);
         match &mut self.redis.before {
@@ -443,18 +447,18 @@ impl State {
         }
     }
 
-    /// Redis's clock.
+    /// Returns the time of Redis's clock, in milliseconds.
     pub(super) fn redis_time(&self) -> u64 {
         millis(self.now + self.redis.ahead)
     }
 
-    /// Whether nothing is under way that could still mend what is at rest.
+    /// Returns whether no step is under way that could still remove a stale entry.
     pub(super) fn is_at_rest(&self) -> bool {
         self.loads.is_empty()
             && self.late.is_empty()
             && self.redis.data.slot.fence.is_empty()
             && self.nodes.iter().all(|node| node.inbox.is_empty())
-            // Nobody asks a server that nobody has greeted.
+            // No node reads from a new primary before the first node has connected and purged it.
             && self.redis.data.noted == self.redis.server
             && self
                 .changes
@@ -462,7 +466,8 @@ impl State {
                 .all(|change| change.at == ChangeAt::Idle || change.at.is_over())
     }
 
-    /// Whether Redis or a memory that is trusted has a positive that the backend does not have.
+    /// Returns whether Redis, or the memory of a node with trust, holds an object that the backend
+    /// does not have.
     pub(super) fn is_stale(&self) -> bool {
         let is_live = |node: &Node| {
             let trusted = node.coherence.trusted(at(self.now));
@@ -473,7 +478,7 @@ impl State {
     }
 }
 
-/// What there is at first.
+/// Says what exists in the first state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Has {
     pub(super) object: bool,
@@ -486,7 +491,7 @@ impl Reader {
         Self {
             node,
             acknowledged: 0,
-            ticket: None,
+            arrival: None,
             at: Reading::Idle,
         }
     }
@@ -499,9 +504,10 @@ impl ChangeAt {
 }
 
 impl Changing {
-    /// Whether it has returned, is known to have happened, and is in the retry queue.
+    /// Returns whether the change has returned, is known to have happened, and is in the retry
+    /// queue.
     fn is_owed(&self) -> bool {
-        matches!(self.at, ChangeAt::Owed { .. }) && self.called != Some(Outcome::Unknown)
+        matches!(self.at, ChangeAt::Queued { .. }) && self.called != Some(Outcome::Unknown)
     }
 
     pub(super) fn new(node: usize, kind: Kind, change: Change) -> Self {

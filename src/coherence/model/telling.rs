@@ -1,22 +1,24 @@
-//! How a change tells the other nodes, and whom it waits for.
+//! Models how a change notifies the other nodes, and which of them it awaits.
 
 use super::Model;
 use super::rules::Rule;
 use super::signed::Signing;
 use super::state::{ChangeAt, KEY, Kind, State, Telling, at, long_ago, millis};
-use crate::coherence::change::Step;
+use crate::coherence::change::ChangeStep;
 use crate::coherence::message::Message;
-use crate::coherence::peers::{Awaited, Peers, Roll, Seen};
-use crate::link::WireName;
+use crate::coherence::peers::{Awaited, Peer, PeerSet, PeerTracker};
+use crate::types::link::WireName;
 
 impl Model {
-    /// The telling, which goes on beside the call.
+    /// Takes the next step of notifying the other nodes. These steps go on beside the backend's
+    /// call.
     pub(super) fn tell(&self, state: &mut State, i: usize) -> Option<()> {
         let change = &state.changes[i];
         let is_due = matches!(
             change.at,
-            ChangeAt::Next(Step::Publish | Step::Call { fenced: true } | Step::Tell)
-                | ChangeAt::Owed { session: Some(_) }
+            ChangeAt::Next(
+                ChangeStep::Publish | ChangeStep::Call { fenced: true } | ChangeStep::PublishAgain
+            ) | ChangeAt::Queued { session: Some(_) }
                 | ChangeAt::Signing(Signing::Tell | Signing::Expired)
                 | ChangeAt::Purging {
                     leases: true,
@@ -27,9 +29,9 @@ impl Model {
             return self.sign_again(state, i);
         }
         if !is_due {
-            // Bent: the nodes are read before the message is published.
+            // Bent: the peer set is read before the message is published.
             if self.bends(Rule::NodesReadAfterThePublish)
-                && change.at == ChangeAt::Next(Step::Begin)
+                && change.at == ChangeAt::Next(ChangeStep::Begin)
                 && matches!(change.telling, Telling::Not)
             {
                 let awaited = self.awaited(state, i);
@@ -56,12 +58,12 @@ impl Model {
         Some(())
     }
 
-    /// The message is published, and the nodes are read in the same script.
+    /// Publishes the message of a change, and reads the peer set in the same script.
     pub(super) fn publish(&self, state: &mut State, i: usize) -> Option<Awaited> {
         let n = state.changes[i].node;
         self.session_of(state, i)?;
         let change = &mut state.changes[i];
-        // An id of 0 would ask for no acknowledgement.
+        // A message with id 0 would ask for no acknowledgement.
         change.id = 1 + 10 * i as u64 + u64::from(change.tellings);
         change.tellings += 1;
         let (from, id) = (n as u64, change.id);
@@ -73,7 +75,7 @@ impl Model {
                 names: vec![KEY.wire_name()],
             },
         };
-        // What its sender hears of it changes nothing: it has forgotten already.
+        // The sender does not need its own message: it has already dropped the key.
         for other in (0..state.nodes.len()).filter(|other| *other != n) {
             let (sender, node) = (&state.nodes[n], &state.nodes[other]);
             let hears = node.session.is_some() && node.hears_shared;
@@ -92,58 +94,58 @@ impl Model {
             true => state.changes[i].since,
             false => now,
         };
-        let (born, seen) = state.data_of(n).nodes.clone().unwrap_or_default();
+        let (epoch, seen) = state.data_of(n).nodes.clone().unwrap_or_default();
         let seen = seen.iter().enumerate().filter_map(|(node, seen)| {
-            seen.map(|time| Seen {
+            seen.map(|time| Peer {
                 node: node as u64,
                 trust: state.nodes[node].peers.term().trust,
                 time,
             })
         });
-        let mut roll = Roll {
-            born,
+        let mut set = PeerSet {
+            epoch,
             time,
             nodes: seen.collect(),
         };
         if self.bends(Rule::AStepHidesNoPeer) {
-            roll.nodes.retain(|seen| {
+            set.nodes.retain(|seen| {
                 let age = u128::from(time - seen.time);
                 age <= 2 * seen.trust.as_millis()
             });
         }
         let (asked, published) = (at(now), at(published));
-        // A node that believes the roll whatever it says is one that is lied to.
-        if let Some(mut believer) = self.believer(state, n, &mut roll) {
-            return believer.awaited(&roll, asked, published);
+        // With a bent rule, the node's tracker is replaced by one that knows too little.
+        if let Some(mut believer) = self.believer(state, n, &mut set) {
+            return believer.awaited(&set, asked, published);
         }
-        state.nodes[n].peers.awaited(&roll, asked, published)
+        state.nodes[n].peers.awaited(&set, asked, published)
     }
 
-    /// Where a rule that waits T is bent: a node to which the roll looks as if it were known, or
+    /// If a rule that waits T is bent, returns a tracker to which the peer set seems known, or
     /// which has forgotten what it should remember.
-    fn believer(&self, state: &State, n: usize, roll: &mut Roll) -> Option<Peers> {
+    fn believer(&self, state: &State, n: usize, set: &mut PeerSet) -> Option<PeerTracker> {
         let mut peers = state.nodes[n].peers.clone();
-        let own = Seen {
+        let own = Peer {
             node: n as u64,
             trust: peers.term().trust,
-            time: roll.time,
+            time: set.time,
         };
-        let known = |peers: &mut Peers, roll: &Roll| {
-            // A clock that has always been as far ahead as it is now.
-            let before = roll.time - (millis(state.now) - millis(0));
+        let known = |peers: &mut PeerTracker, set: &PeerSet| {
+            // The tracker sees a clock that has always been as far ahead as it is now.
+            let before = set.time - (millis(state.now) - millis(0));
             let before = before - millis(0);
             peers.connect(99, long_ago());
-            peers.noted(99, (roll.born, before), long_ago());
+            peers.noted(99, (set.epoch, before), long_ago());
         };
         match self.bent? {
             Rule::WaitWhenTheNodesAreLost | Rule::WaitWhenJustConnected => {
-                if !roll.nodes.iter().any(|seen| seen.node == own.node) {
-                    roll.nodes.push(own);
+                if !set.nodes.iter().any(|seen| seen.node == own.node) {
+                    set.nodes.push(own);
                 }
-                roll.born = roll.born.max(1);
-                known(&mut peers, roll);
+                set.epoch = set.epoch.max(1);
+                known(&mut peers, set);
             }
-            Rule::WaitWhenTheClockWasSet => known(&mut peers, roll),
+            Rule::WaitWhenTheClockWasSet => known(&mut peers, set),
             Rule::StepsBetweenHeartbeatsCount => peers.forget_steps(),
             Rule::TheLongestTrustIsRemembered => peers.forget_the_longest(),
             _ => return None,

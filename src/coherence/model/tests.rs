@@ -1,4 +1,5 @@
-//! What is explored: all rules kept, in each of these worlds; and each rule bent, in the smallest.
+//! Explores worlds with all rules kept, and for each rule the smallest world that fails when the
+//! rule is bent.
 
 use super::rules::{Fault, Rule};
 use super::state::{Has, Kind, Reading};
@@ -26,7 +27,8 @@ const ABSENT: Has = Has {
     ..COLD
 };
 
-/// Node 0 deletes, node 1 reads and sends one heartbeat.
+/// Returns a world in which node 0 deletes, and node 1 sends one heartbeat. `reads` names the node
+/// of each read.
 fn world(has: Has, reads: &[usize], faults: &[Fault]) -> Model {
     Model {
         bent: None,
@@ -73,8 +75,8 @@ impl Model {
         self
     }
 
-    /// All that may happen is found to be right. A world that several tests name is explored by one
-    /// of them.
+    /// Explores the whole world, and checks that all properties hold. If several tests name the
+    /// same world, only one of them explores it.
     fn holds(self) {
         static EXPLORED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         if !EXPLORED.lock().unwrap().insert(format!("{self:?}")) {
@@ -88,7 +90,7 @@ impl Model {
         checker.assert_properties();
     }
 
-    /// With this rule bent something wrong is found; and with all rules nothing, within as many states.
+    /// Checks that a property fails in this world when the rule is bent.
     fn needs(mut self, rule: Rule) {
         self.bent = Some(rule);
         let start = Instant::now();
@@ -114,7 +116,8 @@ impl Model {
     }
 }
 
-/// A rule, and the smallest world in which it is needed: with all rules kept that world is right.
+/// Names each rule with the smallest world that needs it. The properties must fail there when the
+/// rule is bent, and hold when all rules are kept.
 macro_rules! needed {
     ($($name:ident: $rule:ident, $model:expr;)*) => {
         $(#[test]
@@ -157,7 +160,7 @@ needed! {
     renewal_never_recreates: RenewalNeverRecreates,
         world(COLD, &[1], &[EvictFence, Renewal(0)]).beats(&[0, 0]);
     stamp_on_values: StampOnValues, world(WARM, &[1], &[]);
-    nobody_boards_a_load_that_has_left: NobodyBoards, world(COLD, &[1, 1], &[]);
+    a_load_that_has_started_is_not_joined: NobodyBoards, world(COLD, &[1, 1], &[]);
     boarding_by_stamp_needs_the_lease: BoardingByStampNeedsTheLease, world(COLD, &[1, 1], &[]);
     boarding_by_lease_needs_trust: BoardingByLeaseNeedsTrust, world(IN_REDIS, &[1, 1], &[]);
     negatives_board_neither: NegativesBoardNeither,
@@ -218,7 +221,8 @@ needed! {
         world(COLD, &[1], &[HandOver]).without(1).checks(&[1]).beats(&[0, 0]).ticks(1);
 }
 
-/// A model in which memory never answers, or Redis never, would prove nothing.
+/// Checks that memory and Redis answer reads. A model in which they never answer would prove
+/// nothing.
 #[test]
 fn reads_are_answered_from_all_tiers() {
     use super::Action::{Load, Read};
@@ -236,8 +240,8 @@ fn reads_are_answered_from_all_tiers() {
     }
 }
 
-/// Worlds in which more goes wrong than any one rule needs.
-macro_rules! right {
+/// Worlds with more faults than any single rule needs.
+macro_rules! read_stamp {
     ($($name:ident: $model:expr;)*) => {$(
         #[test]
         fn $name() {
@@ -247,7 +251,7 @@ macro_rules! right {
     )*};
 }
 
-right! {
+read_stamp! {
     reads_on_both_nodes: world(WARM, &[0, 1], &[]).beats(&[1, 1]);
     fence_lease_and_entry_evicted:
         world(COLD, &[1], &[EvictFence, EvictLease, EvictEntry, LateFill]).beats(&[0, 1]);

@@ -1,9 +1,9 @@
-//! What is made without Redis, and what is left to do then.
+//! Tests: changes that are made without Redis, and the work that follows.
 
 use super::*;
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::{Grant, Token};
-use crate::metrics::metered;
+use crate::telemetry::metrics::metered;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, advance, sleep};
 
@@ -24,7 +24,7 @@ impl World {
         }
     }
 
-    /// Whether nobody changes the link, as far as Redis knows.
+    /// Returns whether the link has no fence in Redis.
     async fn has_no_fence(&self) -> bool {
         let key = Key::Link(self.link.clone());
         let grant = self.shared.grant(&[key], Token::of(1), true, later()).await;
@@ -32,12 +32,12 @@ impl World {
     }
 }
 
-/// A runtime that ends with its tasks when it is dropped.
+/// Makes a runtime whose tasks end when it is dropped.
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Another one, on which time can be skipped.
+/// Makes a runtime whose clock the test can advance.
 fn paused() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_all().start_paused(true).build().unwrap()
@@ -52,17 +52,17 @@ async fn without_redis_a_creation_is_made_and_a_removal_refused_by_default() {
     assert!(matches!(refused, Error::ChangeRefused { .. }), "{refused}");
     assert!(refused.is_retryable());
     assert!(refused.to_string().contains("retry"), "{refused}");
-    assert_eq!((changes("refused"), changes("owed")), (1, 0));
+    assert_eq!((changes("refused"), changes("queued")), (1, 0));
 
     world.layers.link(&world.link.digest).await.unwrap();
-    assert_eq!((changes("refused"), changes("owed")), (1, 1));
-    assert_eq!(get("layercache_owed_keys"), 1);
+    assert_eq!((changes("refused"), changes("queued")), (1, 1));
+    assert_eq!(get("layercache_retry_queue_keys"), 1);
     world.backend.put(&world.link, 5);
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
 
     down(&world, false);
     world.settles_as((Some(5), CacheStatus::Memory)).await;
-    assert_eq!(get("layercache_owed_keys"), 0);
+    assert_eq!(get("layercache_retry_queue_keys"), 0);
     world.layers.unlink(&world.link.digest).await.unwrap();
     assert_eq!(world.stat().await.0, None);
 }
@@ -81,8 +81,8 @@ async fn strict_refuses_both_and_best_effort_neither() {
     }
 }
 
-/// What was begun may have been executed, though nobody heard of it: it keeps its key away from the
-/// caches until it is taken back.
+/// Redis may execute a begin whose answer is lost. Its fence keeps the key out of the caches until
+/// the node removes the fence.
 #[tokio::test(start_paused = true)]
 async fn what_every_try_may_have_put_up_is_taken_away() {
     for lost in [1, 2, 3] {
@@ -131,7 +131,8 @@ async fn an_end_without_an_answer_is_tried_again_before_anything_is_reported() {
     );
 }
 
-/// A call that takes longer than a change may wait for Redis leaves it what it had before.
+/// A backend call may take longer than a change may wait for Redis. The change's time for Redis
+/// does not shrink meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_slow_backend_takes_nothing_off_what_a_change_may_wait_for_redis() {
     for is_creation in [true, false] {
@@ -153,7 +154,7 @@ async fn a_slow_backend_takes_nothing_off_what_a_change_may_wait_for_redis() {
     }
 }
 
-/// Redis answers again, and the node is just telling it what it owes.
+/// Redis answers again, and the node is just working through its retry queue.
 #[tokio::test(start_paused = true)]
 async fn a_change_waits_for_the_retry_queue_that_is_being_worked_off() {
     let world = world_with(true, ChangePolicy::BestEffort);
@@ -163,20 +164,20 @@ async fn a_change_waits_for_the_retry_queue_that_is_being_worked_off() {
     let change = world.core.change(ChangeKind::Removal, keys.collect(), call);
     change.await.unwrap();
     down(&world, false);
-    world.shared.withdrawn.hold();
-    world.shared.withdrawn.late_arrival().await;
-    // While nobody knows whether Redis answers nobody waits.
+    world.shared.invalidated.hold();
+    world.shared.invalidated.late_arrival().await;
+    // While the node does not know whether Redis answers, a change does not wait.
     world.layers.link(&world.link.digest).await.unwrap();
-    world.shared.withdrawn.release();
-    world.shared.withdrawn.hold();
-    world.shared.withdrawn.late_arrival().await;
+    world.shared.invalidated.release();
+    world.shared.invalidated.hold();
+    world.shared.invalidated.late_arrival().await;
     let unlink = {
         let (layers, digest) = (world.layers.clone(), world.link.digest);
         tokio::spawn(async move { layers.unlink(&digest).await })
     };
     sleep(Duration::from_millis(100)).await;
     assert!(!unlink.is_finished());
-    world.shared.withdrawn.release();
+    world.shared.invalidated.release();
     unlink.await.unwrap().unwrap();
     let cache = world.core.cache();
     let (mut guard, mut budget) = (cache.guard([]), cache.budget());
@@ -184,7 +185,7 @@ async fn a_change_waits_for_the_retry_queue_that_is_being_worked_off() {
     assert!(asked.is_ok(), "clear");
 }
 
-/// The call was given up, and Redis was not there: it may still happen when Redis is.
+/// The call timed out while Redis was away. It may still happen when Redis is back.
 #[tokio::test(start_paused = true)]
 async fn what_may_still_happen_is_kept_away_once_redis_is_there() {
     let world = world_with(true, ChangePolicy::BestEffort);
@@ -202,7 +203,7 @@ async fn what_may_still_happen_is_kept_away_once_redis_is_there() {
     }
 }
 
-/// However long the call took: its fence is to stand for its whole time after that.
+/// The fence must stand for its whole TTL after the call, however long the call took.
 #[tokio::test(start_paused = true)]
 async fn the_fence_of_what_may_still_happen_is_renewed_when_the_call_is_given_up() {
     let world = world(true);
@@ -225,20 +226,20 @@ fn what_is_owed_outlives_the_runtime_that_owes_it() {
             down(&world, true);
             world.layers.link(&world.link.digest).await.unwrap();
             if is_being_taken_away {
-                world.shared.withdrawn.hold();
+                world.shared.invalidated.hold();
                 down(&world, false);
-                world.shared.withdrawn.late_arrival().await;
+                world.shared.invalidated.late_arrival().await;
             }
             world
         });
         drop(first);
-        world.shared.withdrawn.release();
+        world.shared.invalidated.release();
         down(&world, false);
         world.backend.put(&world.link, 5);
-        // Nobody changes anything: who asks begins.
+        // No change starts the retry queue again; a read does.
         let next = paused();
         next.block_on(world.settles_as((Some(5), CacheStatus::Memory)));
-        world.core.cache().flush_memory();
+        world.core.cache().clear_memory();
         next.block_on(async { assert_eq!(world.stat().await, (Some(5), CacheStatus::Redis)) });
     }
 }
@@ -259,17 +260,17 @@ fn fences_that_expire_outlive_the_runtime_that_put_them_up() {
         paused().block_on(async {
             for _ in 0..2 {
                 assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
-                world.settled().await;
+                world.finished().await;
             }
             advance(Duration::from_secs(31)).await;
-            // That in Redis would have expired, too.
+            // The fence in Redis would have expired, too.
             world.shared.purge().await.unwrap();
             world.settles_as((Some(5), CacheStatus::Memory)).await;
         });
     }
 }
 
-/// What its backend does with the call nobody hears any more.
+/// The outcome of the backend's call is never known.
 #[test]
 fn a_change_whose_runtime_ends_amid_it_keeps_its_key_out_of_memory_for_the_time_of_a_fence() {
     let first = runtime();
@@ -287,14 +288,14 @@ fn a_change_whose_runtime_ends_amid_it_keeps_its_key_out_of_memory_for_the_time_
     paused().block_on(async {
         for _ in 0..2 {
             assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
-            world.settled().await;
+            world.finished().await;
         }
         advance(Duration::from_secs(31)).await;
         world.settles_as((Some(5), CacheStatus::Memory)).await;
     });
 }
 
-/// So does one that was made without Redis, which is told of it by the next runtime.
+/// The next runtime tells Redis of the creation.
 #[test]
 fn a_creation_without_redis_whose_runtime_ends_amid_it_is_owed() {
     let (world, get) = metered(|| world(true));
@@ -309,13 +310,13 @@ fn a_creation_without_redis_whose_runtime_ends_amid_it_is_owed() {
         world.backend.written.arrival().await;
     });
     drop(first);
-    assert_eq!(get("layercache_owed_keys"), 1);
+    assert_eq!(get("layercache_retry_queue_keys"), 1);
     down(&world, false);
     paused().block_on(async {
         world.stat().await;
         sleep(Duration::from_secs(1)).await;
     });
-    assert_eq!(get("layercache_owed_keys"), 0);
+    assert_eq!(get("layercache_retry_queue_keys"), 0);
     assert_eq!(world.shared.publishes.load(Ordering::SeqCst), 1);
 }
 

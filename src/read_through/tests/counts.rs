@@ -1,9 +1,9 @@
-//! What is counted of fills and leases.
+//! Tests: how fills and leases are counted.
 
 use super::*;
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::Token;
-use crate::metrics::metered;
+use crate::telemetry::metrics::metered;
 use tokio::task::JoinHandle;
 
 fn fills(get: &impl Fn(&str) -> u64) -> [u64; 4] {
@@ -11,7 +11,7 @@ fn fills(get: &impl Fn(&str) -> u64) -> [u64; 4] {
         .map(|result| get(&format!("layercache_fills_total{{result=\"{result}\"}}")))
 }
 
-/// A world, and a load that has read and not yet filled.
+/// Makes a world with a load that has read the backend and not yet filled the tiers.
 async fn loading(with_shared: bool) -> (World, impl Fn(&str) -> u64, JoinHandle<Option<u64>>) {
     let (world, get) = metered(move || world(with_shared));
     world.backend.put(&world.link, 7);
@@ -31,7 +31,7 @@ async fn a_fill_of_what_was_changed_meanwhile_is_fenced() {
         changed.await.unwrap();
         world.backend.read.release();
         assert_eq!(load.await.unwrap(), Some(7));
-        world.settled().await;
+        world.finished().await;
         assert_eq!(fills(&get), [0, 1, 0, 0]);
         let lost = if with_shared { 2 } else { 0 };
         assert_eq!(get("layercache_leases_lost_total"), lost);
@@ -44,7 +44,7 @@ async fn a_fill_whose_lease_is_gone_is_late() {
     world.shared.purge().await.unwrap();
     world.backend.read.release();
     assert_eq!(load.await.unwrap(), Some(7));
-    world.settled().await;
+    world.finished().await;
     assert_eq!(fills(&get), [0, 0, 1, 0]);
     assert_eq!(get("layercache_leases_lost_total"), 2);
 }
@@ -61,7 +61,7 @@ async fn one_who_waits_for_another_node_in_vain_fills_nothing() {
         .await
         .unwrap();
     assert_eq!(world.stat().await, (Some(7), CacheStatus::Miss));
-    world.settled().await;
+    world.finished().await;
     assert_eq!(fills(&get), [0, 0, 0, 1]);
     let leases = |result| get(&format!("layercache_leases_total{{result=\"{result}\"}}"));
     assert_eq!(leases("wait"), 2 * 7, "it has asked again and again");

@@ -1,11 +1,11 @@
-//! What is under way is bounded, and what nobody waits for ends.
+//! Tests: concurrent work is bounded, and a load without callers ends.
 
 use super::super::PATIENCE;
 use super::*;
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::{Grant, Token};
-use crate::link::Key;
-use crate::metrics::counted;
+use crate::telemetry::metrics::counted;
+use crate::types::link::Key;
 use futures::FutureExt;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -24,14 +24,14 @@ impl World {
         })
     }
 
-    /// Lets all do what they can without time going by.
+    /// Lets all tasks run as far as they can without the clock advancing.
     async fn all_stand_still(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Whether somebody else could fill this now.
+    /// Returns whether another node could get the lease of this key now.
     async fn is_free(&self, key: Key) -> bool {
         self.all_stand_still().await;
         let grants = self
@@ -49,14 +49,14 @@ async fn a_backend_that_hangs_delays_no_hit() {
         world.backend.put(&link(seed), 5);
         world.ask(seed, Freshness::Cached).await.unwrap();
     }
-    world.settled().await;
-    world.core.cache().flush_memory();
+    world.finished().await;
+    world.core.cache().clear_memory();
     world
         .core
         .stat((&link(8)).into(), Freshness::Cached)
         .await
         .unwrap();
-    world.settled().await;
+    world.finished().await;
     world.backend.read.hold();
     let hanging = [1, 2].map(|seed| world.ask(seed, Freshness::Cached));
     world.all_stand_still().await;
@@ -196,7 +196,7 @@ async fn changes_wait_for_their_turn_and_may_be_given_up_until_then() {
         world.all_stand_still().await;
         third.abort();
         for task in &first {
-            // Theirs goes on, and keeps its turn.
+            // The changes go on without their callers, and keep their permits.
             task.abort();
         }
         world.all_stand_still().await;
@@ -215,7 +215,7 @@ async fn a_length_that_is_not_believed_leaves_no_lease() {
     let world = world(true);
     world.backend.put(&world.link, 0);
     assert_eq!(world.stat().await, (Some(0), CacheStatus::Miss));
-    world.settled().await;
+    world.finished().await;
     assert_eq!(world.shared.has(&world.link), (true, false));
     assert!(world.is_free(Key::Meta(world.link.digest)).await);
 }
@@ -261,36 +261,36 @@ async fn more_changes_than_can_be_remembered_empty_redis_and_show() {
     let (world, hits) = counted(|| world_with(true, ChangePolicy::BestEffort));
     world.backend.put(&world.link, 5);
     world.stat().await;
-    world.settled().await;
+    world.finished().await;
     world.shared.fails.store(true, Ordering::SeqCst);
     let keys = (0..=10_000).map(|i| Key::Meta(nth(i))).collect();
     let call = async { ((), Outcome::Over) };
     let change = world.core.change(ChangeKind::Removal, keys, call);
     change.await.unwrap();
-    assert_eq!(hits("journal"), 1);
+    assert_eq!(hits("retry_queue"), 1);
     world.shared.fails.store(false, Ordering::SeqCst);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(world.shared.has(&world.link), (false, false));
 }
 
-/// Anybody can ask for what is not there, also while Redis is away.
+/// Any client can ask for objects that do not exist, also while Redis is away.
 #[tokio::test(start_paused = true)]
 async fn what_the_backend_denies_while_redis_is_away_never_empties_redis() {
     let (world, hits) = counted(|| world(true));
     world.backend.put(&world.link, 5);
     world.stat().await;
-    world.settled().await;
+    world.finished().await;
     world.shared.fails.store(true, Ordering::SeqCst);
-    assert_eq!(hits("journal"), 0);
+    assert_eq!(hits("retry_queue"), 0);
     for i in 0..20_000 {
         let (keys, budget) = (vec![Key::Meta(nth(i))], world.core.cache().budget());
         world.core.deny(keys, None, budget).await;
     }
-    assert_eq!(hits("journal"), 0, "nobody has cached it");
+    assert_eq!(hits("retry_queue"), 0, "nobody has cached it");
     assert!(hits("leases") > 0);
     world.shared.fails.store(false, Ordering::SeqCst);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(world.shared.has(&world.link), (true, true));
-    world.core.cache().flush_memory();
+    world.core.cache().clear_memory();
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Redis));
 }

@@ -1,27 +1,30 @@
-//! What the core promises, against a backend and a shared tier that can be stopped at any step.
+//! Tests of the core's promises, with a backend and a shared tier that can be held at any step.
 
-mod audit;
+mod batcher;
 mod changes;
 mod counts;
-mod gather;
 mod limits;
 mod races;
 mod signed;
 mod silence;
+mod verifier;
 
 use super::fakes::{FakeBackend, FakeShared};
 use super::*;
+use crate::cache::MemoryConfig;
 use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Facts, Found, Member, SharedSettings};
 use crate::coherence::change::{ChangeKind, ChangePolicy, Outcome};
-use crate::{Limits, Link, MemoryConfig, Registry, Repository};
+use crate::coherence::limiter::Limits;
+use crate::registry::{Registry, Repository};
+use crate::types::Link;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long the nodes of these worlds trust their memory.
 const TRUST: Duration = Duration::from_secs(2);
 
-/// How long all that one read asks of the shared tier may take.
+/// How long one read may wait for the shared tier, in all its steps together.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(50);
 
 type Core = ReadThrough<Arc<FakeBackend>>;
@@ -39,7 +42,7 @@ fn link(seed: u8) -> Link {
     Link::layer("a/b".parse().unwrap(), Digest::Sha256([seed; 32]))
 }
 
-/// For calls that have as much time as they need.
+/// Returns a deadline that leaves a call enough time.
 fn later() -> Deadline {
     Deadline::new(Duration::from_secs(5), Patience::Removal)
 }
@@ -59,9 +62,9 @@ fn limited(with_shared: bool, policy: ChangePolicy, limits: Limits) -> World {
 pub(crate) const fn settings(policy: ChangePolicy) -> SharedSettings {
     SharedSettings {
         ttl: Duration::from_secs(3600),
-        fence: Duration::from_secs(30),
+        fence_ttl: Duration::from_secs(30),
         policy,
-        trust: TRUST,
+        trust_timeout: TRUST,
         timeout: TIMEOUT,
         change_timeout: Duration::from_secs(5),
     }
@@ -70,7 +73,7 @@ pub(crate) const fn settings(policy: ChangePolicy) -> SharedSettings {
 fn world_of(
     with_shared: bool,
     policy: ChangePolicy,
-    (limits, auditor): (Limits, Option<AuditorConfig>),
+    (limits, verifier): (Limits, Option<VerifierConfig>),
 ) -> World {
     let backend = Arc::new(FakeBackend::default());
     let shared = Arc::new(FakeShared::default());
@@ -84,7 +87,7 @@ fn world_of(
         }
         false => TieredCache::in_memory(memory),
     };
-    let core = ReadThrough::new(Arc::clone(&backend), cache, limits, auditor);
+    let core = ReadThrough::new(Arc::clone(&backend), cache, limits, verifier);
     let link = link(1);
     World {
         layers: Registry::over(core.clone()).repository(link.repository.clone()),
@@ -96,7 +99,7 @@ fn world_of(
 }
 
 impl World {
-    /// The length that a stat answers, and who answered.
+    /// Returns the length that a stat answers, and the tier that answered.
     async fn stat(&self) -> (Option<u64>, CacheStatus) {
         let answer = self
             .core
@@ -114,8 +117,8 @@ impl World {
         })
     }
 
-    /// Returns when no load is under way, so that what was loaded is filled.
-    async fn settled(&self) {
+    /// Waits until no load is under way, so that all fills are done.
+    async fn finished(&self) {
         while Arc::strong_count(&self.core.inner) > 2 {
             tokio::task::yield_now().await;
         }
@@ -127,14 +130,14 @@ async fn a_miss_asks_for_both_facts_and_fills_both_tiers() {
     let world = world(true);
     world.backend.put(&world.link, 5);
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
-    world.settled().await;
+    world.finished().await;
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Memory));
     assert_eq!(world.shared.has(&world.link), (true, true));
     assert_eq!(world.backend.calls(), (1, 1));
 
-    world.core.cache().flush_memory();
+    world.core.cache().clear_memory();
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Redis));
-    world.settled().await;
+    world.finished().await;
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Memory));
     assert_eq!(world.backend.calls(), (1, 1));
 }
@@ -155,7 +158,7 @@ async fn a_blob_that_is_no_member_is_not_spoken_of() {
     world.backend.put(&world.link, 5);
     let stranger = Link::layer("a/c".parse().unwrap(), world.link.digest);
     assert_eq!(world.stat().await.0, Some(5));
-    world.settled().await;
+    world.finished().await;
     for _ in 0..2 {
         let answer = world
             .core
@@ -163,7 +166,7 @@ async fn a_blob_that_is_no_member_is_not_spoken_of() {
             .await
             .unwrap();
         assert_eq!(answer.value, None);
-        world.settled().await;
+        world.finished().await;
     }
     let meta = world.core.meta(&world.link.digest, Freshness::Cached).await;
     assert_eq!(meta.unwrap().value.unwrap().length(), 5, "it is cached");
@@ -173,7 +176,7 @@ async fn a_blob_that_is_no_member_is_not_spoken_of() {
 async fn absence_is_not_stored() {
     let world = world(true);
     assert_eq!(world.stat().await, (None, CacheStatus::Miss));
-    world.settled().await;
+    world.finished().await;
     world.backend.put(&world.link, 5);
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
 }
@@ -239,7 +242,7 @@ async fn a_dropped_caller_leaves_its_load_to_the_tiers() {
     world.backend.read.arrival().await;
     caller.abort();
     world.backend.read.release();
-    world.settled().await;
+    world.finished().await;
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Memory));
     assert_eq!(world.backend.calls(), (1, 1));
 }
@@ -250,15 +253,12 @@ async fn a_shared_tier_that_is_down_costs_reads_nothing_and_refuses_changes() {
     world.backend.put(&world.link, 5);
     world.shared.fails.store(true, Ordering::SeqCst);
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
-    world.settled().await;
-    let filled = world
-        .core
-        .cache()
-        .recall(&Question::Stat(world.link.clone()));
+    world.finished().await;
+    let filled = world.core.cache().get(&Question::Stat(world.link.clone()));
     assert_eq!(
         filled,
         Found::default(),
-        "memory is not filled without the right"
+        "memory is not filled without the read_stamp"
     );
 
     let error = world.layers.unlink(&world.link.digest).await.unwrap_err();
@@ -275,7 +275,7 @@ async fn best_effort_makes_changes_and_asks_redis_nothing_until_it_was_told() {
     let world = world_with(true, ChangePolicy::BestEffort);
     world.backend.put(&world.link, 5);
     world.stat().await;
-    world.settled().await;
+    world.finished().await;
     world.shared.fails.store(true, Ordering::SeqCst);
     world.layers.unlink(&world.link.digest).await.unwrap();
     assert!(
@@ -297,8 +297,8 @@ async fn best_effort_makes_changes_and_asks_redis_nothing_until_it_was_told() {
     }
     world.backend.put(&world.link, 5);
     world.stat().await;
-    world.settled().await;
-    world.core.cache().flush_memory();
+    world.finished().await;
+    world.core.cache().clear_memory();
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Redis));
 }
 
@@ -313,7 +313,8 @@ async fn a_key_that_a_change_names_twice_is_published_once() {
     assert_eq!(world.shared.publishes.load(Ordering::SeqCst), 1);
 }
 
-/// A call that timed out may still happen: what is read meanwhile must not outlive it.
+/// A call that timed out may still happen. A value that was read meanwhile must not stay cached
+/// after it.
 #[tokio::test(start_paused = true)]
 async fn what_may_still_be_deleted_is_not_cached() {
     for with_shared in [false, true] {
@@ -327,7 +328,8 @@ async fn what_may_still_be_deleted_is_not_cached() {
             assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        // The fence in memory lapses; that in Redis would by itself.
+        // The fence in memory expires. The fake tier's fence never does; a fence in Redis would
+        // expire too.
         tokio::time::sleep(Duration::from_secs(31)).await;
         world.stat().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -345,7 +347,7 @@ async fn verified_asks_the_backend_and_takes_away_what_it_denies() {
     let world = world(true);
     world.backend.put(&world.link, 5);
     world.stat().await;
-    world.settled().await;
+    world.finished().await;
     world.backend.forget(&world.link);
     assert_eq!(
         world.stat().await.0,
@@ -358,7 +360,7 @@ async fn verified_asks_the_backend_and_takes_away_what_it_denies() {
         .stat((&world.link).into(), Freshness::Verified)
         .await;
     assert_eq!(verified.unwrap().value, None);
-    world.settled().await;
+    world.finished().await;
     assert_eq!(world.shared.has(&world.link), (false, false));
     assert_eq!(world.stat().await.0, None);
 }
@@ -416,15 +418,15 @@ async fn stat_many_is_one_round_trip_and_keeps_its_order() {
         .map(|length| (length <= 90).then_some(length))
         .collect();
     assert_eq!(lengths().await, expected);
-    world.settled().await;
+    world.finished().await;
     assert_eq!(
         lengths().await,
         expected,
         "from memory and, for the absent, the backend"
     );
-    world.settled().await;
+    world.finished().await;
 
-    world.core.cache().flush_memory();
+    world.core.cache().clear_memory();
     world.shared.look_ups.store(0, Ordering::SeqCst);
     let present = &digests[..90];
     let answers = world

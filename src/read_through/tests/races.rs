@@ -1,4 +1,4 @@
-//! Loads, fills and changes that overtake each other.
+//! Tests: loads, fills and changes that overtake each other.
 
 use super::super::PATIENCE;
 use super::*;
@@ -16,20 +16,20 @@ async fn fusion_625_a_load_from_before_a_delete_fills_nothing() {
         world.layers.unlink(&world.link.digest).await.unwrap();
         world.backend.read.release();
         assert_eq!(early.await.unwrap(), Some(5), "it asked before the delete");
-        world.settled().await;
+        world.finished().await;
         assert!(!world.shared.has(&world.link).0);
         assert_eq!(world.stat().await.0, None);
     }
 }
 
-/// FusionCache#613: what Redis answered before a delete fills memory after it.
+/// FusionCache#613: an answer that Redis gave before a delete fills memory after the delete.
 #[tokio::test]
 async fn fusion_613_a_redis_answer_from_before_a_delete_fills_nothing() {
     let world = world(true);
     world.backend.put(&world.link, 5);
     world.stat().await;
-    world.settled().await;
-    world.core.cache().flush_memory();
+    world.finished().await;
+    world.core.cache().clear_memory();
 
     world.shared.looked_up.hold();
     let early = world.stat_task();
@@ -37,11 +37,11 @@ async fn fusion_613_a_redis_answer_from_before_a_delete_fills_nothing() {
     world.layers.unlink(&world.link.digest).await.unwrap();
     world.shared.looked_up.release();
     assert_eq!(early.await.unwrap(), Some(5), "it asked before the delete");
-    world.settled().await;
+    world.finished().await;
     assert_eq!(world.stat().await.0, None);
 }
 
-/// A caller after a delete does not board a load from before it.
+/// A caller that arrives after a delete does not join a load from before the delete.
 #[tokio::test]
 async fn nobody_boards_a_load_from_before_a_delete() {
     let world = world(false);
@@ -58,7 +58,8 @@ async fn nobody_boards_a_load_from_before_a_delete() {
     assert_eq!(late.await.unwrap(), None);
 }
 
-/// Nor does a caller after a put board a negative from before it.
+/// A caller that arrives after a put does not join a load from before the put, which answers that
+/// the object is absent.
 #[tokio::test]
 async fn nobody_boards_a_negative_from_before_a_put() {
     let world = world(false);
@@ -74,7 +75,7 @@ async fn nobody_boards_a_negative_from_before_a_put() {
     assert_eq!(late.await.unwrap(), Some(5));
 }
 
-/// moka gives up, with a panic, after 200 leaders that were aborted.
+/// moka panics after 200 aborted leaders of one key.
 #[tokio::test]
 async fn moka_200_aborts_leave_no_load_behind() {
     let world = world(false);
@@ -124,7 +125,7 @@ async fn what_is_read_while_a_change_runs_is_not_filled() {
     );
 }
 
-/// A fill that has passed its check, and is on its way to Redis when a delete begins.
+/// A fill has passed its check and is on its way to Redis when a delete begins.
 #[tokio::test]
 async fn greptime_7825_a_fill_under_way_is_withdrawn_by_the_delete() {
     let world = world(true);
@@ -140,7 +141,7 @@ async fn greptime_7825_a_fill_under_way_is_withdrawn_by_the_delete() {
     }
     world.shared.fill.release();
     delete.await.unwrap().unwrap();
-    world.settled().await;
+    world.finished().await;
     assert!(!world.shared.has(&world.link).0);
     assert_eq!(world.stat().await.0, None);
 }
@@ -155,11 +156,11 @@ async fn a_change_goes_on_without_its_caller() {
     world.backend.written.arrival().await;
     change.abort();
     world.backend.written.release();
-    world.settled().await;
+    world.finished().await;
     assert_eq!(world.stat().await.0, None);
     world.backend.put(&world.link, 5);
     world.stat().await;
-    world.settled().await;
+    world.finished().await;
     let again = world.stat().await;
     assert_eq!(
         again,

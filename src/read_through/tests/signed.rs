@@ -1,17 +1,18 @@
-//! What a signed URL keeps away, for how long, and what it costs.
+//! Tests: which keys a signed URL keeps out of the caches, for how long, and at what cost.
 
 use super::*;
 use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::{Grant, Token};
-use crate::link::Key;
-use crate::metrics::counted;
+use crate::telemetry::metrics::counted;
+use crate::types::link::Key;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How soon what was lost is put up again: a third of a fence's time, and how often it is looked.
+/// How soon a lost fence is put up again: a third of a fence's TTL, plus the interval of the
+/// checks.
 const SOON: Duration = Duration::from_secs(11);
 
 fn key(seed: u32) -> Key {
@@ -30,7 +31,7 @@ impl World {
         opened.await.unwrap();
     }
 
-    /// What another node is told that asks for the lease.
+    /// Returns the answer to another node that asks for the lease.
     async fn asked(&self, seed: u32) -> Grant {
         let deadline = Deadline::new(Duration::from_secs(1), Patience::Read);
         let (key, token) = ([key(seed)], Token::random());
@@ -39,13 +40,13 @@ impl World {
         grants.unwrap()[0]
     }
 
-    /// Whether this node may fill its memory.
+    /// Returns whether this node may fill its memory.
     fn may_fill(&self, seed: u32) -> bool {
         let Key::Meta(digest) = key(seed) else {
             unreachable!("it is one")
         };
-        let question = crate::cache::shared::Question::Meta(digest);
-        self.core.cache().rights(&question).meta.is_some()
+        let question = crate::types::question::Question::Meta(digest);
+        self.core.cache().read_stamps(&question).meta.is_some()
     }
 
     fn published(&self) -> usize {
@@ -87,7 +88,7 @@ async fn a_fence_that_is_lost_is_put_up_again_and_told() {
     world.open(&[1, 2], HOUR).await;
     let told = world.published();
     for _ in 0..3 {
-        // A restart, an eviction.
+        // As after a restart or an eviction.
         world.shared.purge().await.unwrap();
         assert_eq!(world.asked(1).await, Grant::Granted);
         sleep(SOON).await;
@@ -95,14 +96,14 @@ async fn a_fence_that_is_lost_is_put_up_again_and_told() {
         assert_eq!(world.asked(2).await, Grant::Blocked);
     }
     assert_eq!(world.published(), told + 3);
-    // The connection was replaced: what it answers of the fence says nothing of the time between.
+    // The connection was replaced. The new one cannot prove that the fence stood all the time.
     world.shared.session.fetch_add(1, Ordering::SeqCst);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(world.published(), told + 4);
     assert_eq!(world.asked(1).await, Grant::Blocked);
 }
 
-/// What the fence was before the connection was replaced says nothing.
+/// A fence that was seen before the connection was replaced proves nothing.
 #[tokio::test(start_paused = true)]
 async fn a_url_that_is_signed_after_a_restart_puts_up_its_fence_at_once() {
     let world = world(true);
@@ -113,13 +114,13 @@ async fn a_url_that_is_signed_after_a_restart_puts_up_its_fence_at_once() {
     assert_eq!(world.asked(1).await, Grant::Blocked);
 }
 
-/// Its fence is just being taken away.
+/// The key's fence is just being removed.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_signed_again_as_its_last_url_expires_is_kept_away_again_soon() {
     const SHORT: Duration = Duration::from_secs(60);
     let world = world(true);
     world.open(&[1], SHORT).await;
-    // The end of the fence takes so long, and what renews it does not.
+    // The call that ends the fence takes 3 s. The call that renews it takes no time.
     world.shared.slowness.store(3000, Ordering::SeqCst);
     sleep(SHORT + Duration::from_secs(1)).await;
     world.open(&[1], HOUR).await;
@@ -160,7 +161,10 @@ async fn without_redis_a_url_is_refused_or_fenced_as_soon_as_that_can_be() {
     let refused = cache
         .open_signed(ChangeKind::Creation, vec![key(1)], HOUR)
         .await;
-    assert!(matches!(refused, Err(crate::Error::ChangeRefused { .. })));
+    assert!(matches!(
+        refused,
+        Err(crate::types::Error::ChangeRefused { .. })
+    ));
     assert!(strict.may_fill(1));
 
     let world = world_with(true, ChangePolicy::BestEffort);
@@ -195,7 +199,7 @@ fn another_runtime_goes_on_where_the_first_one_ended() {
         let Key::Meta(digest) = key(3) else {
             unreachable!("it is one")
         };
-        let question = crate::cache::shared::Question::Meta(digest);
+        let question = crate::types::question::Question::Meta(digest);
         let (mut guard, mut budget) = (cache.guard([&question]), cache.budget());
         let keys = [key(3)];
         let granted = cache.grant(&mut guard, &keys, false, &mut budget);

@@ -1,9 +1,9 @@
-//! A shared tier that does not answer, or not in time.
+//! Tests: a shared tier that does not answer, or not in time.
 
 use super::*;
 use crate::cache::shared::SharedTier;
 use crate::coherence::lease::{Grant, Token};
-use crate::metrics::counted;
+use crate::telemetry::metrics::counted;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::time::{Instant, sleep};
@@ -57,7 +57,7 @@ impl World {
         [Key::Link(self.link.clone()), Key::Meta(self.link.digest)]
     }
 
-    /// Whether somebody else could fill this now.
+    /// Returns whether another node could get the leases of these keys now.
     async fn are_free(&self) -> bool {
         let keys = self.keys();
         let token = Token::random();
@@ -68,7 +68,7 @@ impl World {
     }
 }
 
-/// How long this takes, and what it says.
+/// Returns the result of a read, and how long it took.
 async fn timed<T>(read: impl Future<Output = T>) -> (T, Duration) {
     let began = Instant::now();
     let value = read.await;
@@ -114,12 +114,12 @@ async fn a_read_that_waits_for_another_node_asks_for_no_longer_than_its_deadline
     granted.unwrap();
     world.shared.slowness.store(20, Ordering::SeqCst);
     let (_, time) = timed(world.stat()).await;
-    // And the first pause.
+    // The read also makes the first pause.
     let pause = Duration::from_millis(10);
     assert!(time <= TIMEOUT + pause, "{time:?}");
 }
 
-/// It has waited for Redis already, if only through the load of another.
+/// The late caller has already waited for Redis, through the load of another caller.
 #[tokio::test(start_paused = true)]
 async fn one_who_comes_while_another_waits_for_a_silent_tier_does_not_wait_again() {
     let world = world(true);
@@ -143,13 +143,13 @@ async fn one_who_comes_while_another_waits_for_a_silent_tier_does_not_wait_again
     }
 }
 
-/// Redis executes a `GRANT` whose answer came too late, or never.
+/// Redis may execute a `GRANT` whose answer comes too late or never.
 #[tokio::test(start_paused = true)]
 async fn what_may_have_been_granted_is_given_back() {
     for (what, read) in &READS[..1] {
         for freshness in [Freshness::Cached, Freshness::Verified] {
             let world = world(true);
-            // The look-up is in time, and the grant is not.
+            // The look-up is in time, but the grant is not.
             world.shared.slowness.store(30, Ordering::SeqCst);
             read(&world, freshness).await;
             world.shared.hangs.store(true, Ordering::SeqCst);
@@ -202,24 +202,24 @@ async fn what_was_never_cached_is_nobodys_business() {
         for freshness in [Freshness::Cached, Freshness::Verified] {
             let world = world(true);
             let question = Question::Stat(world.link.clone());
-            let rights = world.core.cache().rights(&question);
+            let read_stamps = world.core.cache().read_stamps(&question);
             for _ in 0..100 {
                 assert!(!read(&world, freshness).await);
-                world.settled().await;
+                world.finished().await;
             }
             let count = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::SeqCst);
-            let told = count(&world.shared.publishes) + count(&world.shared.mentions);
+            let told = count(&world.shared.publishes) + count(&world.shared.notified);
             assert_eq!(told, 0, "{what}, {freshness:?}");
             let keys = match what {
                 "stat" => 2,
                 "stat_many" => 402,
                 _ => 1,
             };
-            // A lease, and its return.
+            // One script takes the lease, and one returns it.
             let scripts = count(&world.shared.scripts);
             assert!(scripts <= 200 * keys, "{what}, {freshness:?}: {scripts}");
             for key in world.keys() {
-                let is_unchanged = world.core.cache().is_unchanged(&key, rights);
+                let is_unchanged = world.core.cache().is_unchanged(&key, read_stamps);
                 assert!(is_unchanged, "{what}, {freshness:?}");
             }
         }
@@ -232,18 +232,18 @@ async fn what_this_memory_or_redis_held_is_taken_away_and_told() {
         let world = world(true);
         world.backend.put(&world.link, 5);
         world.stat().await;
-        world.settled().await;
+        world.finished().await;
         match tier {
             "memory" => world.shared.purge().await.unwrap(),
-            "redis" => world.core.cache().flush_memory(),
+            "redis" => world.core.cache().clear_memory(),
             _ => {}
         }
         world.backend.forget(&world.link);
         let link = &world.link;
         let denied = world.core.stat(link.into(), Freshness::Verified).await;
         assert_eq!(denied.unwrap().value, None);
-        world.settled().await;
-        assert_eq!(world.shared.mentions.load(Ordering::SeqCst), 1, "{tier}");
+        world.finished().await;
+        assert_eq!(world.shared.notified.load(Ordering::SeqCst), 1, "{tier}");
         assert_eq!(world.shared.has(link), (false, false));
         assert_eq!(world.stat().await.0, None, "{tier}");
     }

@@ -1,53 +1,53 @@
-//! Pages of a list.
+//! How is a list read page by page?
 
 use super::super::CachedStore;
 use super::super::read::question;
-use crate::Error;
-use crate::cache::shared::Question;
+use crate::types::Error;
+use crate::types::question::Question;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, Result};
 
-/// The objects of a page: what one request to S3, GCS or Azure lists.
+/// Number of objects per page: as many as one request to S3, GCS or Azure lists.
 const PAGE: u64 = 1000;
 
-/// How many objects are looked at before others have their turn on this thread.
+/// Number of objects after which the task yields to other tasks.
 const STRETCH: u64 = 100;
 
-/// What one list of a store shows, page by page.
+/// Reads one list of a store, page by page.
 pub(super) struct Listing<S: ObjectStore> {
     store: CachedStore<S>,
     objects: BoxStream<'static, Result<ObjectMeta>>,
-    /// The greatest name so far.
+    /// The last name so far.
     last: Option<Path>,
     is_in_order: bool,
 }
 
-/// A listed object that says something of a fact.
+/// A listed object that the layout gives a meaning.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) object: ObjectMeta,
     pub(super) question: Question,
 }
 
-/// Some objects that were listed one after the other.
+/// A run of listed objects.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     pub(super) seen: u64,
-    /// Those that mean nothing to the layout.
+    /// Objects that the layout gives no meaning.
     pub(super) meaningless: u64,
     pub(super) listed: Vec<Listed>,
-    /// What precedes the page; `None` if nothing does.
+    /// The last object before the page; `None` if the page is the first one.
     pub(super) after: Option<Path>,
-    /// The last object, if it means nothing.
+    /// The last object, if the layout gives it no meaning.
     passed_over: Option<Path>,
-    /// Whether all names until here came in their order.
+    /// Whether all names so far came in order.
     pub(super) is_in_order: bool,
 }
 
 impl Page {
-    /// The page's last object.
+    /// Returns the page's last object.
     pub(super) fn last(&self) -> Option<&Path> {
         let listed = || self.listed.last().map(|listed| &listed.object.location);
         self.passed_over.as_ref().or_else(listed)
@@ -64,7 +64,7 @@ impl Page {
     }
 }
 
-/// What the store has below `prefix`, after `after`.
+/// Lists the store's objects below `prefix`, after `after`.
 pub(super) fn list(
     store: &impl ObjectStore,
     prefix: Option<&Path>,
@@ -74,7 +74,8 @@ pub(super) fn list(
         Some(after) => store.list_with_offset(prefix, after),
         None => store.list(prefix),
     };
-    // Who asks for a page after the last one asks the list again, and that of a bucket panics then.
+    // Fused, because a call for a page after the last one polls the list again, and a bucket's list
+    // panics then.
     objects.fuse().boxed()
 }
 
@@ -88,7 +89,7 @@ impl<S: ObjectStore> Listing<S> {
         }
     }
 
-    /// The next page; `None` if there is none.
+    /// Returns the next page, or `None` after the last one.
     pub(super) async fn next(&mut self) -> Result<Option<Page>, Error> {
         let mut page = Page {
             after: self.last.clone(),

@@ -1,7 +1,7 @@
-//! [`Warm`]: fills the tiers from a list.
+//! [`Warm`]: how are the tiers filled from a list?
 
-mod alone;
 mod listing;
+mod local;
 mod progress;
 mod proof;
 mod shared;
@@ -11,7 +11,7 @@ pub use progress::{WarmError, WarmProgress};
 pub(crate) use proof::has_text_of;
 
 use super::CachedStore;
-use crate::spans;
+use crate::telemetry::spans;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
@@ -20,12 +20,12 @@ use progress::Tally;
 use std::fmt;
 use tracing::Instrument;
 
-/// A filling of the tiers from what the store lists, made by [`CachedStore::warm`]. Does nothing until it
+/// Fills the tiers from the store's lists. [`CachedStore::warm`] makes it. It does nothing until it
 /// is awaited.
 ///
-/// A node that starts, and all nodes after a [`purge`](CachedStore::purge), ask the store for each blob and
-/// each link anew. A list tells of 1,000 objects in one request, instead of one or two for each.
-///
+/// A node that has just started, and every node after a [`purge`](CachedStore::purge), asks the
+/// store once for each blob and each link. A list returns 1,000 objects in one request, where
+/// single questions take one or two requests per object.
 /// ```
 /// use layercache::CachedStore;
 /// use object_store::memory::InMemory;
@@ -40,7 +40,7 @@ use tracing::Instrument;
 ///     .progress(|so_far| println!("{} of {}", so_far.filled, so_far.seen))
 ///     .await;
 /// if let Err(error) = warmed {
-///     // Later, from where it stopped.
+///     // Later, resume where it stopped.
 ///     let mut warm = store.warm(Some(&blobs));
 ///     if let Some(position) = &error.progress.position {
 ///         warm = warm.resume_after(position);
@@ -53,45 +53,52 @@ use tracing::Instrument;
 /// ```
 ///
 /// # What is filled
-/// A blob's path, length, entity tag and version, for `stat`. A list says nothing of content types and other
-/// attributes, so a `head` through `object_store` still asks the store once; what is known in full is
-/// not replaced. A link, if its entity tag proves that it holds its own digest (on S3 the tag of a small
-/// object is the MD5 of its content); otherwise the link is read. What means nothing to the
-/// [`Layout`](crate::layout::Layout) is passed over. Tiers keep no more than they have room for: a memory of
-/// 64 MiB some 100,000 blobs.
+/// - A blob: its path, length, entity tag and version, which is enough for `stat`. A list has no
+///   content types or other attributes, so a `head` through `object_store` still asks the store
+///   once. An entry with full metadata is not replaced.
+/// - A link: if its entity tag proves that it holds its own digest (on S3 the tag of a small object
+///   is the MD5 of its content), its membership is filled. Otherwise the link is read.
+/// - Objects that the [`Layout`](crate::layout::Layout) gives no meaning are skipped.
+///
+/// Tiers keep no more than they have room for: a memory of 64 MiB keeps some 100,000 blobs.
 ///
 /// # Beside changes
-/// It fills under the same rules as any load, and so never what a change has taken away: in memory alone it
-/// knows the stamps of all keys from before each list; with Redis it lists a page of 1,000 to learn names,
-/// takes leases for what is missing, and fills only what a second list of the same page shows
-/// while the leases stand. What somebody else is changing or filling is left to him. While a page is under
-/// way (for the time of one list), who asks for a missing key of it waits for it, some 300 ms at most.
+/// Warming follows the same rules as a load, so it never fills an entry that a change has removed.
+///
+/// In memory alone, it takes the stamps of all keys before each list. With Redis, it lists a page
+/// of 1,000 to learn the names and takes leases for the facts that are missing. It then lists the
+/// same page again and fills only the objects that the second list shows while the leases stand. It
+/// skips a key that another caller or node is changing or filling. While a page is under way (for
+/// the time of one list), a caller that asks for a missing key of the page waits for it, some 300
+/// ms at most.
 ///
 /// # Cost
 /// | | in memory alone | with Redis |
 /// |---|---|---|
-/// | lists | 1 for 1,000 objects | 2 for 1,000 objects of which something is missing |
+/// | lists | 1 for 1,000 objects | 2 for 1,000 objects if a fact of them is missing |
 /// | reads of the store | 1 for a link that its entity tag does not prove, 16 at a time | the same |
 /// | round trips to Redis | 0 | 10 for 1,000 missing facts, 7 for 1,000 that it knows; in a cluster 16, each to all primaries |
 /// | memory | 1 page and the stamps: 1 MiB | 5 pages: 3 MiB |
 ///
-/// A blob costs some 2 µs of this process in memory alone, and with Redis some 11 µs of the server: about
-/// three times what writing it without leases does. No call of a script has more than 100 facts, which
-/// occupies Redis for less than a millisecond. Three pages are under way at a time. A store that cannot
-/// begin a list in the middle, as `InMemory`, reads the whole of it for each second list.
+/// A blob costs some 2 µs of this process in memory alone. With Redis it costs some 11 µs of the
+/// server, about three times the cost of a write without leases. A script call has at most 100
+/// facts, which occupies Redis for less than a millisecond. Three pages are under way at a time. A
+/// store that cannot start a list in the middle, such as `InMemory`, reads the whole list for each
+/// second list.
 ///
 /// # Order
-/// Names are expected in their order, as S3, GCS and Azure list them. A local folder has none: there the
-/// [`position`](WarmProgress::position) stays where it began, and with Redis each object is asked for by
-/// itself.
+/// Warming expects names in order, as S3, GCS and Azure list them. A local folder lists them
+/// without order. There the [`position`](WarmProgress::position) stays at its start, and with Redis
+/// each object is asked for by itself.
 ///
 /// # Errors
-/// [`WarmError`], with all that was done before: the store failed, or Redis did not answer five times within
-/// some four seconds. Without Redis no fact that it shares can be filled, so nothing goes on.
+/// Returns a [`WarmError`], with the progress so far, if the store failed, or if Redis did not
+/// answer five times within some four seconds. Without Redis none of the shared facts can be
+/// filled, so warming stops.
 ///
 /// # Cancellation
-/// Dropping the future stops it at once; leases that it holds are given back in a task of their own. The last
-/// [`progress`](Self::progress) has the position to resume from.
+/// Dropping the future stops warming at once. A task of its own returns the leases that it holds.
+/// The last [`progress`](Self::progress) has the position to resume from.
 #[must_use = "nothing is filled until this is awaited"]
 pub struct Warm<S: ObjectStore> {
     store: CachedStore<S>,
@@ -110,14 +117,15 @@ impl<S: ObjectStore> Warm<S> {
         }
     }
 
-    /// Passes over all up to this path and it too: a [`position`](WarmProgress::position) of before.
+    /// Resumes after `position`, which an earlier [`WarmProgress`] has. Skips the object at this
+    /// path and every object that is listed before it.
     pub fn resume_after(mut self, position: &Path) -> Self {
         self.after = Some(position.clone());
         self
     }
 
-    /// Tells of what was done, after each page of 1,000 objects and at the end. Runs on the task that awaits
-    /// this; it should not take long.
+    /// Sets a callback that receives the progress after each page of up to 1,000 objects. It runs
+    /// on the task that awaits the warming, so it should not take long.
     pub fn progress(mut self, tell: impl FnMut(&WarmProgress) + Send + 'static) -> Self {
         self.progress = Box::new(tell);
         self
@@ -135,7 +143,7 @@ impl<S: ObjectStore> Warm<S> {
         let run = async {
             match store.core.cache().has_shared() {
                 true => shared::run(&store, prefix, tally).await,
-                false => alone::run(&store, prefix, tally).await,
+                false => local::run(&store, prefix, tally).await,
             }
         };
         run.instrument(span).await

@@ -1,12 +1,12 @@
-//! How far a warming has come.
+//! How far has a warming come?
 
 use super::listing::Page;
-use crate::Error;
+use crate::types::Error;
 use object_store::path::Path;
 use std::fmt;
 use std::ops::AddAssign;
 
-/// How far a warming has come. Each object that was seen is in one of the other counts.
+/// Holds the progress of a warming. `seen` is the sum of the other counts.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -24,22 +24,22 @@ use std::ops::AddAssign;
 pub struct WarmProgress {
     /// Objects that the store has listed.
     pub seen: u64,
-    /// Those of which something was filled.
+    /// Objects of which a fact was filled.
     pub filled: u64,
-    /// Those that memory or Redis knew already.
+    /// Objects that memory or Redis already knew.
     pub known: u64,
-    /// Those that mean nothing to the layout, and links that were read and are none.
+    /// Objects that the layout gives no meaning, and objects at a link's path that are not links.
     pub skipped: u64,
-    /// Those that were being changed or filled by somebody else, or are gone, or that Redis had no room for.
-    /// The next who asks for one asks the store.
+    /// Objects that were not filled: another caller or node was changing or filling them, they were
+    /// deleted meanwhile, or Redis had no room. The next caller that asks for one asks the store.
     pub refused: u64,
-    /// Up to where all that the store has was dealt with; `None` is the beginning. Give it to
-    /// [`resume_after`](super::Warm::resume_after). Stays where it began where the store lists without
-    /// order.
+    /// The last object of the part that is done; `None` at the beginning. Pass it to
+    /// [`resume_after`](super::Warm::resume_after). It stays where it began if the store lists
+    /// without order.
     pub position: Option<Path>,
 }
 
-/// Why a warming has stopped, and what was done before.
+/// Reports why a warming has stopped, and its progress until then.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -61,9 +61,10 @@ pub struct WarmProgress {
 #[error("warming stopped {}: {source}", At(&progress.position))]
 #[non_exhaustive]
 pub struct WarmError {
-    /// What was done, and the position to resume from.
+    /// The progress until then, with the position to resume from.
     pub progress: WarmProgress,
-    /// The store failed ([`Error::Backend`]), or Redis could not be asked ([`Error::Cache`]).
+    /// The cause: the store failed ([`Error::Backend`]), or Redis could not be asked
+    /// ([`Error::Cache`]).
     pub source: Error,
 }
 
@@ -78,7 +79,7 @@ impl fmt::Display for At<'_> {
     }
 }
 
-/// What became of some objects.
+/// Counts the results of some objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) filled: u64,
@@ -96,9 +97,9 @@ impl AddAssign for Counts {
     }
 }
 
-/// Counts pages, and tells of them.
+/// Adds up the pages and reports the progress.
 pub(super) struct Tally {
-    /// Where it began.
+    /// The position where the warming began.
     after: Option<Path>,
     progress: WarmProgress,
     tell: Box<dyn FnMut(&WarmProgress) + Send>,
@@ -121,7 +122,7 @@ impl Tally {
         self.progress.position.as_ref()
     }
 
-    /// A page is done.
+    /// Adds a finished page, and reports the progress.
     pub(super) fn add(&mut self, page: &Page, counts: Counts) {
         let progress = &mut self.progress;
         progress.seen += page.seen;

@@ -1,21 +1,22 @@
-//! What a listed object proves.
+//! What does a listed object prove?
 
 use super::super::meta::describe_in_part;
 use super::super::read::facts;
 use super::listing::Listed;
-use crate::Digest;
-use crate::cache::shared::{Facts, Member, Question, is_plausible};
+use crate::cache::shared::{Facts, Member, is_plausible};
+use crate::types::Digest;
+use crate::types::question::Question;
 use md5::{Digest as _, Md5};
 use object_store::ObjectMeta;
 
 /// What a listed object proves.
 #[derive(Debug)]
 pub(super) enum Proof {
-    /// These facts.
+    /// The object proves these facts.
     Facts(Facts),
-    /// Nothing: its content has to be read.
+    /// The object proves nothing until its content is read.
     Unread,
-    /// That it is not what its path says.
+    /// The object is not what its path says.
     Broken,
 }
 
@@ -23,7 +24,7 @@ impl Proof {
     pub(super) fn of(listed: &Listed) -> Self {
         let Listed { object, question } = listed;
         match question {
-            // A link is a membership only if it holds its own digest.
+            // A link is a membership only if its content is its own digest.
             Question::Link(link) => match () {
                 () if object.size != link.digest.text_len() as u64 => Self::Broken,
                 () if has_text_of(object, &link.digest) => Self::Facts(Facts {
@@ -44,8 +45,9 @@ impl Proof {
     }
 }
 
-/// Whether the entity tag is the MD5 of the digest's text. A store that makes its tags in another way
-/// makes none that looks so, and nobody can make another content for it.
+/// Returns whether the entity tag is the MD5 of the digest's text. A store that computes its tags
+/// in another way makes no such tag. An attacker cannot make another content with the same tag
+/// either: that needs a second preimage of MD5.
 pub(crate) fn has_text_of(object: &ObjectMeta, digest: &Digest) -> bool {
     let Some(tag) = &object.e_tag else {
         return false;
@@ -66,7 +68,7 @@ pub(crate) fn has_text_of(object: &ObjectMeta, digest: &Digest) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Link;
+    use crate::types::Link;
     use object_store::path::Path;
     use std::time::UNIX_EPOCH;
 
@@ -84,7 +86,7 @@ mod tests {
         }
     }
 
-    /// As `printf sha256:abab… | md5sum` says it.
+    /// The output of `printf sha256:abab… | md5sum`.
     const TAG: &str = "36f6769913c757cd5f39ec96e06ef47d";
 
     #[test]

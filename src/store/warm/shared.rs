@@ -1,13 +1,14 @@
-//! Warming Redis and memory.
+//! How are Redis and memory warmed together?
 
 use super::super::CachedStore;
 use super::listing::{Listed, Listing, Page, list};
 use super::progress::{Counts, Tally, WarmError, WarmProgress};
 use super::proof::Proof;
-use crate::Error;
-use crate::cache::shared::{Facts, Question};
+use crate::cache::shared::Facts;
 use crate::cache::tiered::FillGuard;
 use crate::coherence::lease::Grant;
+use crate::types::Error;
+use crate::types::question::Question;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -16,13 +17,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How many objects are read at a time.
+/// Number of objects that are read at a time.
 pub(super) const AT_A_TIME: usize = 16;
 
-/// How many pages are under way: while one waits for Redis, the store is asked for another.
+/// Number of pages under way. While one page waits for Redis, the store lists another.
 const PAGES: usize = 3;
 
-/// How long to wait before Redis is asked again for a page that it could not be asked for.
+/// Pauses before a page is tried again for which Redis did not answer.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
@@ -30,8 +31,8 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(2000),
 ];
 
-/// One list gives the names, page by page; under leases for what is missing of a page a second one
-/// gives what is filled.
+/// Fills Redis and memory. A first list gives the names, page by page. The node takes leases for
+/// the facts of a page that are missing; a second list of the page then gives the facts to fill.
 pub(super) async fn run<S: ObjectStore>(
     store: &CachedStore<S>,
     prefix: Option<Path>,
@@ -48,7 +49,7 @@ pub(super) async fn run<S: ObjectStore>(
     }
 }
 
-/// Fills a few pages at a time, and gives them in their order.
+/// Fills a few pages at a time, and returns them in the order of the list.
 fn under_way<S: ObjectStore>(
     store: CachedStore<S>,
     prefix: Option<Path>,
@@ -68,7 +69,7 @@ fn under_way<S: ObjectStore>(
     done.try_buffered(PAGES).boxed()
 }
 
-/// Fills a page; again, if Redis could not be asked.
+/// Fills a page. Tries again if Redis could not be asked.
 async fn insist<S: ObjectStore>(
     store: &CachedStore<S>,
     prefix: Option<&Path>,
@@ -96,7 +97,7 @@ async fn fill<S: ObjectStore>(
     counts.known += (page.listed.len() - open.len()) as u64;
     let questions = open.iter().map(|listed| &listed.question);
     let mut guard = core.guard_many(questions).await?;
-    counts.known += recall(store, &guard, &mut open).await?;
+    counts.known += get(store, &guard, &mut open).await?;
     let is_granted = |question: &Question| {
         let keys = question.keys();
         keys.iter().any(|key| guard.has(key, Grant::Granted))
@@ -124,8 +125,8 @@ async fn fill<S: ObjectStore>(
 
 type Open<'a> = Vec<&'a Listed>;
 
-/// Fills memory with what Redis has already, and takes it off what is open.
-async fn recall<S: ObjectStore>(
+/// Fills memory with the facts that Redis already has, and removes those objects from `open`.
+async fn get<S: ObjectStore>(
     store: &CachedStore<S>,
     guard: &FillGuard,
     open: &mut Open<'_>,
@@ -137,10 +138,10 @@ async fn recall<S: ObjectStore>(
     let hits: Vec<_> = open.iter().filter(is_hit).collect();
     let questions = hits.iter().map(|listed| listed.question.clone());
     let questions: Vec<_> = questions.collect();
-    let rights = questions.iter().map(|question| guard.rights(question));
-    let rights: Vec<_> = rights.collect();
+    let read_stamps = questions.iter().map(|question| guard.read_stamps(question));
+    let read_stamps: Vec<_> = read_stamps.collect();
     let (cache, mut budget) = (store.core.cache(), store.core.cache().budget());
-    let found = cache.try_look_up(&questions, &rights, &mut budget);
+    let found = cache.try_fetch(&questions, &read_stamps, &mut budget);
     let known = hits.iter().zip(found.await?).filter_map(|(listed, found)| {
         let is_answer = found.is_whole(&listed.question);
         is_answer.then_some(&listed.object.location)
@@ -150,7 +151,8 @@ async fn recall<S: ObjectStore>(
     Ok(known.len() as u64)
 }
 
-/// What a second list of the page proves of these, which are in the order of their names.
+/// Returns the facts that a second list of the page proves for the objects in `open`. They are
+/// sorted by name.
 async fn prove<S: ObjectStore>(
     store: &CachedStore<S>,
     prefix: Option<&Path>,
@@ -166,7 +168,7 @@ async fn prove<S: ObjectStore>(
         && let Some(object) = objects.next().await
     {
         let object = object.map_err(|error| Error::backend(error.into()))?;
-        // Gone since the first list.
+        // The object was deleted after the first list.
         while open
             .next_if(|named| named.object.location < object.location)
             .is_some()
@@ -188,7 +190,7 @@ async fn prove<S: ObjectStore>(
     Ok(proven)
 }
 
-/// The same object, as it was listed later.
+/// Returns the listed object with its newer description.
 fn again(named: &Listed, object: ObjectMeta) -> Listed {
     Listed {
         object,
@@ -196,7 +198,7 @@ fn again(named: &Listed, object: ObjectMeta) -> Listed {
     }
 }
 
-/// What the store says of these, one by one.
+/// Asks the store for each of these objects.
 async fn ask<S: ObjectStore>(
     store: &CachedStore<S>,
     open: Open<'_>,

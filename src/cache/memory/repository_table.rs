@@ -1,0 +1,86 @@
+//! [`RepositoryTable`]: which repository has which number in the entries of memory?
+
+use crate::types::{Link, LinkKind, RepositoryName};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// The number of owners at which a table is full, so that memory starts a new one.
+const MOST: usize = 1 << 16;
+
+/// The repositories and kinds of membership that entries refer to, by number. A table only grows.
+/// Memory replaces a full table by an empty one, and the full one is freed with the last entry that
+/// uses it.
+///
+/// Looking up an owner by its number takes no lock.
+#[derive(Debug, Default)]
+pub(super) struct RepositoryTable {
+    owners: boxcar::Vec<Owner>,
+    numbers: Mutex<HashMap<Owner, OwnerId>>,
+}
+
+/// A repository and the kind of a membership in it.
+pub(super) type Owner = (RepositoryName, LinkKind);
+
+/// The number of an owner in its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnerId(u32);
+
+impl RepositoryTable {
+    pub(super) fn is_full(&self) -> bool {
+        self.owners.count() >= MOST
+    }
+
+    /// Returns the owner with this number.
+    pub(super) fn owner(&self, number: OwnerId) -> Option<&Owner> {
+        self.owners.get(number.0 as usize)
+    }
+
+    /// Returns the number of a link's owner, and adds the owner if it has no number yet. Returns
+    /// `None` if the table has no room for it.
+    pub(super) fn number(&self, link: &Link) -> Option<OwnerId> {
+        self.number_of(&(link.repository.clone(), link.kind))
+    }
+
+    pub(super) fn number_of(&self, owner: &Owner) -> Option<OwnerId> {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = numbers.get(owner) {
+            return Some(*number);
+        }
+        // Twice the size at which memory replaces a table: updates that have taken this table
+        // before may still add owners to it.
+        if self.owners.count() >= 2 * MOST {
+            return None;
+        }
+        let number = OwnerId(self.owners.push(owner.clone()).try_into().ok()?);
+        numbers.insert(owner.clone(), number);
+        Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Digest;
+
+    #[test]
+    fn a_name_has_one_number_and_a_table_has_an_end() {
+        let names = RepositoryTable::default();
+        let link = |i: usize| {
+            let name = format!("r{i}").parse().unwrap();
+            Link::layer(name, Digest::Sha256([1; 32]))
+        };
+        for i in 0..MOST {
+            assert!(!names.is_full());
+            let number = names.number(&link(i)).unwrap();
+            assert_eq!(names.number(&link(i)), Some(number));
+            let (name, kind) = names.owner(number).unwrap();
+            assert_eq!((name, *kind), (&link(i).repository, LinkKind::Layer));
+        }
+        assert!(names.is_full());
+        for i in MOST..2 * MOST {
+            assert!(names.number(&link(i)).is_some());
+        }
+        assert_eq!(names.number(&link(2 * MOST)), None);
+        assert!(names.number(&link(0)).is_some(), "it was there before");
+    }
+}

@@ -1,0 +1,172 @@
+//! How commands reach a cluster: a connection to each of its primaries, and the way from a key to
+//! the right one.
+
+mod look;
+mod purge;
+mod run;
+
+pub(crate) use purge::is_moving;
+
+use crate::cache::redis::net::address::{HostPort, Server};
+use crate::cache::redis::net::connect_error::ConnectError;
+use crate::cache::redis::net::connection::{Connection, Role};
+use crate::cache::redis::net::resolve::Route;
+use crate::cache::redis::net::slots::{SlotMap, slot_of};
+use crate::cache::redis::node::session::Node;
+use crate::cache::redis::node::shard::Shard;
+use crate::coherence::used_connections::UsedConnections;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The connections to the primaries of a cluster.
+///
+/// redis-rs has a cluster client. It repeats commands and reconnects by itself, and does not say
+/// which command went through which connection. The node would then not notice that a fence may be
+/// lost, or that a primary has to be purged.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    me: Weak<Self>,
+    seeds: Vec<Server>,
+    deadline: Duration,
+    map: watch::Sender<Known>,
+    lines: Mutex<HashMap<HostPort, Connection>>,
+    /// Locked by the task that asks for the map. Contains when the map was last asked for.
+    asking: tokio::sync::Mutex<Option<Instant>>,
+    /// The node that uses the cluster, and the connection of its channel.
+    node: OnceLock<(Arc<Node>, Connection)>,
+}
+
+/// Which primary serves which slots, as far as is known.
+#[derive(Debug, Clone)]
+enum Known {
+    NotYet,
+    Map(Arc<SlotMap>),
+    /// No server has sent a map yet, for this reason.
+    Never(ConnectError),
+}
+
+impl Cluster {
+    pub(crate) fn new(seeds: Vec<Server>, deadline: Duration) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            seeds,
+            deadline,
+            map: watch::Sender::new(Known::NotYet),
+            lines: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+            node: OnceLock::new(),
+        })
+    }
+
+    /// Makes this the cluster of a node, and begins to connect if there is a runtime. Returns the
+    /// connection of the node's channel: it leads to the primary that serves the slot of the set of
+    /// nodes.
+    pub(crate) fn join(self: &Arc<Self>, node: Arc<Node>) -> Connection {
+        let slot = slot_of(node.channel.nodes_key().as_bytes());
+        let route = Route::Slot(Weak::clone(&self.me), slot);
+        let home = Connection::new(route, Role::Channel(Arc::clone(&node)), self.deadline);
+        let (_, home) = self.node.get_or_init(|| (node, home));
+        home.begin();
+        home.clone()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<HostPort, Connection>> {
+        // Each change of it is complete, so a panic in another thread leaves it valid.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> Option<Arc<SlotMap>> {
+        match &*self.map.borrow() {
+            Known::Map(map) => Some(Arc::clone(map)),
+            Known::NotYet | Known::Never(_) => None,
+        }
+    }
+
+    /// Returns the numbers of the connections that are up.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        let home = self.node.get().and_then(|(_, home)| home.session());
+        let lines = self.lines();
+        let lines = lines.values().filter_map(Connection::session);
+        home.into_iter().chain(lines).collect()
+    }
+
+    /// Returns all connections, with that of the node's channel.
+    pub(crate) fn up(&self) -> UsedConnections {
+        let lines: Vec<_> = self.lines().values().cloned().collect();
+        let mut through = UsedConnections::default();
+        for line in &lines {
+            through.and(line.session());
+            self.note_recent(&mut through, line);
+        }
+        self.through_home(&mut through);
+        through
+    }
+
+    /// Adds the connection of the node's channel, because the node publishes through it.
+    pub(crate) fn through_home(&self, through: &mut UsedConnections) {
+        if let Some((_, home)) = self.node.get() {
+            through.and(home.session());
+        }
+    }
+
+    /// Notes whether a connection is recent. Other nodes may then still act on what they read from
+    /// the previous primary.
+    pub(crate) fn note_recent(&self, through: &mut UsedConnections, line: &Connection) {
+        if let (Some((node, _)), Some(since)) = (self.node.get(), line.since()) {
+            let until = since + node.channel.longest_trust();
+            if Instant::now() < until {
+                through.recent_until(until);
+            }
+        }
+    }
+
+    /// Returns since when all connections that lead to these keys have been up; without keys, the
+    /// connections to all primaries.
+    pub(crate) fn since<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Instant {
+        let known = self.known();
+        let named = keys.map(|key| known.as_ref()?.primary_of(slot_of(key)).cloned());
+        let mut places: Vec<_> = named.collect();
+        if places.is_empty() {
+            let all = known.iter().flat_map(|map| map.primaries());
+            places = all.map(Some).collect();
+        }
+        let since = places.into_iter().map(|place| self.line(&place?).since());
+        let now = Instant::now();
+        // A connection that is not up counts as new: it may come to lead to another server.
+        since.map(|since| since.unwrap_or(now)).max().unwrap_or(now)
+    }
+
+    /// Returns a name whose slot this primary serves, after the first `after` such names.
+    pub(crate) fn tag_of(&self, place: &HostPort, after: usize) -> Option<String> {
+        self.known()?.tags_of(place, after)
+    }
+
+    /// Returns the connection to a primary, and adds it if there is none.
+    pub(crate) fn line(&self, place: &HostPort) -> Connection {
+        let mut lines = self.lines();
+        let line = lines.entry(place.clone()).or_insert_with(|| {
+            let role = match self.node.get() {
+                Some((node, home)) => Role::Shard(Shard::new(
+                    Arc::clone(node),
+                    home.clone(),
+                    Weak::clone(&self.me),
+                    place.clone(),
+                )),
+                None => Role::Plain,
+            };
+            let route = Route::Fixed(self.server(place.clone()));
+            Connection::new(route, role, self.deadline)
+        });
+        line.clone()
+    }
+
+    /// Closes the connections to all primaries for good.
+    pub(crate) fn close(&self) {
+        for line in self.lines().values() {
+            line.close();
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Which server is the primary, as the sentinels say.
+
+use crate::cache::redis::net::address::{HostPort, Server};
+use crate::cache::redis::net::connect_error::ConnectError;
+use crate::cache::redis::net::resolve::Located;
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long sentinels may take to answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long to wait for the other sentinels after more than half have answered. The sentinel that
+/// has just made a failover knows of it first, and may be among the others.
+const GRACE: Duration = Duration::from_millis(30);
+
+/// The sentinels that watch a service.
+#[derive(Debug)]
+pub(crate) struct Sentinels {
+    sentinels: Vec<Server>,
+    service: String,
+    primary: Server,
+    idle: Idle,
+}
+
+/// Connections to sentinels that are not in use now.
+#[derive(Default)]
+struct Idle(Mutex<HashMap<HostPort, MultiplexedConnection>>);
+
+/// The answer of one sentinel.
+struct Said {
+    /// The epoch of the latest failover that the sentinel knows. It grows with each failover.
+    epoch: u64,
+    host: String,
+    port: u16,
+}
+
+impl Sentinels {
+    pub(crate) fn new(sentinels: Vec<Server>, service: String, primary: Server) -> Self {
+        Self {
+            sentinels,
+            service,
+            primary,
+            idle: Idle::default(),
+        }
+    }
+
+    /// Returns the primary that the sentinel with the latest failover names: a sentinel that was
+    /// away for a while may name an older one. More than half of the sentinels have to answer; the
+    /// others get only [`GRACE`] more. The first answer with a failover after `known` counts at
+    /// once.
+    pub(crate) async fn locate(&self, known: Option<u64>) -> Result<Located, ConnectError> {
+        let began = Instant::now();
+        let mut asked: FuturesUnordered<_> =
+            self.sentinels.iter().map(|one| self.ask(one)).collect();
+        let (mut latest, mut source, mut answered) = (None::<Said>, None, 0);
+        let mut end = began + PATIENCE;
+        while let Ok(Some(answer)) = timeout_at(end, asked.next()).await {
+            match answer {
+                Ok(said) => {
+                    answered += 1;
+                    let is_news = known.is_some_and(|known| said.epoch > known);
+                    if latest
+                        .as_ref()
+                        .is_none_or(|latest| said.epoch > latest.epoch)
+                    {
+                        latest = Some(said);
+                    }
+                    if is_news {
+                        break;
+                    }
+                    if self.is_most(answered) && !self.is_most(answered - 1) {
+                        end = end.min(Instant::now() + GRACE);
+                    }
+                }
+                Err(error) => source = Some(error),
+            }
+        }
+        let is_news = |said: &Said| known.is_some_and(|known| said.epoch > known);
+        match latest {
+            Some(said) if self.is_most(answered) || is_news(&said) => Ok(Located {
+                server: self.primary.at(&said.host, said.port),
+                named: Some((began, said.epoch)),
+            }),
+            _ => Err(ConnectError::NoPrimary {
+                answered,
+                sentinels: self.sentinels.len(),
+                service: self.service.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Checks whether this many answers are more than half.
+    fn is_most(&self, answered: usize) -> bool {
+        answered * 2 > self.sentinels.len()
+    }
+
+    /// Asks a sentinel, on the connection that there is or on a new one.
+    async fn ask(&self, sentinel: &Server) -> RedisResult<Said> {
+        let place = sentinel.place();
+        let idle = self.idle.connections().remove(&place);
+        if let Some(mut connection) = idle
+            && let Ok(said) = self.ask_through(&mut connection).await
+        {
+            self.idle.connections().insert(place, connection);
+            return Ok(said);
+        }
+        let client = sentinel.client()?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let said = self.ask_through(&mut connection).await?;
+        self.idle.connections().insert(place, connection);
+        Ok(said)
+    }
+
+    async fn ask_through(&self, connection: &mut MultiplexedConnection) -> RedisResult<Said> {
+        // The epoch comes first, so the address is of that failover or of a later one. The address
+        // in the reply to `SENTINEL MASTER` is not used: it is the old primary's until all replicas
+        // follow the new one.
+        let mut asked = Pipeline::new();
+        for question in ["MASTER", "GET-MASTER-ADDR-BY-NAME"] {
+            asked.cmd("SENTINEL").arg(question).arg(&self.service);
+        }
+        let (fields, address): (HashMap<String, String>, Option<(String, u16)>) =
+            asked.query_async(connection).await?;
+        let epoch = fields.get("config-epoch");
+        match (address, epoch.and_then(|epoch| epoch.parse().ok())) {
+            (Some((host, port)), Some(epoch)) => Ok(Said { epoch, host, port }),
+            _ => Err(RedisError::from((
+                ErrorKind::UnexpectedReturnType,
+                "a sentinel's answer has no address and config-epoch",
+            ))),
+        }
+    }
+}
+
+impl Idle {
+    fn connections(&self) -> MutexGuard<'_, HashMap<HostPort, MultiplexedConnection>> {
+        // Each change of it is complete, so a panic in another thread leaves it valid.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Idle")
+    }
+}

@@ -1,0 +1,167 @@
+//! How one call of a script works for many subjects.
+//!
+//! A call of a script costs the server some ten microseconds, whatever it does, and each subject
+//! one or two more. So one call has many subjects, but few enough that other callers do not wait
+//! for long.
+
+use crate::cache::memory::jittered;
+use crate::cache::redis::RedisCache;
+use crate::cache::redis::net::servers::{Reply, Servers};
+use crate::cache::redis::net::slots::slot_of;
+use crate::cache::redis::tier::call::{Call, MOST_CALLS, write};
+use crate::cache::redis::tier::scripts::Source;
+use crate::cache::shared::Facts;
+use crate::coherence::lease::Token;
+use crate::types::Error;
+use crate::types::link::Key;
+use ::redis::Value;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+/// The most subjects in a call. The server does nothing else for a millisecond at most.
+const MOST_SUBJECTS: usize = 100;
+
+impl Call {
+    /// Merges calls with the same number of keys and of arguments into one call.
+    fn each(calls: Vec<Self>) -> Self {
+        let count = calls.len();
+        let Some(first) = calls.first() else {
+            return Self::default();
+        };
+        let differs = |at: &usize| calls.iter().any(|call| call.args[*at] != first.args[*at]);
+        let differ: Vec<_> = (0..first.args.len()).filter(differs).collect();
+        let mut args = Vec::with_capacity(3 + first.args.len() + (count + 1) * differ.len());
+        args.push(count.to_string().into());
+        args.push(first.args.len().to_string().into());
+        args.extend(first.args.iter().cloned());
+        args.push(differ.len().to_string().into());
+        // Lua counts from 1.
+        args.extend(differ.iter().map(|at| (at + 1).to_string().into()));
+        let mut keys = Vec::with_capacity(count * first.keys.len());
+        for mut call in calls {
+            keys.append(&mut call.keys);
+            let own = differ.iter().map(|at| std::mem::take(&mut call.args[*at]));
+            args.extend(own);
+        }
+        Self { keys, args }
+    }
+}
+
+/// Calls, each with its position among all calls.
+type Batch = Vec<(usize, Call)>;
+
+/// Separates the calls whose subject an earlier call has, because a script must not get a subject
+/// twice. Returns the other calls, and the position of each separated call with that of the earlier
+/// one.
+fn each_once(calls: Vec<Call>) -> (Batch, Vec<(usize, usize)>) {
+    let mut seen = HashMap::with_capacity(calls.len());
+    let (mut once, mut repeated) = (Vec::with_capacity(calls.len()), Vec::new());
+    for (i, call) in calls.into_iter().enumerate() {
+        // The name of the lease identifies the subject.
+        match seen.entry(call.keys[1].clone()) {
+            Entry::Vacant(place) => {
+                place.insert(i);
+                once.push((i, call));
+            }
+            Entry::Occupied(first) => repeated.push((i, *first.get())),
+        }
+    }
+    (once, repeated)
+}
+
+impl RedisCache {
+    /// Runs a script for many subjects, many in a call and few calls in a round trip, so that other
+    /// commands can come in between. Each round trip has a deadline of its own. In a cluster, a
+    /// call has the subjects of one slot. Each subject may fail by itself. Returns an error if a
+    /// round trip was not answered at all.
+    pub(crate) async fn run_together(
+        &self,
+        operation: &'static str,
+        script: &Source,
+        calls: Vec<Call>,
+    ) -> Result<Vec<Reply>, Error> {
+        let mut replies: Vec<Reply> = calls.iter().map(|_| Ok(Value::Nil)).collect();
+        let (calls, repeated) = each_once(calls);
+        let mut batches = self.batches(calls).into_iter().peekable();
+        while batches.peek().is_some() {
+            let (mut which, mut trip, mut subjects) = (Vec::new(), Vec::new(), 0);
+            while subjects < MOST_CALLS
+                && let Some(batch) = batches.next()
+            {
+                subjects += batch.len();
+                let (of, calls): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+                which.push(of);
+                trip.push(Call::each(calls));
+            }
+            let answers = self.run_some(operation, script, &trip, self.read_deadline());
+            let answers = answers.await?.each;
+            for (of, answer) in which.into_iter().zip(answers) {
+                match answer {
+                    Ok(Value::Array(values)) => {
+                        for (i, value) in of.into_iter().zip(values) {
+                            replies[i] = Ok(value);
+                        }
+                    }
+                    other => of.into_iter().for_each(|i| replies[i] = other.clone()),
+                }
+            }
+        }
+        for (i, first) in repeated {
+            replies[i] = replies[first].clone();
+        }
+        Ok(replies)
+    }
+
+    /// Groups calls: those of a batch have the same slot and the same number of arguments.
+    fn batches(&self, calls: Batch) -> Vec<Batch> {
+        let mut batches: BTreeMap<(u16, usize), Vec<Batch>> = BTreeMap::new();
+        for (i, call) in calls {
+            let slot = match &self.servers {
+                Servers::One(_) => 0,
+                Servers::Cluster(_) => slot_of(call.keys[0].as_bytes()),
+            };
+            let alike = batches.entry((slot, call.args.len())).or_default();
+            match alike.last_mut() {
+                Some(batch) if batch.len() < MOST_SUBJECTS => batch.push((i, call)),
+                _ => alike.push(vec![(i, call)]),
+            }
+        }
+        batches.into_values().flatten().collect()
+    }
+
+    /// Fills all of these facts, each with a TTL of its own, so that they do not expire together.
+    pub(crate) async fn fill_together(
+        &self,
+        mut facts: Vec<Facts>,
+        token: Token,
+        ttl: Duration,
+    ) -> Result<Vec<Facts>, Error> {
+        let mut calls = Vec::with_capacity(facts.len());
+        for facts in &facts {
+            if let Some((link, _)) = &facts.member {
+                let call = self.call(&Key::Link(link.clone()), token);
+                calls.push(write(call, jittered(ttl), None));
+            }
+            if let Some((key, meta)) = &facts.meta {
+                let (call, fields) = (self.call(&key.clone().into(), token), self.fields(meta));
+                calls.push(write(call, jittered(ttl), Some(fields)));
+            }
+        }
+        for call in &mut calls {
+            // A fill does not use the fence's key.
+            call.keys.pop();
+        }
+        let script = &self.scripts.fill_each;
+        let replies = self.run_together("fill", script, calls).await?;
+        let mut accepted = replies
+            .into_iter()
+            .map(|reply| matches!(reply, Ok(Value::Int(1))));
+        for facts in &mut facts {
+            let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
+            facts.member = facts.member.take().filter(|_| keep(true));
+            facts.meta = facts.meta.take().filter(|_| keep(true));
+        }
+        Ok(facts)
+    }
+}

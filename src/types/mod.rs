@@ -1,0 +1,18 @@
+//! The values that all other modules use: digests, repositories, links, metadata, questions,
+//! answers and errors.
+
+pub(crate) mod digest;
+pub(crate) mod error;
+pub(crate) mod layer_meta;
+pub(crate) mod link;
+pub(crate) mod netstring;
+pub(crate) mod question;
+pub(crate) mod repository;
+pub(crate) mod status;
+
+pub use digest::{Digest, DigestError};
+pub use error::{BoxError, Error};
+pub use layer_meta::{LayerMeta, LayerMetaError};
+pub use link::{Link, LinkKind};
+pub use repository::{RepositoryName, RepositoryNameError};
+pub use status::{Answer, CachePolicy, CacheStatus, Freshness};
