@@ -3,11 +3,13 @@ FROM rust:1-slim-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches
+COPY cli cli
 COPY examples examples
 COPY src src
+COPY tests tests
 # What was built stays in a cache of the builder, so the result is copied out of it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --example registry && cp target/release/examples/registry /registry
+    cargo build --release --locked --package registry && cp target/release/registry /registry
 
 FROM debian:bookworm-slim
 # `https://` addresses of S3 need the authorities.

@@ -33,7 +33,7 @@ impl Database {
 /// What the cache asks when no tier knows. Both are asked at the same time.
 #[async_trait]
 impl Backend for Database {
-    async fn link(&self, link: &Link) -> Result<LinkState, BoxError> {
+    async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError> {
         let is_linked = || lock(&self.links).contains(link);
         Ok(match self.query("is it linked?", is_linked).await {
             true => LinkState::Linked(None),

@@ -82,8 +82,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     println!("\ndeleted by this node, gone on the other: {is_gone}");
 
     // So that those who stay do not wait for these two.
-    node.leave().await;
-    other.leave().await;
+    node.shutdown().await;
+    other.shutdown().await;
     Ok(())
 }
 

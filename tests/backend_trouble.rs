@@ -1,6 +1,6 @@
 //! A backend in trouble: its errors come through as they are, and nothing of them stays.
 
-mod support;
+use test_support as support;
 
 use layercache::layout::{Distribution, Layout};
 use layercache::{
@@ -337,14 +337,14 @@ async fn odd_answers_are_given_as_they_are_and_not_believed_for_long() {
     world.bucket.is_in(Trouble::None);
     world.warm(&world.link).await;
 
-    world.store.flush_memory();
+    world.store.clear_memory();
     world.bucket.is_in(Trouble::NoTag);
     let bare = world.bare.head(&world.blob).await.unwrap();
     world.warm(&world.blob).await;
     assert_eq!(world.store.head(&world.blob).await.unwrap(), bare);
 
     // Of another length nobody can know it, until the content comes with the right one.
-    world.store.flush_memory();
+    world.store.clear_memory();
     world.bucket.is_in(Trouble::Length(5));
     world.warm(&world.blob).await;
     assert_eq!(world.head(&world.blob).await.unwrap().0, 5);
@@ -416,7 +416,7 @@ async fn who_goes_away_leaves_no_lease_that_others_wait_for() {
 async fn only_what_is_held_is_taken_away_everywhere() {
     let (world, redis) = (World::start().await, Redis::start().await);
     let (metrics, store) = node(&world, &redis);
-    let heals = || metrics.get("layercache_heals_total");
+    let heals = || metrics.get("layercache_repairs_total");
     let never = Distribution::default()
         .blob_path(&Digest::Sha256([1; 32]))
         .unwrap();
@@ -441,7 +441,7 @@ async fn only_what_is_held_is_taken_away_everywhere() {
         assert!(Instant::now() < end, "never filled");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    store.flush_memory();
+    store.clear_memory();
     world.bucket.is_in(Trouble::Blind);
     assert!(store.get(&world.blob).await.is_err());
     assert_eq!(heals(), 1);

@@ -1,7 +1,7 @@
 //! A real client pushes and pulls through the example registry: `skopeo` on files and on S3, with
 //! and without Redis, and in turns with the Go registry on one tree.
 
-mod support;
+use test_support as support;
 
 use std::path::Path;
 use support::go_registry::GoRegistry;

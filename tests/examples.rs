@@ -1,6 +1,6 @@
 //! The examples, run as a reader would, and what they print.
 
-mod support;
+use test_support as support;
 
 use std::process::Command;
 use support::example::example;

@@ -1,7 +1,7 @@
 //! Nodes that die, a Redis that forgets, is full or evicts, and a network that works one way only:
 //! nothing stale is answered, and afterwards all goes on.
 
-mod support;
+use test_support as support;
 
 use futures::future::join_all;
 use layercache::layout::{Distribution, Layout};

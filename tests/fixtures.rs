@@ -1,6 +1,6 @@
 //! What a real Go registry stored and cached (`fixtures/`) is understood.
 
-mod support;
+use test_support as support;
 
 use layercache::layout::{Distribution, Layout, Meaning};
 use layercache::{

@@ -1,6 +1,6 @@
 //! Clients that ask for anything, in any number, and go away: what that costs is bounded, and shows.
 
-mod support;
+use test_support as support;
 
 use futures::FutureExt;
 use futures::future::join_all;

@@ -1,6 +1,6 @@
 //! Multipart uploads of blobs: whatever keeps a completion from running leaves the upload as it was.
 
-mod support;
+use test_support as support;
 
 use layercache::{CachedStore, ChangePolicy, Error, Limits};
 use object_store::path::Path;

@@ -1,7 +1,7 @@
 //! Several stores over one Redis: with name spaces of their own both are cached, and without neither is
 //! answered for the other.
 
-mod support;
+use test_support as support;
 
 use layercache::layout::{Distribution, Layout, OciImages};
 use layercache::{
@@ -129,7 +129,7 @@ async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
         "2",
         "a, and the set's name"
     );
-    a.flush_memory();
+    a.clear_memory();
     assert_eq!(contains(&a).await, (true, CacheStatus::Redis));
 }
 
@@ -254,8 +254,8 @@ async fn the_longest_times_are_taken_by_redis() {
         .with_ttl(hours(24 * 365))
         .with_timeout(Duration::from_secs(60))
         .with_change_timeout(Duration::from_secs(600))
-        .with_lease(hours(1))
-        .with_fence(hours(24));
+        .with_lease_ttl(hours(1))
+        .with_fence_ttl(hours(24));
     let store = PrefixStore::new(Arc::clone(&bucket), "a");
     let memory = MemoryConfig::default().with_ttl(Duration::MAX);
     let builder = CachedStore::builder(store).memory(memory);
@@ -266,11 +266,11 @@ async fn the_longest_times_are_taken_by_redis() {
     layers.unlink(&digest(1)).await.unwrap();
     for config in [
         config.clone().with_ttl(Duration::MAX),
-        config.with_fence(Duration::MAX),
+        config.with_fence_ttl(Duration::MAX),
     ] {
         let error = RedisCache::new(config).unwrap_err().to_string();
         assert!(
-            error.contains("redis ttl") || error.contains("redis fence"),
+            error.contains("redis ttl") || error.contains("redis fence_ttl"),
             "{error}"
         );
     }

@@ -1,6 +1,6 @@
 //! Several nodes on one Redis and one store: what one deletes, none answers any more.
 
-mod support;
+use test_support as support;
 
 use layercache::{CacheStatus, Link};
 use object_store::ObjectStoreExt;
@@ -222,7 +222,7 @@ fn a_node_that_goes_on_in_another_runtime_acknowledges_there() {
     });
     drop(first);
     // It finds out that its connection is gone when it asks.
-    other.flush_memory();
+    other.clear_memory();
     second.block_on(async {
         let deleter = node(&bare, &redis);
         for node in [&deleter, &other] {

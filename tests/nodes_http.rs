@@ -1,6 +1,6 @@
 //! Three nodes of the example on one Redis and one folder, over HTTP.
 
-mod support;
+use test_support as support;
 
 use reqwest::Client;
 use std::sync::Arc;

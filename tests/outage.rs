@@ -1,6 +1,6 @@
 //! A Redis that is away in one way or another: what reads cost, and how it comes back.
 
-mod support;
+use test_support as support;
 
 use futures::future::join_all;
 use layercache::{CacheStatus, Error, RedisConfig};
@@ -92,7 +92,7 @@ async fn a_frozen_redis_costs_the_first_few_reads_alone() {
     let config = RedisConfig::new(redis.url()).with_change_timeout(TIMEOUT * 6);
     let frozen = node_with(&bare, config);
     until_in_memory(&frozen, &digest(0)).await;
-    frozen.flush_memory();
+    frozen.clear_memory();
     redis.signal(Signal::Stop);
     costs_little("frozen", &reads(&frozen).await, &without);
     let start = Instant::now();
@@ -125,7 +125,7 @@ fn resynced_and_opened(metrics: &Metrics) -> (u64, u64) {
 async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
     const TRUST: Duration = Duration::from_secs(4);
     let (redis, bare) = world().await;
-    let config = RedisConfig::new(redis.url()).with_trust(TRUST);
+    let config = RedisConfig::new(redis.url()).with_trust_timeout(TRUST);
     let (metrics, node) = Metrics::of(|| node_with(&bare, config));
     for i in 0..20 {
         until_in_memory(&node, &digest(i)).await;
@@ -213,7 +213,7 @@ async fn a_slow_redis_is_left_alone() {
     proxy.set(Line::Delay(TIMEOUT * 2, TIMEOUT * 3), Line::Flow);
     let mut with = Vec::new();
     for _ in 0..4 {
-        slow.flush_memory();
+        slow.clear_memory();
         with.extend(reads(&slow).await);
     }
     costs_little("slow", &with, &without);
@@ -231,11 +231,11 @@ async fn a_connection_that_is_half_open_is_made_anew() {
     let url = format!("redis://127.0.0.1:{}", proxy.port());
     let node = node_with(
         &bare,
-        RedisConfig::new(url).with_trust(Duration::from_millis(600)),
+        RedisConfig::new(url).with_trust_timeout(Duration::from_millis(600)),
     );
     until_in_memory(&node, &digest(0)).await;
     proxy.set(Line::Swallow, Line::Swallow);
-    node.flush_memory();
+    node.clear_memory();
     for _ in 0..3 {
         let said = stat(&node, &digest(0)).await;
         assert_eq!(said, (Some(LENGTH), CacheStatus::Miss));

@@ -1,7 +1,7 @@
 //! Layouts in which each repository has its own copy of a blob: what is known of one copy is never
 //! answered of another.
 
-mod support;
+use test_support as support;
 
 use layercache::admin::{Audit, inspect};
 use layercache::layout::{Layout, OciImages};

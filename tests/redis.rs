@@ -1,6 +1,6 @@
 //! The caches against a real Redis: contract, keys, time to live, and a server that goes away.
 
-mod support;
+use test_support as support;
 
 use layercache::cache::check;
 use layercache::{
@@ -375,7 +375,7 @@ async fn a_redis_that_is_away_costs_no_read_and_comes_back() {
     layers(&node).link(&digest(1)).await.unwrap();
     until(&node, (Some(7), CacheStatus::Memory)).await;
     redis.kill();
-    node.flush_memory();
+    node.clear_memory();
     assert_eq!(stat(&node).await, (Some(7), CacheStatus::Miss));
     redis.restart_on_same_port().await;
     until(&node, (Some(7), CacheStatus::Memory)).await;
@@ -390,7 +390,7 @@ async fn a_redis_that_hangs_delays_no_read_past_the_deadline() {
     redis.signal(Signal::Stop);
     let mut times = Vec::new();
     for _ in 0..40 {
-        node.flush_memory();
+        node.clear_memory();
         let start = Instant::now();
         assert_eq!(stat(&node).await, (Some(7), CacheStatus::Miss));
         times.push(start.elapsed());

@@ -175,10 +175,10 @@ run_tests() {
     local log status=0 passed failed ignored reasons
     cd "$root"
     step "building the tests"
-    cargo test --all-features --no-run
+    cargo test --workspace --all-features --no-run
     step "running the tests"
     log=$(mktemp)
-    cargo test --all-features --no-fail-fast 2>&1 | tee "$log" || status=$?
+    cargo test --workspace --all-features --no-fail-fast 2>&1 | tee "$log" || status=$?
     passed=$(total "$log" passed)
     failed=$(total "$log" failed)
     ignored=$(total "$log" ignored)

@@ -1,7 +1,7 @@
 //! Passwords and keys appear nowhere: not in logs of any level, `Debug`, errors, metrics or answers,
 //! whether all is well or not.
 
-mod support;
+use test_support as support;
 
 use layercache::{
     CachedStore, ChangePolicy, Digest, Freshness, LayerInfoCache, Link, MemoryConfig, RedisCache,
@@ -227,7 +227,7 @@ async fn the_library_tells_nobody() {
         if let Err(error) = store.get(&path).await {
             is_clean("an error of the store", &chain(&error));
         }
-        store.leave().await;
+        store.shutdown().await;
     }
     for url in NO_URLS {
         let errors = [

@@ -1,6 +1,6 @@
 //! What depends on the server, on each server that is supported.
 
-mod support;
+use test_support as support;
 
 use layercache::cache::check;
 use layercache::{CacheStatus, MemoryConfig, RedisCache, TieredCache};
@@ -157,7 +157,7 @@ async fn a_node_that_leaves_is_not_waited_for(redis: Redis) {
     // to mistrust its connection yet.
     redis.cli(&["CLIENT", "PAUSE", "250", "WRITE"]);
     tokio::time::sleep(TRUST / 3).await;
-    leaves.leave().await;
+    leaves.shutdown().await;
     let is_back = || redis.cli(&["ZCARD", "layercache::{nodes}"]) != "2";
     let end = Instant::now() + TRUST / 2;
     while Instant::now() < end {
@@ -204,7 +204,7 @@ async fn each_script_is_sent_once_more_where_the_server_has_lost_it(redis: Redis
     let (_, [node]) = nodes(&redis).await;
     let read = async || {
         redis.cli(&["DEL", SET, &hash(&digest(1))]);
-        node.flush_memory();
+        node.clear_memory();
         all_know(std::slice::from_ref(&node)).await;
     };
     let unlink = async || layers(&node).unlink(&digest(1)).await.unwrap();
@@ -294,9 +294,9 @@ async fn values_of_another_type_make_way(redis: Redis) {
             first.put(&path, "content".into()).await.unwrap();
             put_link(&first).await;
         }
-        first.flush_memory();
+        first.clear_memory();
         all_know(std::slice::from_ref(&first)).await;
-        second.flush_memory();
+        second.clear_memory();
         until(&second, &digest(1), KNOWN).await;
         assert_eq!(redis.cli(&["TYPE", SET]), "set");
         assert_eq!(redis.cli(&["TYPE", &hash]), "hash");

@@ -1,6 +1,6 @@
 //! Signed addresses of a real S3 server: reads leave the cache alone, writes keep it away.
 
-mod support;
+use test_support as support;
 
 use layercache::{CacheStatus, CachedStore, Limits};
 use object_store::aws::AmazonS3;
@@ -129,7 +129,7 @@ async fn sign(store: &CachedStore<AmazonS3>, kind: &str) -> Url {
 async fn nodes(redis: &Redis, minio: &Minio) -> [CachedStore<AmazonS3>; 2] {
     let bucket = minio.bucket().await;
     [(); 2].map(|()| {
-        let config = config(redis).with_fence(Duration::from_millis(1500));
+        let config = config(redis).with_fence_ttl(Duration::from_millis(1500));
         let builder = CachedStore::builder(minio.store(&bucket));
         builder.redis(config).unwrap().build()
     })

@@ -1,6 +1,6 @@
 //! Reads of the blob and link paths of each layout, through `CachedStore`.
 
-mod support;
+use test_support as support;
 
 use futures::TryStreamExt;
 use layercache::layout::{Distribution, OciImages};

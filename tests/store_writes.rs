@@ -1,6 +1,6 @@
 //! Writes and deletes of the blob and link paths of each layout, through `CachedStore`.
 
-mod support;
+use test_support as support;
 
 use futures::StreamExt;
 use layercache::Digest;

@@ -3,7 +3,7 @@
 //! Each stack runs twice: with the layout of docker/distribution, to which the suite's paths mean
 //! nothing, and with one to which every path is a blob.
 
-mod support;
+use test_support as support;
 
 use layercache::layout::{Distribution, Layout};
 use layercache::{CachedStore, RedisConfig};

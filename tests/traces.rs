@@ -1,6 +1,6 @@
 //! The spans: what does I/O has them, with what it is about, and a hit in memory has none.
 
-mod support;
+use test_support as support;
 
 use layercache::{CacheStatus, Freshness};
 use object_store::ObjectStoreExt;
@@ -131,11 +131,11 @@ async fn a_miss_has_its_spans_and_a_hit_in_memory_none() {
     assert_eq!(load["repository"], "library/alpine");
     assert_eq!(load["digest"], digest.to_string());
     assert_eq!((&*load["freshness"], &*load["status"]), ("Cached", "Miss"));
-    let look_up = &miss[1].fields;
-    assert_eq!(look_up["db.system.name"], "redis");
-    assert_eq!(look_up["db.operation.name"], "look-up");
-    assert_eq!(look_up["db.operation.batch.size"], "2");
-    assert_eq!(look_up["otel.kind"], "client");
+    let fetch = &miss[1].fields;
+    assert_eq!(fetch["db.system.name"], "redis");
+    assert_eq!(fetch["db.operation.name"], "look-up");
+    assert_eq!(fetch["db.operation.batch.size"], "2");
+    assert_eq!(fetch["otel.kind"], "client");
 
     assert_eq!(stat(&node, &digest).await.1, CacheStatus::Memory);
     node.head(&blob_path(&digest)).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_miss_has_its_spans_and_a_hit_in_memory_none() {
     assert_eq!(many[2].status, CacheStatus::Memory);
     assert_eq!(paths(&spans.take()), [""; 0], "a hit has none");
 
-    node.flush_memory();
+    node.clear_memory();
     assert_eq!(stat(&node, &digest).await.1, CacheStatus::Redis);
     settled().await;
     let hit = spans.take();
@@ -179,7 +179,7 @@ async fn a_change_a_purge_and_a_warm_have_their_spans() {
             "change/redis end",
         ]
     );
-    assert_eq!(change[0].fields["verdict"], "Done");
+    assert_eq!(change[0].fields["conclusion"], "Done");
     assert_eq!(change[0].fields["repository"], "library/alpine");
     assert_eq!(change[0].fields["keys"], "1");
 

@@ -59,7 +59,7 @@ impl Stage {
     /// Pushes an image of so many layers of about so many bytes, through the example. Each call of
     /// the bucket takes `delay` more afterwards.
     pub async fn set(layers: usize, layer_bytes: usize, delay: Duration) -> Self {
-        build_the_example();
+        build_the_registry();
         let layout = tempfile::tempdir().expect("a folder for an image");
         let image = write_oci_layout(layout.path(), layers, layer_bytes);
         let minio = Minio::start().await;
@@ -153,7 +153,7 @@ impl Stage {
 }
 
 /// So that one command is enough. It builds nothing where all is built.
-fn build_the_example() {
+fn build_the_registry() {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let bench = env::current_exe().expect("the path of this bench");
     // `target/release/deps/name`, or below the folder of a target platform, which is not asked for.
@@ -170,7 +170,7 @@ fn build_the_example() {
         .args([
             "build",
             "--release",
-            "--example",
+            "--package",
             "registry",
             "--target-dir",
         ])
@@ -181,6 +181,6 @@ fn build_the_example() {
     let status = status.expect("cargo");
     assert!(
         status.success() && program().is_file(),
-        "no example: {status}"
+        "no registry: {status}"
     );
 }

@@ -14,8 +14,7 @@ mod warm;
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../../tests/support/mod.rs"]
-mod support;
+use test_support as support;
 
 use table::Table;
 

@@ -14,8 +14,7 @@ mod report;
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../../tests/support/mod.rs"]
-mod support;
+use test_support as support;
 
 use common::cell::{Cell, Watch};
 use common::client::Ask;

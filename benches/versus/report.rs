@@ -76,8 +76,12 @@ pub(crate) fn write(pairs: &[Pair]) {
         images("")
     );
     save(&folder.join("RESULT.md"), &page);
-    into_readme(&format!("{}\n{text}", images("benches/versus/")));
+    into_guide(&format!("{}\n{text}", images(PUBLISHED)));
 }
+
+/// Where the guide, which is read on docs.rs, finds the pictures.
+const PUBLISHED: &str =
+    "https://raw.githubusercontent.com/layercache/layercache/main/benches/versus/";
 
 fn images(folder: &str) -> String {
     format!(
@@ -86,13 +90,13 @@ fn images(folder: &str) -> String {
     )
 }
 
-fn into_readme(text: &str) {
-    let file = root().join("README.md");
-    let readme = fs::read_to_string(&file).expect("README.md");
-    let parts = readme
+fn into_guide(text: &str) {
+    let file = root().join("src/guide/benchmarks.md");
+    let page = fs::read_to_string(&file).expect("the guide's page");
+    let parts = page
         .split_once(BEGIN)
         .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.expect("the README's two lines for this");
+    let (before, after) = parts.expect("the page's two lines for this");
     save(&file, &format!("{before}{BEGIN}\n\n{text}\n{END}{after}"));
 }
 

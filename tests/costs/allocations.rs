@@ -124,17 +124,17 @@ async fn a_cache_in_memory_allocates_its_futures() {
             })
         };
         assert_eq!(usual(contains), 1);
-        let recall = || {
+        let get = || {
             measure(|| {
                 let known = cache.meta(&digest).now_or_never();
                 assert!(known.expect("at once").expect("an answer").is_some());
             })
         };
-        assert_eq!(usual(recall), 1);
+        assert_eq!(usual(get), 1);
     }
     let remove = || measure(|| drop(memory.remove(&link).now_or_never().expect("at once")));
     assert_eq!(usual(remove), 1);
-    assert_eq!(usual(|| measure(|| tiered.flush_memory())), 0);
+    assert_eq!(usual(|| measure(|| tiered.clear_memory())), 0);
 }
 
 /// How often most calls allocate: the first makes what is made once, and some do a cache's housework.

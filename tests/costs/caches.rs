@@ -102,7 +102,7 @@ async fn a_question_to_both_tiers_costs_what_is_said() {
     add(&cache, 1).await;
     set_meta(&cache, 1).await;
     for act in [contains, meta] {
-        cache.flush_memory();
+        cache.clear_memory();
         let ((), measured) = measure(Some(&meter), || 0, act(&cache, 1)).await;
         measured.assert(cost(1, 0, 0), "known to Redis");
     }

@@ -35,7 +35,7 @@ const ROWS: &[(&str, Change, Cost)] = &[
     ("multipart upload of a blob", upload_blob, cost(3, 0, 3)),
     ("multipart upload of a link", upload_link, cost(3, 0, 3)),
     ("multipart upload elsewhere", upload_other, cost(0, 0, 3)),
-    ("flush_memory", flush_memory, cost(0, 0, 0)),
+    ("clear_memory", clear_memory, cost(0, 0, 0)),
 ];
 
 const CONTENT: &str = "content";
@@ -168,8 +168,8 @@ fn upload_other(lab: &Lab, _: Digest) -> BoxFuture<'_, ()> {
     upload(lab, other())
 }
 
-fn flush_memory(lab: &Lab, _: Digest) -> BoxFuture<'_, ()> {
-    async move { lab.node.flush_memory() }.boxed()
+fn clear_memory(lab: &Lab, _: Digest) -> BoxFuture<'_, ()> {
+    async move { lab.node.clear_memory() }.boxed()
 }
 
 #[tokio::test]
@@ -204,6 +204,6 @@ async fn a_purge_and_a_leave_cost_what_is_said() {
     let (purged, measured) = lab.measure(lab.node.purge()).await;
     purged.unwrap();
     measured.assert(cost(3, 0, 0), "purge of nothing");
-    let ((), measured) = lab.measure(lab.node.leave()).await;
+    let ((), measured) = lab.measure(lab.node.shutdown()).await;
     measured.assert(cost(1, 0, 0), "leave");
 }

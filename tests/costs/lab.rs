@@ -200,7 +200,7 @@ pub(crate) async fn measure<T>(
 
 /// For a machine that is busy: the deadline is not what is tested.
 pub(crate) fn config(meter: &Meter) -> RedisConfig {
-    let config = RedisConfig::new(meter.url()).with_trust(TRUST);
+    let config = RedisConfig::new(meter.url()).with_trust_timeout(TRUST);
     config.with_timeout(Duration::from_secs(5))
 }
 

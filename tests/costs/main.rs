@@ -6,5 +6,4 @@ mod caches;
 mod changes;
 mod lab;
 mod reads;
-#[path = "../support/mod.rs"]
-mod support;
+use test_support as support;

@@ -174,7 +174,7 @@ async fn check(lab: &Lab, row: &Row) {
     assert!(matches!(by, CacheStatus::Miss | CacheStatus::Bypass));
 
     if lab.has_redis() {
-        lab.node.flush_memory();
+        lab.node.clear_memory();
         let read = (row.read)(lab, known, Freshness::Cached);
         let (by, measured) = lab.measure(read).await;
         measured.assert(expect(row.redis), format!("{}, known to Redis", row.what));
@@ -224,7 +224,7 @@ async fn many_cost_the_round_trips_of_one() {
             .await;
         measured.assert(expect(cost(3, 1, 2 * MANY)), "known to nobody");
         if lab.has_redis() {
-            lab.node.flush_memory();
+            lab.node.clear_memory();
             let (_, measured) = lab
                 .measure(layers.stat_many(&known, Freshness::Cached))
                 .await;

@@ -5,8 +5,7 @@
 
 mod check;
 mod injector;
-#[path = "../support/mod.rs"]
-mod support;
+use test_support as support;
 
 use injector::Injector;
 use std::panic::resume_unwind;

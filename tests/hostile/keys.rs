@@ -62,7 +62,7 @@ async fn what_is_no_lease_keeps_no_fill_away() {
             for value in TYPES {
                 redis.cli(&["DEL", SET, &hash(&digest(1))]);
                 be(&redis, &key, value);
-                node.flush_memory();
+                node.clear_memory();
                 let reads = bare.reads();
                 assert_eq!(stat(&node, &digest(1)).await, READ, "{key} {value:?}");
                 until(&node, &digest(1), KNOWN).await;
@@ -81,13 +81,13 @@ async fn what_is_no_lease_keeps_no_fill_away() {
 async fn what_is_no_fence_is_soon_none() {
     for version in VERSIONS {
         let (redis, bare) = world(version).await;
-        let node = node_with(&bare, config(&redis).with_lease(SHORT));
+        let node = node_with(&bare, config(&redis).with_lease_ttl(SHORT));
         until_in_memory(&node, &digest(1)).await;
         for key in keys("fence") {
             for value in TYPES {
                 redis.cli(&["DEL", SET, &hash(&digest(1))]);
                 be(&redis, &key, value);
-                node.flush_memory();
+                node.clear_memory();
                 assert_eq!(stat(&node, &digest(1)).await, READ, "{key} {value:?}");
                 until(&node, &digest(1), KNOWN).await;
                 assert_eq!(redis.cli(&["EXISTS", &key]), "0", "{key} {value:?}");
@@ -102,7 +102,7 @@ async fn changes_are_made_whatever_stands_in_their_way() {
     for version in VERSIONS {
         for is_full in [false, true] {
             let (redis, bare) = world(version).await;
-            let config = config(&redis).with_lease(SHORT).with_fence(SHORT);
+            let config = config(&redis).with_lease_ttl(SHORT).with_fence_ttl(SHORT);
             let nodes = [(); 2].map(|()| node_with(&bare, config.clone()));
             for node in &nodes {
                 until_in_memory(node, &digest(1)).await;

@@ -11,8 +11,7 @@
 mod channel;
 mod clients;
 mod keys;
-#[path = "../support/mod.rs"]
-mod support;
+use test_support as support;
 mod values;
 
 use layercache::{CacheStatus, RedisConfig};

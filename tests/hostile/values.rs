@@ -199,8 +199,8 @@ impl Table {
         let script = format!("{WORDS} {act}");
         let args = ["EVAL", &script, "2", SET, &hash(&digest), &path, &other];
         self.redis.cli(&args);
-        self.meets.node.flush_memory();
-        self.later.flush_memory();
+        self.meets.node.clear_memory();
+        self.later.clear_memory();
         digest
     }
 

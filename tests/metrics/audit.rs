@@ -1,4 +1,4 @@
-//! The auditor, over a real Redis.
+//! The verifier, over a real Redis.
 
 use crate::support::metrics::Metrics;
 use crate::support::nodes::{
@@ -6,14 +6,14 @@ use crate::support::nodes::{
     until_in_memory,
 };
 use crate::support::redis::Redis;
-use layercache::{AuditorConfig, CacheStatus, CachedStore, Freshness};
+use layercache::{CacheStatus, CachedStore, Freshness, VerifierConfig};
 use object_store::ObjectStoreExt;
 use std::time::Duration;
 
 fn audits(metrics: &Metrics, cause: &str, age: &str, tier: &str) -> [u64; 3] {
     ["ok", "stale", "unknown"].map(|result| {
         let labels = format!("cause=\"{cause}\",age=\"{age}\",tier=\"{tier}\",result=\"{result}\"");
-        metrics.get(&format!("layercache_audits_total{{{labels}}}"))
+        metrics.get(&format!("layercache_verifications_total{{{labels}}}"))
     })
 }
 
@@ -22,8 +22,8 @@ async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let (metrics, node) = Metrics::of(|| {
         let builder = CachedStore::builder(bare.clone()).redis(config(&redis));
-        let auditor = AuditorConfig::default().with_hits(1.0);
-        builder.unwrap().auditor(auditor).build()
+        let verifier = VerifierConfig::default().with_hits(1.0);
+        builder.unwrap().verifier(verifier).build()
     });
     let other = nodes::node(&bare, &redis);
     tokio::time::sleep(SETTLED).await;
@@ -39,7 +39,7 @@ async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
     })
     .await;
 
-    // Through this node, and through the other one: nothing of it is stale.
+    // UsedConnections this node, and through the other one: nothing of it is stale.
     layers(&node).unlink(&deleted).await.unwrap();
     node.delete(&blob_path(&deleted)).await.unwrap();
     for (age, tier) in [

@@ -2,7 +2,7 @@
 
 use crate::support::metrics::Metrics;
 use crate::support::nodes::{bare, config_at};
-use layercache::{AuditorConfig, CachedStore};
+use layercache::{CachedStore, VerifierConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ pub(crate) fn of_a_new_cache() -> String {
         let builder = CachedStore::builder(bare(Duration::ZERO));
         let builder = builder.redis(config_at("redis://127.0.0.1:1"));
         let builder = builder.expect("an address");
-        builder.auditor(AuditorConfig::default()).build()
+        builder.verifier(VerifierConfig::default()).build()
     });
     let text = metrics.text();
     drop(store);

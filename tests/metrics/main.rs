@@ -1,7 +1,6 @@
 //! The metrics: what the guide says of them, what is emitted, and what watches them.
 
-#[path = "../support/mod.rs"]
-mod support;
+use test_support as support;
 
 mod audit;
 mod counts;

@@ -46,7 +46,7 @@ async fn emitted() -> String {
         &url,
         "--redis-timeout",
         "5s",
-        "--audit-hits",
+        "--verify-hits",
         "1",
     ];
     let node = Node::start_with(&args).await;

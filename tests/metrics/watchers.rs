@@ -119,7 +119,7 @@ fn the_dashboard_has_the_rows_that_it_should_have() {
             "Coherence",
             "Redis and changes",
             "Memory",
-            "Purges and heals",
+            "Purges and repairs",
             "Audit",
         ]
     );

@@ -270,7 +270,7 @@ async fn race_18_a_delete_whose_fence_was_evicted_tells_the_others_again() {
 async fn race_25_a_step_that_is_executed_after_it_was_given_up_keeps_no_key_away() {
     let (redis, [way]) = world().await;
     let config = hasty(&redis);
-    let fence_time = config.fence;
+    let fence_time = config.fence_ttl;
     let node = node_with(&way, config);
     // The server knows the script by now.
     layers(&node).link(&digest(1)).await.unwrap();

@@ -105,7 +105,7 @@ async fn race_39_after_flushall_a_delete_waits_for_everybody() {
     // Long enough not to be over before the delete.
     const TRUST: Duration = Duration::from_millis(1500);
     let (redis, ways) = world::<2>().await;
-    let config = config(&redis).with_trust(TRUST);
+    let config = config(&redis).with_trust_timeout(TRUST);
     let nodes = ways.map(|way| node_with(&way, config.clone()));
     tokio::time::sleep(TRUST + TRUST / 4).await;
     all_know(&nodes).await;

@@ -49,7 +49,7 @@ async fn race_17_neither_reads_nor_other_fills_renew_a_time_to_live() {
     }
     for i in 2..12 {
         for node in [&first, &second] {
-            node.flush_memory();
+            node.clear_memory();
             assert_eq!(stat(node, &digest(1)).await, TOLD);
             assert_eq!(stat(node, &digest(1)).await, KNOWN);
         }
@@ -161,7 +161,7 @@ async fn race_37_no_repository_is_taken_for_another() {
         let status = layers.stat(&digest(1), Freshness::Cached).await.unwrap();
         assert_eq!(status.value.map(|meta| meta.length()), Some(LENGTH));
         layers.unlink(&digest(1)).await.unwrap();
-        node.flush_memory();
+        node.clear_memory();
         let answer = layers
             .contains(&digest(1), Freshness::Cached)
             .await

@@ -153,7 +153,7 @@ async fn race_35_an_error_is_not_remembered_and_leaves_no_lease() {
 async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
     let (redis, [way, other]) = world().await;
     // Its lease is waited for during 2 s, and makes way after 10 s.
-    let config = config(&redis).with_lease(Duration::from_secs(20));
+    let config = config(&redis).with_lease_ttl(Duration::from_secs(20));
     let dying = Mortal::new();
     let its_config = config.clone();
     dying
@@ -197,7 +197,7 @@ async fn what_never_was_anywhere_is_told_to_nobody() {
     const ASKED: usize = 100;
     let (redis, [way]) = world().await;
     // A heartbeat is a script that publishes, too: there are few of them.
-    let config = config(&redis).with_trust(Duration::from_secs(60));
+    let config = config(&redis).with_trust_timeout(Duration::from_secs(60));
     let node = node_with(&way, config);
     stat(&node, &digest(1)).await;
     let are_gone = || redis.cli(&["KEYS", "lease::*"]).is_empty();

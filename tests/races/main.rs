@@ -14,8 +14,7 @@ mod channel;
 mod entries;
 mod fills;
 mod servers;
-#[path = "../support/mod.rs"]
-mod support;
+use test_support as support;
 
 use layercache::{CacheStatus, RedisConfig};
 use std::time::Duration;
@@ -47,12 +46,12 @@ async fn nodes<const N: usize>() -> (Redis, [Bare; N], [Node; N]) {
 /// What a node that dies leaves behind lapses soon.
 fn short_lived(redis: &Redis) -> RedisConfig {
     let time = Duration::from_millis(1500);
-    config(redis).with_lease(time).with_fence(time)
+    config(redis).with_lease_ttl(time).with_fence_ttl(time)
 }
 
 /// What is not given back stays for as long as the test lasts.
 fn long_lived(redis: &Redis) -> RedisConfig {
-    config(redis).with_lease(Duration::from_secs(60))
+    config(redis).with_lease_ttl(Duration::from_secs(60))
 }
 
 async fn all_know<'a>(nodes: impl IntoIterator<Item = &'a Node>) {

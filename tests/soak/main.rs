@@ -11,8 +11,7 @@ mod injector;
 mod judge;
 mod judge_tests;
 mod ledger;
-#[path = "../support/mod.rs"]
-mod support;
+use test_support as support;
 mod table;
 mod things;
 mod traffic;

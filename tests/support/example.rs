@@ -1,20 +1,37 @@
-//! This crate's examples.
+//! The programs of this workspace that tests start.
 
 use std::env;
 use std::path::PathBuf;
 
-/// Cargo tells a test where binaries are, but not where examples are: beside the folder of the
-/// test's own.
+/// Returns the path of an example of the library.
+///
+/// Cargo tells a test where the binaries of its own package are, but not where examples are. They lie in a
+/// folder beside the test's own.
 ///
 /// # Panics
-/// If it is missing.
+/// If the program is missing.
 pub fn example(name: &str) -> PathBuf {
+    program(&["examples", name], "cargo build --examples")
+}
+
+/// Returns the path of a binary of another package of the workspace.
+///
+/// # Panics
+/// If the program is missing.
+pub fn binary(package: &str, name: &str) -> PathBuf {
+    program(&[name], &format!("cargo build -p {package}"))
+}
+
+fn program(path: &[&str], build: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of this test");
+    // `target/debug/deps/name`.
     let folder = test.ancestors().nth(2).expect("the folder of the profile");
-    let program = folder.join("examples").join(name);
+    let program = path
+        .iter()
+        .fold(folder.to_owned(), |at, part| at.join(part));
     assert!(
         program.is_file(),
-        "{} is missing: `cargo test --test NAME` does not build examples; run `cargo build --examples` first",
+        "{} is missing: `cargo test --test NAME` does not build it; run `{build}` first",
         program.display()
     );
     program

@@ -158,7 +158,7 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, all: Arc<Mutex<Tr
 
 /// Whether a command is an operation's, and not the node's own.
 fn is_counted(command: &[String]) -> bool {
-    if command.iter().any(|part| part.contains("::rehearsal")) {
+    if command.iter().any(|part| part.contains("::preflight")) {
         return false;
     }
     match command[0].as_str() {

@@ -1,9 +1,8 @@
-//! What the integration tests share: real servers on loopback, real clients, small images.
+//! What the integration tests and benches share: real servers on loopback, real clients, small images.
 #![allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    reason = "compiled into each test binary anew, and each uses a part of it"
+    missing_copy_implementations,
+    missing_debug_implementations,
+    reason = "these are tools of tests"
 )]
 #![allow(
     clippy::future_not_send,

@@ -49,7 +49,7 @@ pub fn config(redis: &Redis) -> RedisConfig {
 
 /// The same at any address.
 pub fn config_at(url: impl Into<String>) -> RedisConfig {
-    let config = RedisConfig::new(url).with_trust(TRUST);
+    let config = RedisConfig::new(url).with_trust_timeout(TRUST);
     config.with_timeout(Duration::from_secs(5))
 }
 

@@ -1,6 +1,6 @@
 //! This crate's own example registry, as a process.
 
-use super::example::example;
+use super::example::binary;
 use super::server::{Server, answers};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -69,5 +69,5 @@ impl Registry {
 /// # Panics
 /// If it is missing.
 pub fn program() -> PathBuf {
-    example("registry")
+    binary("registry", "registry")
 }

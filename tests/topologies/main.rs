@@ -15,8 +15,7 @@ mod failovers;
 mod lost;
 mod many;
 mod sentinel;
-#[path = "../support/mod.rs"]
-mod support;
+use test_support as support;
 mod tls;
 mod woken;
 

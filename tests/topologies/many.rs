@@ -20,7 +20,7 @@ async fn many_questions_are_one_round_trip() {
     meter.settled().await;
     let digests: Vec<_> = (0..BLOBS).map(digest).collect();
     for questions in [&digests[..1], &digests] {
-        node.flush_memory();
+        node.clear_memory();
         meter.reset();
         let answers = layers(&node).stat_many(questions, Freshness::Cached).await;
         assert_eq!(meter.begun().len(), 1, "{:?}", meter.begun());
@@ -34,7 +34,7 @@ async fn many_questions_are_one_round_trip() {
 async fn in_a_cluster_they_are_one_for_each_primary() {
     let cluster = RedisCluster::start().await;
     let bare = stocked().await;
-    let node = node_with(&bare, config_at(cluster.url()).with_trust(RARE));
+    let node = node_with(&bare, config_at(cluster.url()).with_trust_timeout(RARE));
     all_in_memory(&[&node]).await;
     let primaries = cluster.primaries();
     assert_eq!(primaries.len(), 3);
@@ -53,7 +53,7 @@ async fn in_a_cluster_they_are_one_for_each_primary() {
     // rounds is without it.
     let (mut idle, mut asked) = (vec![u64::MAX; 3], vec![u64::MAX; 3]);
     for _ in 0..20 {
-        node.flush_memory();
+        node.clear_memory();
         let (start, before) = (reads(), reads());
         let answers = layers(&node).stat_many(&digests, Freshness::Cached).await;
         let after = reads();

@@ -185,7 +185,7 @@ async fn hands_over(one_is_silent: bool) {
         watched.sentinels[2].signal(Signal::Stop);
     }
     let bare = stocked().await;
-    let node = || node_with(&bare, config_at(watched.url()).with_trust(LONG));
+    let node = || node_with(&bare, config_at(watched.url()).with_trust_timeout(LONG));
     let blob = digest(1);
     let mut readers = Vec::new();
     for _ in 0..READERS {
@@ -235,7 +235,7 @@ async fn a_delete_through_a_primary_that_was_replaced_is_told_at_the_new_one() {
         server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     }
     let bare = stocked().await;
-    let node = || node_with(&bare, config_at(watched.url()).with_trust(LONG));
+    let node = || node_with(&bare, config_at(watched.url()).with_trust_timeout(LONG));
     let blob = digest(1);
     let old = watched.primary();
     let hand_over = async {

@@ -39,7 +39,7 @@ impl World {
         let primary = primaries.find(|primary| primary.id != home.id).unwrap();
 
         let bare = stocked().await;
-        let config = config_at(cluster.url()).with_trust(trust);
+        let config = config_at(cluster.url()).with_trust_timeout(trust);
         let deleter = config.clone().with_timeout(Duration::from_millis(100));
         let (deleter, idle) = (node_with(&bare, deleter), node_with(&bare, config));
         let is_there = |i: &u32| cluster.primary_of(&hash(&digest(*i))).id == primary.id;

@@ -5,8 +5,7 @@ mod layouts;
 mod memory;
 mod redis;
 
-#[path = "../support/mod.rs"]
-mod support;
+use test_support as support;
 
 use layercache::layout::{Distribution, Layout};
 use layercache::{CacheStatus, CachedStore, Digest, Freshness, Link, RepositoryName};

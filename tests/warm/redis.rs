@@ -31,7 +31,7 @@ impl Shared {
         put_blobs(&bare, blobs).await;
         put_links(&bare, &name(), links).await;
         // A lease that is not given back stays.
-        let config = config(&redis).with_lease(Duration::from_secs(60));
+        let config = config(&redis).with_lease_ttl(Duration::from_secs(60));
         let nodes = [
             node(bare.apart(), config.clone()),
             node(bare.apart(), config),
@@ -175,7 +175,7 @@ async fn a_page_costs_as_many_round_trips_as_is_said() {
     store.purge().await.unwrap();
     meter.settled().await;
     for trips in [10, 7] {
-        store.flush_memory();
+        store.clear_memory();
         meter.reset();
         let warmed = store.warm(None).await.unwrap();
         assert_eq!(warmed.seen, 1000);

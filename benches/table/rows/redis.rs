@@ -97,7 +97,7 @@ impl Bench {
         let digests: Vec<_> = bench.blobs.iter().map(|blob| blob.digest).collect();
         let repository = bench.repository();
         loop {
-            bench.store.flush_memory();
+            bench.store.clear_memory();
             let answers = repository.stat_many(&digests, Freshness::Cached);
             let answers = answers.await.expect("answers");
             if answers
@@ -119,9 +119,9 @@ impl Bench {
         let name = REPOSITORY.parse().expect("a name");
         let repository = self.counted.registry().repository(name);
         // The connection is there when it has answered.
-        self.counted.flush_memory();
+        self.counted.clear_memory();
         stat(&repository, &self.blobs[BLOBS - 1]).await;
-        self.counted.flush_memory();
+        self.counted.clear_memory();
         self.meter.settled().await;
         self.meter.reset();
         ask(repository).await;
@@ -133,7 +133,7 @@ impl Bench {
 fn node(inner: &InMemory, url: String) -> CachedStore<InMemory> {
     let config = RedisConfig::new(url)
         .with_timeout(Duration::from_secs(5))
-        .with_trust(Duration::from_secs(60));
+        .with_trust_timeout(Duration::from_secs(60));
     let store = CachedStore::builder(inner.fork()).redis(config);
     store.expect("a configuration").build()
 }
@@ -259,7 +259,7 @@ fn time_loads(bencher: &mut Bencher<'_>, runtime: &Runtime, bench: &Bench, tasks
 fn time_ours(bencher: &mut Bencher<'_>, runtime: &Runtime, bench: &Bench, tasks: usize) {
     bencher.iter_custom(|iterations| {
         rounds(iterations, |count| {
-            bench.store.flush_memory();
+            bench.store.clear_memory();
             let started = Instant::now();
             let workers = (0..tasks).map(|task| {
                 let (repository, blobs) = (bench.repository(), Arc::clone(&bench.blobs));
@@ -367,7 +367,7 @@ fn time_calls<F>(
         let calls = async move {
             let started = Instant::now();
             for _ in 0..iterations {
-                bench.store.flush_memory();
+                bench.store.clear_memory();
                 ask(Arc::clone(&bench)).await;
             }
             started.elapsed()

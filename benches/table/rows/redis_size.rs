@@ -173,7 +173,7 @@ async fn fill(redis: &Redis, root: &Path, store_path: bool, digests: &[Digest]) 
         .registry()
         .repository(REPOSITORY.parse().expect("a name"));
     loop {
-        store.flush_memory();
+        store.clear_memory();
         let answers = repository.stat_many(digests, Freshness::Cached).await;
         let answers = answers.expect("answers");
         assert!(answers.iter().all(|answer| answer.value.is_some()));
@@ -184,7 +184,7 @@ async fn fill(redis: &Redis, root: &Path, store_path: bool, digests: &[Digest]) 
             break;
         }
     }
-    store.leave().await;
+    store.shutdown().await;
 }
 
 /// The bytes that the server has allocated when nobody is connected and its tables are at rest.

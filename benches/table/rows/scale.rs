@@ -136,7 +136,7 @@ struct Nothing;
 
 #[async_trait]
 impl Backend for Nothing {
-    async fn link(&self, _link: &Link) -> Result<LinkState, BoxError> {
+    async fn link_state(&self, _link: &Link) -> Result<LinkState, BoxError> {
         Ok(LinkState::Absent)
     }
 

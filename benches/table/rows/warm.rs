@@ -144,7 +144,7 @@ fn redis(runtime: &Runtime, bucket: &Bucket) -> Row {
         // Beside the blobs there is the set of nodes.
         holds &= is_complete(&warmed) && bucket.takes_lists(1 + BLOBS as usize / 1000);
         holds &= keys >= BLOBS && bucket.knows_all(runtime, &store, &facts);
-        runtime.block_on(store.leave());
+        runtime.block_on(store.shutdown());
     }
     let detail = format!(
         "{:.1} and {:.1} µs of the server's CPU a blob; the raw writes with a raw lease around each {:.2} and {:.1} µs; memory is filled as well; no read of the store",

@@ -1,8 +1,8 @@
 //! Nodes on one store and one Redis, each behind a proxy of its own.
 
 use super::flaky::Flaky;
-use crate::support::proxy::Proxy;
-use crate::support::redis::Redis;
+use crate::proxy::Proxy;
+use crate::redis::Redis;
 use layercache::{CachedStore, MemoryConfig, RedisConfig};
 use std::time::Duration;
 
@@ -46,9 +46,9 @@ pub fn node(store: &Flaky, url: &str) -> CachedStore<Flaky> {
     let config = RedisConfig::new(url)
         .with_timeout(TIMEOUT)
         .with_change_timeout(CHANGE_TIMEOUT)
-        .with_trust(TRUST)
-        .with_lease(LEASE)
-        .with_fence(FENCE);
+        .with_trust_timeout(TRUST)
+        .with_lease_ttl(LEASE)
+        .with_fence_ttl(FENCE);
     let builder = CachedStore::builder(store.clone());
     let builder = builder.memory(MemoryConfig::default()).redis(config);
     builder.unwrap().build()

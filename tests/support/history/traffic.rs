@@ -179,7 +179,7 @@ impl Worker {
     async fn reads(mut self) {
         while !self.shared.is_over() {
             if self.random.u32(..200) == 0 {
-                self.shared.nodes[self.node].flush_memory();
+                self.shared.nodes[self.node].clear_memory();
             }
             for _ in 0..self.random.u32(1..30) {
                 let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());

@@ -1,0 +1,337 @@
+//! `layercache audit`: whether the storage confirms what is cached.
+
+use crate::Verdict;
+use crate::command_error::{CommandError, Stopped};
+use crate::out::{Out, Tone, measure};
+use crate::redis::RedisOptions;
+use crate::stop::Stop;
+use crate::storage::StorageOptions;
+use crate::table::Table;
+use clap::Args;
+use indicatif::ProgressBar;
+use layercache::admin::{
+    Audit, AuditError, AuditPosition, AuditProgress, AuditReport, Fate, Finding,
+};
+use serde_json::{Value, json};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How often it says how far it is where no bar shows it.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Ask the storage whether what Redis has cached is so, and with --fix take away what is not
+///
+/// For after a garbage collection, and for whenever there is doubt. Works beside running registries: nodes of
+/// layercache and the Go registry, versions 2 and 3. What is being changed meanwhile is no finding. Without
+/// --fix nothing is written.
+///
+/// Each finding is a line, when it is found: its name, the key, the member of the set, what is wrong, and what
+/// became of it. With --json each is a document, and the last one is the summary. Ends with 1 if there was
+/// any finding, removed or not.
+#[derive(Args, Clone)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    storage: StorageOptions,
+
+    #[command(flatten)]
+    redis: RedisOptions,
+
+    /// Look at these repositories alone: a name, or a pattern such as `team/*` or `{a,b}/**`; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    repository: Vec<String>,
+
+    /// Look at this share of all blobs alone: 5%. Every audit takes the same ones
+    #[arg(long, value_name = "N%", default_value = "100%", value_parser = parse_share)]
+    sample: f64,
+
+    /// Take away what is found
+    #[arg(long)]
+    fix: bool,
+
+    /// Read so many keys of Redis in a second at most
+    #[arg(long, value_name = "KEYS", default_value_t = 10_000)]
+    rate: u32,
+
+    /// Ask the storage so many questions at a time at most
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    concurrency: usize,
+
+    /// Go on where an audit with the same settings was interrupted: it has printed the position
+    #[arg(long, value_name = "POSITION")]
+    resume_after: Option<AuditPosition>,
+}
+
+/// `5%`, `0.1%` or `5`, as a part of one.
+fn parse_share(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').unwrap_or(text).trim().parse();
+    match percent {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("write a percentage from 0% to 100%".to_owned()),
+    }
+}
+
+pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<Verdict, Stopped> {
+    let storage = options.storage.required()?;
+    let config = options.redis.required()?;
+    let cannot = || {
+        let (redis, storage) = (options.redis.place(), &storage.place);
+        CommandError::new(format!("cannot audit {redis} against {storage}"))
+    };
+    let audit = Audit::new(Arc::clone(&storage.store), config);
+    let mut audit = audit
+        .map_err(|error| cannot().because(error))?
+        .layout(options.storage.layout()?)
+        .sample(options.sample)
+        .fix(options.fix)
+        .rate(options.rate.into())
+        .concurrency(options.concurrency);
+    if !options.repository.is_empty() {
+        let globs = options.repository.clone();
+        audit = audit.repositories(move |name| {
+            let is_like = |glob: &String| fast_glob::glob_match(glob, name.as_str());
+            globs.iter().any(is_like)
+        });
+    }
+    if let Some(position) = &options.resume_after {
+        audit = audit.resume_after(position);
+    }
+
+    let teller = Arc::new(Teller::new(*out));
+    let (findings, progress) = (Arc::clone(&teller), Arc::clone(&teller));
+    let audit = audit
+        .findings(move |finding| findings.finding(finding))
+        .progress(move |so_far| progress.progress(so_far));
+    let done = tokio::select! {
+        done = stop.or(audit.into_future()) => done,
+        () = teller.nobody_reads.notified() => None,
+    };
+    teller.bar.finish_and_clear();
+    if let Some(error) = teller.state().failure.take() {
+        return Err(error.into());
+    }
+    match done {
+        Some(Ok(report)) => {
+            summarise(&report, options.fix, out)?;
+            Ok(match report.findings() {
+                0 => Verdict::Fine,
+                _ => Verdict::Findings,
+            })
+        }
+        Some(Err(error)) => {
+            let AuditError {
+                progress, source, ..
+            } = error;
+            let trouble = cannot().because(source);
+            let next = go_on(&progress, &options);
+            let help = format!("layercache check says what is wrong with them; {next}");
+            Err(trouble.help(help).into())
+        }
+        None => {
+            let progress = teller.state().progress.clone();
+            Err(Stopped::Interrupted(go_on(&progress, &options)))
+        }
+    }
+}
+
+/// How far it had come, and how to go on from there.
+fn go_on(progress: &AuditProgress, options: &Options) -> String {
+    let position = progress.position.as_ref().or(options.resume_after.as_ref());
+    let next = match position {
+        Some(position) => format!("to go on, repeat the command with --resume-after {position}"),
+        None => "to begin again, repeat the command".to_owned(),
+    };
+    let report = &progress.report;
+    format!(
+        "{} entries looked at, {} findings; {next}",
+        report.looked_at(),
+        report.findings()
+    )
+}
+
+/// Says what is found, as it comes.
+struct Teller {
+    out: Out,
+    bar: ProgressBar,
+    state: Mutex<State>,
+    nobody_reads: Notify,
+}
+
+struct State {
+    progress: AuditProgress,
+    /// When it was last said how far it is.
+    said: Instant,
+    failure: Option<io::Error>,
+}
+
+impl Teller {
+    fn new(out: Out) -> Self {
+        let state = State {
+            progress: AuditProgress::default(),
+            said: Instant::now(),
+            failure: None,
+        };
+        Self {
+            bar: out.progress(),
+            out,
+            state: Mutex::new(state),
+            nobody_reads: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finding(&self, finding: &Finding) {
+        let told = self.bar.suspend(|| match self.out.is_json() {
+            true => self.out.json(&document(finding)),
+            false => self.out.line(line(finding, &self.out)),
+        });
+        if let Err(error) = told {
+            self.state().failure.get_or_insert(error);
+            self.nobody_reads.notify_one();
+        }
+    }
+
+    fn progress(&self, so_far: &AuditProgress) {
+        let report = &so_far.report;
+        measure(&self.bar, so_far.keys_in_all.max(so_far.keys));
+        self.bar.set_position(so_far.keys);
+        let message = format!("{} ok, {} findings", report.ok, report.findings());
+        let mut state = self.state();
+        state.progress = so_far.clone();
+        if self.bar.is_hidden() && state.said.elapsed() >= EVERY {
+            state.said = Instant::now();
+            let (keys, in_all) = (so_far.keys, so_far.keys_in_all);
+            let position = so_far.position.as_ref().map(ToString::to_string);
+            self.out.note(&format!(
+                "{keys} of {in_all} keys, {message}; position {}",
+                position.unwrap_or_default()
+            ));
+        }
+        self.bar.set_message(message);
+    }
+}
+
+const fn fate(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Left => "left",
+        Fate::Removed => "removed",
+        Fate::Returned => "returned",
+    }
+}
+
+/// Columns for people, tabs for pipes. What comes from outside has no power over a terminal.
+fn line(finding: &Finding, out: &Out) -> String {
+    let tone = match finding.fate {
+        Fate::Removed => Tone::Good,
+        Fate::Left | Fate::Returned => Tone::Bad,
+    };
+    let wrong = finding.wrong.to_string();
+    let member = finding.member.as_deref().unwrap_or_default();
+    let [key, member, wrong] = [finding.key.as_str(), member, &wrong]
+        .map(|text| text.replace(char::is_control, "\u{fffd}"));
+    let (name, fate) = (finding.wrong.name(), fate(finding.fate));
+    match out.is_terminal() {
+        true => {
+            let name = out.paint(tone, &format!("{name:<16}"));
+            let member = if member.is_empty() {
+                member
+            } else {
+                format!(" {member}")
+            };
+            let end = out.paint(Tone::Faint, &format!(": {wrong}, {fate}"));
+            format!("{name}  {key}{member}{end}")
+        }
+        false => [name, &key, &member, &wrong, fate].join("\t"),
+    }
+}
+
+fn document(finding: &Finding) -> Value {
+    json!({
+        "finding": finding.wrong.name(),
+        "key": finding.key,
+        "member": finding.member,
+        "repository": finding.repository.as_ref().map(ToString::to_string),
+        "digest": finding.digest.map(|digest| digest.to_string()),
+        "detail": finding.wrong.to_string(),
+        "fate": fate(finding.fate),
+    })
+}
+
+fn summarise(report: &AuditReport, fix: bool, out: &Out) -> io::Result<()> {
+    let findings: Vec<_> = report.by_name().collect();
+    if out.is_json() {
+        let by_name: serde_json::Map<_, _> = findings
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), json!(count)))
+            .collect();
+        return out.json(&json!({ "summary": {
+            "memberships": report.memberships,
+            "metas": report.metas,
+            "others": report.others,
+            "ok": report.ok,
+            "skipped": report.skipped,
+            "changing": report.changing,
+            "changed": report.changed,
+            "findings": report.findings(),
+            "by_name": by_name,
+            "removed": report.removed,
+            "returned": report.returned,
+            "questions": report.questions,
+            "lists": report.lists,
+        }}));
+    }
+    let mut table = Table::new(["audited", "count"]);
+    let mut row = |name: &str, count: u64, tone: Option<Tone>| {
+        table.toned_row([(name.to_owned(), None), (count.to_string(), tone)]);
+    };
+    row("memberships", report.memberships, None);
+    row("blobs", report.metas, None);
+    row("other keys", report.others, None);
+    row("ok", report.ok, Some(Tone::Good));
+    for (name, count) in [
+        ("passed over", report.skipped),
+        ("being changed", report.changing),
+        ("changed meanwhile", report.changed),
+    ] {
+        if count > 0 {
+            row(name, count, Some(Tone::Faint));
+        }
+    }
+    for (name, count) in findings {
+        row(name, count, Some(Tone::Bad));
+    }
+    match report.findings() {
+        0 => row("findings", 0, Some(Tone::Good)),
+        count => row("findings", count, Some(Tone::Bad)),
+    }
+    if fix {
+        row("removed", report.removed, Some(Tone::Good));
+    }
+    if report.returned > 0 {
+        row("cached again since", report.returned, Some(Tone::Doubtful));
+    }
+    out.table(&table)?;
+    if report.findings() > 0 && !fix {
+        out.note("nothing was changed; --fix takes away what was found");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_share;
+
+    #[test]
+    fn a_share_is_a_percentage() {
+        for (text, share) in [("5%", 0.05), ("100", 1.0), ("0.5 %", 0.005), ("0%", 0.0)] {
+            assert_eq!(parse_share(text), Ok(share), "{text}");
+        }
+        for text in ["", "%", "-1%", "101%", "NaN", "five"] {
+            assert!(parse_share(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What keeps a command from going on.
+
+use layercache::BoxError;
+use std::error::Error;
+use std::io;
+
+/// Why a command has stopped before its end.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    CommandError(CommandError),
+    /// Somebody asked for it; how far it had come.
+    Interrupted(String),
+    /// The other end of the pipe is closed.
+    NobodyReads,
+}
+
+/// What is wrong, why, and what to do about it.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    /// What could not be done, and where.
+    what: String,
+    why: Option<BoxError>,
+    help: Option<String>,
+}
+
+impl CommandError {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            why: None,
+            help: None,
+        }
+    }
+
+    /// Says why.
+    #[must_use]
+    pub(crate) fn because(mut self, why: impl Into<BoxError>) -> Self {
+        self.why = Some(why.into());
+        self
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// The causes, each once: many an error repeats what its source says.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut causes: Vec<String> = Vec::new();
+        let mut next = self.why.as_deref().map(|why| why as &dyn Error);
+        while let Some(why) = next {
+            let text = why.to_string();
+            let is_said = |said: &str| said.contains(&text);
+            if !causes.iter().any(|said| is_said(said)) && !is_said(&self.what) {
+                causes.push(text);
+            }
+            next = why.source();
+        }
+        causes
+    }
+}
+
+impl From<CommandError> for Stopped {
+    fn from(trouble: CommandError) -> Self {
+        Self::CommandError(trouble)
+    }
+}
+
+/// Of writing the answer: reading and asking have errors of their own.
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::NobodyReads,
+            _ => Self::CommandError(CommandError::new("cannot write the answer").because(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer: {0}")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = io::Error::other("no such bucket");
+        let trouble = CommandError::new("cannot list s3://a").because(Outer(inner));
+        assert_eq!(trouble.causes(), ["outer: no such bucket"]);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_trouble() {
+        let closed = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(matches!(closed.into(), Stopped::NobodyReads));
+    }
+}

@@ -1,0 +1,138 @@
+//! The Redis that the nodes share, as a command names it.
+
+use crate::command_error::CommandError;
+use clap::Args;
+use layercache::RedisConfig;
+use std::time::Duration;
+use url::Url;
+
+/// Which Redis, and how to ask it.
+#[derive(Args, Clone)]
+// Not `Debug`: the address may hold a password.
+pub(crate) struct RedisOptions {
+    /// The Redis that the nodes share, as they name it: redis://[user][:password@]host[:port][/database],
+    /// unix:///path, redis+sentinel://host,host/service, redis+cluster://host,host; through TLS rediss://,
+    /// with ?ca=FILE&cert=FILE&key=FILE
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    redis: Option<String>,
+
+    /// What all keys in Redis begin with
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS_PREFIX",
+        default_value = "",
+        value_name = "TEXT"
+    )]
+    redis_prefix: String,
+
+    /// Which of several stores over one Redis it is, as its nodes have it
+    #[arg(long, env = "LAYERCACHE_REDIS_NAMESPACE", value_name = "NAME")]
+    redis_namespace: Option<String>,
+
+    /// How long Redis may take to answer: 50ms, 1s; without a unit, milliseconds
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS_TIMEOUT",
+        default_value = "1s",
+        value_name = "TIME",
+        value_parser = crate::units::parse_time
+    )]
+    redis_timeout: Duration,
+
+    /// The nodes' own setting: how long one answers from memory after it last heard that it hears the others
+    #[arg(
+        long,
+        env = "LAYERCACHE_REDIS_TRUST",
+        default_value = "2s",
+        value_name = "TIME",
+        value_parser = crate::units::parse_time
+    )]
+    redis_trust: Duration,
+
+    /// The nodes' own setting: leave out of Redis the paths that every node can derive
+    #[arg(long, env = "LAYERCACHE_REDIS_OMIT_PATH")]
+    redis_omit_path: bool,
+}
+
+impl RedisOptions {
+    /// What the library needs to know of it; `None` if none was named.
+    pub(crate) fn config(&self) -> Option<RedisConfig> {
+        let url = self.redis.as_ref().filter(|url| !url.is_empty())?;
+        let mut config = RedisConfig::new(url)
+            .with_prefix(&self.redis_prefix)
+            .with_timeout(self.redis_timeout)
+            .with_trust_timeout(self.redis_trust)
+            .with_store_path(!self.redis_omit_path);
+        config.namespace = self.redis_namespace.clone();
+        Some(config)
+    }
+
+    /// The same, for a command that is nothing without it.
+    pub(crate) fn required(&self) -> Result<RedisConfig, CommandError> {
+        self.config().ok_or_else(|| {
+            CommandError::new("no Redis was named")
+                .help("say which with --redis URL or LAYERCACHE_REDIS, as the nodes have it")
+        })
+    }
+
+    /// Where it is, without user, password and files.
+    pub(crate) fn place(&self) -> String {
+        let address = self.redis.as_deref().unwrap_or_default();
+        place(address).unwrap_or_else(|| "redis".to_owned())
+    }
+}
+
+/// An address or a time that cannot be one.
+pub(crate) fn refused(error: layercache::Error) -> CommandError {
+    CommandError::new("the Redis cannot be named like that")
+        .because(error)
+        .help("layercache::guide::redis has all addresses; `layercache check --help` a short list")
+}
+
+/// Hosts and what follows them; nothing of what does not look like an address.
+fn place(address: &str) -> Option<String> {
+    let (scheme, rest) = address.split_once("://")?;
+    let is_known =
+        |plain: &str| matches!(plain, "redis" | "rediss" | "valkey" | "valkeys" | "unix");
+    if !is_known(scheme.split('+').next()?) {
+        return None;
+    }
+    let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
+    // A password may hold anything, so all up to the last `@` goes.
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    // A host that is none may be a password in a wrong place.
+    let first = rest.split([',', '/']).next()?;
+    let is_place = scheme.ends_with("unix") || Url::parse(&format!("redis://{first}")).is_ok();
+    is_place.then(|| format!("{scheme}://{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn a_place_has_no_secret() {
+        for (address, shown) in [
+            ("redis://:s3cret@h:1/2", "redis://h:1/2"),
+            ("redis://user:s3@cret@h", "redis://h"),
+            (
+                "rediss+sentinel://u:s3cret@a:1,b/main?sentinel_password=s3cret",
+                "rediss+sentinel://a:1,b/main",
+            ),
+            (
+                "unix:///run/redis.sock?pass=s3cret",
+                "unix:///run/redis.sock",
+            ),
+        ] {
+            assert_eq!(place(address).as_deref(), Some(shown));
+        }
+        for address in ["", "s3cret", "s3cret://h", "redis://h:s3cret"] {
+            assert_eq!(place(address), None, "{address}");
+        }
+    }
+}

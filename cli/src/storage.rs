@@ -1,0 +1,230 @@
+//! The storage of the registry, as a command names it.
+
+use crate::command_error::CommandError;
+use clap::Args;
+use layercache::layout::{Distribution, Layout, OciImages, Template};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreScheme, RetryConfig};
+use std::path::Path as Folder;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Which storage, and how paths are laid out in it.
+#[derive(Args, Clone)]
+// Not `Debug`: an address may hold a secret in a wrong place.
+pub(crate) struct StorageOptions {
+    /// Where the registry's content is: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix,
+    /// file:///folder or a plain folder; keys, endpoint and region by the usual variables (AWS_*, GOOGLE_*,
+    /// AZURE_*)
+    #[arg(
+        long,
+        env = "LAYERCACHE_STORAGE",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    storage: Option<String>,
+
+    /// How paths are laid out: `distribution` (the Go registry), `oci` (an image layout per repository, as zot
+    /// has), or a template such as `oci-blobs/{digest}`
+    #[arg(
+        long,
+        env = "LAYERCACHE_LAYOUT",
+        default_value = "distribution",
+        value_name = "LAYOUT"
+    )]
+    layout: String,
+
+    /// Below which path the layout begins; by default docker/registry/v2 for `distribution`, and the top
+    /// for `oci`
+    #[arg(long, env = "LAYERCACHE_ROOT", value_name = "PATH")]
+    root: Option<String>,
+}
+
+/// A store that is there, and what to call it.
+#[derive(Debug, Clone)]
+pub(crate) struct Storage {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    /// Its address, without anything secret.
+    pub(crate) place: String,
+}
+
+impl StorageOptions {
+    /// The storage; `None` if none was named. Opening it asks nothing of anybody.
+    pub(crate) fn open(&self) -> Result<Option<Storage>, CommandError> {
+        let named = self.storage.as_deref().filter(|name| !name.is_empty());
+        named.map(open).transpose()
+    }
+
+    /// The same, for a command that is nothing without it.
+    pub(crate) fn required(&self) -> Result<Storage, CommandError> {
+        self.open()?.ok_or_else(|| {
+            CommandError::new("no storage was named")
+                .help("say which with --storage URL or LAYERCACHE_STORAGE")
+        })
+    }
+
+    /// The layout of its paths.
+    pub(crate) fn layout(&self) -> Result<Arc<dyn Layout>, CommandError> {
+        let root = self.root()?;
+        Ok(match (self.layout.as_str(), root) {
+            ("distribution", None) => Arc::new(Distribution::default()),
+            ("distribution", Some(root)) => Arc::new(Distribution::new(root)),
+            ("oci", root) => Arc::new(OciImages::new(root.unwrap_or_default())),
+            (template, None) => {
+                let parsed = template.parse::<Template>();
+                Arc::new(parsed.map_err(|error| {
+                    CommandError::new(format!("--layout: `{template}` is no layout"))
+                        .because(error)
+                        .help("known are `distribution`, `oci` and templates such as `oci-blobs/{digest}`")
+                })?)
+            }
+            (_, Some(_)) => {
+                return Err(
+                    CommandError::new("--root: a template has its root in itself")
+                        .help("write it before the template: --layout 'root/{digest}'"),
+                );
+            }
+        })
+    }
+
+    /// What the layout begins below, if it was said.
+    pub(crate) fn root(&self) -> Result<Option<Path>, CommandError> {
+        let Some(root) = &self.root else {
+            return Ok(None);
+        };
+        let parsed = Path::parse(root);
+        Ok(Some(parsed.map_err(|error| {
+            CommandError::new(format!("--root: `{root}` is no path")).because(error)
+        })?))
+    }
+}
+
+const SCHEMES: &str = "its scheme is unknown, known are s3, gs, az and file";
+
+fn open(place: &str) -> Result<Storage, CommandError> {
+    if !place.contains("://") {
+        return folder(Folder::new(place));
+    }
+    let url = Url::parse(place).map_err(|error| refuse(error.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refuse("it has a user or a password in it").help(
+            "keys belong into the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_*, AZURE_*",
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(refuse("it has something behind `?` or `#`")
+            .help("settings belong into the environment: AWS_ENDPOINT, AWS_REGION, AZURE_STORAGE_SAS_TOKEN"));
+    }
+    match url.scheme() {
+        "file" => match url.to_file_path() {
+            Ok(path) => folder(&path),
+            Err(()) => Err(refuse("a file address has three slashes: file:///folder")),
+        },
+        "s3" | "gs" | "az" => bucket(&url),
+        _ => Err(refuse(SCHEMES)),
+    }
+}
+
+fn refuse(why: impl Into<String>) -> CommandError {
+    CommandError::new("--storage: it is no address of a storage").because(why.into())
+}
+
+/// A folder that is there: to look at another one, and to make it, would be no help.
+fn folder(path: &Folder) -> Result<Storage, CommandError> {
+    let place = path.display().to_string();
+    let cannot = |why| CommandError::new(format!("cannot open the folder {place}")).because(why);
+    let kind = std::fs::metadata(path).map_err(cannot)?;
+    if !kind.is_dir() {
+        return Err(CommandError::new(format!("{place} is no folder")));
+    }
+    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| {
+        CommandError::new(format!("cannot open the folder {place}")).because(error)
+    })?;
+    Ok(Storage {
+        store: Arc::new(store),
+        place,
+    })
+}
+
+/// A bucket, with the settings that the environment has for its kind.
+fn bucket(url: &Url) -> Result<Storage, CommandError> {
+    let place = url.as_str().trim_end_matches('/').to_owned();
+    let cannot = |error: object_store::Error| {
+        CommandError::new(format!("cannot open {place}"))
+            .because(error)
+            .help("see the variables of that storage: AWS_*, GOOGLE_* or AZURE_*")
+    };
+    // Somebody waits for the answer: one who is told soon can do something.
+    let retry = RetryConfig {
+        max_retries: 4,
+        retry_timeout: Duration::from_secs(20),
+        ..RetryConfig::default()
+    };
+    let (scheme, prefix) = ObjectStoreScheme::parse(url).map_err(|error| cannot(error.into()))?;
+    let store: Arc<dyn ObjectStore> = match scheme {
+        ObjectStoreScheme::AmazonS3 => {
+            let builder = AmazonS3Builder::from_env().with_url(url.as_str());
+            Arc::new(builder.with_retry(retry).build().map_err(cannot)?)
+        }
+        ObjectStoreScheme::GoogleCloudStorage => {
+            let builder = GoogleCloudStorageBuilder::from_env().with_url(url.as_str());
+            Arc::new(builder.with_retry(retry).build().map_err(cannot)?)
+        }
+        ObjectStoreScheme::MicrosoftAzure => {
+            let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
+            Arc::new(builder.with_retry(retry).build().map_err(cannot)?)
+        }
+        _ => return Err(refuse(SCHEMES)),
+    };
+    let store: Arc<dyn ObjectStore> = match prefix.as_ref().is_empty() {
+        true => store,
+        false => Arc::new(PrefixStore::new(store, prefix)),
+    };
+    Ok(Storage { store, place })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(layout: &str, root: Option<&str>) -> StorageOptions {
+        StorageOptions {
+            storage: None,
+            layout: layout.to_owned(),
+            root: root.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn layouts_have_roots() {
+        let printed = |layout, root| format!("{:?}", options(layout, root).layout().unwrap());
+        assert!(printed("distribution", None).contains("docker/registry/v2"));
+        assert!(printed("distribution", Some("a/b")).contains("a/b"));
+        assert!(printed("oci", Some("zot")).contains("zot"));
+        assert!(printed("x/{digest}", None).contains("Digest"));
+        for (layout, root) in [("x", None), ("x/{digest}", Some("a")), ("oci", Some("//"))] {
+            assert!(options(layout, root).layout().is_err(), "{layout}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_not_repeated() {
+        for place in [
+            "s3://key:s3cret@bucket",
+            "s3cret://bucket",
+            "az://container?sig=s3cret",
+            "gs://bucket#s3cret",
+            "file://s3cret/folder",
+        ] {
+            let trouble = open(place).expect_err(place);
+            let said = format!("{} {:?}", trouble.what(), trouble.causes());
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
+}

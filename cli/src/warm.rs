@@ -1,0 +1,152 @@
+//! `layercache warm`: fills Redis from a list of the storage.
+
+use crate::command_error::{CommandError, Stopped};
+use crate::out::Out;
+use crate::redis::{RedisOptions, refused};
+use crate::stop::Stop;
+use crate::storage::StorageOptions;
+use crate::{Verdict, interrupted};
+use clap::Args;
+use layercache::{CachedStore, MemoryConfig, WarmProgress};
+use object_store::path::Path;
+use serde::Serialize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Fill Redis from a list of the storage
+///
+/// Before the first requests, or after a purge. Safe beside running nodes and their changes. With --json
+/// one document, also when it stops before its end.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only what is below this path of the storage, such as docker/registry/v2/blobs
+    #[arg(long, value_name = "PATH")]
+    prefix: Option<String>,
+
+    /// Go on after this path: the position that an earlier run has said when it stopped
+    #[arg(long, value_name = "PATH")]
+    resume_after: Option<String>,
+
+    #[command(flatten)]
+    redis: RedisOptions,
+
+    #[command(flatten)]
+    storage: StorageOptions,
+}
+
+#[derive(Serialize)]
+struct Document {
+    complete: bool,
+    seen: u64,
+    filled: u64,
+    known: u64,
+    skipped: u64,
+    refused: u64,
+    position: Option<String>,
+}
+
+impl Document {
+    fn new(progress: &WarmProgress, complete: bool) -> Self {
+        Self {
+            complete,
+            seen: progress.seen,
+            filled: progress.filled,
+            known: progress.known,
+            skipped: progress.skipped,
+            refused: progress.refused,
+            position: progress.position.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<Verdict, Stopped> {
+    let config = options.redis.required()?;
+    let storage = options.storage.required()?;
+    let layout = options.storage.layout()?;
+    let prefix = path("--prefix", options.prefix.as_deref())?;
+    let after = path("--resume-after", options.resume_after.as_deref())?;
+    // What this process remembers goes with it.
+    let memory = MemoryConfig::default().with_capacity(1 << 20);
+    let store = CachedStore::builder(storage.store)
+        .layout(layout)
+        .memory(memory)
+        .redis(config)
+        .map_err(refused)?
+        .build();
+
+    let bar = out.progress();
+    let last = Arc::new(Mutex::new(WarmProgress::default()));
+    let mut warm = store.warm(prefix.as_ref()).progress({
+        let (bar, last) = (bar.clone(), Arc::clone(&last));
+        move |progress| {
+            bar.set_message(print(progress));
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+        }
+    });
+    if let Some(after) = &after {
+        warm = warm.resume_after(after);
+    }
+    let done = stop.or(warm.into_future()).await;
+    bar.finish_and_clear();
+    store.shutdown().await;
+    match done {
+        Some(Ok(progress)) => {
+            match out.is_json() {
+                true => out.json(&Document::new(&progress, true))?,
+                false => out.line(print(&progress))?,
+            }
+            if progress.seen == 0 {
+                out.note("nothing is there to fill from: are --storage and --prefix right?");
+            }
+            Ok(Verdict::Fine)
+        }
+        Some(Err(error)) => {
+            if out.is_json() {
+                out.json(&Document::new(&error.progress, false))?;
+            }
+            let position = error.progress.position.clone().or(after);
+            let trouble = CommandError::new(format!("stopped after {}", print(&error.progress)));
+            Err(trouble
+                .because(error.source)
+                .help(format!(
+                    "`layercache check` says what is wrong; then {}",
+                    resume(position.as_ref())
+                ))
+                .into())
+        }
+        None => {
+            let progress = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if out.is_json() {
+                out.json(&Document::new(&progress, false))?;
+            }
+            let position = progress.position.clone().or(after);
+            let text = format!("{}; {}", print(&progress), resume(position.as_ref()));
+            Err(interrupted(text))
+        }
+    }
+}
+
+fn path(option: &str, text: Option<&str>) -> Result<Option<Path>, CommandError> {
+    let parsed = text.map(Path::parse).transpose();
+    parsed.map_err(|error| CommandError::new(format!("{option}: it is no path")).because(error))
+}
+
+fn print(progress: &WarmProgress) -> String {
+    let WarmProgress {
+        seen,
+        filled,
+        known,
+        skipped,
+        refused,
+        ..
+    } = progress;
+    format!(
+        "{seen} objects: {filled} filled, {known} known, {skipped} mean nothing, {refused} left to others"
+    )
+}
+
+fn resume(position: Option<&Path>) -> String {
+    match position {
+        Some(position) => format!("go on with --resume-after '{position}'"),
+        None => "begin again".to_owned(),
+    }
+}

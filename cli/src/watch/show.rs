@@ -1,0 +1,170 @@
+//! What is shown of the nodes.
+
+use super::figures::{Counts, Figures};
+use super::node::Sample;
+use crate::out::{Out, Tone};
+use crate::table::Table;
+use serde::Serialize;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The head of the lines for pipes.
+pub(super) const HEAD: &str = "time\tnodes\taway\tasked/s\tmemory member\tmemory meta\tredis member\tredis meta\t\
+     loads/s\tfenced/s\tinvalidations/s\tlimits/s\ttrust\tbreaker";
+
+/// One look at all nodes; as JSON one line.
+#[derive(Serialize)]
+pub(super) struct View {
+    /// Seconds since 1970.
+    time: u64,
+    /// Of how many seconds the figures are; `null` where they are of each node's whole life.
+    seconds: Option<f64>,
+    nodes: Vec<Row>,
+    together: Figures,
+}
+
+#[derive(Serialize)]
+struct Row {
+    node: String,
+    /// Why there is nothing of it.
+    away: Option<String>,
+    figures: Option<Figures>,
+}
+
+impl View {
+    pub(super) fn new(samples: &[Sample], seconds: Option<f64>) -> Self {
+        let mut all = Vec::with_capacity(samples.len());
+        let mut nodes = Vec::with_capacity(samples.len());
+        for sample in samples {
+            let (away, figures) = match &sample.now {
+                Ok(now) => {
+                    // One that is seen for the first time is not compared with the others yet.
+                    let counts = match (seconds, &sample.before) {
+                        (Some(_), Some(before)) => Some(now.since(before)),
+                        (Some(_), None) => None,
+                        (None, _) => Some(now.clone()),
+                    };
+                    let figures = counts.as_ref().map(|counts| counts.figures(seconds));
+                    all.extend(counts);
+                    (None, figures)
+                }
+                Err(why) => (Some(why.clone()), None),
+            };
+            nodes.push(Row {
+                node: sample.name.clone(),
+                away,
+                figures,
+            });
+        }
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            time: time.map_or(0, |time| time.as_secs()),
+            seconds,
+            nodes,
+            together: Counts::together(all.iter()).figures(seconds),
+        }
+    }
+
+    /// A row for each node, and one for all of them.
+    pub(super) fn table(&self, out: &Out) -> Table {
+        let per = if self.seconds.is_some() { "/s" } else { "" };
+        let counts = ["loads", "fenced", "invalid.", "limits"].map(|name| format!("{name}{per}"));
+        let asked = format!("asked{per}");
+        let [loads, fenced, invalidations, limits] = &counts;
+        let mut table = Table::new([
+            "node",
+            &asked,
+            "mem member",
+            "mem meta",
+            "redis member",
+            "redis meta",
+            loads,
+            fenced,
+            invalidations,
+            limits,
+            "trust",
+            "breaker",
+        ]);
+        for line in &self.nodes {
+            let name = (line.node.clone(), None);
+            match (&line.away, &line.figures) {
+                (Some(why), _) => {
+                    table.toned_row([name, (format!("away: {why}"), Some(Tone::Bad))]);
+                }
+                (None, Some(figures)) => {
+                    table.toned_row(std::iter::once(name).chain(cells(figures)))
+                }
+                (None, None) => table.toned_row([name, ("back".to_owned(), Some(Tone::Doubtful))]),
+            }
+        }
+        if self.nodes.len() > 1 || !out.is_terminal() {
+            let name = ("together".to_owned(), Some(Tone::Strong));
+            table.toned_row(std::iter::once(name).chain(cells(&self.together)));
+        }
+        table
+    }
+
+    /// What a terminal is filled with.
+    pub(super) fn screen(&self, out: &Out) -> String {
+        let of = match self.seconds {
+            Some(seconds) => format!("the last {seconds:.1} s"),
+            None => "all time; the next look will be of the time between".to_owned(),
+        };
+        let head = out.paint(
+            Tone::Faint,
+            &format!("layercache watch: {of}. Ctrl-C ends it."),
+        );
+        format!("{head}\n\n{}", self.table(out).print(out))
+    }
+
+    /// All nodes in a line, as [`HEAD`] names its fields.
+    pub(super) fn line(&self) -> String {
+        let away = self.nodes.iter().filter(|line| line.away.is_some()).count();
+        let start = [
+            self.time.to_string(),
+            self.nodes.len().to_string(),
+            away.to_string(),
+        ];
+        let cells = cells(&self.together).into_iter().map(|(cell, _)| cell);
+        start
+            .into_iter()
+            .chain(cells)
+            .collect::<Vec<_>>()
+            .join("\t")
+    }
+}
+
+fn cells(figures: &Figures) -> [(String, Option<Tone>); 11] {
+    let ratio = |ratio: Option<f64>| match ratio {
+        Some(ratio) => format!("{:.1}%", ratio * 100.0),
+        None => "-".to_owned(),
+    };
+    let number = |number: Option<f64>| match number {
+        // A node's whole count, or a rate that is not small, has no use for a fraction.
+        Some(number) if number.fract() == 0.0 || number >= 100.0 => format!("{number:.0}"),
+        Some(number) => format!("{number:.1}"),
+        None => "-".to_owned(),
+    };
+    let (trust, trust_tone) = match figures.trusted {
+        Some(true) => ("yes", Some(Tone::Good)),
+        Some(false) => ("no", Some(Tone::Bad)),
+        None => ("-", None),
+    };
+    let (breaker, breaker_tone) = match figures.breaker_open {
+        Some(true) => ("open", Some(Tone::Bad)),
+        Some(false) => ("closed", Some(Tone::Good)),
+        None => ("-", None),
+    };
+    [
+        (number(figures.asked), None),
+        (ratio(figures.memory_membership), None),
+        (ratio(figures.memory_meta), None),
+        (ratio(figures.redis_membership), None),
+        (ratio(figures.redis_meta), None),
+        (number(figures.loads), None),
+        (number(figures.fenced), None),
+        (number(figures.invalidations), None),
+        (number(figures.limit_hits), None),
+        (trust.to_owned(), trust_tone),
+        (breaker.to_owned(), breaker_tone),
+    ]
+}

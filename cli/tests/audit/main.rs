@@ -1,0 +1,173 @@
+//! The audit: what the storage does not confirm is found, and only that; with `fix` it is gone, and nothing
+//! else is written.
+
+mod cluster;
+mod command;
+mod findings;
+mod fixes;
+mod go;
+mod large;
+mod lists;
+mod looks;
+
+use test_support as support;
+
+use layercache::admin::{Audit, AuditError, AuditReport, Finding};
+use layercache::layout::{Distribution, Layout};
+use layercache::{Digest, Link, RepositoryName};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use support::nodes::{LENGTH, blob_path, config, digest, name};
+use support::recording::Recording;
+use support::redis::Redis;
+
+/// A store, a Redis, and nobody else.
+struct World {
+    store: Recording<InMemory>,
+    redis: Redis,
+}
+
+/// What an audit has said.
+#[derive(Debug)]
+struct Said {
+    report: AuditReport,
+    findings: Vec<Finding>,
+}
+
+impl Said {
+    /// The name, the key and the member of each finding, in an order of their own.
+    fn names(&self) -> Vec<String> {
+        let names = self.findings.iter().map(|finding| {
+            let member = finding.member.as_deref().unwrap_or_default();
+            let text = format!("{} {} {member}", finding.wrong.name(), finding.key);
+            text.trim_end().to_owned()
+        });
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        Self {
+            store: Recording::new(InMemory::new()),
+            redis: Redis::start().await,
+        }
+    }
+
+    fn audit(&self) -> Audit<Recording<InMemory>> {
+        Audit::new(self.store.clone(), config(&self.redis)).unwrap()
+    }
+
+    /// Runs an audit, and hears what it says.
+    async fn hear<S: ObjectStore>(audit: Audit<S>) -> Result<Said, AuditError> {
+        let findings = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&findings);
+        let audit = audit.findings(move |finding| heard.lock().unwrap().push(finding.clone()));
+        let report = audit.await?;
+        let findings = std::mem::take(&mut *findings.lock().unwrap());
+        assert_eq!(findings.len() as u64, report.findings());
+        Ok(Said { report, findings })
+    }
+
+    async fn look(&self) -> Said {
+        Self::hear(self.audit()).await.unwrap()
+    }
+
+    async fn fix(&self) -> Said {
+        Self::hear(self.audit().fix(true)).await.unwrap()
+    }
+
+    /// A blob with a link, cached as a Go registry does it.
+    async fn cached(&self, i: u32) -> Digest {
+        let digest = digest(i);
+        store_blob(&self.store, &digest).await;
+        store_link(&self.store, &name(), &digest).await;
+        self.cache_as_go(&name(), &digest, LENGTH);
+        digest
+    }
+
+    /// Caches what a Go registry does, be it so or not.
+    fn cache_as_go(&self, repository: &RepositoryName, digest: &Digest, size: u64) {
+        for command in as_go(repository, digest, size) {
+            let parts: Vec<_> = command.split(' ').collect();
+            self.redis.cli(&parts);
+        }
+    }
+
+    /// All that is in Redis, as text: what was written would show.
+    fn dump(&self) -> Vec<String> {
+        dump(&self.redis)
+    }
+}
+
+/// The commands with which a Go registry caches a blob of a repository.
+fn as_go(repository: &RepositoryName, digest: &Digest, size: u64) -> [String; 4] {
+    let media_type = "mediatype application/octet-stream";
+    [
+        format!("SADD repository::{repository}::blobs {digest}"),
+        format!("HMSET blobs::{digest} digest {digest} size {size}"),
+        format!("HSETNX blobs::{digest} {media_type}"),
+        format!("HSET repository::{repository}::blobs::{digest} {media_type}"),
+    ]
+}
+
+/// Every key with its value and whether it lapses.
+fn dump(redis: &Redis) -> Vec<String> {
+    let keys = redis.cli(&["KEYS", "*"]);
+    let keys = keys.lines().filter(|key| !key.is_empty());
+    let mut all: Vec<_> = keys
+        .map(|key| {
+            let value = match redis.cli(&["TYPE", key]).as_str() {
+                "set" => redis.cli(&["SMEMBERS", key]),
+                "hash" => redis.cli(&["HGETALL", key]),
+                "list" => redis.cli(&["LRANGE", key, "0", "-1"]),
+                "zset" => redis.cli(&["ZRANGE", key, "0", "-1", "WITHSCORES"]),
+                _ => redis.cli(&["GET", key]),
+            };
+            let mut lines: Vec<_> = value.lines().collect();
+            // A set has no order, and what looks at it may change that.
+            lines.sort_unstable();
+            let lapses = redis.cli(&["PTTL", key]) != "-1";
+            format!("{key} {lines:?} {lapses}")
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// How many changes Redis has made to its data since it was started.
+fn changes(redis: &Redis) -> String {
+    let info = redis.cli(&["INFO", "persistence"]);
+    let changes = info.lines().find(|line| line.starts_with("rdb_changes"));
+    changes.expect("a number of changes").to_owned()
+}
+
+fn link_path(link: &Link) -> Path {
+    Distribution::default().link_path(link).unwrap()
+}
+
+async fn store_blob(store: &impl ObjectStore, digest: &Digest) {
+    let put = store.put(&blob_path(digest), "content".into()).await;
+    put.unwrap();
+}
+
+async fn store_link(store: &impl ObjectStore, repository: &RepositoryName, digest: &Digest) {
+    let path = link_path(&Link::layer(repository.clone(), *digest));
+    store.put(&path, digest.to_string().into()).await.unwrap();
+}
+
+/// Runs `layercache audit` with these arguments.
+fn command(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_layercache"));
+    command.arg("audit").args(args);
+    command.output().expect("the command")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

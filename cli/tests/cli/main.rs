@@ -1,0 +1,219 @@
+//! The command `layercache`, as a process, with real servers.
+
+mod check;
+mod ends;
+mod purge;
+mod stat;
+mod topologies;
+mod warm;
+mod watch;
+
+use test_support as support;
+
+use layercache::layout::{Distribution, Layout};
+use layercache::{
+    CacheStatus, CachedStore, Digest, Freshness, Link, RedisConfig, Repository, RepositoryName,
+    StoreBackend,
+};
+use object_store::local::LocalFileSystem;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::Duration;
+use support::nodes::{config, digest};
+use support::redis::Redis;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::sleep;
+
+/// What a process of the command has come to.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// The command, with none of the variables that it would look at.
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_layercache"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["LAYERCACHE_", "AWS_", "GOOGLE_", "AZURE_", "NO_COLOR"]
+            .iter()
+            .any(|start| text.starts_with(start))
+        {
+            command.env_remove(&name);
+        }
+    }
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn run(args: &[&str]) -> Said {
+    run_with(args, &[]).await
+}
+
+/// With variables.
+async fn run_with(args: &[&str], env: &[(String, String)]) -> Said {
+    let mut command = command(args);
+    command.envs(env.iter().map(|(name, value)| (name, value)));
+    said(command.spawn().unwrap()).await
+}
+
+async fn said(child: Child) -> Said {
+    let output = child.wait_with_output();
+    let output = tokio::time::timeout(support::http::PATIENCE * 3, output).await;
+    let output = output.expect("it ends").unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Said {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+impl Said {
+    /// # Panics
+    /// If it has ended otherwise, or in disorder.
+    #[track_caller]
+    fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        assert!(!self.err.contains("panicked"), "{self:#?}");
+        assert!(
+            !self.out.contains('\x1b') && !self.err.contains('\x1b'),
+            "colours in a pipe: {self:#?}"
+        );
+        if code != 2 {
+            assert!(!self.err.contains("error:"), "{self:#?}");
+        }
+        self
+    }
+
+    /// Trouble, whose text has these words.
+    #[track_caller]
+    fn refused(self, words: &[&str]) -> Self {
+        let said = self.expect(2);
+        assert!(said.err.starts_with("error: "), "{said:#?}");
+        for word in words {
+            assert!(said.err.contains(word), "no `{word}`: {said:#?}");
+        }
+        said
+    }
+
+    #[track_caller]
+    fn has(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.out.contains(word), "no `{word}`: {self:#?}");
+        }
+        self
+    }
+
+    #[track_caller]
+    fn keeps(self, secret: &str) -> Self {
+        assert!(
+            !self.out.contains(secret) && !self.err.contains(secret),
+            "{self:#?}"
+        );
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        assert_eq!(self.out.lines().count(), 1, "{self:#?}");
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
+    /// The line of a table that begins like this, as its cells.
+    #[track_caller]
+    fn row(&self, first: &str) -> Vec<&str> {
+        let mut rows = self
+            .out
+            .lines()
+            .map(|line| line.split('\t').collect::<Vec<_>>());
+        let row = rows.find(|row| row[0].trim() == first);
+        row.unwrap_or_else(|| panic!("no row `{first}`: {self:#?}"))
+    }
+}
+
+type Node = CachedStore<LocalFileSystem>;
+
+/// A folder that is a registry, and a Redis.
+struct Stage {
+    folder: TempDir,
+    redis: Redis,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            redis: Redis::start().await,
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.folder.path().to_str().unwrap()
+    }
+
+    fn node(&self) -> Node {
+        self.node_with(config(&self.redis))
+    }
+
+    fn node_with(&self, config: RedisConfig) -> Node {
+        let store = LocalFileSystem::new_with_prefix(self.folder.path()).unwrap();
+        CachedStore::builder(store).redis(config).unwrap().build()
+    }
+
+    /// Has the node know of so many blobs in a repository, in all tiers.
+    async fn push(&self, node: &Node, repository: &str, count: u32) {
+        for i in 0..count {
+            let path = Distribution::default().blob_path(&digest(i)).unwrap();
+            node.put(&path, "content".into()).await.unwrap();
+            let repository = node.registry().repository(name(repository));
+            repository.link(&digest(i)).await.unwrap();
+            settle(&repository, &digest(i)).await;
+        }
+    }
+
+    /// Takes a layer's link away behind the cache's back.
+    fn unlink(&self, repository: &str, digest: &Digest) {
+        let link = Link::layer(name(repository), *digest);
+        let path = Distribution::default().link_path(&link).unwrap();
+        std::fs::remove_file(self.folder.path().join(path.as_ref())).unwrap();
+    }
+
+    /// Takes a blob away behind the cache's back.
+    fn collect(&self, digest: &Digest) {
+        let path = Distribution::default().blob_path(digest).unwrap();
+        std::fs::remove_file(self.folder.path().join(path.as_ref())).unwrap();
+    }
+
+    /// The command, told of the folder and the Redis.
+    async fn run(&self, args: &[&str]) -> Said {
+        let url = self.redis.url();
+        let all = [args, &["--redis", &url, "--storage", self.path()]].concat();
+        run(&all).await
+    }
+}
+
+/// Asks until memory answers: what is answered is filled a little later, and others look then.
+async fn settle<S: ObjectStore>(repository: &Repository<StoreBackend<S>>, digest: &Digest) {
+    for _ in 0..200 {
+        let answer = repository.stat(digest, Freshness::Cached).await.unwrap();
+        if answer.status == CacheStatus::Memory {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{digest} is never in memory");
+}
+
+fn name(text: &str) -> RepositoryName {
+    text.parse().unwrap()
+}
