@@ -1,4 +1,4 @@
-//! The guide: what this crate promises, and how to run it.
+//! The guide: one page for each question about using and running the cache.
 //!
 //! | you want to | page |
 //! |---|---|
@@ -6,12 +6,16 @@
 //! | choose settings | [`settings`] |
 //! | combine it with other wrappers | [`stacking`] |
 //! | run several nodes | [`nodes`], [`redis`] |
-//! | know what is promised, and why | [`coherence`] |
+//! | know what is guaranteed, and why | [`coherence`] |
 //! | know what to do when something fails | [`failure`] |
 //! | watch it | [`metrics`] |
+//! | look at, correct, fill or empty a cache | [`operating`] |
 //! | cache another layout of paths | [`layouts`] |
 //! | use it without `object_store` | [`own_backend`] |
-//! | live beside a Go registry, or leave it | [`go_registry`], [`migrating`] |
+//! | run the example registry | [`example_registry`] |
+//! | run it beside a Go registry, or replace one | [`go_registry`], [`migrating`] |
+//! | know what it costs, and how fast it is | [`costs`], [`benchmarks`] |
+//! | decide whether to use it | [`comparison`] |
 
 macro_rules! pages {
     ($($page:ident)*) => {
@@ -21,4 +25,7 @@ macro_rules! pages {
     };
 }
 
-pages! { coherence failure getting_started go_registry layouts metrics migrating nodes own_backend redis settings stacking }
+pages! {
+    benchmarks coherence comparison costs example_registry failure getting_started go_registry layouts metrics
+    migrating nodes operating own_backend redis settings stacking
+}
