@@ -1,4 +1,4 @@
-//! A layout of one's own: Git LFS, whose servers are asked all day which objects a repository has.
+//! How to write a layout: here for Git LFS, whose clients ask which objects a repository has.
 //!
 //! ```sh
 //! cargo run --release --example custom_layout
@@ -12,13 +12,13 @@ use object_store::path::Path;
 use sha2::Sha256;
 use std::error::Error;
 
-/// `<owner>/<repository>/lfs/objects/ab/cd/abcd…`: each repository has objects of its own.
+/// `<owner>/<repository>/lfs/objects/ab/cd/abcd…`: each repository has its own objects.
 #[derive(Debug)]
 struct GitLfs;
 
 impl Layout for GitLfs {
-    /// Reads the name and the digest off a path, and makes sure that this is their path: only one
-    /// spelling of it may mean something.
+    /// Reads the name and the digest from a path. Then checks that the path is the one that they
+    /// have, because only one spelling of a path may have a meaning.
     fn meaning(&self, location: &Path) -> Option<Meaning> {
         let (name, object) = location.as_ref().split_once("/lfs/objects/")?;
         let hex = object.rsplit('/').next()?;
@@ -26,12 +26,12 @@ impl Layout for GitLfs {
         (self.link_path(&link)? == *location).then_some(Meaning::RepositoryBlob(link))
     }
 
-    /// No content is shared.
+    /// Repositories share no content.
     fn blob_path(&self, _digest: &Digest) -> Option<Path> {
         None
     }
 
-    /// The object itself is the membership. Git LFS knows one kind and one algorithm.
+    /// The object itself is the membership. Git LFS has one kind of link and one algorithm.
     fn link_path(&self, link: &Link) -> Option<Path> {
         let (LinkKind::Layer, Digest::Sha256(_)) = (link.kind, link.digest) else {
             return None;
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     store.put(&model, "a model".into()).await?;
 
-    // What a client asks in one `POST /octo/models/info/lfs/objects/batch`.
+    // A client asks this in one `POST /octo/models/info/lfs/objects/batch`.
     let batch = ["a model", "another model"].map(oid);
     let repository = store.registry().repository("octo/models".parse()?);
     for time in ["first", "second"] {

@@ -1,4 +1,5 @@
-//! The cache without `object_store`: a registry that keeps its memberships in a database of its own.
+//! How to use the cache without `object_store`: a registry that keeps its memberships in its own
+//! database.
 //!
 //! ```sh
 //! cargo run --release --example own_backend
@@ -15,7 +16,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Two tables, and a query takes its time. `Mutex` and `HashMap` stand for your database.
+/// Two tables. A query takes 20 ms. `Mutex`, `HashSet` and `HashMap` stand for your database.
 #[derive(Debug, Default)]
 struct Database {
     links: Mutex<HashSet<Link>>,
@@ -30,7 +31,7 @@ impl Database {
     }
 }
 
-/// What the cache asks when no tier knows. Both are asked at the same time.
+/// The questions that the cache asks when no tier knows the answer. It asks both at the same time.
 #[async_trait]
 impl Backend for Database {
     async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError> {
@@ -47,7 +48,7 @@ impl Backend for Database {
     }
 }
 
-/// What the cache makes between the two steps that keep all nodes right.
+/// The changes that the cache makes. Before each change it invalidates the old value on all nodes.
 #[async_trait]
 impl WritableBackend for Database {
     async fn create_link(&self, link: &Link) -> Result<(), BoxError> {
@@ -76,7 +77,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let database = Database::default();
     lock(&database.blobs).insert(digest, LayerMeta::new("shard-7/e28d98ac", 1024)?);
 
-    // `TieredCache::with_redis` shares it with other nodes.
+    // `TieredCache::with_redis` makes a cache that other nodes share.
     let cache = TieredCache::in_memory(MemoryConfig::default());
     let registry = Registry::new(database, cache);
     let repository = registry.repository("library/alpine".parse()?);
@@ -104,7 +105,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A table. One whose last user panicked is as good as before.
+/// Locks a table. A table is still valid after one of its users has panicked.
 fn lock<T>(table: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     table
         .lock()

@@ -1,8 +1,8 @@
-//! A folder with a cache of blob metadata in front of it.
+//! How to put a cache of blob metadata in front of a folder.
 //!
 //! ```sh
-//! cargo run --release --example wrap_filesystem            # in a folder that is gone afterwards
-//! cargo run --release --example wrap_filesystem -- FOLDER  # in one that stays
+//! cargo run --release --example wrap_filesystem            # in a folder that is deleted afterwards
+//! cargo run --release --example wrap_filesystem -- FOLDER  # in a folder that stays
 //! ```
 
 use layercache::layout::{Distribution, Layout};
@@ -21,11 +21,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = folder.unwrap_or_else(|| temporary.path().into());
     std::fs::create_dir_all(&folder)?;
 
-    // This is all that there is to it.
+    // This line is all that the cache needs.
     let store = CachedStore::new(LocalFileSystem::new_with_prefix(folder)?);
     println!("{store}");
 
-    // Use it as any other `object_store`. A blob's path is what docker/distribution makes of its digest.
+    // Use it as any other `object_store`. The path of a blob is the one that docker/distribution
+    // gives it.
     let content = "a layer";
     let digest = Digest::Sha256(<Sha256 as sha2::Digest>::digest(content).into());
     let path = Distribution::default()
@@ -38,7 +39,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         head(&store, &path).await?;
     }
 
-    // The typed API asks the same cache. Who may read a blob is a question of its own.
+    // The typed API uses the same cache. It also answers who may read a blob, which is a separate
+    // question.
     println!("\nis it in library/alpine?");
     let repository = store.registry().repository("library/alpine".parse()?);
     for linked in [false, true] {
@@ -53,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         );
     }
 
-    // What is deleted is gone, however warm the cache was.
+    // A deleted object is not found any more, even if the cache had it.
     store.delete(&path).await?;
     println!("\nafter the delete");
     match store.head(&path).await {
@@ -63,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Asks for a blob, and prints who answered.
+/// Asks for a blob, and prints which tier answered.
 async fn head(store: &dyn ObjectStore, path: &Path) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let result = store

@@ -1,9 +1,10 @@
-//! An S3 bucket with a cache of blob metadata in front of it; with `REDIS_URL` one that two nodes share.
+//! How to put a cache of blob metadata in front of an S3 bucket. With `REDIS_URL` two nodes share
+//! the cache.
 //!
 //! ```sh
 //! export AWS_BUCKET=registry AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…
-//! export AWS_ENDPOINT=http://127.0.0.1:9000 AWS_ALLOW_HTTP=true   # MinIO and the like
-//! export REDIS_URL=redis://127.0.0.1                              # if there is one
+//! export AWS_ENDPOINT=http://127.0.0.1:9000 AWS_ALLOW_HTTP=true   # for MinIO and similar servers
+//! export REDIS_URL=redis://127.0.0.1                              # optional
 //! cargo run --release --example wrap_s3
 //! ```
 //!
@@ -24,7 +25,7 @@ use tokio::time::sleep;
 
 type Store = CachedStore<PrefixStore<AmazonS3>>;
 
-/// What has to be set.
+/// The variables that must be set.
 const NEEDED: [&str; 3] = ["AWS_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 
 #[tokio::main]
@@ -64,16 +65,16 @@ async fn run() -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
 
-    // Another node, which would be another process on another machine.
+    // A second node. In production it is another process on another machine.
     let other = open(Some(&redis))?;
-    head("another node", &other, &path).await?;
-    // It trusts its memory as soon as it has heard itself on the channel between nodes.
+    // Until it is connected and has received its own heartbeat, it neither asks Redis nor answers
+    // from its memory.
     sleep(Duration::from_millis(500)).await;
-    for _ in 0..2 {
+    for _ in 0..3 {
         head("another node", &other, &path).await?;
     }
 
-    // When this returns, no node answers what was before.
+    // When this returns, no node answers with the deleted object.
     node.delete(&path).await?;
     let is_gone = matches!(
         other.head(&path).await,
@@ -81,13 +82,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
     );
     println!("\ndeleted by this node, gone on the other: {is_gone}");
 
-    // So that those who stay do not wait for these two.
+    // After this, changes of other nodes do not wait for these two nodes.
     node.shutdown().await;
     other.shutdown().await;
     Ok(())
 }
 
-/// The bucket that the environment names, below a prefix, behind memory and perhaps Redis.
+/// Opens the bucket that the environment names, below a prefix, with a cache in memory. With
+/// `redis` the cache has Redis as its second tier.
 fn open(redis: Option<&str>) -> Result<Store, Box<dyn Error>> {
     let s3 = AmazonS3Builder::from_env().build()?;
     let mut builder = CachedStore::builder(PrefixStore::new(s3, "layercache-example"));
@@ -97,7 +99,7 @@ fn open(redis: Option<&str>) -> Result<Store, Box<dyn Error>> {
     Ok(builder.build())
 }
 
-/// Asks for a blob, and prints who answered.
+/// Asks for a blob, and prints which tier answered.
 async fn head(who: &str, store: &Store, path: &Path) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let result = store

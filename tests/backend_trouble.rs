@@ -1,4 +1,4 @@
-//! A backend in trouble: its errors come through as they are, and nothing of them stays.
+//! Tests a failing backend: the cache passes its errors on unchanged and stores none of them.
 
 use test_support as support;
 
@@ -23,7 +23,8 @@ type Store = CachedStore<AmazonS3>;
 const CONTENT: &str = "content";
 const DIGEST: Digest = Digest::Sha256([0xab; 32]);
 
-/// What fails for certain, what may still happen, and what never arrives.
+/// Certain failures, failures after which a change may still happen, and requests without an
+/// answer.
 const TROUBLES: [Trouble; 8] = [
     Trouble::Status(500, "InternalError"),
     Trouble::Status(503, "SlowDown"),
@@ -66,7 +67,7 @@ impl World {
         Ok((result.meta.size, status(&result)))
     }
 
-    /// Asks until memory answers: a fill does not delay the answer that led to it.
+    /// Asks until memory answers, because a fill runs after the answer that caused it.
     async fn warm(&self, path: &Path) {
         for _ in 0..100 {
             if self.head(path).await.unwrap().1 == CacheStatus::Memory {
@@ -81,13 +82,13 @@ impl World {
     }
 }
 
-/// A kind, the words, and all causes. What differs from try to try is left out.
+/// Returns an error's kind, text and causes, without the parts that differ between attempts.
 fn told(error: &(dyn StdError + 'static)) -> String {
     let kind = error.downcast_ref::<Error>().map(std::mem::discriminant);
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     let words: Vec<_> = causes.map(ToString::to_string).collect();
     let words = words.join(" < ");
-    // "… in 1.234567ms"
+    // Removes times, such as that of "… in 1.234567ms".
     let words = words.split(' ').filter(|word| {
         let is_time = word.ends_with('s') || word.ends_with("s,");
         !(is_time && word.starts_with(|first: char| first.is_ascii_digit()))
@@ -95,7 +96,7 @@ fn told(error: &(dyn StdError + 'static)) -> String {
     format!("{kind:?} {}", words.collect::<Vec<_>>().join(" "))
 }
 
-/// Everything that asks for something, one after the other.
+/// Sends every kind of read, one after the other.
 async fn ask_all(store: &dyn ObjectStore, blob: &Path, link: &Path) -> Vec<(String, Result<()>)> {
     let mut results = Vec::new();
     for path in [blob, link] {
@@ -123,7 +124,8 @@ async fn errors_come_through_as_they_are_and_are_never_stored() {
         let world = World::start().await;
         world.bucket.is_in(trouble);
         let mut bare = ask_all(&world.bare, &world.blob, &world.link).await;
-        // Whether an object is a link its content says: the store is asked for that.
+        // The content says whether an object is a link, so the cache asks the store for the content
+        // of a link.
         bare[4] = (
             bare[4].0.clone(),
             world.bare.get(&world.link).await.map(drop),
@@ -135,7 +137,8 @@ async fn errors_come_through_as_they_are_and_are_never_stored() {
             for ((what, bare), (_, cached)) in bare.iter().zip(cached) {
                 let (bare, cached) = (bare.as_ref().unwrap_err(), cached.unwrap_err());
                 match (bare, &cached) {
-                    // Who asks for a head shares the answer with others: it has no cause but that.
+                    // Several callers may share the answer to a head, so its `NotFound` has no
+                    // further cause.
                     (Error::NotFound { path: bare, .. }, Error::NotFound { path, .. }) => {
                         assert_eq!(bare, path, "{what} in {trouble:?}");
                     }
@@ -179,7 +182,7 @@ async fn what_changes_and_fails_fails_as_it_would() {
         let cached = world.store.delete(&world.blob).await.unwrap_err();
         let kind = std::mem::discriminant::<Error>;
         assert_eq!(kind(&bare), kind(&cached), "{trouble:?}: {bare}, {cached}");
-        // One that was given up may happen yet.
+        // A delete that timed out may still happen.
         if trouble != Trouble::Hang {
             world.bucket.is_in(Trouble::None);
             assert_eq!(world.head(&world.blob).await.unwrap().0, 7);
@@ -277,7 +280,7 @@ async fn a_throttled_load_is_tried_again_once_for_all() {
     assert_eq!(world.bucket.asked() - asked, 3);
 }
 
-/// A store that is not consistent: what was written is not there for a while.
+/// The store is not consistent: written objects are not visible for a while.
 #[tokio::test]
 async fn what_was_written_and_is_not_there_yet_is_found_when_it_is() {
     let world = World::start().await;
@@ -308,7 +311,7 @@ async fn what_was_written_and_is_not_there_yet_is_found_when_it_is() {
 #[tokio::test]
 async fn odd_answers_are_given_as_they_are_and_not_believed_for_long() {
     let world = World::start().await;
-    // No blob but one has no content.
+    // Only the empty blob has length 0.
     world.bucket.is_in(Trouble::Length(0));
     for _ in 0..3 {
         assert_eq!(
@@ -343,7 +346,7 @@ async fn odd_answers_are_given_as_they_are_and_not_believed_for_long() {
     world.warm(&world.blob).await;
     assert_eq!(world.store.head(&world.blob).await.unwrap(), bare);
 
-    // Of another length nobody can know it, until the content comes with the right one.
+    // The cache cannot detect another wrong length until the content arrives with the right one.
     world.store.clear_memory();
     world.bucket.is_in(Trouble::Length(5));
     world.warm(&world.blob).await;
@@ -364,7 +367,7 @@ fn node(world: &World, redis: &Redis) -> (Metrics, Store) {
     })
 }
 
-/// Returns when nobody has a lease.
+/// Waits until there are no leases.
 async fn until_no_lease(redis: &Redis, why: &str) {
     let end = Instant::now() + Duration::from_secs(2);
     while !redis.cli(&["KEYS", "lease::*"]).trim().is_empty() {
@@ -411,7 +414,8 @@ async fn who_goes_away_leaves_no_lease_that_others_wait_for() {
     }
 }
 
-/// Anybody can ask for what was never there: the others need not hear of it.
+/// Any client can ask for an object that never existed. The node need not tell the other nodes of
+/// it.
 #[tokio::test]
 async fn only_what_is_held_is_taken_away_everywhere() {
     let (world, redis) = (World::start().await, Redis::start().await);
@@ -434,7 +438,7 @@ async fn only_what_is_held_is_taken_away_everywhere() {
     assert_eq!(heals(), 0);
     until_no_lease(&redis, "not there").await;
 
-    // In Redis alone.
+    // Here only Redis has the entry.
     store.head(&world.blob).await.unwrap();
     let end = Instant::now() + Duration::from_secs(2);
     while redis.cli(&["KEYS", "blobs::*"]).trim().is_empty() {

@@ -1,5 +1,5 @@
-//! A real client pushes and pulls through the example registry: `skopeo` on files and on S3, with
-//! and without Redis, and in turns with the Go registry on one tree.
+//! A real client, `skopeo`, pushes and pulls through the example registry: on files and on S3, with
+//! and without Redis, and alternately with the Go registry on one tree.
 
 use test_support as support;
 
@@ -18,7 +18,7 @@ fn image(folder: &Path) -> Image {
     write_oci_layout(&folder.join("image"), LAYERS, LAYER_BYTES)
 }
 
-/// The bytes of all blobs of an OCI image layout, by name.
+/// Returns the content of all blobs of an OCI image layout, by name.
 fn blobs(layout: &Path) -> Vec<(String, Vec<u8>)> {
     let folder = layout.join("blobs/sha256");
     let mut blobs: Vec<_> = std::fs::read_dir(folder)
@@ -33,7 +33,8 @@ fn blobs(layout: &Path) -> Vec<(String, Vec<u8>)> {
     blobs
 }
 
-/// Who answered a `HEAD` of a blob, as its `Cache-Status` says.
+/// Returns the status of a `HEAD` of a blob, and its `Cache-Status`, which names the tier that
+/// answered.
 async fn head(registry: &Registry, repository: &str, digest: &str) -> (u16, String) {
     let url = format!("{}/v2/{repository}/blobs/{digest}", registry.url());
     let answer = reqwest::Client::new().head(url).send().await.unwrap();
@@ -46,8 +47,8 @@ async fn head(registry: &Registry, repository: &str, digest: &str) -> (u16, Stri
     (answer.status().as_u16(), status.to_owned())
 }
 
-/// Pushes an image, pulls it, copies it to another repository and pulls that: the same bytes each
-/// time, and the second pull costs the store no look-up.
+/// Pushes an image, pulls it, copies it to another repository and pulls the copy. Checks that the
+/// bytes are the same each time, and that the second pull needs no look-up in the store.
 async fn round_trip(args: &[&str], env: &[(String, String)]) -> (Registry, Image) {
     let folder = tempfile::tempdir().unwrap();
     let image = image(folder.path());
@@ -120,7 +121,7 @@ async fn files_and_redis_with_a_second_node() {
     }
 }
 
-/// What `redis-cli` shows is what the seed wrote, with more fields.
+/// Checks that Redis has the fields that the seed wrote, and more fields.
 fn in_redis(redis: &Redis, image: &Image, root: &str) {
     for layer in &image.layers {
         for repository in ["team/app", "other/place"] {
@@ -176,7 +177,7 @@ async fn memory_alone() {
     round_trip(&["--storage", "memory://"], &[]).await;
 }
 
-/// One tree, written by the Go registry and by ours in turns, and read by both.
+/// The Go registry and the example write to one tree alternately, and both read all of it.
 #[tokio::test]
 async fn the_go_registry_and_ours_serve_each_others_trees() {
     let folder = tempfile::tempdir().unwrap();
@@ -207,7 +208,7 @@ async fn the_go_registry_and_ours_serve_each_others_trees() {
     assert_eq!(status, 200);
 }
 
-/// A Redis that a Go registry has warmed serves us: no look-up reaches the store.
+/// A Go registry has filled Redis. The example answers from it, and no look-up reaches the store.
 #[tokio::test]
 async fn a_redis_that_the_go_registry_warmed_answers() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The examples, run as a reader would, and what they print.
+//! Runs the examples as a reader would, and checks what they print.
 
 use test_support as support;
 
@@ -7,7 +7,7 @@ use support::example::example;
 use support::minio::Minio;
 use support::redis::Redis;
 
-/// Runs an example without any variable that could change what it does.
+/// Runs an example without any environment variable that could change its behaviour.
 async fn run(name: &str, env: &[(String, String)]) -> std::process::Output {
     let mut command = Command::new(example(name));
     command.env_clear().envs(env.iter().cloned());
@@ -17,7 +17,7 @@ async fn run(name: &str, env: &[(String, String)]) -> std::process::Output {
         .expect("the example starts")
 }
 
-/// What an example prints, if it ends well.
+/// Returns what an example prints, and checks that it succeeds.
 async fn prints(name: &str, env: &[(String, String)]) -> String {
     let output = run(name, env).await;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -27,7 +27,7 @@ async fn prints(name: &str, env: &[(String, String)]) -> String {
     out
 }
 
-/// The lines that have `text`.
+/// Returns the lines that contain `text`.
 fn lines<'a>(out: &'a str, text: &str) -> Vec<&'a str> {
     out.lines().filter(|line| line.contains(text)).collect()
 }
@@ -86,7 +86,7 @@ async fn wrap_s3_asks_the_bucket_once() {
     );
     each_says(
         &lines(&shared, "another node  "),
-        &["says Redis", "says Redis", "says Memory"],
+        &["says Redis", "says Memory", "says Memory"],
     );
     assert!(shared.contains("gone on the other: true"), "{shared}");
 }
@@ -135,6 +135,6 @@ async fn own_backend_asks_the_database_once() {
         &lines(&out, "says"),
         &["says Miss", "says Memory", "None, says Miss"],
     );
-    // Before and after the link, and not between.
+    // The database is asked before and after the link, and not in between.
     assert_eq!(lines(&out, "database: where is it?").len(), 2, "{out}");
 }

@@ -1,5 +1,5 @@
-//! Nodes that die, a Redis that forgets, is full or evicts, and a network that works one way only:
-//! nothing stale is answered, and afterwards all goes on.
+//! Tests nodes that die, a Redis that loses data, is full or evicts, and a network that works one
+//! way only. No node answers anything stale, and afterwards all nodes work again.
 
 use test_support as support;
 
@@ -23,7 +23,7 @@ use support::registry::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// How long anything may take that is waited for.
+/// The longest time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Two nodes of the example on one Redis and one bucket, and a blob that both have in memory.
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// A delete by the first node that has begun, and is on its way to the bucket.
+    /// Starts a delete through the first node, and waits until it has reached the bucket.
     async fn delete_under_way(&self) -> JoinHandle<reqwest::Result<u16>> {
         self.bucket.hold_deletes(true);
         let request = self.client.delete(self.url(0));
@@ -116,7 +116,7 @@ impl World {
         keys.lines().map(str::to_owned).collect()
     }
 
-    /// How long the one fence stands, in milliseconds.
+    /// Returns the remaining TTL of the only fence, in milliseconds.
     fn fence(&self) -> i64 {
         let [fence] = &self.fences()[..] else {
             panic!("no fence, or many: {:?}", self.fences());
@@ -125,13 +125,14 @@ impl World {
     }
 }
 
-/// Whether or not its delete still happens: what it took away stays away until the fence lapses.
+/// Whether or not the node's delete still happens, the removed entry stays out of Redis until the
+/// fence expires.
 #[tokio::test]
 async fn a_node_that_is_killed_amid_a_delete_leaves_nothing_stale() {
     for happens in [true, false] {
         let mut world = World::start().await;
         let delete = world.delete_under_way().await;
-        // The other node is told beside the call.
+        // The node has removed the entry before the bucket answers.
         let set = "repository::a/b::blobs";
         assert_eq!(world.redis.cli(&["SCARD", set]), "0");
         if happens {
@@ -157,14 +158,15 @@ async fn a_node_that_is_killed_amid_a_delete_leaves_nothing_stale() {
         assert!(world.fence() < left, "nobody renews it");
 
         world.put_link();
-        // What is left of its half minute is not waited for here.
+        // The fence would last half a minute. The test shortens the rest.
         world.redis.cli(&["PEXPIRE", &world.fences()[0], "300"]);
         world.is_cached_again(1).await;
         assert_eq!(world.fences(), Vec::<String>::new());
     }
 }
 
-/// The fence of a delete is gone, and what another node reads before the delete happens is filled.
+/// The fence of a delete is lost. Another node reads before the delete happens, and fills the
+/// cache.
 #[tokio::test]
 async fn a_redis_that_starts_empty_amid_a_delete_brings_nothing_back() {
     let mut world = World::start().await;
@@ -210,7 +212,7 @@ async fn until_in_memory(node: &Node, digest: &Digest) {
     }
 }
 
-/// Waits until changes need not wait for anybody.
+/// Waits until a change no longer waits for the trust of other nodes to end.
 async fn until_settled(cluster: &Cluster) {
     let end = Instant::now() + PATIENCE;
     for node in &cluster.nodes {
@@ -240,7 +242,7 @@ async fn a_full_redis_takes_puts_and_deletes() {
     let policy = ["CONFIG", "SET", "maxmemory-policy", "noeviction"];
     cluster.redis.cli(&policy);
     cluster.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    // Longer than trust lasts: heartbeats are taken too.
+    // Longer than trust lasts, so a full Redis must accept heartbeats too.
     sleep(TRUST * 2).await;
     assert_eq!(
         contains(second, &digest(1)).await,
@@ -254,7 +256,7 @@ async fn a_full_redis_takes_puts_and_deletes() {
     }
 }
 
-/// Nothing comes to the node any more, and all that it says is heard.
+/// The node receives nothing any more, but Redis receives everything that it sends.
 #[tokio::test]
 async fn a_node_that_hears_nothing_has_lost_its_trust_before_a_delete_returns() {
     let cluster = Cluster::start(2, Flaky::new(1, 0), Redis::start().await).await;
@@ -276,7 +278,7 @@ async fn a_node_that_hears_nothing_has_lost_its_trust_before_a_delete_returns() 
         assert!(waited < TRUST * 3, "{waited:?}");
         cluster.proxies[1].heal();
         let end = Instant::now() + PATIENCE;
-        // A creation would be made without Redis, too.
+        // A creation would succeed without Redis, so this waits for a removal.
         while layers(second).unlink(&digest(1)).await.is_err() {
             assert!(Instant::now() < end, "it has not recovered");
             sleep(TRUST / 10).await;
@@ -285,8 +287,8 @@ async fn a_node_that_hears_nothing_has_lost_its_trust_before_a_delete_returns() 
     }
 }
 
-/// Whatever the last thing was that got through: a connection that was being made is given up, and
-/// made anew.
+/// The network may fail after any step of a connection attempt. The node gives up that attempt and
+/// connects anew.
 #[tokio::test]
 async fn a_network_that_fails_amid_a_connection_is_noticed() {
     let cluster = Cluster::start(12, Flaky::new(1, 0), Redis::start().await).await;
@@ -316,7 +318,7 @@ async fn a_network_that_fails_amid_a_connection_is_noticed() {
     join_all(recoveries).await;
 }
 
-/// What says whose data it is, is the first to be evicted: nobody reads it but who connects.
+/// The key that says whose data it is gets evicted first, because only a connecting node reads it.
 #[tokio::test]
 async fn an_old_dump_without_its_identity_is_purged_all_the_same() {
     for evicted in [
@@ -353,7 +355,7 @@ async fn an_old_dump_without_its_identity_is_purged_all_the_same() {
     }
 }
 
-/// A small Redis with a policy for caches throws leases and fences away like anything else.
+/// A small Redis with an eviction policy for caches also evicts leases and fences.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn evicted_leases_and_fences_let_nothing_stale_through() {
     const TIME: Duration = Duration::from_secs(12);
@@ -393,7 +395,7 @@ async fn evicted_leases_and_fences_let_nothing_stale_through() {
     assert!(deletes.count() >= 100);
 }
 
-/// Asks for ever new blobs, each of which is there; says for how many.
+/// Asks for new blobs all the time, each of which exists, and returns their number.
 async fn fill(node: Node, flood: u32, end: Instant) -> u32 {
     let (layout, store) = (Distribution::default(), node.get_ref());
     let mut asked = 0;
@@ -402,7 +404,7 @@ async fn fill(node: Node, flood: u32, end: Instant) -> u32 {
         let path = layout.blob_path(&digest).unwrap();
         store.put_now(&path, "content").await;
         let stat = node.registry().blobs();
-        // The store may fail.
+        // The store may fail here.
         let _ = stat.stat(&digest, Freshness::Cached).await;
         asked += 1;
     }

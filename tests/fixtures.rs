@@ -1,4 +1,4 @@
-//! What a real Go registry stored and cached (`fixtures/`) is understood.
+//! Tests that the library understands what a real Go registry stored and cached (`fixtures/`).
 
 use test_support as support;
 
@@ -18,7 +18,7 @@ use support::image::sha256;
 use support::redis::Redis;
 use tempfile::TempDir;
 
-/// The storage tree, copied so that nothing can change the fixtures.
+/// A copy of the storage tree, so that a test cannot change the fixtures.
 struct Tree {
     folder: TempDir,
     files: Vec<Path>,
@@ -36,7 +36,7 @@ impl Tree {
         LocalFileSystem::new_with_prefix(self.folder.path()).unwrap()
     }
 
-    /// A store whose cache knows nothing yet.
+    /// Returns a store with an empty cache.
     fn cached(&self) -> CachedStore<LocalFileSystem> {
         CachedStore::new(self.store())
     }
@@ -61,13 +61,13 @@ impl Tree {
         self.files.iter().filter_map(link).collect()
     }
 
-    /// What means nothing to the cache: the links of tags.
+    /// Returns the paths without a meaning for the cache: the links of tags.
     fn others(&self) -> Vec<&Path> {
         let other = |path: &&Path| Distribution::default().meaning(path).is_none();
         self.files.iter().filter(other).collect()
     }
 
-    /// Where a blob is and how long it is, by the files alone.
+    /// Returns where a blob is and how long it is, from the files alone.
     fn blob(&self, digest: &Digest) -> (Path, u64) {
         let blobs = self.blobs();
         let (path, _) = blobs.iter().find(|(_, other)| other == digest).unwrap();
@@ -170,7 +170,7 @@ async fn nothing_is_a_member_of_what_does_not_link_it() {
     let tree = Tree::copy();
     let store = tree.cached();
     let links: Vec<_> = tree.links().into_iter().map(|(_, link)| link).collect();
-    // Every blob is known, so that only its membership can be missing.
+    // Every blob is cached, so only its membership can be missing.
     for (_, digest) in tree.blobs() {
         let blobs = store.registry().blobs();
         blobs.stat(&digest, Freshness::Cached).await.unwrap();
@@ -229,7 +229,7 @@ async fn content_is_what_the_file_holds() {
             continue;
         };
         assert_eq!(read().await, CacheStatus::Miss, "{path}");
-        // What was read is remembered in a task of its own, soon after.
+        // A task of its own caches what was read, soon after the answer.
         let remembered = async {
             while read().await != CacheStatus::Memory {
                 tokio::task::yield_now().await;
@@ -255,13 +255,13 @@ async fn a_tag_that_moves_has_moved_at_once() {
     }
 }
 
-/// With the patience of a machine that does much else.
+/// Returns a node with a long Redis timeout, for a busy machine.
 fn with_redis<S: ObjectStore>(store: S, redis: &Redis) -> CachedStore<S> {
     let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
     CachedStore::builder(store).redis(config).unwrap().build()
 }
 
-/// Over a store that has nothing at all: whatever is answered comes from Redis.
+/// Checks answers over an empty store, so that every positive answer comes from Redis.
 async fn what_a_go_registry_cached_is_answered(redis: &Redis) {
     let tree = Tree::copy();
     let store = with_redis(InMemory::new(), redis);
@@ -274,7 +274,7 @@ async fn what_a_go_registry_cached_is_answered(redis: &Redis) {
     for (path, link) in &layers {
         let (blob, length) = tree.blob(&link.digest);
         let mut statuses = Vec::new();
-        // Memory answers once it has heard that the channel works.
+        // Memory answers once the node has seen that the channel works.
         while statuses.last() != Some(&CacheStatus::Memory) {
             let stat = stat(&store, link).await;
             let meta = stat.value.expect("a layer that Redis knows");
@@ -286,7 +286,8 @@ async fn what_a_go_registry_cached_is_answered(redis: &Redis) {
         assert!(!statuses.is_empty() && by_memory == Some(CacheStatus::Memory));
         assert!(statuses.iter().all(|status| *status == CacheStatus::Redis));
     }
-    // It keeps manifests' hashes but not their memberships, so those are asked of the store.
+    // The Go registry caches hashes of manifests but not their memberships, so the node asks the
+    // store for those.
     for (path, link) in &manifests {
         let key = format!("blobs::{}", link.digest);
         assert_eq!(redis.cli(&["EXISTS", &key]), "1");

@@ -1,4 +1,5 @@
-//! Clients that ask for anything, in any number, and go away: what that costs is bounded, and shows.
+//! Tests clients that ask for anything, in any number, and give up: the cost is bounded and
+//! counted.
 
 use test_support as support;
 
@@ -16,7 +17,7 @@ use tokio::runtime::Handle;
 
 type Store = CachedStore<Bare>;
 
-/// How much may be under way here.
+/// The limit on concurrent loads and changes in these tests.
 const LIMIT: usize = 100;
 
 fn store(bare: &Bare, memory: MemoryConfig) -> (Metrics, Store) {

@@ -1,4 +1,4 @@
-//! Multipart uploads of blobs: whatever keeps a completion from running leaves the upload as it was.
+//! Tests multipart uploads of blobs: if a completion cannot run, the upload stays as it was.
 
 use test_support as support;
 
@@ -15,10 +15,11 @@ use support::redis::Redis;
 use support::server::Signal;
 use tokio::time::{sleep, timeout};
 
-/// What a caller waits for before it goes away.
+/// How long a caller waits before it gives up.
 const SOON: Duration = Duration::from_millis(100);
 
-/// A node that refuses every change which Redis is not told of, and an upload of one part.
+/// Returns a node that refuses every change that Redis cannot be told of, and an upload of one
+/// part.
 async fn upload(redis: &Redis) -> (Bare, Node, Box<dyn MultipartUpload>) {
     let bare = bare(Duration::ZERO);
     let config = config(redis).with_change_policy(ChangePolicy::Strict);
@@ -56,7 +57,7 @@ fn is_refused<T: std::fmt::Debug>(result: object_store::Result<T>) {
     panic!("{error:?}");
 }
 
-/// Completes it as soon as that is not refused any more.
+/// Completes an upload as soon as the node does not refuse that any more.
 async fn completes(mut upload: Box<dyn MultipartUpload>) {
     let end = Instant::now() + PATIENCE;
     while let Err(error) = upload.complete().await {
@@ -67,7 +68,7 @@ async fn completes(mut upload: Box<dyn MultipartUpload>) {
 
 async fn aborts(bare: &Bare, mut upload: Box<dyn MultipartUpload>) {
     upload.abort().await.unwrap();
-    // A completion that is still under way somewhere would come to its end now.
+    // A completion that was still running would end within this time.
     sleep(SOON * 3).await;
     assert!(!is_there(bare).await);
     upload.complete().await.unwrap_err();

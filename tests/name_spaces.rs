@@ -1,5 +1,5 @@
-//! Several stores over one Redis: with name spaces of their own both are cached, and without neither is
-//! answered for the other.
+//! Tests several stores over one Redis. With namespaces of their own both are cached. Without
+//! namespaces no store answers with the facts of the other.
 
 use test_support as support;
 
@@ -47,7 +47,7 @@ async fn contains<S: ObjectStore>(node: &CachedStore<S>) -> (bool, CacheStatus) 
     (answer.value, answer.status)
 }
 
-/// Asks until it is answered like that.
+/// Asks until the node gives this answer.
 async fn until<S: ObjectStore>(node: &CachedStore<S>, expected: (bool, CacheStatus)) {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
@@ -60,7 +60,7 @@ async fn until<S: ObjectStore>(node: &CachedStore<S>, expected: (bool, CacheStat
     }
 }
 
-/// What a node says in its log.
+/// The log of a node.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -116,7 +116,7 @@ async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
         log.contains(NOTE) && log.contains("RedisConfig::namespace"),
         "{log}"
     );
-    // What it changes it changes in its own store.
+    // The node makes its changes in its own store.
     put(&bucket, "b").await;
     let layers = b.registry().repository(name());
     assert!(contains(&b).await.0);
@@ -149,7 +149,7 @@ async fn two_tenants_with_name_spaces_are_both_cached() {
         assert_eq!(redis.cli(&["SCARD", &format!("{name}:{SET}")]), "1");
         until(&node(name), (true, CacheStatus::Redis)).await;
     }
-    // A purge of one leaves the other's.
+    // A purge of one store leaves the other store's keys.
     b.purge().await.unwrap();
     assert_eq!(redis.cli(&["EXISTS", &format!("b:{SET}")]), "0");
     assert_eq!(redis.cli(&["EXISTS", &format!("a:{SET}")]), "1");
@@ -198,7 +198,7 @@ async fn replicas_agree_whatever_is_wrapped_around_their_store() {
     let limited = limited.redis(config(&redis)).unwrap().build();
     assert_eq!(contains(&limited).await, (true, CacheStatus::Redis));
 
-    // Of other kinds, they agree under a name.
+    // Stores of different types share their entries if they have the same namespace.
     let named = config(&redis).with_namespace("registry");
     let node = tenant(&store, "", named.clone());
     until(&node, (true, CacheStatus::Memory)).await;
@@ -244,7 +244,7 @@ async fn a_cache_without_a_store_notes_nothing() {
     assert_eq!(redis.cli(&["GET", NOTE]), "somebody's");
 }
 
-/// The longest times that pass work on a real server.
+/// The longest durations that the configuration accepts work on a real server.
 #[tokio::test]
 async fn the_longest_times_are_taken_by_redis() {
     let redis = Redis::start().await;

@@ -1,4 +1,5 @@
-//! Several nodes on one Redis and one store: what one deletes, none answers any more.
+//! Tests several nodes on one Redis and one store: no node answers with anything that another node
+//! has deleted.
 
 use test_support as support;
 
@@ -37,7 +38,8 @@ async fn what_one_node_deletes_the_others_forget_before_it_returns() {
     }
 }
 
-/// Today's Go registry, asked the same, answers two thirds of these reads with what was deleted.
+/// The Go registry of docker/distribution, asked the same, answers two thirds of these reads with
+/// deleted content.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_read_that_begins_after_a_delete_returned_finds_what_was_deleted() {
     const DELETES: u32 = 60;
@@ -100,7 +102,7 @@ async fn ten_thousand_who_ask_four_nodes_for_a_cold_key_cost_one_call() {
     let (redis, bare) = (Redis::start().await, bare(Duration::from_millis(100)));
     let nodes: Vec<_> = (0..4).map(|_| node(&bare, &redis)).collect();
     put(&bare, &digest(1)).await;
-    // Connected, and with their scripts loaded.
+    // After this the nodes are connected and have loaded their scripts.
     for node in &nodes {
         stat(node, &digest(2)).await;
     }
@@ -122,7 +124,7 @@ async fn ten_thousand_who_ask_four_nodes_for_a_cold_key_cost_one_call() {
     );
 }
 
-/// The read of one node is under way while another deletes: its fill comes too late.
+/// One node reads while another deletes. The fill of the read comes too late.
 #[tokio::test]
 async fn a_load_that_read_before_a_delete_elsewhere_fills_nothing() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
@@ -166,7 +168,7 @@ async fn a_delete_waits_for_a_node_that_says_nothing_until_it_has_lost_its_trust
     assert!(waited < TRUST * 3, "{waited:?}");
 }
 
-/// A node whose last handle is dropped says goodbye, though nobody has told it to leave.
+/// A node whose last handle is dropped removes itself from the peer set, even without `shutdown`.
 #[tokio::test]
 async fn a_node_that_is_dropped_is_not_waited_for() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
@@ -186,12 +188,12 @@ async fn a_node_that_is_dropped_is_not_waited_for() {
     let start = Instant::now();
     layers(&deleter).unlink(&digest(1)).await.unwrap();
     assert!(start.elapsed() < TRUST / 2, "{:?}", start.elapsed());
-    // A heartbeat does not bring it back.
+    // A heartbeat must not add the node again.
     tokio::time::sleep(TRUST).await;
     assert_eq!(nodes(), "1");
 }
 
-/// Where there is no runtime any more nobody can say anything.
+/// Without a runtime the node cannot send anything.
 #[test]
 fn a_node_may_be_dropped_without_a_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -208,7 +210,7 @@ fn a_node_may_be_dropped_without_a_runtime() {
     drop(redis);
 }
 
-/// What it owes to others does not end with the runtime that it began in.
+/// The node's acknowledgements do not stop when the runtime in which it began ends.
 #[test]
 fn a_node_that_goes_on_in_another_runtime_acknowledges_there() {
     let [first, second] = [(); 2].map(|()| tokio::runtime::Runtime::new().unwrap());
@@ -221,7 +223,7 @@ fn a_node_that_goes_on_in_another_runtime_acknowledges_there() {
         (redis, other)
     });
     drop(first);
-    // It finds out that its connection is gone when it asks.
+    // The node notices that its connection is gone when it sends something.
     other.clear_memory();
     second.block_on(async {
         let deleter = node(&bare, &redis);
@@ -258,7 +260,7 @@ async fn a_purge_reaches_redis_and_every_memory() {
     assert_eq!(left, "");
 }
 
-/// What an old dump brings back was deleted since: no node answers it.
+/// An old dump brings a deleted entry back. No node may answer it.
 #[tokio::test]
 async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
     let (mut redis, bare) = (Redis::start().await, bare(Duration::ZERO));
@@ -277,8 +279,8 @@ async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
     assert_eq!(redis.cli(&["EXISTS", SET]), "0");
 }
 
-/// Each of them finds another server, and one of them looks through all that it has. There is so much of
-/// it that the others come meanwhile.
+/// Each node finds a new server, and one of them scans all its keys. There are so many keys that
+/// the other nodes arrive during the scan.
 #[tokio::test]
 async fn one_node_purges_a_server_for_all_of_them() {
     let (mut redis, bare) = (Redis::start().await, bare(Duration::ZERO));
@@ -307,7 +309,7 @@ async fn one_node_purges_a_server_for_all_of_them() {
     assert_eq!(purges.sum::<u64>(), 1);
 }
 
-/// A full Redis refuses a script whose first write is a `SET`, and the positive would stay.
+/// A full Redis refuses a script whose first write is a `SET`; then the old positive would stay.
 #[tokio::test]
 async fn redis_oom_tombstone_a_full_redis_takes_deletes() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));

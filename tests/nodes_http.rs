@@ -1,4 +1,4 @@
-//! Three nodes of the example on one Redis and one folder, over HTTP.
+//! Tests three nodes of the example on one Redis and one folder, over HTTP.
 
 use test_support as support;
 
@@ -19,7 +19,7 @@ struct Cluster {
     _data: TempDir,
 }
 
-/// Longer than trust lasts: nodes that have been connected for so long know each other.
+/// Longer than trust lasts. Nodes that have been connected for this long know each other.
 const SETTLED: Duration = Duration::from_millis(2300);
 
 async fn cluster() -> Cluster {
@@ -137,7 +137,7 @@ async fn no_head_that_begins_after_a_delete_was_accepted_finds_the_blob() {
     assert!(checked.load(Ordering::SeqCst) >= 10 * DELETES as usize);
 }
 
-/// Prints what the others' acknowledgements cost, and is content with anything far below T.
+/// Prints what the other nodes' acknowledgements cost. The test passes if that is far below T.
 #[tokio::test]
 async fn a_delete_with_all_nodes_alive_costs_little_more_than_one_alone() {
     const DELETES: u64 = 41;
@@ -194,7 +194,7 @@ async fn a_node_that_dies_does_not_keep_the_others_from_changing() {
     }
     cluster.delete(0, &digest).await;
     assert_eq!(cluster.head(2, &digest).await.0, 404);
-    // The dead one is not waited for any more.
+    // A change does not wait for the dead node any more.
     let start = Instant::now();
     cluster.push(2, 9).await;
     assert!(

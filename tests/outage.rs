@@ -1,4 +1,4 @@
-//! A Redis that is away in one way or another: what reads cost, and how it comes back.
+//! Tests a Redis that is down, hung or slow: what reads cost, and how the node recovers.
 
 use test_support as support;
 
@@ -15,13 +15,13 @@ use support::proxy::{Line, Proxy};
 use support::redis::Redis;
 use support::server::{Signal, free_port};
 
-/// What the backend takes for a call.
+/// How long the backend takes for a call.
 const LATENCY: Duration = Duration::from_millis(3);
-/// What an operation on Redis may take: the default.
+/// The default deadline of an operation on Redis.
 const TIMEOUT: Duration = Duration::from_millis(50);
-/// More than this above what is usual is slow.
+/// A read is slow if it takes this much longer than usual.
 const SLOW: Duration = Duration::from_millis(40);
-/// How many reads are looked at.
+/// The number of reads that are measured.
 const READS: usize = 400;
 const CLIENTS: usize = 8;
 
@@ -33,7 +33,7 @@ async fn world() -> (Redis, Bare) {
     (Redis::start().await, bare)
 }
 
-/// How long it takes to ask for all blobs once, each for the first time; all have to be there.
+/// Returns how long the first read of each blob takes. All blobs must be found.
 async fn reads(node: &Node) -> Vec<Duration> {
     let client = async |client: usize| {
         let mut times = Vec::new();
@@ -53,7 +53,7 @@ fn median(times: &[Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-/// Few of the reads may be slow, and the others as fast as without Redis.
+/// Checks that few reads are slow, and that the others are as fast as without Redis.
 fn costs_little(what: &str, with: &[Duration], without: &[Duration]) {
     let usual = median(without);
     let slow = with.iter().filter(|time| **time > usual + SLOW).count();
@@ -66,7 +66,7 @@ fn costs_little(what: &str, with: &[Duration], without: &[Duration]) {
     assert!(slow <= 20, "{what}: {slow}");
 }
 
-/// Waits until the node has been heard of by a Redis that is there again, without asking it anything.
+/// Waits until a Redis that is back has received a heartbeat, without a request to the node.
 async fn until_heard_of(redis: &Redis) {
     let newest = || {
         let nodes = redis.cli(&[
@@ -104,7 +104,7 @@ async fn a_frozen_redis_costs_the_first_few_reads_alone() {
     assert!(start.elapsed() < TIMEOUT * 8, "{:?}", start.elapsed());
     assert_eq!(stat(&frozen, &digest(0)).await.0, Some(LENGTH));
 
-    // Nobody asks, and trust comes back all the same.
+    // Without any request the node regains its trust.
     redis.signal(Signal::Cont);
     until_heard_of(&redis).await;
     until_in_memory(&frozen, &digest(0)).await;
@@ -112,7 +112,8 @@ async fn a_frozen_redis_costs_the_first_few_reads_alone() {
     assert_eq!(stat(&frozen, &digest(0)).await.0, None);
 }
 
-/// How often all that is in memory was forgotten, and how often a server was asked no more.
+/// Returns how often the node has forgotten all of its memory, and how often its breaker has
+/// opened.
 fn resynced_and_opened(metrics: &Metrics) -> (u64, u64) {
     (
         metrics.get("layercache_invalidations_total{origin=\"resync\"}"),
@@ -153,7 +154,7 @@ async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
             assert_eq!(said, known, "{i}");
         }
     }
-    // Longer than since the last heartbeat came back.
+    // The stall lasts nine tenths of T, so it is shorter than trust.
     tokio::time::sleep((TRUST - TRUST / 10).saturating_sub(start.elapsed())).await;
     redis.signal(Signal::Cont);
     until_heard_of(&redis).await;
@@ -166,12 +167,12 @@ async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
     let (resynced, opened) = resynced_and_opened(&metrics);
     assert_eq!(resynced, before.0, "the channel has stayed");
     assert!(opened > before.1, "it was not asked");
-    // And it is asked again.
+    // Afterwards the node asks Redis again.
     until_in_memory(&node, &digest(300)).await;
 }
 
-/// The runtime does nothing for longer than the deadline, again and again: what it was late to read
-/// was there.
+/// The runtime is blocked for longer than the deadline, again and again. Redis has answered in
+/// time, and the node was late to read the answers.
 #[tokio::test]
 async fn a_node_that_is_late_itself_does_not_blame_redis() {
     let (redis, bare) = world().await;
@@ -185,7 +186,7 @@ async fn a_node_that_is_late_itself_does_not_blame_redis() {
             tokio::spawn(async move { stat(&node, &digest(i)).await })
         });
         let others: Vec<_> = others.collect();
-        // They begin to ask, and are interrupted at another point each time.
+        // The tasks begin to ask, and the block interrupts them at another point in each round.
         for _ in 0..round {
             tokio::task::yield_now().await;
         }
@@ -199,8 +200,8 @@ async fn a_node_that_is_late_itself_does_not_blame_redis() {
     assert_eq!(resynced_and_opened(&metrics), before);
 }
 
-/// It answers, but later than anybody waits: being connected again and again would cost a few slow
-/// reads each time.
+/// Redis answers, but later than the deadline. If the node connected anew again and again, each
+/// time would cost a few slow reads.
 #[tokio::test]
 async fn a_slow_redis_is_left_alone() {
     let (redis, bare) = world().await;
@@ -221,7 +222,7 @@ async fn a_slow_redis_is_left_alone() {
     until_in_memory(&slow, &digest(0)).await;
 }
 
-/// The packets go nowhere, and nobody says so.
+/// The network drops all packets, and neither side gets an error.
 #[tokio::test]
 async fn a_connection_that_is_half_open_is_made_anew() {
     let bare = bare(LATENCY);
@@ -240,12 +241,12 @@ async fn a_connection_that_is_half_open_is_made_anew() {
         let said = stat(&node, &digest(0)).await;
         assert_eq!(said, (Some(LENGTH), CacheStatus::Miss));
     }
-    // This connection stays as it is; another one would not.
+    // The old connection stays half open. Only a new one works.
     proxy.heal();
     until_in_memory(&node, &digest(0)).await;
 }
 
-/// A delete that finds no Redis waits for it, across probes that fail.
+/// A delete that finds no Redis waits for it, while several probes fail.
 #[tokio::test]
 async fn a_removal_waits_for_a_redis_that_starts_late() {
     let bare = bare(LATENCY);
@@ -304,7 +305,7 @@ async fn a_replica_is_not_asked_and_says_so() {
         LENGTH
     );
 
-    // It is promoted, and found.
+    // The replica is promoted, and the node notices that.
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
     until_in_memory(&to_replica, &digest(0)).await;
     layers(&to_replica).unlink(&digest(0)).await.unwrap();

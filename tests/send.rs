@@ -1,4 +1,4 @@
-//! Every future of the public API can be spawned: a server needs that of all of them.
+//! Checks that every future of the public API can be spawned, because a server needs that.
 
 use layercache::{Blobs, CachedStore, Digest, Freshness, Repository, RepositoryName, StoreBackend};
 use object_store::ObjectStoreExt;

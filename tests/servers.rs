@@ -1,4 +1,4 @@
-//! What depends on the server, on each server that is supported.
+//! Tests behaviour that depends on the server, on each supported server.
 
 use test_support as support;
 
@@ -14,7 +14,7 @@ use support::nodes::{
 };
 use support::redis::{Redis, Version};
 
-/// A test of each behaviour on each server, which its name tells.
+/// Makes one test of each behaviour for each server. The test's name names both.
 macro_rules! on_each_server {
     ($($behaviours:tt)*) => {
         mod redis_6_2 { tests_on!(Redis6_2: $($behaviours)*); }
@@ -55,7 +55,7 @@ on_each_server! {
 const KNOWN: (Option<u64>, CacheStatus) = (Some(LENGTH), CacheStatus::Memory);
 const READ: (Option<u64>, CacheStatus) = (Some(LENGTH), CacheStatus::Miss);
 
-/// A store with a blob, and nodes in front of it.
+/// Returns a store with a blob, and nodes in front of it.
 async fn nodes<const N: usize>(redis: &Redis) -> (Bare, [Node; N]) {
     let bare = bare(Duration::ZERO);
     put(&bare, &digest(1)).await;
@@ -104,7 +104,7 @@ async fn another_nodes_lease_keeps_a_fill_away_until_it_lapses(redis: Redis) {
     let start = Instant::now();
     assert_eq!(stat(&node, &digest(1)).await, READ);
     assert!(start.elapsed() < Duration::from_secs(3), "it waits briefly");
-    // Long enough for a fill that should not be.
+    // Long enough for a wrong fill to arrive.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(redis.cli(&["EXISTS", SET]), "0");
     redis.cli(&["PEXPIRE", &lease, "1"]);
@@ -153,8 +153,8 @@ async fn a_node_that_leaves_is_not_waited_for(redis: Redis) {
     let (_, [stays, leaves]) = nodes(&redis).await;
     tokio::time::sleep(SETTLED).await;
     all_know(&[leaves.clone(), stays.clone()]).await;
-    // Heartbeats are half done when it leaves, and must not bring it back. The one that stays has no reason
-    // to mistrust its connection yet.
+    // The node's heartbeats are in flight when it shuts down, and must not add it again. The other
+    // node has no reason to distrust its connection yet.
     redis.cli(&["CLIENT", "PAUSE", "250", "WRITE"]);
     tokio::time::sleep(TRUST / 3).await;
     leaves.shutdown().await;
@@ -184,7 +184,7 @@ async fn a_purge_reaches_redis_and_every_memory(redis: Redis) {
     }
 }
 
-/// How often a command was called since the counts were reset.
+/// Returns how often a command was called since the counts were reset.
 fn calls(redis: &Redis, command: &str) -> u64 {
     let stats = redis.cli(&["INFO", "commandstats"]);
     let prefix = format!("cmdstat_{command}:calls=");
@@ -193,7 +193,7 @@ fn calls(redis: &Redis, command: &str) -> u64 {
     calls.map_or(0, |calls| calls.parse().unwrap())
 }
 
-/// How many scripts were sent as text while this was done.
+/// Returns how many scripts the node sent as text while `act` ran.
 async fn texts_sent(redis: &Redis, act: impl Future<Output = ()>) -> u64 {
     redis.cli(&["CONFIG", "RESETSTAT"]);
     act.await;
@@ -219,7 +219,7 @@ async fn each_script_is_sent_once_more_where_the_server_has_lost_it(redis: Redis
     assert_eq!(texts_sent(&redis, unlink()).await, 0);
     assert_eq!(texts_sent(&redis, link()).await, 0);
 
-    // A heartbeat may come in between and need one more.
+    // A heartbeat may run in between and send one more script as text.
     lose();
     let granted_and_filled = 4..=5;
     assert!(granted_and_filled.contains(&texts_sent(&redis, read()).await));
@@ -249,7 +249,7 @@ async fn another_run_of_a_server_is_purged(mut redis: Redis) {
     let is_purged = || redis.cli(&["EXISTS", SET]) == "0";
     assert_eq!(stat(&node, &digest(1)).await.0, None);
     eventually("the purge", is_purged).await;
-    // Another connection may have purged than the one for changes.
+    // The purge may have run on another connection than the one for changes.
     eventually_changes(&node).await;
     layers(&node).link(&digest(1)).await.unwrap();
     all_know(&[node]).await;
@@ -266,7 +266,7 @@ async fn a_full_server_takes_deletes_and_no_trust(redis: Redis) {
     for node in &nodes {
         assert_eq!(stat(node, &digest(1)).await.0, None);
     }
-    // Nothing can be filled, and everything is answered.
+    // No fill succeeds, and every read is answered.
     put_link(&nodes[0]).await;
     for _ in 0..3 {
         assert_eq!(stat(&nodes[1], &digest(1)).await.0, Some(LENGTH));
@@ -303,8 +303,8 @@ async fn values_of_another_type_make_way(redis: Redis) {
     }
 }
 
-/// The minority side of a split: what is changed on the other is not heard of. Redis 6.2 would run
-/// a script all the same.
+/// The server is on the minority side of a network split and does not receive the changes of the
+/// other side. Redis 6.2 would still run a script.
 async fn a_server_with_too_few_replicas_takes_trust(redis: Redis) {
     let (_, [node]) = nodes(&redis).await;
     all_know(std::slice::from_ref(&node)).await;

@@ -1,4 +1,5 @@
-//! Signed addresses of a real S3 server: reads leave the cache alone, writes keep it away.
+//! Tests signed URLs of a real S3 server: those for reads leave the cache alone, and those for
+//! writes keep the object out of it.
 
 use test_support as support;
 
@@ -68,7 +69,7 @@ async fn a_signed_write_keeps_the_cache_away_until_it_expires() {
     }
 }
 
-/// An address stands for long, and nobody waits for its end.
+/// A signed URL is valid for a long time, and no change waits for its expiry.
 #[tokio::test]
 async fn any_number_of_signed_writes_holds_up_no_change() {
     let bare = Minio::shared().await.new_store().await;
@@ -84,7 +85,7 @@ async fn any_number_of_signed_writes_holds_up_no_change() {
     done.expect("a change waits for an address");
 }
 
-/// The node may die just then.
+/// The node may die as soon as it has returned the URL, so Redis must know the expiry before.
 #[tokio::test]
 async fn a_later_expiry_is_known_to_redis_before_its_address_is_given_out() {
     let (minio, redis) = (Minio::shared().await, Redis::start().await);
@@ -125,7 +126,7 @@ async fn sign(store: &CachedStore<AmazonS3>, kind: &str) -> Url {
     }
 }
 
-/// Two nodes on one bucket and one Redis.
+/// Returns two nodes on one bucket and one Redis.
 async fn nodes(redis: &Redis, minio: &Minio) -> [CachedStore<AmazonS3>; 2] {
     let bucket = minio.bucket().await;
     [(); 2].map(|()| {
@@ -167,9 +168,9 @@ async fn a_fence_that_redis_has_lost_is_put_up_again_before_the_upload_is_missed
             "flushed" => drop(redis.cli(&["FLUSHALL"])),
             _ => redis.restart_on_same_port().await,
         }
-        // It may be cached until the fence stands again.
+        // The object may be cached until the fence stands again.
         settled_head(&other).await;
-        // It stands for its whole time when the others have been told, and not before.
+        // The fence gets its full TTL only after the other nodes have been told.
         eventually("it is put up again", || {
             redis.cli(&["PTTL", &fence()]).parse::<i64>().unwrap() > 3_600_000
         })

@@ -1,4 +1,4 @@
-//! Reads of the blob and link paths of each layout, through `CachedStore`.
+//! Tests reads of the blob and link paths of each layout, through `CachedStore`.
 
 use test_support as support;
 
@@ -133,7 +133,8 @@ async fn content_comes_from_the_store_and_teaches_the_cache() {
     }
 }
 
-/// Each of these the store has to answer by itself; that memory knows the object must not show.
+/// The store has to answer each of these requests itself. The result must not show that memory
+/// knows the object.
 #[tokio::test]
 async fn what_is_not_a_plain_head_is_the_stores_to_answer() {
     for world in worlds() {
@@ -276,7 +277,7 @@ async fn a_length_that_no_content_has_is_never_answered_from_memory() {
             let (meta, who) = world.head(&world.blob).await;
             assert_eq!((meta.size, who), (0, CacheStatus::Miss), "round {round}");
             let freshness = [Freshness::Cached, Freshness::Verified][round % 2];
-            // A template has no place for a membership.
+            // A template layout has no path for a membership.
             let _ = layers.contains(&world.digest, freshness).await;
             if let Ok(stat) = layers.stat(&world.digest, Freshness::Cached).await {
                 assert_ne!(stat.status, CacheStatus::Memory);

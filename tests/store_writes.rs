@@ -1,4 +1,4 @@
-//! Writes and deletes of the blob and link paths of each layout, through `CachedStore`.
+//! Tests writes and deletes of the blob and link paths of each layout, through `CachedStore`.
 
 use test_support as support;
 
@@ -95,7 +95,7 @@ async fn a_dropped_write_is_carried_through() {
     let world = world(Distribution::default());
     world.warm_blob().await;
     let mut put = Box::pin(world.store.put(&world.blob, "changed".into()));
-    // Polled once, so that it has begun.
+    // One poll starts the put.
     assert!(futures::poll!(&mut put).is_pending());
     drop(put);
     for _ in 0..100 {

@@ -1,7 +1,7 @@
-//! The whole of `object_store::integration`, through every stack.
+//! Runs the whole of `object_store::integration` through every stack.
 //!
-//! Each stack runs twice: with the layout of docker/distribution, to which the suite's paths mean
-//! nothing, and with one to which every path is a blob.
+//! Each stack runs twice: with the layout of docker/distribution, in which the suite's paths have
+//! no meaning, and with a layout in which every path is a blob.
 
 use test_support as support;
 
@@ -20,11 +20,11 @@ use support::every_path::EveryPath;
 use support::minio::Minio;
 use support::redis::Redis;
 
-/// What the bare store can do.
+/// The kind of the bare store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bare {
     Memory,
-    /// Has neither `PutMode::Update` nor attributes.
+    /// Supports neither `PutMode::Update` nor attributes.
     Files,
     S3,
 }
@@ -60,9 +60,9 @@ fn cached<S: ObjectStore>(inner: S, layout: impl Layout, redis: Option<&Redis>) 
     let builder = CachedStore::builder(inner).layout(layout);
     match redis {
         Some(redis) => {
-            // Another one for each stack on one Redis.
+            // Each stack on the same Redis has a prefix of its own.
             let prefix = format!("{}:", uuid::Uuid::new_v4());
-            // The suite counts on its changes: a slow machine must not have them refused.
+            // The suite needs all its changes, so a slow machine must not have them refused.
             let timeout = std::time::Duration::from_secs(5);
             let config = RedisConfig::new(redis.url());
             let config = config.with_prefix(prefix).with_timeout(timeout);
@@ -122,7 +122,7 @@ async fn with_prefix_store_inside_and_outside() {
 async fn with_limit_store_inside_and_outside() {
     let redis = Redis::start().await;
     for redis in [None, Some(&redis)] {
-        // Few places: a load that needed more of them than its caller would never end.
+        // With so low a limit, a load that needed more permits than its caller would never end.
         for limit in [2, 10] {
             let inside = LimitStore::new(InMemory::new(), limit);
             let store = cached(inside, EveryPath::default(), redis);
@@ -135,7 +135,7 @@ async fn with_limit_store_inside_and_outside() {
     }
 }
 
-/// A new bucket, whose HTTP responses carry the mark that `response_extensions` looks for.
+/// Returns a new bucket, whose HTTP responses carry the mark that `response_extensions` looks for.
 async fn bucket(minio: &Minio) -> AmazonS3 {
     let builder = minio.builder(&minio.bucket().await);
     let builder = builder.with_http_connector(MarkerHttpConnector::default());

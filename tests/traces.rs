@@ -1,4 +1,4 @@
-//! The spans: what does I/O has them, with what it is about, and a hit in memory has none.
+//! Tests the spans: each operation with I/O has a span with fields, and a hit in memory has none.
 
 use test_support as support;
 
@@ -17,7 +17,7 @@ use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// A span that was made.
+/// A span that was created.
 #[derive(Debug, Clone)]
 struct Made {
     /// Its name and those of its parents, outermost first.
@@ -25,7 +25,7 @@ struct Made {
     fields: BTreeMap<&'static str, String>,
 }
 
-/// Keeps all spans of the crate, in the order in which they were made.
+/// Keeps all spans of the crate, in the order in which they were created.
 #[derive(Debug, Clone, Default)]
 struct Spans(Arc<Mutex<Vec<(u64, Made)>>>);
 
@@ -75,14 +75,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 }
 
 impl Spans {
-    /// Listens on this thread, where all tasks of a test run.
+    /// Records the spans of this thread, on which all tasks of a test run.
     fn listen() -> (Self, DefaultGuard) {
         let spans = Self::default();
         let subscriber = tracing_subscriber::registry().with(spans.clone());
         (spans, tracing::subscriber::set_default(subscriber))
     }
 
-    /// Those since the last time that this was called.
+    /// Returns the spans since the last call.
     fn take(&self) -> Vec<Made> {
         let made = std::mem::take(&mut *self.0.lock().unwrap());
         made.into_iter().map(|(_, made)| made).collect()
@@ -93,7 +93,7 @@ fn paths(spans: &[Made]) -> Vec<&str> {
     spans.iter().map(|span| span.path.as_str()).collect()
 }
 
-/// Waits for what comes after an answer.
+/// Waits for the work that follows an answer.
 async fn settled() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
@@ -110,7 +110,7 @@ async fn a_miss_has_its_spans_and_a_hit_in_memory_none() {
     let (first, digest) = (digest(0), digest(1));
     put(&bare, &first).await;
     put(&bare, &digest).await;
-    // The server is told of the scripts.
+    // This loads the scripts into the server.
     until_in_memory(&node, &first).await;
     spans.take();
 
@@ -172,7 +172,7 @@ async fn a_change_a_purge_and_a_warm_have_their_spans() {
         names[..5],
         [
             "change",
-            // Some spans more where the server does not know a script yet.
+            // A server that does not have a script yet causes additional spans.
             "change/redis begin",
             "change/redis announce",
             "change/backend change",

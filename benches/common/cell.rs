@@ -1,4 +1,5 @@
-//! One figure of the table: a question, over so many connections, to one of the two.
+//! Measures one figure of the table: one kind of request, over a number of connections, to one of
+//! the two registries.
 
 use super::client::Ask;
 use super::stage::{Side, Stage};
@@ -7,20 +8,20 @@ use crate::support::redis::Redis;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// How long a question is asked before it is measured.
+/// How long requests run before the measurement.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// How long a server is watched that nobody asks.
+/// How long a server without requests is watched.
 const REST: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Cell {
     pub per_second: f64,
-    /// The server's own.
+    /// CPU time of the server process for each request.
     pub cpu: Duration,
     pub p50: Duration,
     pub p99: Duration,
-    /// Per request, as the next.
+    /// Per request, as is the next field.
     pub redis_commands: f64,
     pub backend_calls: f64,
 }
@@ -30,13 +31,13 @@ pub struct Cell {
 pub struct Watch<'a> {
     stage: &'a Stage,
     side: &'a Side,
-    /// How many commands a second Redis gets from a server that nobody asks: heartbeats.
+    /// The commands per second that Redis gets from a server without requests: heartbeats.
     at_rest: f64,
 }
 
 impl<'a> Watch<'a> {
     pub async fn over(stage: &'a Stage, side: &'a Side) -> Self {
-        // What it does once, as it starts, is over when it has answered for a while.
+        // After this time the server has done all work of its start.
         load::run(&side.address(), &stage.layers("HEAD"), 1, WARM_UP).await;
         let begin = (Instant::now(), commands(&stage.redis));
         sleep(REST).await;
@@ -48,7 +49,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Asks for this long, after a while in which nothing is measured.
+    /// Sends requests for `time`, after a warm-up that is not measured.
     pub async fn measure(&self, asks: &[Ask], connections: usize, time: Duration) -> Cell {
         let (address, pid) = (self.side.address(), self.side.pid());
         let Stage { redis, proxy, .. } = self.stage;
@@ -70,7 +71,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// How many commands Redis has run so far, but for those that are asked here.
+/// Returns how many commands Redis has run so far, without those of this measurement.
 fn commands(redis: &Redis) -> u64 {
     let info = redis.cli(&["INFO", "commandstats"]);
     let calls = info.lines().filter_map(|line| {

@@ -1,5 +1,5 @@
-//! A client of HTTP/1.1 that does no more than a measurement needs: one connection, kept alive, and
-//! answers that are checked.
+//! A client of HTTP/1.1 with only the features that a measurement needs: one connection, kept
+//! alive, and answers that are checked.
 
 use std::fmt::Write as _;
 use std::io;
@@ -8,10 +8,10 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The longest head of an answer.
+/// The greatest length of an answer's head.
 const MAX_HEAD: usize = 16 << 10;
 
-/// A question, and the answer that it has to get.
+/// A request, and the answer that it must get.
 #[derive(Debug, Clone)]
 pub struct Ask {
     request: Vec<u8>,
@@ -21,14 +21,14 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Asks for `target`, which has to be there and to be `length` bytes long.
+    /// Makes a request for `target`, which has to exist and to be `length` bytes long.
     pub fn new(method: &str, target: &str, length: usize) -> Self {
         let mut request = String::new();
         let _ = write!(
             request,
             "{method} {target} HTTP/1.1\r\nHost: registry\r\nUser-Agent: versus\r\nAccept: */*\r\n"
         );
-        // The Go registry sends manifests of OCI only to those who say that they take them.
+        // The Go registry sends OCI manifests only to clients that accept them.
         if target.contains("/manifests/") {
             request.push_str("Accept: application/vnd.oci.image.manifest.v1+json\r\n");
         }
@@ -49,7 +49,7 @@ impl Ask {
         Self::new("GET", target, length)
     }
 
-    /// Whether a head says what it has to; where not, what it says.
+    /// Checks the head of an answer, and returns an error that says what is wrong.
     fn check(&self, head: &[u8]) -> io::Result<()> {
         let head = str::from_utf8(head).map_err(|_| self.wrong("a head that is no text"))?;
         let mut lines = head.split("\r\n");
@@ -88,11 +88,11 @@ impl Client {
         })
     }
 
-    /// Asks, and takes the whole answer. Says when its first byte came: of the content, if there is
-    /// any.
+    /// Sends a request and reads the whole answer. Returns when the first byte of the content
+    /// arrived, or the head if there is no content.
     ///
     /// # Errors
-    /// Those of the connection; any answer but `200` with the right length is one too.
+    /// If the connection fails, or if the answer is not `200` with the right length.
     pub async fn ask(&mut self, ask: &Ask) -> io::Result<Instant> {
         self.stream.write_all(&ask.request).await?;
         self.buffer.clear();
@@ -130,7 +130,7 @@ impl Client {
     }
 }
 
-/// Where the content begins.
+/// Returns where the content begins.
 pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(4).position(|end| end == b"\r\n\r\n")?;
     Some(end + 4)

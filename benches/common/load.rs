@@ -1,11 +1,12 @@
-//! The load generator: each connection asks again as soon as it has its answer (a closed loop).
+//! The load generator. Each connection sends the next request as soon as it has its answer (a
+//! closed loop).
 
 use super::client::{Ask, Client};
 use hdrhistogram::Histogram;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How it went.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     pub requests: u64,
@@ -18,17 +19,17 @@ impl Outcome {
         self.requests as f64 / self.took.as_secs_f64()
     }
 
-    /// The latency that this part of all requests had at most.
+    /// Returns the latency that this part of all requests did not exceed.
     pub fn quantile(&self, quantile: f64) -> Duration {
         Duration::from_nanos(self.latencies.value_at_quantile(quantile))
     }
 }
 
-/// Asks the server at `address` over so many connections for about this long. Each goes through the
-/// questions in turn.
+/// Sends requests to the server at `address` over this many connections for about this time. Each
+/// connection repeats the list of requests.
 ///
 /// # Panics
-/// If any answer is not the one that is wanted: an error is no fast request.
+/// If an answer is not the expected one, because an error is no fast request.
 pub async fn run(address: &str, asks: &[Ask], connections: usize, time: Duration) -> Outcome {
     let asks: Arc<[Ask]> = asks.into();
     let mut clients = Vec::new();
@@ -56,7 +57,7 @@ pub async fn run(address: &str, asks: &[Ask], connections: usize, time: Duration
 
 async fn turns(mut client: Client, asks: Arc<[Ask]>, place: usize, end: Instant) -> Histogram<u64> {
     let mut latencies = histogram();
-    // Not all begin with the same question.
+    // The connections begin with different requests.
     for ask in asks.iter().cycle().skip(place % asks.len()) {
         let begin = Instant::now();
         if begin >= end {
@@ -69,7 +70,7 @@ async fn turns(mut client: Client, asks: Arc<[Ask]>, place: usize, end: Instant)
     latencies
 }
 
-/// Nanoseconds up to a minute, exact to a hundredth.
+/// Returns a histogram of nanoseconds up to a minute, with a precision of two digits.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("bounds that make sense")
 }

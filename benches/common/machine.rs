@@ -1,10 +1,10 @@
-//! Where and when something was measured.
+//! Says where and when something was measured.
 
 use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-/// The day, the processor and how many there are: a figure is worth nothing without.
+/// Returns the day, the processor and the number of cores, without which a figure has no meaning.
 pub fn here() -> String {
     let cores = available_parallelism().map_or(0, usize::from);
     format!(

@@ -1,4 +1,5 @@
-//! What the benches share. Those that start servers have `tests/support` as `crate::support`.
+//! The code that the benches share. Benches that start servers have `tests/support` as
+//! `crate::support`.
 #![allow(dead_code, unreachable_pub, reason = "each bench uses a part of it")]
 
 pub mod cell;

@@ -1,4 +1,4 @@
-//! A proxy before an S3 server that notes every call, and makes each take longer.
+//! A proxy in front of an S3 server that records every call, and delays each.
 
 use super::client::end_of_head;
 use std::io;
@@ -19,7 +19,7 @@ pub struct Call {
     pub target: String,
 }
 
-/// A proxy on a loopback port of its own. It ends when it is dropped.
+/// A proxy on a loopback port of its own. Dropping it ends it.
 #[derive(Debug)]
 pub struct S3Proxy {
     port: u16,
@@ -28,11 +28,11 @@ pub struct S3Proxy {
 }
 
 impl S3Proxy {
-    /// Stands before the server at `http://host:port`. Each call waits for `delay` before it is
-    /// passed on, as many as there are at the same time.
+    /// Starts a proxy in front of the server at `http://host:port`. Each call waits for `delay`
+    /// before the proxy passes it on. Concurrent calls wait at the same time.
     ///
-    /// It copies bytes, and reads no more of them than the heads of requests; signatures stay valid,
-    /// as the `Host` that was signed is passed on.
+    /// The proxy copies bytes and parses only the heads of requests. Signatures stay valid, because
+    /// it passes on the signed `Host`.
     pub async fn start(endpoint: &str, delay: Duration) -> Self {
         let server = endpoint.strip_prefix("http://").expect("an http address");
         let server: Arc<str> = server.trim_end_matches('/').into();
@@ -54,12 +54,12 @@ impl S3Proxy {
         }
     }
 
-    /// Its `http://host:port`.
+    /// Returns its `http://host:port`.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The calls since it was last asked.
+    /// Returns the calls since the last time.
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.calls.lock().unwrap())
     }
@@ -83,7 +83,7 @@ async fn connect(
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // The first that ends takes both directions along.
+    // The direction that ends first ends the other one too.
     tokio::select! {
         ended = requests(from_client, to_server, calls, delay) => ended,
         ended = answers(from_server, to_client) => ended,
@@ -95,7 +95,8 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<
     Ok(())
 }
 
-/// One after the other: nobody who speaks S3 sends a request before the last is answered.
+/// Passes requests on one after the other. S3 clients send a request only after the answer to the
+/// one before.
 async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -121,7 +122,7 @@ async fn requests(
     Ok(())
 }
 
-/// The call, and how many bytes of content come with it.
+/// Returns the call, and the length of its content in bytes.
 fn read_head(head: &[u8]) -> io::Result<(Call, usize)> {
     let broken = || io::Error::other("no head of a request");
     let head = str::from_utf8(head).map_err(|_| broken())?;

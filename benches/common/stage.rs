@@ -1,4 +1,4 @@
-//! Both registries over the same image in the same bucket, with the same Redis.
+//! Runs both registries over the same image in the same bucket, with the same Redis.
 
 use super::client::Ask;
 use super::s3_proxy::S3Proxy;
@@ -16,14 +16,14 @@ use std::time::Duration;
 use std::{env, fs};
 use tempfile::TempDir;
 
-/// The repository that everything is in.
+/// The repository of the image.
 const NAME: &str = "library/image";
 
-/// An image in a bucket, a Redis, and a proxy between the bucket and who asks it.
+/// An image in a bucket, a Redis, and a proxy in front of the bucket.
 #[derive(Debug)]
 pub struct Stage {
     pub redis: Redis,
-    /// Counts what reaches the bucket.
+    /// Counts the calls that reach the bucket.
     pub proxy: S3Proxy,
     minio: Minio,
     bucket: String,
@@ -31,7 +31,7 @@ pub struct Stage {
     layout: TempDir,
 }
 
-/// One of the two, while it runs.
+/// One of the two registries, while it runs.
 #[derive(Debug)]
 pub enum Side {
     Ours(Registry),
@@ -39,7 +39,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// Its `host:port`.
+    /// Returns its `host:port`.
     pub fn address(&self) -> String {
         match self {
             Self::Ours(registry) => registry.address(),
@@ -56,8 +56,8 @@ impl Side {
 }
 
 impl Stage {
-    /// Pushes an image of so many layers of about so many bytes, through the example. Each call of
-    /// the bucket takes `delay` more afterwards.
+    /// Pushes an image of this many layers of about this many bytes, through the example.
+    /// Afterwards each call of the bucket takes `delay` longer.
     pub async fn set(layers: usize, layer_bytes: usize, delay: Duration) -> Self {
         build_the_registry();
         let layout = tempfile::tempdir().expect("a folder for an image");
@@ -87,8 +87,8 @@ impl Stage {
         )
     }
 
-    /// Starts the example behind the proxy; it answers nothing from a cache, but puts its questions
-    /// to the bucket: `verified` all at the same time, `plain` one after the other.
+    /// Starts the example behind the proxy without a cache. It sends its look-ups to the bucket:
+    /// with `verified` all at the same time, with `plain` one after the other.
     pub async fn ours_without_cache(&self, look_ups: &str) -> Side {
         let args = ["--look-ups", look_ups];
         Side::Ours(self.example(&self.proxy.endpoint(), &args).await)
@@ -115,7 +115,7 @@ impl Stage {
                 "secretkey": env["AWS_SECRET_ACCESS_KEY"],
                 "secure": false,
             },
-            // Both send the content themselves.
+            // Both registries then send the content themselves.
             "redirect": { "disable": true },
             "maintenance": { "uploadpurging": { "enabled": false } },
         });
@@ -127,7 +127,7 @@ impl Stage {
         Ask::get(&target, self.length(&self.image.manifest))
     }
 
-    /// The configuration is a blob too, but no layer.
+    /// Returns the request for the configuration, which is a blob but no layer.
     pub fn config(&self) -> Ask {
         self.blob("GET", &self.image.config)
     }
@@ -152,14 +152,16 @@ impl Stage {
     }
 }
 
-/// So that one command is enough. It builds nothing where all is built.
+/// Builds the example, so that one command runs the bench. If it is built already, this does
+/// nothing.
 fn build_the_registry() {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let bench = env::current_exe().expect("the path of this bench");
-    // `target/release/deps/name`, or below the folder of a target platform, which is not asked for.
+    // The path is `target/release/deps/name`. With a target platform it is one folder deeper, which
+    // this does not support.
     let target = bench.ancestors().nth(3).expect("the folder of the target");
     let mut build = Command::new(cargo);
-    // What Cargo has told this bench of its package would have build scripts run again.
+    // With the variables that Cargo sets for this bench, build scripts would run again.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {

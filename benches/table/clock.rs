@@ -1,14 +1,14 @@
-//! Times of two things side by side, measured by criterion.
+//! Measures the times of two things side by side, with criterion.
 
 use criterion::{Bencher, Criterion};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often the two take turns: what drifts meanwhile drifts for both.
+/// How often the two alternate, so that a drift of the machine affects both.
 const ROUNDS: usize = 5;
 
-/// What the yardstick took and what ours took, in nanoseconds.
+/// The time of the yardstick and of the library, in nanoseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pair {
     pub(crate) yardstick: f64,
@@ -17,7 +17,7 @@ pub(crate) struct Pair {
     pub(crate) ratio: f64,
 }
 
-/// Measures both by turns. `name` has to be a group's own.
+/// Measures both alternately. `name` must be unique to a group.
 pub(crate) fn side_by_side(
     name: &str,
     mut yardstick: impl FnMut(&mut Bencher<'_>),
@@ -38,7 +38,7 @@ pub(crate) fn side_by_side(
     }
 }
 
-/// The nanoseconds of one iteration: the median that criterion estimates.
+/// Returns the nanoseconds of one iteration: the median that criterion estimates.
 fn once(group: &str, name: &str, measure: &mut impl FnMut(&mut Bencher<'_>)) -> f64 {
     let folder = folder();
     let mut criterion = Criterion::default()

@@ -1,4 +1,4 @@
-//! What layercache promises to cost, each figure beside its yardstick in the same run.
+//! Measures the costs that layercache promises, each figure beside its yardstick in the same run.
 //!
 //! `cargo bench --bench table` measures all rows and writes `benches/TABLE.md`;
 //! `cargo bench --bench table -- NAME…` measures those groups alone and writes nothing.

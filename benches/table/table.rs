@@ -1,14 +1,14 @@
-//! The table: what was measured, and whether it is what was promised.
+//! The table of measured figures, with the promised ones.
 
 use std::env;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::Path;
 
-/// Why what is missed is out of reach.
+/// Explains why the missed targets are out of reach.
 const LIMITS: &str = include_str!("limits.md");
 
-/// What a ratio has to be.
+/// The condition for a ratio.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
     AtMost(f64),
@@ -36,20 +36,20 @@ impl fmt::Display for Target {
 /// One figure.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// What is measured.
+    /// The operation that is measured.
     pub(crate) what: &'static str,
-    /// What it is measured against, in the same run.
+    /// The yardstick, measured in the same run.
     pub(crate) yardstick: &'static str,
     pub(crate) target: Target,
-    /// Ours by the yardstick's.
+    /// The library's figure divided by the yardstick's.
     pub(crate) ratio: f64,
-    /// Both absolute figures, and what else is to be said: allocations, round trips, calls.
+    /// Both absolute figures, and other counts: allocations, round trips, calls.
     pub(crate) detail: String,
-    /// What else was promised (no allocation, one round trip), and whether it is so.
+    /// Whether the other promises hold, such as no allocation or one round trip.
     pub(crate) holds: bool,
 }
 
-/// All that is measured in this run.
+/// All figures of this run.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Row>,
@@ -57,7 +57,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Of the groups that the command names; of all if it names none.
+    /// Makes a table for the groups that the command names, or for all groups if it names none.
     pub(crate) fn from_arguments() -> Self {
         // Cargo adds `--bench`.
         let groups = env::args().skip(1).filter(|arg| !arg.starts_with("--"));
@@ -76,7 +76,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Prints the table; writes it if it is whole.
+    /// Prints the table, and writes it if it has all groups.
     pub(crate) fn finish(&self) {
         let mut text = String::from(
             "| what | yardstick in the same run | target | measured | |\n|---|---|---|---|---|\n",

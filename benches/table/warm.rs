@@ -1,4 +1,4 @@
-//! A store all of whose blobs memory knows.
+//! Makes a store whose memory knows all of its blobs.
 
 use futures::FutureExt;
 use layercache::layout::{Distribution, Layout};
@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
-/// The digest of some content, another one for each number.
+/// Returns a digest for each number.
 pub(crate) fn digest(i: u32) -> Digest {
     Digest::Sha256(Sha256::digest(i.to_le_bytes()).into())
 }
@@ -25,13 +25,13 @@ pub(crate) fn repository(store: &CachedStore<InMemory>) -> Repository<StoreBacke
         .repository("library/alpine".parse().expect("a name"))
 }
 
-/// The store with so many blobs, and the runtime that it needs.
+/// Returns a store with this many blobs, and the runtime that it needs.
 pub(crate) fn store(blobs: u32) -> (Runtime, Arc<CachedStore<InMemory>>) {
     store_beside(blobs, |_| ())
 }
 
-/// The same, with something done for each blob as soon as it is known: what is put on the heap at the same
-/// time is as far apart there.
+/// Does what [`store`] does, and calls `beside` for each blob as soon as memory knows it. What
+/// `beside` allocates then has the same distances on the heap.
 pub(crate) fn store_beside(
     blobs: u32,
     mut beside: impl FnMut(&Digest),
@@ -48,7 +48,7 @@ pub(crate) fn store_beside(
             filled.put(&path, "content".into()).await.expect("a put");
             links.link(&digest).await.expect("a link");
         }
-        // A node that has changed nothing, as most have not.
+        // This node has made no changes, as most nodes have not.
         let store = Arc::new(CachedStore::new(filled.get_ref().fork()));
         let repository = repository(&store);
         for digest in (0..blobs).map(digest) {

@@ -1,8 +1,8 @@
-//! layercache beside the Go registry, over HTTP: the same image in the same bucket, the same Redis,
-//! in turn.
+//! Measures layercache beside the Go registry, over HTTP: the same image in the same bucket, the
+//! same Redis, one after the other.
 //!
-//! `cargo bench --bench versus` measures everything, and writes `benches/versus/` and the README;
-//! `cargo bench --bench versus -- NAME…` (`head`, `blob`, `manifest`) measures those questions alone
+//! `cargo bench --bench versus` measures everything, and writes `benches/versus/` and the guide.
+//! `cargo bench --bench versus -- NAME…` (`head`, `blob`, `manifest`) measures only these requests,
 //! and writes nothing.
 #![allow(
     clippy::future_not_send,
@@ -22,7 +22,7 @@ use common::stage::{Side, Stage};
 use std::env;
 use std::time::Duration;
 
-/// How many connections ask at the same time.
+/// The numbers of connections that ask at the same time.
 const CONNECTIONS: [usize; 3] = [1, 16, 128];
 
 /// How long each figure is measured.
@@ -30,10 +30,10 @@ const TIME: Duration = Duration::from_secs(4);
 
 const LAYERS: usize = 10;
 
-/// A small blob: with the head of its archive some 6 KiB.
+/// A small blob. With the head of its archive it has about 6 KiB.
 const LAYER_BYTES: usize = 4 << 10;
 
-/// What is asked.
+/// A kind of request.
 #[derive(Debug, Clone)]
 struct Question {
     name: &'static str,
@@ -41,7 +41,7 @@ struct Question {
     asks: Vec<Ask>,
 }
 
-/// A question over so many connections, answered by both.
+/// A kind of request over a number of connections, answered by both registries.
 #[derive(Debug)]
 struct Pair {
     question: Question,
@@ -50,7 +50,7 @@ struct Pair {
     go: Cell,
 }
 
-// One thread, so that the servers have as much of a small machine as they can.
+// The bench uses one thread, so that the servers get as much as possible of a small machine.
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     // Cargo adds `--bench`.
@@ -101,7 +101,8 @@ fn questions(stage: &Stage) -> Vec<Question> {
     ]
 }
 
-/// All that one of the two is asked, in the order of the table. It ends afterwards.
+/// Measures all requests to one of the registries, in the order of the table. Then the registry
+/// ends.
 async fn measure(stage: &Stage, side: Side, questions: &[Question]) -> Vec<Cell> {
     let watch = Watch::over(stage, &side).await;
     let mut cells = Vec::new();

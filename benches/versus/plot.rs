@@ -1,4 +1,4 @@
-//! A figure by connections: a panel for each question, a line for each of the two.
+//! Plots a figure by connections: a panel for each kind of request, a line for each registry.
 
 use crate::common::cell::Cell;
 use crate::{CONNECTIONS, Pair};
@@ -9,7 +9,7 @@ use std::path::Path;
 
 const SIZE: (u32, u32) = (840, 280);
 
-/// A line of a panel: whose it is, and which figures.
+/// A line of a panel: its registry, its colour and its figures.
 type Line = (&'static str, RGBColor, fn(&Pair) -> &Cell);
 
 const LINES: [Line; 2] = [
@@ -21,7 +21,7 @@ const LINES: [Line; 2] = [
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Writes an SVG with a logarithmic scale, the same for all panels.
+/// Writes an SVG. All panels have the same logarithmic scale.
 pub(crate) fn draw(file: &Path, title: &str, pairs: &[Pair], figure: fn(&Cell) -> f64) {
     let drawn = draw_all(file, title, pairs, figure);
     drawn.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -40,7 +40,7 @@ fn draw_all(
     let (least, most) = figures.fold((f64::MAX, f64::MIN), |(least, most), figure| {
         (least.min(figure), most.max(figure))
     });
-    // Whole powers of ten.
+    // The scale ends at whole powers of ten.
     let scale = 10f64.powf(least.log10().floor())..10f64.powf(most.log10().ceil());
 
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
@@ -63,7 +63,7 @@ fn draw_panel(
     figure: fn(&Cell) -> f64,
     scale: std::ops::Range<f64>,
 ) -> Result<(), Box<dyn Error>> {
-    // The numbers of connections stand side by side, whatever they are.
+    // The numbers of connections have equal distances, whatever their values.
     let last = CONNECTIONS.len() as f64 - 1.0;
     let mut chart = ChartBuilder::on(panel)
         .caption(pairs[0].question.title, ("sans-serif", 14))
@@ -103,7 +103,7 @@ fn draw_panel(
     Ok(())
 }
 
-/// In the upper right corner, beside the title.
+/// Draws the legend in the upper right corner, beside the title.
 fn draw_legend(root: &Area<'_>) -> Result<(), Box<dyn Error>> {
     for (place, (name, colour, _)) in LINES.into_iter().enumerate() {
         let (x, y) = (SIZE.0 as i32 - 160, 8 + 14 * place as i32);

@@ -1,4 +1,4 @@
-//! The table, and where it stands.
+//! Writes the table of measured figures into `benches/versus/RESULT.md` and the guide.
 
 use crate::common::cell::Cell;
 use crate::common::machine;
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Between these two lines the README has what was measured.
+/// The figures stand between these two lines of the guide's page.
 const BEGIN: &str = "<!-- versus: written by `cargo bench --bench versus` -->";
 const END: &str = "<!-- versus: end -->";
 
@@ -23,7 +23,7 @@ ten layers from the same MinIO with the same Redis, emptied in between: first on
 - The Go registry is at its best: it logs no requests, and keeps its connections to Redis, which by default it does not.
 ";
 
-/// A Markdown table: ours and theirs in each cell.
+/// Returns a Markdown table with the example's and the Go registry's figure in each cell.
 pub(crate) fn table(pairs: &[Pair]) -> String {
     let mut text = String::from(
         "| | connections | CPU a request | requests/s | p50 | p99 | Redis commands a request | S3 calls a request |\n\
@@ -49,7 +49,7 @@ pub(crate) fn table(pairs: &[Pair]) -> String {
     text
 }
 
-/// Writes the table and the plots, and the README's part.
+/// Writes the table, the plots, and their part of the guide's page.
 pub(crate) fn write(pairs: &[Pair]) {
     let folder = root().join("benches/versus");
     plot::draw(
@@ -79,7 +79,7 @@ pub(crate) fn write(pairs: &[Pair]) {
     into_guide(&format!("{}\n{text}", images(PUBLISHED)));
 }
 
-/// Where the guide, which is read on docs.rs, finds the pictures.
+/// The address of the plots for the guide, which is read on docs.rs.
 const PUBLISHED: &str =
     "https://raw.githubusercontent.com/layercache/layercache/main/benches/versus/";
 
@@ -125,7 +125,7 @@ fn thousands(number: f64) -> String {
     }
 }
 
-/// To one digit, and without one where there is nothing to tell.
+/// Formats a number with one digit after the point, or without it if that digit is 0.
 fn count(number: f64) -> String {
     let text = format!("{number:.1}");
     text.strip_suffix(".0").unwrap_or(&text).to_owned()

@@ -1,4 +1,4 @@
-//! `layercache audit`: whether the storage confirms what is cached.
+//! `layercache audit`: asks the storage whether the facts in Redis are true.
 
 use crate::Verdict;
 use crate::command_error::{CommandError, Stopped};
@@ -18,18 +18,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How often it says how far it is where no bar shows it.
+/// How often progress is printed if there is no progress bar.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Ask the storage whether what Redis has cached is so, and with --fix take away what is not
+/// Ask the storage whether the facts in Redis are true, and with --fix remove the wrong ones
 ///
-/// For after a garbage collection, and for whenever there is doubt. Works beside running registries: nodes of
-/// layercache and the Go registry, versions 2 and 3. What is being changed meanwhile is no finding. Without
-/// --fix nothing is written.
+/// Use it after a garbage collection, and whenever you doubt the cache. It can run beside running
+/// registries: nodes of layercache and the Go registry, versions 2 and 3. A fact that is changed
+/// meanwhile is not a finding. Without --fix the command writes nothing.
 ///
-/// Each finding is a line, when it is found: its name, the key, the member of the set, what is wrong, and what
-/// became of it. With --json each is a document, and the last one is the summary. Ends with 1 if there was
-/// any finding, removed or not.
+/// It prints each finding as a line when it finds it: the finding's name, the key, the member of
+/// the set, what is wrong, and what the command did about it. With --json each finding is a
+/// document, and the last document is the summary. The command exits with 1 if there was any
+/// finding, removed or not.
 #[derive(Args, Clone)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -38,32 +39,33 @@ pub(crate) struct Options {
     #[command(flatten)]
     redis: RedisOptions,
 
-    /// Look at these repositories alone: a name, or a pattern such as `team/*` or `{a,b}/**`; may be repeated
+    /// Check only these repositories: a name, or a pattern such as `team/*` or `{a,b}/**`; can be
+    /// repeated
     #[arg(long, value_name = "GLOB")]
     repository: Vec<String>,
 
-    /// Look at this share of all blobs alone: 5%. Every audit takes the same ones
+    /// Check only this share of all blobs, such as 5%; every audit takes the same blobs
     #[arg(long, value_name = "N%", default_value = "100%", value_parser = parse_share)]
     sample: f64,
 
-    /// Take away what is found
+    /// Remove the wrong facts that are found
     #[arg(long)]
     fix: bool,
 
-    /// Read so many keys of Redis in a second at most
+    /// The most keys to read from Redis in a second
     #[arg(long, value_name = "KEYS", default_value_t = 10_000)]
     rate: u32,
 
-    /// Ask the storage so many questions at a time at most
+    /// The most questions to ask the storage at a time
     #[arg(long, value_name = "N", default_value_t = 16)]
     concurrency: usize,
 
-    /// Go on where an audit with the same settings was interrupted: it has printed the position
+    /// Go on after this position, which an interrupted audit with the same settings has printed
     #[arg(long, value_name = "POSITION")]
     resume_after: Option<AuditPosition>,
 }
 
-/// `5%`, `0.1%` or `5`, as a part of one.
+/// Parses `5%`, `0.1%` or `5` as a share from 0 to 1.
 fn parse_share(text: &str) -> Result<f64, String> {
     let percent = text.strip_suffix('%').unwrap_or(text).trim().parse();
     match percent {
@@ -135,7 +137,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
     }
 }
 
-/// How far it had come, and how to go on from there.
+/// Says how far the audit had come, and how to go on from there.
 fn go_on(progress: &AuditProgress, options: &Options) -> String {
     let position = progress.position.as_ref().or(options.resume_after.as_ref());
     let next = match position {
@@ -150,7 +152,7 @@ fn go_on(progress: &AuditProgress, options: &Options) -> String {
     )
 }
 
-/// Says what is found, as it comes.
+/// Prints each finding when it is found, and the progress.
 struct Teller {
     out: Out,
     bar: ProgressBar,
@@ -160,7 +162,7 @@ struct Teller {
 
 struct State {
     progress: AuditProgress,
-    /// When it was last said how far it is.
+    /// When progress was last printed.
     said: Instant,
     failure: Option<io::Error>,
 }
@@ -223,7 +225,8 @@ const fn fate(fate: Fate) -> &'static str {
     }
 }
 
-/// Columns for people, tabs for pipes. What comes from outside has no power over a terminal.
+/// Formats a finding: in columns for people, with tabs for pipes. Keys and members come from
+/// outside, so their control characters are replaced before they reach a terminal.
 fn line(finding: &Finding, out: &Out) -> String {
     let tone = match finding.fate {
         Fate::Removed => Tone::Good,

@@ -1,4 +1,4 @@
-//! `layercache check`: what is wrong with a Redis and a storage.
+//! `layercache check`: reports what is wrong with a Redis and a storage.
 
 use crate::command_error::{CommandError, Stopped};
 use crate::out::{Out, Tone};
@@ -10,10 +10,11 @@ use clap::Args;
 use layercache::admin::{Diagnostic, Severity, check_redis, check_storage};
 use serde::Serialize;
 
-/// Say what is wrong with the Redis and the storage, and how to mend it
+/// Report problems of the Redis and the storage, and how to repair them
 ///
-/// Checks what is named, one or both. Writes nothing that stays. One line for each thing: ok, advice or
-/// wrong. Exits with 1 if something is wrong. With --json one document.
+/// Checks the Redis, the storage, or both: those that the options name. It leaves nothing behind in
+/// them. It prints one line for each diagnostic: ok, advice or wrong. It exits with 1 if something
+/// is wrong. With --json it prints one document.
 #[derive(Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -104,7 +105,7 @@ fn show(out: &Out, diagnostic: &Diagnostic) -> Result<(), Stopped> {
         Severity::Wrong => Tone::Bad,
     };
     let name = name(diagnostic.severity);
-    // Names of objects come from outside.
+    // Names of objects come from outside, so control characters are replaced.
     let text = diagnostic.to_string().replace(char::is_control, " ");
     match out.is_terminal() {
         true => out.line(format!("{} {text}", out.paint(tone, &format!("{name:<6}"))))?,

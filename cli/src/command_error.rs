@@ -1,23 +1,23 @@
-//! What keeps a command from going on.
+//! Why a command stops before its end, and how its error is described.
 
 use layercache::BoxError;
 use std::error::Error;
 use std::io;
 
-/// Why a command has stopped before its end.
+/// The reason why a command stopped before its end.
 #[derive(Debug)]
 pub(crate) enum Stopped {
     CommandError(CommandError),
-    /// Somebody asked for it; how far it had come.
+    /// A signal stopped the command. The text says how far the command had come.
     Interrupted(String),
-    /// The other end of the pipe is closed.
+    /// The reader has closed its end of the pipe.
     NobodyReads,
 }
 
-/// What is wrong, why, and what to do about it.
+/// An error: what failed, why, and what the user can do about it.
 #[derive(Debug)]
 pub(crate) struct CommandError {
-    /// What could not be done, and where.
+    /// What the command could not do, and where.
     what: String,
     why: Option<BoxError>,
     help: Option<String>,
@@ -32,14 +32,14 @@ impl CommandError {
         }
     }
 
-    /// Says why.
+    /// Adds the cause.
     #[must_use]
     pub(crate) fn because(mut self, why: impl Into<BoxError>) -> Self {
         self.why = Some(why.into());
         self
     }
 
-    /// Says what to do.
+    /// Adds advice for the user.
     #[must_use]
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -54,7 +54,8 @@ impl CommandError {
         self.help.as_deref()
     }
 
-    /// The causes, each once: many an error repeats what its source says.
+    /// Returns the causes, from the outermost to the innermost. A cause whose text is a part of an
+    /// earlier one is left out, because many errors repeat the text of their source.
     pub(crate) fn causes(&self) -> Vec<String> {
         let mut causes: Vec<String> = Vec::new();
         let mut next = self.why.as_deref().map(|why| why as &dyn Error);
@@ -76,7 +77,7 @@ impl From<CommandError> for Stopped {
     }
 }
 
-/// Of writing the answer: reading and asking have errors of their own.
+/// Converts an error of writing the answer. Every other operation makes its own [`CommandError`].
 impl From<io::Error> for Stopped {
     fn from(error: io::Error) -> Self {
         match error.kind() {

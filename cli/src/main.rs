@@ -1,7 +1,9 @@
-//! The command `layercache`: looks at, fills and empties a registry's cache, and watches its nodes.
+//! The command `layercache`: checks, corrects, fills and purges a registry's cache, and watches its
+//! nodes.
 //!
-//! Each command has a file. They share how a store and a Redis are named ([`storage`], [`redis`]), how they
-//! answer ([`out`], [`table`]), fail ([`command_error`]) and stop ([`stop`]).
+//! Each command has a file. All commands share how a store and a Redis are named ([`storage`],
+//! [`redis`]), how an answer is written ([`out`], [`table`]), and how a command fails
+//! ([`command_error`]) and stops ([`stop`]).
 #![forbid(unsafe_code)]
 
 mod audit;
@@ -27,7 +29,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use stop::Stop;
 
-/// What all commands have in common, for `--help`.
+/// The part of `--help` that is common to all commands.
 const AFTER_HELP: &str = "\
 Exit codes: 0 all is well; 1 something was found (a disagreement, a finding, what `check` calls wrong); 2 trouble (bad \
 arguments, what cannot be reached); 130 interrupted.
@@ -36,10 +38,10 @@ On a terminal answers are tables, elsewhere lines with tabs between their fields
 prints one JSON document, or, where its own help says so, one in each line. Progress and errors go to \
 standard error. Colours are for terminals, and for them only while NO_COLOR is not set.";
 
-/// Looks after the cache of a container registry's blob metadata.
+/// Checks, corrects, fills and purges the cache of a container registry's blob metadata.
 #[derive(Parser)]
 #[command(name = "layercache", version, after_help = AFTER_HELP)]
-// Not `Debug`: the address of Redis may hold a password.
+// It has no `Debug`, because the address of Redis may hold a password.
 struct Arguments {
     /// Answer as JSON, for scripts
     #[arg(long, global = true)]
@@ -59,11 +61,11 @@ enum Command {
     Watch(watch::Options),
 }
 
-/// What a command has found, if nothing was in its way.
+/// The result of a command that could do its work.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Fine,
-    /// Something that whoever asked should know of.
+    /// The command found something that the user should know.
     Findings,
 }
 
@@ -86,7 +88,7 @@ fn main() -> ExitCode {
         let mut stop = Stop::on_signals()?;
         run(command, &out, &mut stop).await
     });
-    // What nobody waits for any more does not keep the command from ending.
+    // Background work must not keep the command from ending.
     runtime.shutdown_timeout(Duration::from_millis(100));
     finish(&out, done)
 }
@@ -102,7 +104,7 @@ async fn run(command: Command, out: &Out, stop: &mut Stop) -> Result<Verdict, St
     }
 }
 
-/// Somebody has asked to stop, and this is how far it had come.
+/// Makes the result of a command that a signal stopped. `so_far` says how far it had come.
 fn interrupted(so_far: impl Into<String>) -> Stopped {
     Stopped::Interrupted(so_far.into())
 }
@@ -111,7 +113,7 @@ fn finish(out: &Out, done: Result<Verdict, Stopped>) -> ExitCode {
     match done {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,
         Ok(Verdict::Findings) => ExitCode::from(1),
-        // Whoever has read enough is not to be bothered.
+        // A reader that closes the pipe has read enough. That is no failure.
         Err(Stopped::NobodyReads) => ExitCode::SUCCESS,
         Err(Stopped::CommandError(trouble)) => {
             out.error(&trouble);

@@ -1,4 +1,4 @@
-//! How a command answers: to people, to pipes and to scripts.
+//! How a command writes its answer: for people, for pipes and for scripts.
 
 use crate::command_error::CommandError;
 use crate::table::Table;
@@ -8,7 +8,8 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-/// The answer's way out. Every write may find nobody who reads it: an error, never a panic.
+/// Writes the answer to standard output. If the reader has closed the pipe, a write returns an
+/// error and does not panic.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Out {
     json: bool,
@@ -16,7 +17,7 @@ pub(crate) struct Out {
     has_colours: bool,
 }
 
-/// What a colour says.
+/// What a colour means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
     Good,
@@ -29,7 +30,7 @@ pub(crate) enum Tone {
 impl Out {
     pub(crate) fn new(json: bool) -> Self {
         let is_terminal = io::stdout().is_terminal();
-        // By no-color.org, set and not empty.
+        // The rule of no-color.org: the variable counts if it is set and not empty.
         let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             json,
@@ -38,12 +39,12 @@ impl Out {
         }
     }
 
-    /// Whether the answer is for a script.
+    /// Whether the answer is JSON, for a script.
     pub(crate) const fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether the answer is for somebody who looks at it.
+    /// Whether the answer goes to a terminal, for a person.
     pub(crate) const fn is_terminal(&self) -> bool {
         self.is_terminal && !self.json
     }
@@ -55,7 +56,7 @@ impl Out {
         out.flush()
     }
 
-    /// Writes a JSON document in a line of its own.
+    /// Writes a JSON document as one line.
     pub(crate) fn json(&self, document: &impl Serialize) -> io::Result<()> {
         self.line(serde_json::to_string(document)?)
     }
@@ -65,14 +66,14 @@ impl Out {
         self.text(&table.print(self))
     }
 
-    /// Writes what has line ends of its own.
+    /// Writes a text that has its own line ends.
     pub(crate) fn text(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.flush()
     }
 
-    /// The text in a colour, where there are colours.
+    /// Returns the text in a colour, or unchanged if the output has no colours.
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
         if !self.has_colours {
             return text.to_owned();
@@ -87,13 +88,13 @@ impl Out {
         format!("\x1b[{code}m{text}\x1b[0m")
     }
 
-    /// Says something beside the answer.
+    /// Writes a line to standard error, beside the answer.
     pub(crate) fn note(&self, text: &str) {
-        // Nobody may be there to hear it.
+        // Standard error may be closed. The command goes on without it.
         let _ = writeln!(io::stderr(), "{text}");
     }
 
-    /// Says what is wrong, why, and what to do.
+    /// Writes an error to standard error: what failed, why, and what to do.
     pub(crate) fn error(&self, trouble: &CommandError) {
         let mut text = format!("error: {}", trouble.what());
         for cause in trouble.causes() {
@@ -105,8 +106,8 @@ impl Out {
         self.note(&text);
     }
 
-    /// A bar on standard error, if that is a terminal, that shows that something goes on. Its message says
-    /// how far it is.
+    /// Returns a progress bar on standard error. It is hidden if standard error is no terminal. Its
+    /// message says how far the work has come.
     pub(crate) fn progress(&self) -> ProgressBar {
         let bar = ProgressBar::new_spinner();
         style(&bar, "{spinner} {elapsed} {wide_msg}");
@@ -117,7 +118,7 @@ impl Out {
     }
 }
 
-/// Has a bar show how far it is of so many steps.
+/// Makes a bar show its position among `steps`.
 pub(crate) fn measure(bar: &ProgressBar, steps: u64) {
     if bar.length().is_none() {
         style(bar, "{bar:30} {pos}/{len} {eta} {wide_msg}");

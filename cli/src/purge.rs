@@ -1,4 +1,4 @@
-//! `layercache purge`: what was cached before is answered nowhere any more.
+//! `layercache purge`: removes cached facts from Redis and from the memory of every node.
 
 use crate::command_error::{CommandError, Stopped};
 use crate::out::Out;
@@ -12,23 +12,24 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long Redis is waited for.
+/// How long a purge that fails is tried again.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Forget what is cached, in Redis and in the memory of every node
+/// Remove all cached facts from Redis and from the memory of every node
 ///
-/// For use after something was deleted behind the cache's back, as a garbage collection does. When it
-/// returns, nothing that was cached before is answered anywhere. Nothing in the storage is touched.
-/// With --json one document.
+/// Use it after something was deleted behind the cache's back, for example by a garbage collection.
+/// When the command returns, no node answers any fact that was cached before. It never changes the
+/// storage. With --json it prints one document.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Forget the memberships of these repositories alone; a name, or a pattern: `*` stands for a part of a
-    /// name, `**` for several. Can be given more than once. All nodes' memories forget everything all the
-    /// same, and learn it again from Redis
+    /// Remove only the memberships of these repositories: a name or a pattern; can be repeated
+    ///
+    /// In a pattern `*` stands for a part of a name, and `**` for several parts. The memory of each
+    /// node forgets everything all the same, and learns it again from Redis.
     #[arg(long, value_name = "GLOB")]
     repository: Vec<String>,
 
-    /// Do not ask whether it is meant
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 
@@ -114,7 +115,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
     Ok(Verdict::Fine)
 }
 
-/// Purges; again while Redis does not answer. To purge twice is no harm.
+/// Purges. Tries again for [`PATIENCE`] while Redis does not answer: a second purge does no harm.
 async fn purge(
     cache: &TieredCache,
     patterns: &[String],

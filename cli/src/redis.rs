@@ -1,4 +1,4 @@
-//! The Redis that the nodes share, as a command names it.
+//! Which Redis a command uses: the options that name it, and how messages name it.
 
 use crate::command_error::CommandError;
 use clap::Args;
@@ -6,13 +6,16 @@ use layercache::RedisConfig;
 use std::time::Duration;
 use url::Url;
 
-/// Which Redis, and how to ask it.
+/// Which Redis to use, and how to ask it.
 #[derive(Args, Clone)]
-// Not `Debug`: the address may hold a password.
+// It has no `Debug`, because the address may hold a password.
 pub(crate) struct RedisOptions {
-    /// The Redis that the nodes share, as they name it: redis://[user][:password@]host[:port][/database],
-    /// unix:///path, redis+sentinel://host,host/service, redis+cluster://host,host; through TLS rediss://,
-    /// with ?ca=FILE&cert=FILE&key=FILE
+    /// The Redis that the nodes share, as they name it:
+    /// redis://[user][:password@]host[:port][/database], unix:///path,
+    /// redis+sentinel://host,host/service, redis+cluster://host,host
+    ///
+    /// With `rediss` in place of `redis` the connection uses TLS. ?ca=FILE&cert=FILE&key=FILE names
+    /// its certificates and its key.
     #[arg(
         long,
         env = "LAYERCACHE_REDIS",
@@ -21,7 +24,7 @@ pub(crate) struct RedisOptions {
     )]
     redis: Option<String>,
 
-    /// What all keys in Redis begin with
+    /// The prefix of all keys in Redis, as the nodes have it
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_PREFIX",
@@ -30,7 +33,7 @@ pub(crate) struct RedisOptions {
     )]
     redis_prefix: String,
 
-    /// Which of several stores over one Redis it is, as its nodes have it
+    /// The name of the store, if several stores use one Redis, as its nodes have it
     #[arg(long, env = "LAYERCACHE_REDIS_NAMESPACE", value_name = "NAME")]
     redis_namespace: Option<String>,
 
@@ -44,7 +47,7 @@ pub(crate) struct RedisOptions {
     )]
     redis_timeout: Duration,
 
-    /// The nodes' own setting: how long one answers from memory after it last heard that it hears the others
+    /// How long a node answers from memory after its newest heartbeat, as the nodes have it
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_TRUST",
@@ -54,13 +57,13 @@ pub(crate) struct RedisOptions {
     )]
     redis_trust: Duration,
 
-    /// The nodes' own setting: leave out of Redis the paths that every node can derive
+    /// Leave the paths that every node can derive out of Redis, if the nodes do so
     #[arg(long, env = "LAYERCACHE_REDIS_OMIT_PATH")]
     redis_omit_path: bool,
 }
 
 impl RedisOptions {
-    /// What the library needs to know of it; `None` if none was named.
+    /// Returns the library's settings for this Redis. Returns `None` if the options name none.
     pub(crate) fn config(&self) -> Option<RedisConfig> {
         let url = self.redis.as_ref().filter(|url| !url.is_empty())?;
         let mut config = RedisConfig::new(url)
@@ -72,7 +75,8 @@ impl RedisOptions {
         Some(config)
     }
 
-    /// The same, for a command that is nothing without it.
+    /// Returns the library's settings for a command that needs a Redis. It is an error if the
+    /// options name none.
     pub(crate) fn required(&self) -> Result<RedisConfig, CommandError> {
         self.config().ok_or_else(|| {
             CommandError::new("no Redis was named")
@@ -80,21 +84,22 @@ impl RedisOptions {
         })
     }
 
-    /// Where it is, without user, password and files.
+    /// Returns the address for messages, without user, password and files.
     pub(crate) fn place(&self) -> String {
         let address = self.redis.as_deref().unwrap_or_default();
         place(address).unwrap_or_else(|| "redis".to_owned())
     }
 }
 
-/// An address or a time that cannot be one.
+/// Returns the error for an address or a time that the library refuses.
 pub(crate) fn refused(error: layercache::Error) -> CommandError {
     CommandError::new("the Redis cannot be named like that")
         .because(error)
         .help("layercache::guide::redis has all addresses; `layercache check --help` a short list")
 }
 
-/// Hosts and what follows them; nothing of what does not look like an address.
+/// Returns the scheme, the hosts and the part after them. Returns `None` for text that does not
+/// look like an address, because it may be a secret.
 fn place(address: &str) -> Option<String> {
     let (scheme, rest) = address.split_once("://")?;
     let is_known =
@@ -103,9 +108,9 @@ fn place(address: &str) -> Option<String> {
         return None;
     }
     let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
-    // A password may hold anything, so all up to the last `@` goes.
+    // A password may hold any character, so everything up to the last `@` is cut off.
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    // A host that is none may be a password in a wrong place.
+    // An invalid host may be a password in a wrong place.
     let first = rest.split([',', '/']).next()?;
     let is_place = scheme.ends_with("unix") || Url::parse(&format!("redis://{first}")).is_ok();
     is_place.then(|| format!("{scheme}://{rest}"))

@@ -1,4 +1,4 @@
-//! `layercache stat`: what Redis and the storage have of one blob, side by side.
+//! `layercache stat`: shows what Redis and the storage have of one blob, side by side.
 
 mod json;
 
@@ -15,13 +15,13 @@ use layercache::{Digest, LayerMeta, LinkState, RepositoryName};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where memory is, and why nothing is said of it.
+/// Where memory is. The command cannot read it from outside the node.
 const MEMORY: &str = "in each node's process";
 
 /// Show what Redis and the storage have of a blob in a repository, and where they disagree
 ///
-/// Changes nothing, and no node notices. Exits with 1 if Redis would answer otherwise than the storage.
-/// With --json one document.
+/// It changes nothing, and the nodes do not notice it. It exits with 1 if Redis would answer
+/// otherwise than the storage. With --json it prints one document.
 #[derive(Args)]
 pub(crate) struct Options {
     /// The repository and the blob: library/alpine@sha256:abcd…
@@ -144,7 +144,8 @@ fn show(out: &Out, inspection: &Inspection) -> Result<(), Stopped> {
     Ok(())
 }
 
-/// A fact's row: what is said, and what stands around its key.
+/// Returns the row of a fact: its value in Redis and in the storage, and the expiry, lease and
+/// fence of its key.
 fn around<T>(fact: &str, entry: &RedisEntry<T>, truth: String) -> [String; 7] {
     let held = match &entry.value {
         Held::Absent => "no",
@@ -166,7 +167,7 @@ fn around<T>(fact: &str, entry: &RedisEntry<T>, truth: String) -> [String; 7] {
     ]
 }
 
-/// The two greatest units.
+/// Formats a time in its largest unit, and in the next smaller one if it is a minute or longer.
 fn print_time(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);
@@ -196,7 +197,7 @@ fn link(state: Option<&LinkState>) -> String {
     text.to_owned()
 }
 
-/// The fields of the blob, as Redis has them and as the storage has them.
+/// Returns the fields of the blob: the name, the value in Redis, and the value in the storage.
 fn fields(inspection: &Inspection) -> Vec<(&'static str, Option<String>, Option<String>)> {
     let in_redis = |name: &str| {
         let mut fields = inspection.redis.fields.iter();
@@ -230,7 +231,7 @@ fn fields(inspection: &Inspection) -> Vec<(&'static str, Option<String>, Option<
         .collect()
 }
 
-/// As Redis has it: seconds since 1970.
+/// Formats the time as Redis has it: in seconds since 1970.
 fn modified(meta: &LayerMeta) -> Option<String> {
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok();
     let since = since(meta.last_modified()?)?;

@@ -1,15 +1,15 @@
-//! Ctrl-C, and what asks for the same.
+//! How a command learns that it should stop: from Ctrl-C or SIGTERM.
 
 use crate::command_error::{CommandError, Stopped};
 use std::io;
 use tokio::sync::watch;
 
-/// Tells whether somebody wants the command to stop.
+/// Tells whether a signal has asked the command to stop.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Listens to Ctrl-C and SIGTERM from here on. The second one ends the process at once.
+    /// Listens to Ctrl-C and SIGTERM from now on. The second signal ends the process at once.
     pub(crate) fn on_signals() -> Result<Self, Stopped> {
         let cannot = |error| CommandError::new("cannot listen to signals").because(error);
         let (tell, asked) = watch::channel(false);
@@ -23,14 +23,15 @@ impl Stop {
         Ok(Self(asked))
     }
 
-    /// Waits until it is asked for.
+    /// Waits until a signal asks the command to stop.
     pub(crate) async fn asked(&mut self) {
         if self.0.wait_for(|asked| *asked).await.is_err() {
             std::future::pending().await
         }
     }
 
-    /// What `work` comes to, or `None` if it is asked to stop before; `work` is dropped then.
+    /// Returns the result of `work`, or `None` if a signal comes first. In that case `work` is
+    /// dropped.
     pub(crate) async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

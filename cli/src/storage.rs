@@ -1,4 +1,4 @@
-//! The storage of the registry, as a command names it.
+//! Which storage a command uses: the options that name it, and how it is opened.
 
 use crate::command_error::CommandError;
 use clap::Args;
@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
-/// Which storage, and how paths are laid out in it.
+/// Which storage to use, and how paths are laid out in it.
 #[derive(Args, Clone)]
-// Not `Debug`: an address may hold a secret in a wrong place.
+// It has no `Debug`, because an address may hold a secret in a wrong place.
 pub(crate) struct StorageOptions {
-    /// Where the registry's content is: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix,
-    /// file:///folder or a plain folder; keys, endpoint and region by the usual variables (AWS_*, GOOGLE_*,
-    /// AZURE_*)
+    /// Where the registry's content is: s3://bucket/prefix, gs://bucket/prefix,
+    /// az://container/prefix, file:///folder or a plain folder
+    ///
+    /// Keys, endpoint and region come from the usual environment variables: AWS_*, GOOGLE_* or
+    /// AZURE_*.
     #[arg(
         long,
         env = "LAYERCACHE_STORAGE",
@@ -30,8 +32,10 @@ pub(crate) struct StorageOptions {
     )]
     storage: Option<String>,
 
-    /// How paths are laid out: `distribution` (the Go registry), `oci` (an image layout per repository, as zot
-    /// has), or a template such as `oci-blobs/{digest}`
+    /// How paths are laid out: `distribution`, `oci`, or a template such as `oci-blobs/{digest}`
+    ///
+    /// `distribution` is the layout of the Go registry. `oci` is an image layout for each
+    /// repository, as zot has it.
     #[arg(
         long,
         env = "LAYERCACHE_LAYOUT",
@@ -40,28 +44,31 @@ pub(crate) struct StorageOptions {
     )]
     layout: String,
 
-    /// Below which path the layout begins; by default docker/registry/v2 for `distribution`, and the top
-    /// for `oci`
+    /// The path below which the layout begins
+    ///
+    /// The default is docker/registry/v2 for `distribution`, and the top of the storage for `oci`.
+    /// A template has its root in itself.
     #[arg(long, env = "LAYERCACHE_ROOT", value_name = "PATH")]
     root: Option<String>,
 }
 
-/// A store that is there, and what to call it.
+/// An opened store, and its name for messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
     pub(crate) store: Arc<dyn ObjectStore>,
-    /// Its address, without anything secret.
+    /// The address of the store, without secrets.
     pub(crate) place: String,
 }
 
 impl StorageOptions {
-    /// The storage; `None` if none was named. Opening it asks nothing of anybody.
+    /// Opens the storage. Returns `None` if the options name none. For a bucket it sends no
+    /// request.
     pub(crate) fn open(&self) -> Result<Option<Storage>, CommandError> {
         let named = self.storage.as_deref().filter(|name| !name.is_empty());
         named.map(open).transpose()
     }
 
-    /// The same, for a command that is nothing without it.
+    /// Opens the storage for a command that needs one. It is an error if the options name none.
     pub(crate) fn required(&self) -> Result<Storage, CommandError> {
         self.open()?.ok_or_else(|| {
             CommandError::new("no storage was named")
@@ -69,7 +76,7 @@ impl StorageOptions {
         })
     }
 
-    /// The layout of its paths.
+    /// Returns the layout of the storage's paths.
     pub(crate) fn layout(&self) -> Result<Arc<dyn Layout>, CommandError> {
         let root = self.root()?;
         Ok(match (self.layout.as_str(), root) {
@@ -93,7 +100,7 @@ impl StorageOptions {
         })
     }
 
-    /// What the layout begins below, if it was said.
+    /// Returns the path below which the layout begins, if the options name one.
     pub(crate) fn root(&self) -> Result<Option<Path>, CommandError> {
         let Some(root) = &self.root else {
             return Ok(None);
@@ -135,7 +142,8 @@ fn refuse(why: impl Into<String>) -> CommandError {
     CommandError::new("--storage: it is no address of a storage").because(why.into())
 }
 
-/// A folder that is there: to look at another one, and to make it, would be no help.
+/// Opens a folder. It must exist: a folder that the command creates would be empty, and would hide
+/// a wrong name.
 fn folder(path: &Folder) -> Result<Storage, CommandError> {
     let place = path.display().to_string();
     let cannot = |why| CommandError::new(format!("cannot open the folder {place}")).because(why);
@@ -152,7 +160,7 @@ fn folder(path: &Folder) -> Result<Storage, CommandError> {
     })
 }
 
-/// A bucket, with the settings that the environment has for its kind.
+/// Opens a bucket, with the settings that the environment has for its kind of storage.
 fn bucket(url: &Url) -> Result<Storage, CommandError> {
     let place = url.as_str().trim_end_matches('/').to_owned();
     let cannot = |error: object_store::Error| {
@@ -160,7 +168,8 @@ fn bucket(url: &Url) -> Result<Storage, CommandError> {
             .because(error)
             .help("see the variables of that storage: AWS_*, GOOGLE_* or AZURE_*")
     };
-    // Somebody waits for the answer: one who is told soon can do something.
+    // A user waits for the answer, so the command gives up sooner than `object_store` does by
+    // default.
     let retry = RetryConfig {
         max_retries: 4,
         retry_timeout: Duration::from_secs(20),

@@ -1,4 +1,4 @@
-//! Tables.
+//! How a table is printed: in columns on a terminal, and with tabs elsewhere.
 
 use crate::out::{Out, Tone};
 use std::borrow::Cow;
@@ -24,13 +24,14 @@ impl Table {
         self.rows.push(cells.collect());
     }
 
-    /// Adds a row of which some cells have a colour.
+    /// Adds a row in which some cells have a colour.
     pub(crate) fn toned_row(&mut self, cells: impl IntoIterator<Item = (String, Option<Tone>)>) {
         let cells = cells.into_iter().map(|(cell, tone)| (plain(cell), tone));
         self.rows.push(cells.collect());
     }
 
-    /// In columns for a terminal, where long cells lose their middle; whole, and with tabs, elsewhere.
+    /// Formats the table. On a terminal it has columns, and long cells lose their middle. Elsewhere
+    /// it has tabs, and all cells are whole.
     pub(crate) fn print(&self, out: &Out) -> String {
         match out.is_terminal() {
             true => self.columns(|tone, text| out.paint(tone, text)),
@@ -67,7 +68,7 @@ impl Table {
     }
 }
 
-/// Control characters come from outside, and are for no terminal.
+/// Replaces control characters. They come from outside, and must not reach a terminal.
 fn plain(cell: String) -> String {
     match cell.contains(char::is_control) {
         true => cell.replace(char::is_control, "\u{fffd}"),
@@ -75,14 +76,15 @@ fn plain(cell: String) -> String {
     }
 }
 
-/// How wide a cell is at most, in characters.
+/// The greatest width of a cell, in characters.
 const WIDEST: usize = 33;
 
 fn width(cell: &str) -> usize {
     cell.chars().count().min(WIDEST)
 }
 
-/// The cell as wide as it may be: what digests and paths differ in stands at their ends.
+/// Shortens a cell to [`WIDEST`] characters. It cuts out the middle, because digests and paths
+/// differ at their ends.
 fn shortened(cell: &str) -> Cow<'_, str> {
     let all = cell.chars().count();
     if all <= WIDEST {
@@ -102,7 +104,7 @@ fn line<'a>(
     let mut text = String::new();
     let mut owed = 0;
     for ((cell, tone), width) in cells.zip(widths) {
-        // Not after the last: that would wrap for nothing.
+        // The last cell gets no spaces after it, because they could wrap the line.
         text.extend(std::iter::repeat_n(' ', owed));
         let cell = shortened(cell);
         owed = width - cell.chars().count() + 2;

@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Fill Redis from a list of the storage
 ///
-/// Before the first requests, or after a purge. Safe beside running nodes and their changes. With --json
-/// one document, also when it stops before its end.
+/// Use it before the first requests, or after a purge. It can run beside running nodes and their
+/// changes. With --json it prints one document, also if it stops before its end.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Only what is below this path of the storage, such as docker/registry/v2/blobs
+    /// Fill only from objects below this path of the storage, such as docker/registry/v2/blobs
     #[arg(long, value_name = "PATH")]
     prefix: Option<String>,
 
-    /// Go on after this path: the position that an earlier run has said when it stopped
+    /// Go on after this path: the position that an earlier run printed when it stopped
     #[arg(long, value_name = "PATH")]
     resume_after: Option<String>,
 
@@ -64,7 +64,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
     let layout = options.storage.layout()?;
     let prefix = path("--prefix", options.prefix.as_deref())?;
     let after = path("--resume-after", options.resume_after.as_deref())?;
-    // What this process remembers goes with it.
+    // This process needs little memory, because its memory tier ends with it.
     let memory = MemoryConfig::default().with_capacity(1 << 20);
     let store = CachedStore::builder(storage.store)
         .layout(layout)

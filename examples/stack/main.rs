@@ -1,4 +1,5 @@
-//! In which order to stack a `CachedStore` and `object_store`'s own wrappers, and what it changes.
+//! In which order to stack a `CachedStore` and `object_store`'s own wrappers, and what the order
+//! changes.
 //!
 //! ```sh
 //! cargo run --release --example stack
@@ -77,20 +78,20 @@ async fn hit_beside(store: &dyn ObjectStore, order: &str) -> Result<(), Box<dyn 
     let blob = blob()?;
     store.put(&blob, "a layer".into()).await?;
     store.head(&blob).await?;
-    // Until its content is read to the end a call is under way.
+    // A call runs until its content is read to the end.
     let content = async { store.get(&blob).await?.bytes().await };
     let hit = async {
         let began = Instant::now();
         store.head(&blob).await.map(|_| began.elapsed())
     };
-    // The first of the two begins first.
+    // `join` polls its first argument first, so the slow call begins before the hit.
     let (content, took) = join(content, hit).await;
     content?;
     println!("  {:>8.1?}  {order}", took?);
     Ok(())
 }
 
-/// A store that takes its time, as S3 does.
+/// A store that is slow, as S3 is.
 fn slow() -> ThrottledStore<InMemory> {
     let config = ThrottleConfig {
         wait_get_per_call: Duration::from_millis(50),

@@ -1,4 +1,4 @@
-//! Layouts: path → meaning → path, and meaning → path → meaning.
+//! Whether layouts are consistent: path → meaning → path, and meaning → path → meaning.
 
 use crate::text;
 use layercache::layout::{Distribution, Layout, Meaning, OciImages, Template};
@@ -6,7 +6,7 @@ use layercache::{Digest, Link};
 use object_store::path::Path;
 use std::sync::LazyLock;
 
-/// With its root: what no path of it may leave.
+/// A layout and its root. All paths of the layout must be below the root.
 type Rooted = (&'static str, Box<dyn Layout>);
 
 static LAYOUTS: LazyLock<[Rooted; 7]> = LazyLock::new(|| {
@@ -22,7 +22,8 @@ static LAYOUTS: LazyLock<[Rooted; 7]> = LazyLock::new(|| {
     ]
 });
 
-/// The first line is a path; the second a name, or a template; the rest is a hash.
+/// Tests all layouts. The first line of the input is a path, the second one is a name or a
+/// template, and the rest is a hash.
 pub fn layout(bytes: &[u8]) {
     let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
     let mut line = || lines.next().unwrap_or_default();
@@ -59,7 +60,7 @@ pub fn layout(bytes: &[u8]) {
             }
         }
     }
-    // Its own author may write any template, which is refused or works.
+    // A template may be any text: it is refused or it works.
     if let Some(template) = text(name).and_then(|name| name.parse::<Template>().ok()) {
         for digest in [short, long] {
             let path = template.blob_path(&digest).expect("a path of every blob");
@@ -75,7 +76,8 @@ pub fn layout(bytes: &[u8]) {
     }
 }
 
-/// What means something is the path of that, below the root, and has no part that leads elsewhere.
+/// Checks that a path with a meaning is the path of that meaning, is below the root, and has no
+/// part that leads elsewhere.
 fn reads(layout: &dyn Layout, root: &str, path: &Path) {
     let again = match layout.meaning(path) {
         None => return,
@@ -94,7 +96,7 @@ fn reads(layout: &dyn Layout, root: &str, path: &Path) {
     );
 }
 
-/// These bytes, and zeros.
+/// Returns a hash of these bytes, with zeros after them.
 fn filled<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut hash = [0; N];
     let length = bytes.len().min(N);

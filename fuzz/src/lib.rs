@@ -1,4 +1,5 @@
-//! What is done with any bytes: by the fuzzer, and with the seeds by the tests.
+//! What each target does with any bytes. The fuzzer calls the targets, and the tests call them with
+//! the seeds.
 
 #[cfg(not(fuzzing))]
 compile_error!(
@@ -12,10 +13,10 @@ pub use layout::layout;
 
 use layercache::{Digest, RepositoryName};
 
-/// A target's name, and what it does.
+/// A target's name and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 6] = [
     ("digest", digest),
     ("repository_name", repository_name),
@@ -29,7 +30,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-/// What is a digest is printed as it was read; what is none says where.
+/// Checks that a digest is printed as it was read, and that an error has a text.
 pub fn digest(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     match text.parse::<Digest>() {
@@ -41,7 +42,7 @@ pub fn digest(bytes: &[u8]) {
     }
 }
 
-/// What is a name is a safe part of a path and of a key.
+/// Checks that a name is a safe part of a path and of a key.
 pub fn repository_name(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     match text.parse::<RepositoryName>() {

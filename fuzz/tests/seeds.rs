@@ -1,4 +1,5 @@
-//! The targets with their seeds, without a fuzzer: what was found once stays found.
+//! Whether each target accepts its seeds. It runs without a fuzzer, so that every test run repeats
+//! the inputs that once showed a bug.
 
 use layercache_fuzz::TARGETS;
 use std::fs;

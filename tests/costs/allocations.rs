@@ -1,4 +1,4 @@
-//! How often a memory hit allocates.
+//! Counts how often a memory hit allocates.
 
 use crate::lab::{Lab, link_path};
 use crate::support::nodes::{blob_path, digest, name};
@@ -13,12 +13,12 @@ use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use std::hint::black_box;
 
-/// What a hit of this digest allocates, counted on this thread.
+/// Returns what a hit of this digest allocates on this thread.
 type Hit = fn(&Lab, &Digest) -> AllocationInfo;
 
-/// How often a hit allocates now, and the least that its interface needs: the answers' own list; or the
-/// boxed future, the location, the entity tag, three for the extensions with our status in them, and
-/// for a content its text and the stream of it.
+/// For each hit, how often it allocates now, and the least number that its interface needs. That
+/// least number counts the list of answers; or the boxed future, the location, the entity tag, and
+/// three for the extensions with the status; and for a content also its text and its stream.
 #[rustfmt::skip]
 const ROWS: &[(&str, Hit, u64, u64)] = &[
     ("Repository::stat", stat, 0, 0),
@@ -137,7 +137,8 @@ async fn a_cache_in_memory_allocates_its_futures() {
     assert_eq!(usual(|| measure(|| tiered.clear_memory())), 0);
 }
 
-/// How often most calls allocate: the first makes what is made once, and some do a cache's housework.
+/// Returns the median, because the first call also makes what is made once, and some calls do
+/// maintenance of the cache.
 fn usual(call: impl FnMut() -> AllocationInfo) -> u64 {
     let mut counts: Vec<_> = std::iter::repeat_with(call)
         .take(31)

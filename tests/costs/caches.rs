@@ -1,4 +1,4 @@
-//! The operations of `LayerInfoCache`, which know no backend.
+//! Measures the operations of `LayerInfoCache`, which have no backend.
 
 use crate::lab::{Cost, config, cost, measure};
 use crate::support::meter::Meter;
@@ -12,7 +12,7 @@ use layercache::{
 
 type Act = for<'a> fn(&'a dyn LayerInfoCache, u32) -> BoxFuture<'a, ()>;
 
-/// What it costs in Redis alone, and in two tiers.
+/// The costs of each operation with Redis alone, and with two tiers.
 #[rustfmt::skip]
 const ROWS: &[(&str, Act, Cost, Cost)] = &[
     ("add", add, cost(1, 0, 0), cost(2, 0, 0)),
@@ -62,8 +62,7 @@ fn remove_meta(cache: &dyn LayerInfoCache, i: u32) -> BoxFuture<'_, ()> {
     async move { cache.remove_meta(&digest(i)).await.unwrap() }.boxed()
 }
 
-/// With a cache of each kind: in Redis, and in two tiers.
-/// A cache, and which of the costs through Redis alone and through two tiers is its own.
+/// A cache, and a function that selects its cost from those of Redis alone and of two tiers.
 type Place<'a> = (&'static str, &'a dyn LayerInfoCache, fn(Cost, Cost) -> Cost);
 
 #[tokio::test]
@@ -81,7 +80,7 @@ async fn an_operation_of_a_cache_costs_what_is_said() {
         ("two tiers", &tiered, |_, tiered| tiered),
     ];
     for (place, cache, expected) in caches {
-        // Once in the life of a server a script costs one round trip more.
+        // A script costs one more round trip, once in the life of a server.
         for (_, act, ..) in ROWS {
             act(cache, 10).await;
         }

@@ -1,4 +1,4 @@
-//! Changes, and what else is done rather than asked.
+//! Measures changes and other operations that are not reads.
 
 use crate::lab::{Cost, Lab, cost, link_path};
 use crate::support::nodes::{blob_path, digest, name};
@@ -8,7 +8,7 @@ use layercache::{Digest, RepositoryName};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-/// A change of what has this digest: the content and the link are there, and known.
+/// A change of the blob or link with this digest. The content and the link exist and are cached.
 type Change = for<'a> fn(&'a Lab, Digest) -> BoxFuture<'a, ()>;
 
 /// `cost(round trips waited for, round trips after the answer, calls of the backend)`.
@@ -193,7 +193,8 @@ async fn a_change_costs_what_is_said() {
     }
 }
 
-/// A thousand keys at a time: of memberships, of metas, and of leases, of which there are none.
+/// Each step handles up to a thousand keys: memberships, metadata, and leases, of which there are
+/// none.
 #[tokio::test]
 async fn a_purge_and_a_leave_cost_what_is_said() {
     let lab = Lab::with_redis().await;

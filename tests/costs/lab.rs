@@ -15,18 +15,19 @@ use std::time::Duration;
 pub(crate) type Bare = Recording<InMemory>;
 pub(crate) type Node = CachedStore<Bare>;
 
-/// What one call costs.
+/// The cost of one call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cost {
     /// Round trips to Redis, one after the other, that the caller waits for.
     pub(crate) waited: usize,
-    /// And those that are made when it has its answer.
+    /// Round trips that are made after the caller has its answer.
     pub(crate) after: usize,
     /// Calls of the backend.
     pub(crate) calls: usize,
 }
 
-/// Round trips that are waited for, and after the answer; calls of the backend.
+/// Returns a cost: round trips that the caller waits for, round trips after the answer, and calls
+/// of the backend.
 pub(crate) const fn cost(waited: usize, after: usize, calls: usize) -> Cost {
     Cost {
         waited,
@@ -47,13 +48,13 @@ impl fmt::Debug for Cost {
 }
 
 impl Cost {
-    /// The same without Redis.
+    /// Returns this cost for a node without Redis.
     pub(crate) const fn alone(self) -> Self {
         cost(0, 0, self.calls)
     }
 }
 
-/// A server, and what counts the way to it.
+/// A server, and the meter in front of it.
 struct Shared {
     _redis: Redis,
     meter: Meter,
@@ -75,7 +76,7 @@ impl Lab {
         }
     }
 
-    /// With a Redis that has all the scripts, and that knows the node for long enough.
+    /// Makes a node with a Redis that has all the scripts and has known the node for long enough.
     pub(crate) async fn with_redis() -> Self {
         let redis = Redis::start().await;
         let meter = Meter::start(redis.port()).await;
@@ -94,7 +95,7 @@ impl Lab {
         lab
     }
 
-    /// Once in the life of a server a script costs one round trip more.
+    /// Loads all scripts, because a script costs one more round trip once in the life of a server.
     async fn load_scripts(&self) {
         let (here, absent) = (digest(u32::MAX), digest(u32::MAX - 1));
         self.put(&here).await;
@@ -115,7 +116,7 @@ impl Lab {
         self.node.registry().repository(name())
     }
 
-    /// Puts a blob and its link into the store, without telling anybody.
+    /// Puts a blob and its link into the store, without telling any node.
     pub(crate) async fn put(&self, digest: &Digest) {
         let store = self.bare.inner();
         let (blob, link) = (blob_path(digest), link_path(digest));
@@ -129,18 +130,19 @@ impl Lab {
         answer.unwrap().value.map(|meta| meta.length())
     }
 
-    /// Puts a blob whose objects memory knows all of, and Redis, if there is one, both facts.
+    /// Puts a blob and reads it, so that memory knows its objects, and Redis, if there is one, both
+    /// facts.
     pub(crate) async fn put_known(&self, digest: &Digest) {
         self.put(digest).await;
         assert_eq!(self.stat(digest).await, Some(LENGTH));
         self.settled().await;
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until no work is running.
     pub(crate) async fn settled(&self) {
         match &self.shared {
             Some(shared) => shared.meter.settled().await,
-            // What is done without Redis waits for nobody.
+            // Without Redis the background work waits for nothing, so a moment suffices.
             None => tokio::time::sleep(Duration::from_millis(1)).await,
         }
     }
@@ -156,7 +158,7 @@ impl Lab {
     }
 }
 
-/// What was counted, and the commands of each round trip.
+/// The counts, and the commands of each round trip.
 pub(crate) struct Measured {
     pub(crate) cost: Cost,
     pub(crate) trips: Vec<Vec<String>>,
@@ -164,7 +166,7 @@ pub(crate) struct Measured {
 
 impl Measured {
     /// # Panics
-    /// If it is not what was expected.
+    /// If the cost is not the expected one.
     pub(crate) fn assert(&self, expected: Cost, what: impl fmt::Display) {
         assert_eq!(
             self.cost, expected,
@@ -174,7 +176,7 @@ impl Measured {
     }
 }
 
-/// Measures a call: until it is over, and what it leaves behind.
+/// Measures a call and the work that it leaves behind.
 pub(crate) async fn measure<T>(
     meter: Option<&Meter>,
     calls: impl Fn() -> usize,
@@ -198,7 +200,7 @@ pub(crate) async fn measure<T>(
     (value, Measured { cost, trips })
 }
 
-/// For a machine that is busy: the deadline is not what is tested.
+/// Returns a configuration for a busy machine, because these tests do not test the deadline.
 pub(crate) fn config(meter: &Meter) -> RedisConfig {
     let config = RedisConfig::new(meter.url()).with_trust_timeout(TRUST);
     config.with_timeout(Duration::from_secs(5))

@@ -1,5 +1,5 @@
-//! What each public operation costs: round trips to Redis, calls of the backend, allocations. The
-//! tables here and the tables under "Cost" in the documentation say the same.
+//! Measures what each public operation costs: round trips to Redis, calls of the backend,
+//! allocations. The tables here agree with the tables under "Cost" in the documentation.
 
 mod allocations;
 mod caches;

@@ -1,4 +1,4 @@
-//! Reads, by who knows the answer.
+//! Measures reads, by the tier that knows the answer.
 
 use crate::lab::{Cost, Lab, cost, link_path, measure};
 use crate::support::nodes::{blob_path, digest, name};
@@ -11,11 +11,12 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A read of what has this digest, or is at one of its paths; who answered it.
+/// A read of the blob or link with this digest, or of one of their paths. It returns the tier that
+/// answered.
 type Read = for<'a> fn(&'a Lab, Digest, Freshness) -> BoxFuture<'a, CacheStatus>;
 
-/// What a read costs by who knows what: memory, Redis alone, nobody; and where all know it, but only
-/// the backend's word will do.
+/// The costs of a read when memory knows the answer, when only Redis knows it, and when no tier
+/// knows it; and when all tiers know it but the caller demands the backend's answer.
 struct Row {
     what: &'static str,
     read: Read,
@@ -133,13 +134,13 @@ fn list(lab: &Lab, _: Digest, _: Freshness) -> BoxFuture<'_, CacheStatus> {
     .boxed()
 }
 
-/// Digests that no test has asked for yet.
+/// Returns a digest that no test has used yet.
 fn fresh() -> Digest {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     digest(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A blob all of which memory knows, its link's object too.
+/// Puts a blob and reads it, so that memory knows its facts and its objects.
 async fn in_memory(lab: &Lab) -> Digest {
     let digest = fresh();
     lab.put_known(&digest).await;

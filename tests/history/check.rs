@@ -1,4 +1,4 @@
-//! The checker accepts what the promise allows, and nothing else.
+//! Tests that the checker accepts what the promise allows, and nothing else.
 
 use crate::support::history::check::check;
 use crate::support::history::record::{Change, Fact, Outcome, Read, Records, Span};
@@ -40,7 +40,7 @@ fn refused(change: Change) -> Change {
     }
 }
 
-/// Whether an answer is allowed, and whether the other one would have been too.
+/// Returns whether an answer is allowed, and whether the opposite answer would be allowed too.
 fn answers(facts: [Option<Fact>; 2], begin: u64, end: u64, changes: &[Change]) -> (bool, bool) {
     let allowed = |present| {
         let read = Read {
@@ -111,13 +111,13 @@ fn a_read_beside_a_change_finds_either() {
 fn changes_beside_each_other_may_have_come_in_either_order() {
     either(60, 70, &[put(10, 40), delete(30, 50)]);
     either(60, 70, &[put(30, 50), delete(10, 40)]);
-    // The first put was over before the delete began: it explains nothing.
+    // The first put ended before the delete began, so it explains nothing.
     only_absent(60, 70, &[put(10, 20), delete(30, 50)]);
 }
 
 #[test]
 fn a_long_delete_does_not_hide_a_short_one() {
-    // The put overlaps the long delete only; the short one began after it and has ended.
+    // The put overlaps only the long delete. The short delete began after the put and has ended.
     only_absent(60, 70, &[put(10, 20), delete(30, 40), delete(5, 100)]);
     only_absent(110, 120, &[put(10, 20), delete(30, 40), delete(5, 100)]);
 }
@@ -132,7 +132,7 @@ fn a_refused_change_has_changed_nothing() {
 fn an_unknown_change_may_have_happened_until_it_ends() {
     either(30, 40, &[unknown(put(10, 20))]);
     either(50, 60, &[put(10, 20), unknown(delete(30, 40))]);
-    // A delete that began after the end of the unknown put settles it.
+    // A delete that began after the end of the unknown put decides the answer.
     only_absent(50, 60, &[unknown(put(10, 20)), delete(30, 40)]);
     let open = Change {
         span: Span::open(10),

@@ -1,4 +1,4 @@
-//! What goes wrong between the nodes and Redis, and in it: storms, and calms between them.
+//! Injects faults in Redis and in the network to it: storms, with calm times between them.
 
 use crate::support::history::cluster::Cluster;
 use crate::support::history::record::{History, now};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-/// How long nothing goes wrong but that Redis evicts: long enough that all trust their memory again.
+/// How long a calm time is. Only evictions happen then. It is long enough for all nodes to trust
+/// their memory again.
 const CALM: Duration = Duration::from_millis(1800);
 
 /// Injects faults at random.
@@ -18,7 +19,7 @@ pub(crate) struct Injector {
     network: Random,
     server: Random,
     history: History,
-    /// Whether there is a dump.
+    /// Whether Redis has saved a dump.
     has_saved: bool,
 }
 
@@ -49,7 +50,7 @@ impl Injector {
         }
     }
 
-    /// Until `end`; then all is healed.
+    /// Injects faults until `end`.
     pub(crate) async fn run(&mut self, cluster: &mut Cluster, end: Instant) {
         while Instant::now() < end {
             self.evictions(&cluster.redis, Instant::now() + CALM, false)
@@ -78,7 +79,7 @@ impl Injector {
         self.has_saved = server.has_saved;
     }
 
-    /// Two that inject at the same time.
+    /// Returns two injectors that can run at the same time.
     fn apart(&mut self) -> (Self, Self) {
         let mut part = || Self {
             network: Random(self.network.0.fork()),
@@ -109,7 +110,7 @@ impl Injector {
         }
     }
 
-    /// That a cache forgets is no fault: nobody fails because of it.
+    /// An eviction is no fault: no operation may fail because of it.
     async fn evictions(&mut self, redis: &Redis, until: Instant, nodes_too: bool) {
         while Instant::now() < until {
             let begin = now();

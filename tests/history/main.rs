@@ -1,7 +1,8 @@
-//! Nodes on one Redis are asked and changed at random while the network and the server fail at
-//! random; afterwards every answer has to be one that the promise allows.
+//! Sends random reads and changes to nodes on one Redis, while the network and the server fail at
+//! random. Afterwards it checks that the promise allows every answer.
 //!
-//! `LAYERCACHE_HISTORY_SECONDS` makes it run longer, `LAYERCACHE_HISTORY_SEED` begins with that seed.
+//! `LAYERCACHE_HISTORY_SECONDS` sets how long it runs. With `LAYERCACHE_HISTORY_SEED` it begins
+//! with that seed.
 
 mod check;
 mod injector;
@@ -21,11 +22,11 @@ use support::tools::setting;
 use tokio::task::JoinError;
 
 const NODES: usize = 3;
-/// How long faults are injected by one seed.
+/// How long one seed injects faults.
 const ROUND: Duration = Duration::from_secs(12);
-/// How many seeds run at a time: they mostly wait.
+/// How many seeds run at the same time. They mostly wait.
 const ABREAST: u64 = 2;
-/// One call to the store in so many fails.
+/// One call to the store in this many fails.
 const STORE_FAILS: u32 = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -37,7 +38,7 @@ async fn no_answer_is_older_than_what_was_acknowledged_before_the_question() {
         let rounds = (seed..seed + ABREAST).map(|seed| tokio::spawn(round(seed)));
         let rounds: Vec<_> = rounds.collect();
         for round in rounds {
-            // It has said why it fails.
+            // The round has printed why it failed.
             let ended = round.await.map_err(JoinError::into_panic);
             let verdict = ended.unwrap_or_else(|why| resume_unwind(why));
             total.decided += verdict.decided;
@@ -64,14 +65,14 @@ async fn round(seed: u64) -> Verdict {
     let traffic = Traffic::start(&cluster.nodes, &cluster.store, &history, seed, load(seed)).await;
     let mut injector = Injector::new(&history, seed);
     injector.run(&mut cluster, Instant::now() + ROUND).await;
-    // Whatever has happened, all goes on as before.
+    // After all faults every node must work as before.
     traffic.wait_until_well().await;
     traffic.wait_until_enough().await;
     traffic.stop().await;
     judge(&format!("seed {seed}"), &history.take())
 }
 
-/// From few who ask little to many who ask much.
+/// Returns one of four loads, from few readers and changers to many.
 fn load(seed: u64) -> Load {
     let (blobs, readers, changers, has_quiet) = match seed % 5 {
         0 | 1 => (6, 1, 1, true),

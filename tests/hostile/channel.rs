@@ -1,4 +1,5 @@
-//! What nodes are told by those who are none: nothing of it is trusted, and nobody is the worse for it.
+//! Tests messages from clients that are no nodes: the nodes trust none of them, and none of them
+//! does harm.
 
 use crate::support::nodes::{
     Bare, Node, PATIENCE, SETTLED, TRUST, add_silent_node, bare, digest, layers, node, put, stat,
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const SHARED: &str = "layercache::{nodes}::all";
 
-/// Publishes any bytes, which a command line could not hold.
+/// Publishes any bytes, including bytes that a command line cannot contain.
 fn publish(redis: &Redis, channel: &str, message: &[u8]) {
     let escaped: String = message.iter().map(|byte| format!("\\{byte:03}")).collect();
     let script = format!("redis.call('PUBLISH', KEYS[1], '{escaped}')");
@@ -25,7 +26,7 @@ fn message(kind: u8, numbers: &[u64]) -> Vec<u8> {
     [1, kind].into_iter().chain(numbers).collect()
 }
 
-/// The next message that begins so, and its channel.
+/// Waits for the next message of this kind, and returns its channel and its content.
 async fn overhear(redis: &Redis, kind: u8) -> (String, Vec<u8>) {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut listener = client.get_async_pubsub().await.unwrap();
@@ -68,18 +69,19 @@ async fn still_hear(nodes: &[Node; 2]) {
         if time < TRUST {
             return;
         }
-        // On a busy machine a flood may have cost a connection, and its node's trust.
+        // On a busy machine a flood may have cost a connection, and with it the node's trust.
         assert!(start < end, "the other one is still waited out: {time:?}");
     }
 }
 
-/// The node would trust its memory for as long as somebody else says.
+/// A node that believed a forged heartbeat would trust its memory for as long as another client
+/// says.
 #[tokio::test]
 async fn a_heartbeat_that_was_never_sent_gives_no_trust() {
     let (redis, _bare, [node, _]) = world().await;
     for ahead in [1_000_000_000, u64::MAX / 2, u64::MAX] {
         until(&node, &digest(1), KNOWN).await;
-        // Of one node or the other: each is forged in turn.
+        // The heartbeat is from one of the two nodes. The repetition covers both.
         for _ in 0..4 {
             let (channel, mut beat) = overhear(&redis, b'H').await;
             let sent = beat[10..].try_into().map(u64::from_le_bytes).unwrap();
@@ -105,7 +107,7 @@ async fn an_acknowledgement_of_another_message_or_node_is_none() {
     let node = nodes[0].clone();
     let unlink = tokio::spawn(async move { layers(&node).unlink(&digest(1)).await });
     let (_, asked) = overhear_during(&redis, unlink).await;
-    // The silent one was waited for, whatever others have said.
+    // The change waited for the silent node in spite of the forged acknowledgements.
     assert!(start.elapsed() >= TRUST, "{:?}", start.elapsed());
     assert!(asked > 0);
     for node in &nodes {
@@ -113,7 +115,7 @@ async fn an_acknowledgement_of_another_message_or_node_is_none() {
     }
 }
 
-/// Forges acknowledgements until the change is over; how many.
+/// Forges acknowledgements until the change is over, and returns their number.
 async fn overhear_during(
     redis: &Redis,
     change: tokio::task::JoinHandle<Result<(), layercache::Error>>,
@@ -136,7 +138,7 @@ async fn overhear_during(
     (channel, forged)
 }
 
-/// The acknowledgement of a mere notice would cost a command of every node.
+/// If nodes acknowledged such a message, it would cost a command of every node.
 #[tokio::test]
 async fn a_message_without_an_id_is_acknowledged_by_nobody() {
     let (redis, _bare, nodes) = world().await;
@@ -150,7 +152,7 @@ async fn a_message_without_an_id_is_acknowledged_by_nobody() {
         publish(&redis, SHARED, &message(b'F', &[nobody, 0]));
     }
     publish(&redis, SHARED, &message(b'I', &[nobody, last, name]));
-    // Each node acknowledges in order.
+    // Each node acknowledges in order, so only the last message may be acknowledged.
     let mut acknowledged = 0;
     while acknowledged < nodes.len() {
         let next = tokio::time::timeout(PATIENCE, heard.next()).await;
@@ -163,7 +165,8 @@ async fn a_message_without_an_id_is_acknowledged_by_nobody() {
     }
 }
 
-/// Everything at once, many times: nodes forget, and hear each other still.
+/// Sends random messages of all kinds. The nodes forget their memory, and still receive each
+/// other's messages.
 #[tokio::test]
 async fn a_flood_of_anything_is_survived() {
     let (redis, _bare, nodes) = world().await;
@@ -185,7 +188,7 @@ async fn a_flood_of_anything_is_survived() {
     still_hear(&nodes).await;
 }
 
-/// Of many bytes none is kept, and what follows them is heard.
+/// The node keeps nothing of a huge message, and receives the messages after it.
 #[tokio::test]
 async fn messages_of_many_megabytes_make_a_node_forget_all_and_go_on() {
     let (redis, _bare, nodes) = world().await;
@@ -203,7 +206,8 @@ async fn messages_of_many_megabytes_make_a_node_forget_all_and_go_on() {
     still_hear(&nodes).await;
 }
 
-/// Each asks for an acknowledgement: more are owed than are ever sent, and those of nodes are again.
+/// Each message asks for an acknowledgement, which is more than the nodes ever send. Afterwards the
+/// nodes acknowledge each other's messages again.
 #[tokio::test]
 async fn a_flood_of_invalidations_by_nobody_is_survived() {
     let (redis, _bare, nodes) = world().await;

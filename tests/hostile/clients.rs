@@ -1,10 +1,10 @@
-//! What a registry is asked: a name or digest that is none reaches no tier.
+//! Tests requests to a registry: an invalid name or digest reaches no tier.
 
 use crate::support::guarded::head;
 use crate::support::http::{Http, Image, Node, blob};
 use crate::support::redis::Redis;
 
-/// Commands that have a fact's key. Heartbeats use others.
+/// Commands that use the key of a fact. Heartbeats use other commands.
 const OF_FACTS: [&str; 8] = [
     "sismember",
     "hmget",
@@ -16,7 +16,7 @@ const OF_FACTS: [&str; 8] = [
     "get",
 ];
 
-/// How often these were called since the counts were reset.
+/// Returns how often these commands were called since the counts were reset.
 fn calls(redis: &Redis) -> u64 {
     let stats = redis.cli(&["INFO", "commandstats"]);
     let count = |line: &str| {
@@ -27,7 +27,7 @@ fn calls(redis: &Redis) -> u64 {
     stats.lines().filter_map(count).sum()
 }
 
-/// The keys of facts.
+/// Returns the keys of facts.
 fn keys(redis: &Redis) -> Vec<String> {
     let keys = redis.cli(&["KEYS", "*"]);
     let is_of_a_fact = |key: &&str| !key.starts_with("layercache::{nodes}");
@@ -40,7 +40,7 @@ fn keys(redis: &Redis) -> Vec<String> {
     keys
 }
 
-/// Each as it goes over the wire, with what it would be in a key.
+/// Returns names as a client sends them, each with the form in which it would be part of a key.
 fn names() -> Vec<String> {
     let names = "%7b %7d %7ba%7d a%7db a* * a%0ab a%0d%0ab a::b :: a:b %5b%5d a%3f A a/B \
         a%00 %00 %ff %c3%a4 .. a/../b a//b a%20b %22 ' a%5cb lease::a blobs repository::a::blobs";
@@ -76,7 +76,7 @@ fn digests() -> Vec<String> {
     ]
 }
 
-/// A request of each kind that names a repository and a digest.
+/// Sends a request of each kind that names a repository and a digest.
 async fn ask_everything(http: &Http, name: &str, digest: &str) {
     let upload = "00000000-0000-0000-0000-000000000000";
     for (method, place) in [
@@ -126,7 +126,7 @@ async fn nothing_becomes_a_key_that_was_not_parsed() {
         assert_eq!(calls(&redis), 0, "{digest} has reached Redis");
     }
     assert_eq!(keys(&redis), before);
-    // What is parsed does reach it.
+    // A valid request does reach Redis.
     http.head(&blob("c/d", &digest)).await.expect(404);
     assert!(calls(&redis) > 0);
     http.pulls("a/b", "latest", &image).await;

@@ -1,4 +1,5 @@
-//! Leases, fences, the set of nodes and the server's name: what stands there is somebody else's.
+//! Tests leases, fences, the peer set and the record of servers when another client has written
+//! them.
 
 use crate::support::nodes::{
     Node, PATIENCE, SET, SETTLED, TRUST, bare, beside, config, digest, eventually, hash, layers,
@@ -15,10 +16,10 @@ const NODES: &str = "layercache::{nodes}";
 
 const VERSIONS: [Version; 3] = [Version::Redis6_2, Version::Redis, Version::Valkey];
 
-/// How long a fence stands that is one, whoever has put it up.
+/// How long a valid fence lasts in these tests, including one that the test has written.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// What makes a key a value of some type, without a time to live.
+/// Commands that set a key to a value of each type, without a TTL.
 const TYPES: [&[&str]; 6] = [
     &["SET", "x"],
     &["RPUSH", "x"],
@@ -33,7 +34,7 @@ fn be(redis: &Redis, key: &str, value: &[&str]) {
     redis.cli(&[&value[..1], &[key], &value[1..]].concat());
 }
 
-/// The names of a lease or fence of each fact.
+/// Returns the keys of the lease or fence of each fact.
 fn keys(what: &str) -> [String; 2] {
     let meta = format!("{what}::{{{}}}", hash(&digest(1)));
     [beside(what, &digest(1)), meta]
@@ -51,7 +52,7 @@ async fn nobody_knows(nodes: &[Node]) {
     }
 }
 
-/// One lease would keep all others away, and never lapse.
+/// A value that is no lease would keep all fills away, and never expire.
 #[tokio::test]
 async fn what_is_no_lease_keeps_no_fill_away() {
     for version in VERSIONS {
@@ -76,7 +77,8 @@ async fn what_is_no_lease_keeps_no_fill_away() {
     }
 }
 
-/// A fence that is a set is believed for as long as a lease lasts; anything else not at all.
+/// A fence that is a set counts for as long as a lease lasts. A value of any other type does not
+/// count.
 #[tokio::test]
 async fn what_is_no_fence_is_soon_none() {
     for version in VERSIONS {
@@ -96,7 +98,7 @@ async fn what_is_no_fence_is_soon_none() {
     }
 }
 
-/// At any time of a change, also where Redis is full.
+/// The values are written before a change and in the middle of it, also on a full Redis.
 #[tokio::test]
 async fn changes_are_made_whatever_stands_in_their_way() {
     for version in VERSIONS {
@@ -122,7 +124,7 @@ async fn changes_are_made_whatever_stands_in_their_way() {
                 layers(&nodes[1]).link(&digest(1)).await.unwrap();
                 until(&nodes[0], &digest(1), KNOWN).await;
 
-                // Between the beginning and the end.
+                // From here the values are written between the begin and the end of a change.
                 bare.hold_changes(Some(Moment::Before));
                 let changes = bare.changes();
                 let node = nodes[0].clone();
@@ -142,7 +144,7 @@ async fn changes_are_made_whatever_stands_in_their_way() {
     }
 }
 
-/// What may become of the set of nodes, as the rest of a command and its key's place.
+/// Wrong values of the peer set, each as a command without its key.
 const SETS: [&[&str]; 11] = [
     &["SET", "x"],
     &["RPUSH", "x"],
@@ -153,14 +155,14 @@ const SETS: [&[&str]; 11] = [
     &["ZADD", "+inf", "18446744073709551616"],
     &["ZADD", "+inf", "1", "+inf", "2"],
     &["ZADD", "+inf", "-1", "-inf", "x"],
-    // Far ahead: seen for ever.
+    // A score far in the future, so that the node would count as seen for ever.
     &["ZADD", "+inf", "1", "9999999999999", "5:600"],
     &["ZADD", "+inf", "1", "1e300", "x"],
 ];
 
 #[tokio::test]
 async fn a_set_of_nodes_that_is_none_makes_way_and_changes_wait() {
-    // All at once: most of it is waiting.
+    // All versions run at the same time, because the test mostly waits.
     join_all(VERSIONS.map(async |version| {
         let (redis, bare) = world(version).await;
         let nodes = [(); 2].map(|()| node(&bare, &redis));
@@ -181,7 +183,7 @@ async fn a_set_of_nodes_that_is_none_makes_way_and_changes_wait() {
             nobody_knows(&nodes).await;
             layers(&nodes[1]).link(&digest(1)).await.unwrap();
 
-            // And soon it is known again.
+            // Soon the peer set is known again.
             tokio::time::sleep(SETTLED).await;
             let start = Instant::now();
             layers(&nodes[1]).unlink(&digest(1)).await.unwrap();
@@ -195,7 +197,8 @@ async fn a_set_of_nodes_that_is_none_makes_way_and_changes_wait() {
     .await;
 }
 
-/// Among the nodes is one that none can be. Nobody waits for it longer than for any other.
+/// The peer set has a member that no node can be. A change waits for it no longer than for any
+/// other peer.
 #[tokio::test]
 async fn a_node_that_is_none_is_waited_for_as_any_other() {
     let (redis, bare) = world(Version::Redis).await;
@@ -233,7 +236,7 @@ async fn a_node_that_is_none_is_waited_for_as_any_other() {
     }
 }
 
-/// The set would have been larger than any of real nodes: it is not read, and changes wait.
+/// The set is larger than any set of real nodes. The node does not read it, and changes wait.
 #[tokio::test]
 async fn a_million_nodes_are_not_waited_for_one_by_one() {
     let (redis, bare) = world(Version::Redis).await;
@@ -252,7 +255,8 @@ async fn a_million_nodes_are_not_waited_for_one_by_one() {
     nobody_knows(&nodes).await;
 }
 
-/// Of more than are read nobody knows whom it leaves out: here one that may trust its memory.
+/// If the set has more members than a node reads, the node does not know whom it has missed. Here
+/// it misses a peer that may trust its memory.
 #[tokio::test]
 async fn one_who_stands_behind_a_crowd_is_waited_for() {
     let (redis, bare) = world(Version::Redis).await;
@@ -265,7 +269,8 @@ async fn one_who_stands_behind_a_crowd_is_waited_for() {
     for _ in 0..5 {
         until_in_memory(&nodes[0], &digest(1)).await;
         redis.cli(&["EVAL", crowd, "1", NODES]);
-        // None of the crowd is waited for: it trusts for a millisecond.
+        // The change need not wait for any of the crowd, because each trusts for only a
+        // millisecond.
         let start = Instant::now();
         layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
         let time = start.elapsed();
@@ -274,8 +279,7 @@ async fn one_who_stands_behind_a_crowd_is_waited_for() {
     }
 }
 
-/// Two numbers of forty digits.
-/// Whether the server is on record.
+/// Returns whether the server is on record.
 fn is_on_record(redis: &Redis, key: &str) -> bool {
     let info = redis.cli(&["INFO", "server"]);
     let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
@@ -283,7 +287,8 @@ fn is_on_record(redis: &Redis, key: &str) -> bool {
     redis.cli(&["TYPE", key]) == "set" && redis.cli(&["SMEMBERS", key]).contains(id)
 }
 
-/// Nodes that connect anew ask for it. What is no record has other servers on it: all is purged.
+/// Nodes that connect anew read the record. A value that is no record counts as a record of other
+/// servers, so the node purges everything.
 #[tokio::test]
 async fn a_record_of_servers_that_is_none_keeps_nobody_out() {
     let record = format!("{NODES}::servers");

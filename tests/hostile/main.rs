@@ -1,12 +1,12 @@
-//! Whatever stands in Redis, is published there, or is sent by a client: answers are the store's, what
-//! is broken is counted and replaced, and nothing becomes a key that was not parsed.
+//! Tests hostile data in Redis, in its channels and in requests. The answers are the store's.
+//! Broken values are counted and replaced. Only parsed names become keys.
 //!
-//! | module | what is hostile |
+//! | module | hostile data |
 //! |---|---|
-//! | `values` | what the facts say |
-//! | `keys` | leases, fences, the set of nodes, the server's name |
-//! | `channel` | what nodes are told |
-//! | `clients` | what a registry is asked |
+//! | `values` | the values of facts |
+//! | `keys` | leases, fences, the peer set, the record of servers |
+//! | `channel` | messages to nodes |
+//! | `clients` | requests to a registry |
 
 mod channel;
 mod clients;
@@ -22,7 +22,7 @@ const KNOWN: Said = (Some(LENGTH), CacheStatus::Memory);
 const TOLD: Said = (Some(LENGTH), CacheStatus::Redis);
 const READ: Said = (Some(LENGTH), CacheStatus::Miss);
 
-/// A node whose metrics are its own.
+/// A node with metrics of its own.
 struct Counted {
     node: Node,
     metrics: PrometheusHandle,
@@ -37,7 +37,7 @@ impl Counted {
         }
     }
 
-    /// How many broken values of this fact it has read.
+    /// Returns how many broken values of this fact it has read.
     fn broken(&self, fact: &str) -> u64 {
         let name = format!("layercache_broken_values_total{{fact=\"{fact}\"}} ");
         let metrics = self.metrics.render();

@@ -1,4 +1,4 @@
-//! What the facts say: each value stands where a right one was.
+//! Tests wrong values of facts, each in the place of a right one.
 
 use crate::support::nodes::{
     Bare, LENGTH, Node, PATIENCE, SET, bare, blob_path, config, digest, hash, layers, name, stat,
@@ -13,7 +13,7 @@ use object_store::{
 };
 use std::time::{Duration, Instant};
 
-/// What `META` and `MEMBERSHIP` can say in Lua.
+/// Lua definitions that the lines of `META` and `MEMBERSHIP` use.
 const WORDS: &str = r"
 local set, hash, path, other = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local long = string.rep('7', 10000000)
@@ -21,7 +21,7 @@ local function put(field, value) redis.call('HSET', hash, field, value) end
 local function be(key, command, ...) redis.call('DEL', key) redis.call(command, key, ...) end
 ";
 
-/// Values in the place of a meta. Whoever wrote them was no node and no Go registry.
+/// Values in the place of a blob's metadata that neither a node nor a Go registry writes.
 const META: &str = r"
 be(hash, 'SET', 'x')
 be(hash, 'SET', long)
@@ -122,7 +122,7 @@ be(set, 'ZADD', 7, 'x')
 be(set, 'XADD', '*', 'x', 'y')
 ";
 
-/// What says nothing of the fact, and is no mistake: a miss.
+/// Values that say nothing about the fact and are no error. They count as a miss.
 const NOTHING: &str = r"
 redis.call('DEL', hash)
 redis.call('DEL', set)
@@ -136,7 +136,7 @@ fn lines(table: &'static str) -> impl Iterator<Item = &'static str> {
     table.lines().filter(|line| !line.is_empty())
 }
 
-/// A store whose objects have something to say in each field.
+/// Puts a blob whose object has a value in each field.
 async fn put(bare: &Bare, digest: &Digest) {
     let attributes: Attributes = [
         (Attribute::ContentType, "text/plain"),
@@ -155,7 +155,7 @@ async fn put(bare: &Bare, digest: &Digest) {
     layers(&store).link(digest).await.unwrap();
 }
 
-/// All that a `head` says, and who said so.
+/// Returns everything that a `head` answers, and the tier that answered.
 async fn head(store: &impl ObjectStore, digest: &Digest) -> (ObjectMeta, Attributes, CacheStatus) {
     let options = GetOptions::new().with_head(true);
     let result = store.get_opts(&blob_path(digest), options).await.unwrap();
@@ -170,7 +170,7 @@ async fn head(store: &impl ObjectStore, digest: &Digest) -> (ObjectMeta, Attribu
 struct Table {
     redis: Redis,
     bare: Bare,
-    /// The one who meets the values, and one who is asked later.
+    /// The node that meets the wrong values; `later` is asked afterwards.
     meets: Counted,
     later: Node,
     blob: u32,
@@ -188,7 +188,7 @@ impl Table {
         }
     }
 
-    /// A blob that Redis knows, and then this stands there instead.
+    /// Lets Redis know a blob, and then runs the script that replaces its value.
     async fn spoil(&mut self, act: &str) -> Digest {
         self.blob += 1;
         let digest = digest(self.blob);
@@ -204,7 +204,7 @@ impl Table {
         digest
     }
 
-    /// The answers are the store's, whoever asks for what.
+    /// Checks that the node gives the store's answer.
     async fn is_right(&self, digest: &Digest, act: &str, by_head: bool) {
         let node = &self.meets.node;
         let (reads, start) = (self.bare.reads(), Instant::now());
@@ -224,7 +224,7 @@ impl Table {
         assert!(self.bare.reads() > reads, "{act}: the store was asked");
     }
 
-    /// Redis has what is right again, and lets it lapse.
+    /// Checks that Redis has the right values again, and that they expire.
     async fn is_repaired(&self, digest: &Digest, act: &str) {
         until(&self.meets.node, digest, KNOWN).await;
         let (node, reads) = (&self.later, self.bare.reads());
@@ -251,7 +251,8 @@ async fn what_is_broken(fact: &str, values: &'static str, by_head: bool) {
         let before = table.meets.broken(fact);
         let digest = table.spoil(act).await;
         table.is_right(&digest, act, by_head).await;
-        // A node whose heartbeats were late asks Redis nothing, so it may meet the value at a later read.
+        // A node whose heartbeats were late does not ask Redis, so it may meet the value at a later
+        // read.
         table.is_repaired(&digest, act).await;
         assert!(table.meets.broken(fact) > before, "{act} was not counted");
     }
@@ -286,7 +287,7 @@ async fn what_says_nothing_is_a_miss_and_no_mistake() {
     assert_eq!(table.meets.broken("membership"), 0);
 }
 
-/// Types and their errors are the servers' own; the rest is text on all of them.
+/// The types and their errors differ between servers. All other values are text on every server.
 #[tokio::test]
 async fn values_of_another_type_are_known_on_every_server() {
     for version in [Version::Redis6_2, Version::Valkey] {
@@ -303,7 +304,8 @@ async fn values_of_another_type_are_known_on_every_server() {
     }
 }
 
-/// More than a server keeps for one who listens: it cuts the connection instead of answering.
+/// The reply exceeds the server's output limit for a subscribed client. The server ends the
+/// connection instead of answering.
 #[tokio::test]
 async fn what_is_too_large_to_be_answered_is_repaired_too() {
     const ACT: &str =
@@ -314,7 +316,7 @@ async fn what_is_too_large_to_be_answered_is_repaired_too() {
     table.is_repaired(&digest, ACT).await;
 }
 
-/// Nothing is served of what is broken here and gone in the store.
+/// If a value is broken and the object is gone, no node answers with it.
 #[tokio::test]
 async fn what_is_broken_brings_nothing_back() {
     let mut table = Table::of(Version::Redis).await;

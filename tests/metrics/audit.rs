@@ -1,4 +1,4 @@
-//! The verifier, over a real Redis.
+//! Tests the verifier on a real Redis.
 
 use crate::support::metrics::Metrics;
 use crate::support::nodes::{
@@ -39,7 +39,7 @@ async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
     })
     .await;
 
-    // UsedConnections this node, and through the other one: nothing of it is stale.
+    // Deletes through the node itself. The verifier finds nothing stale afterwards.
     layers(&node).unlink(&deleted).await.unwrap();
     node.delete(&blob_path(&deleted)).await.unwrap();
     for (age, tier) in [
@@ -52,7 +52,7 @@ async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
     }
     assert_eq!(audits(&metrics, "hit", "0s", "memory")[1..], [0, 0]);
 
-    // Behind the back of both.
+    // Deletes the blob without telling either node.
     bare.inner().delete(&blob_path(&collected)).await.unwrap();
     assert_eq!(stat(&node, &collected).await.1, CacheStatus::Memory);
     eventually("it is seen", || {

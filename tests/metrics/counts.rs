@@ -1,4 +1,4 @@
-//! What the metrics say of what has happened.
+//! Tests that the metrics count what has happened.
 
 use crate::support::metrics::Metrics;
 use crate::support::nodes::{
@@ -113,7 +113,7 @@ async fn caches_of_a_process_add_up() {
     put(&bare, &digest).await;
     for store in &stores {
         until_in_memory(store, &digest).await;
-        // Each time the entry takes the place of the one before it, and there is one for the link's object.
+        // Each read replaces the entry of the one before. The link's object has an entry too.
         for _ in 0..3 {
             let again = layers(store).stat(&digest, Freshness::Verified).await;
             assert!(again.unwrap().value.is_some());

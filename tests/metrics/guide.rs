@@ -1,4 +1,4 @@
-//! The table in the guide, and what a cache really has.
+//! Compares the table of metrics in the guide with the metrics of a real cache.
 
 use crate::support::metrics::Metrics;
 use crate::support::nodes::{bare, config_at};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The labels of a metric, each with its values.
 type Labels = BTreeMap<String, BTreeSet<String>>;
 
-/// The metrics of the guide, each with its kind and labels.
+/// Returns the metrics of the guide, each with its kind and labels.
 pub(crate) fn in_guide() -> BTreeMap<String, (String, Labels)> {
     let guide = include_str!("../../src/guide/metrics.md");
     let rows = guide
@@ -40,7 +40,7 @@ pub(crate) fn in_guide() -> BTreeMap<String, (String, Labels)> {
     rows.map(row).collect()
 }
 
-/// The metrics of an exposition, each with its kind and labels.
+/// Returns the metrics of an exposition, each with its kind and labels.
 pub(crate) fn in_text(text: &str) -> BTreeMap<String, (String, Labels)> {
     let mut metrics = BTreeMap::new();
     for line in text.lines() {
@@ -72,7 +72,7 @@ pub(crate) fn in_text(text: &str) -> BTreeMap<String, (String, Labels)> {
     metrics
 }
 
-/// What a cache with all that it may have shows at first.
+/// Returns the metrics of a new cache that uses all options.
 pub(crate) fn of_a_new_cache() -> String {
     let (metrics, store) = Metrics::of(|| {
         let builder = CachedStore::builder(bare(Duration::ZERO));

@@ -1,4 +1,5 @@
-//! The metrics: what the guide says of them, what is emitted, and what watches them.
+//! Tests the metrics: their description in the guide, their values, and the dashboard and alerts
+//! that use them.
 
 use test_support as support;
 

@@ -1,4 +1,4 @@
-//! What Prometheus's own tool says of what the example emits, and of its alerts.
+//! Lets Prometheus's own tool check the metrics of the example, and its alerts.
 
 use crate::guide::{in_guide, in_text};
 use crate::support::http::{Image, Node, blob};
@@ -7,10 +7,10 @@ use crate::support::tools::require;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Runs `promtool`, with this on its standard input.
+/// Runs `promtool` with this standard input.
 ///
 /// # Panics
-/// If it has anything to complain of.
+/// If it reports a problem.
 pub(crate) fn promtool(args: &[&str], input: &str) {
     let mut child = Command::new(require("promtool"))
         .args(args)
@@ -37,7 +37,7 @@ pub(crate) fn promtool(args: &[&str], input: &str) {
     assert!(is_ok, "promtool {args:?}: {said}");
 }
 
-/// What the example emits when it has all that there is, and has been used.
+/// Returns the metrics of an example that uses all options and has answered requests.
 async fn emitted() -> String {
     let redis = Redis::start().await;
     let url = redis.url();

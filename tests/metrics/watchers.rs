@@ -1,4 +1,4 @@
-//! The dashboard and the alerts: they ask for what there is.
+//! Tests that the dashboard and the alerts use only metrics that exist.
 
 use crate::guide::in_guide;
 use crate::promtool::promtool;
@@ -9,7 +9,7 @@ use std::fs;
 const DASHBOARD: &str = include_str!("../../examples/grafana/dashboard.json");
 const ALERTS: &str = include_str!("../../examples/prometheus/alerts.yaml");
 
-/// The expressions of the dashboard, each with its panel.
+/// Returns the expressions of the dashboard, each with its panel.
 fn expressions() -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
@@ -24,7 +24,7 @@ fn expressions() -> Vec<(String, String)> {
     panels.iter().flat_map(of).collect()
 }
 
-/// The metrics that a text names, each with what is said of its labels.
+/// Returns the metrics that a text names, each with the conditions on its labels.
 fn selectors(text: &str) -> Vec<(&str, &str)> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let starts = text.match_indices("layercache_").map(|(at, _)| at);
@@ -37,7 +37,7 @@ fn selectors(text: &str) -> Vec<(&str, &str)> {
     starts.map(selector).collect()
 }
 
-/// Makes sure that there is such a metric, and that its labels have these values.
+/// Checks that such a metric exists, and that its labels have these values.
 fn exists(what: &str, name: &str, labels: &str) {
     let guide = in_guide();
     let plain = name.strip_suffix("_bucket").unwrap_or(name);
@@ -82,7 +82,7 @@ fn the_alerts_ask_for_what_there_is() {
     }
 }
 
-/// Prometheus reads each of them, with what Grafana puts in the place of its variables.
+/// Prometheus parses each expression, with the values that Grafana puts in place of its variables.
 #[test]
 fn the_dashboard_has_expressions_that_prometheus_reads() {
     let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();

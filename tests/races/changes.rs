@@ -1,4 +1,5 @@
-//! Changes that are cut off, overtaken by another, or cannot be told.
+//! Tests changes that are cancelled, overtaken by another change, or cannot be announced through
+//! Redis.
 
 use crate::support::nodes::{
     Bare, Node, PATIENCE, SET, TRUST, beside, blob_path, config, digest, eventually, layers, name,
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-/// What Redis cannot be told of soon is not waited for.
+/// Returns a configuration with short deadlines, so that a node gives up soon when Redis is silent.
 fn hasty(redis: &Redis) -> RedisConfig {
     let soon = Duration::from_millis(500);
     config(redis).with_timeout(soon).with_change_timeout(soon)
@@ -30,7 +31,8 @@ fn is_retryable(error: &object_store::Error) -> bool {
     Error::find(error).is_some_and(Error::is_retryable)
 }
 
-/// A delete that has begun and that the store has not carried out, until `way.hold_changes(None)`.
+/// Starts a delete and waits until it reaches the store. The store carries it out after
+/// `way.hold_changes(None)`.
 async fn deleting(way: &Bare, node: &Node) -> JoinHandle<Result<(), Error>> {
     let changes = way.changes();
     way.hold_changes(Some(Moment::Before));
@@ -40,7 +42,7 @@ async fn deleting(way: &Bare, node: &Node) -> JoinHandle<Result<(), Error>> {
     delete
 }
 
-/// Every way to change something, while Redis cannot be told.
+/// Every kind of change is refused while Redis is down.
 #[tokio::test]
 async fn race_08_a_change_that_redis_cannot_be_told_of_is_refused_with_nothing_changed() {
     let (mut redis, [way]) = world().await;
@@ -91,8 +93,8 @@ async fn race_08_a_change_that_redis_cannot_be_told_of_is_refused_with_nothing_c
     assert_eq!(stat(&node, &digest(1)).await.0, READ.0);
 }
 
-/// By default only what takes something away is refused; what was written meanwhile is right on all
-/// nodes as soon as the one that wrote it has reached Redis again, which has kept what was before.
+/// By default the node refuses only removals. Creations go on: the node keeps their keys in its
+/// retry queue, and once it reaches Redis again all nodes answer them correctly.
 #[tokio::test]
 async fn race_08_without_redis_creations_are_made_and_removals_are_refused() {
     let (redis, [way, other]) = world().await;
@@ -135,7 +137,7 @@ async fn race_08_without_redis_creations_are_made_and_removals_are_refused() {
     assert_eq!(stat(&node, &digest(2)).await.0, Some(5));
 
     redis.signal(Signal::Cont);
-    // It is answered from the tiers again when all have been told.
+    // The tiers answer for it again once all nodes have been told.
     until(&node, &digest(2), (Some(5), CacheStatus::Memory)).await;
     for _ in 0..50 {
         for node in [&node, &reader] {
@@ -148,7 +150,7 @@ async fn race_08_without_redis_creations_are_made_and_removals_are_refused() {
     nobody_knows([&node, &reader]).await;
 }
 
-/// The node dies after its change has begun; the store may yet carry it out.
+/// The node dies after its change has begun. The store may still carry the change out.
 #[tokio::test]
 async fn race_09_a_node_that_dies_in_the_middle_of_a_delete_leaves_nothing_old() {
     let (redis, [way, other]) = world().await;
@@ -182,8 +184,8 @@ async fn race_09_a_node_that_dies_in_the_middle_of_a_delete_leaves_nothing_old()
     all_know([&reader]).await;
 }
 
-/// From the moment when the store is touched, the deleter may be dead: whoever has not been told by
-/// then will never be.
+/// The deleter may die as soon as it has called the store. A node that was not told before that is
+/// never told.
 #[tokio::test]
 async fn race_09_the_others_have_been_told_when_the_store_is_touched() {
     let (redis, [way, other]) = world().await;
@@ -195,7 +197,7 @@ async fn race_09_the_others_have_been_told_when_the_store_is_touched() {
         let touched = Arc::clone(&touched);
         move || {
             touched.store(true, Ordering::SeqCst);
-            // Its only thread stands still for longer than the reader is asked.
+            // The deleter's only thread sleeps for longer than the test asks the reader.
             thread::sleep(PATIENCE);
         }
     });
@@ -210,7 +212,7 @@ async fn race_09_the_others_have_been_told_when_the_store_is_touched() {
     assert_eq!(stat(&reader, &digest(1)).await, READ, "it was not told");
 }
 
-/// A delete has deleted, and has not ended when the same is pushed anew.
+/// A delete has taken effect but has not ended when another node pushes the same layer again.
 #[tokio::test]
 async fn race_14_the_late_end_of_a_delete_denies_nobody_a_newer_push() {
     let (_redis, [way, _], [deleter, pusher]) = nodes().await;
@@ -234,7 +236,7 @@ async fn race_14_the_late_end_of_a_delete_denies_nobody_a_newer_push() {
     all_know([&deleter, &pusher]).await;
 }
 
-/// A push begins and ends while a delete is under way, and its end is not the delete's.
+/// A push begins and ends while a delete runs. Its end must not lift the delete's fence.
 #[tokio::test]
 async fn race_14_the_end_of_one_change_does_not_lift_the_fence_of_another() {
     let (redis, [way, _], [deleter, pusher]) = nodes().await;
@@ -250,7 +252,8 @@ async fn race_14_the_end_of_one_change_does_not_lift_the_fence_of_another() {
     nobody_knows([&deleter, &pusher]).await;
 }
 
-/// While the fence is gone another node reads what is about to be deleted, and fills both tiers.
+/// The fence is evicted. Another node then reads the layer that is about to be deleted, and fills
+/// both tiers.
 #[tokio::test]
 async fn race_18_a_delete_whose_fence_was_evicted_tells_the_others_again() {
     let (redis, [way, _], [deleter, reader]) = nodes().await;
@@ -264,15 +267,15 @@ async fn race_18_a_delete_whose_fence_was_evicted_tells_the_others_again() {
     assert_eq!(redis.cli(&["SCARD", SET]), "0");
 }
 
-/// A change is refused because Redis has not answered in time. Its first step is executed later, and
-/// what it has put up is taken back: its key is not kept out of the cache for the time of a fence.
+/// A change is refused because Redis did not answer in time, and Redis executes its first step
+/// later. The node takes the fence back, so the key does not stay uncached until the fence expires.
 #[tokio::test]
 async fn race_25_a_step_that_is_executed_after_it_was_given_up_keeps_no_key_away() {
     let (redis, [way]) = world().await;
     let config = hasty(&redis);
     let fence_time = config.fence_ttl;
     let node = node_with(&way, config);
-    // The server knows the script by now.
+    // The server has the script after this change.
     layers(&node).link(&digest(1)).await.unwrap();
     all_know([&node]).await;
     redis.signal(Signal::Stop);
@@ -297,7 +300,7 @@ async fn race_25_a_step_that_is_executed_after_it_was_given_up_keeps_no_key_away
     nobody_knows([&node]).await;
 }
 
-/// What was deleted while Redis hung is still there when it goes on.
+/// Redis hangs during a delete, and has the deleted entry still when it goes on.
 #[tokio::test]
 async fn race_33_what_was_deleted_during_an_outage_is_not_answered_after_it() {
     let (redis, [way, other]) = world().await;
@@ -309,7 +312,7 @@ async fn race_33_what_was_deleted_during_an_outage_is_not_answered_after_it() {
     layers(&deleter).unlink(&digest(1)).await.unwrap();
     nobody_knows([&deleter]).await;
     redis.signal(Signal::Cont);
-    // The deleter knows what it owes; the other one is told as soon as that is paid.
+    // The deleter has the key in its retry queue. The reader is told once the queue is empty.
     let is_told = async || stat(&reader, &digest(1)).await.0.is_none();
     while !is_told().await || redis.cli(&["SCARD", SET]) != "0" {
         nobody_knows([&deleter]).await;
@@ -320,7 +323,7 @@ async fn race_33_what_was_deleted_during_an_outage_is_not_answered_after_it() {
     all_know([&deleter, &reader]).await;
 }
 
-/// The client of a change goes away; what it has begun is ended all the same.
+/// The caller of a delete gives up. The node completes the delete nevertheless.
 #[tokio::test]
 async fn race_10_a_delete_whose_caller_went_away_is_ended() {
     let (redis, [way, _], [deleter, reader]) = nodes().await;
@@ -337,14 +340,15 @@ async fn race_10_a_delete_whose_caller_went_away_is_ended() {
     all_know([&deleter, &reader]).await;
 }
 
-/// The link of a layer.
+/// Returns the path of the link of layer `i`.
 fn link_path(i: u32) -> Path {
     let link = Link::layer(name(), digest(i));
     Distribution::default().link_path(&link).unwrap()
 }
 
-/// A batch of two deletes that has begun and that the store has not carried out, until
-/// `way.hold_changes(None)`. Of the second one the store will not say that it was refused.
+/// Starts a batch of two deletes and waits until it reaches the store. The store carries it out
+/// after `way.hold_changes(None)`. The second delete fails with an error that does not prove that
+/// nothing was changed.
 async fn deleting_two(
     folder: &TempDir,
     config: RedisConfig,
@@ -358,7 +362,7 @@ async fn deleting_two(
     node.put(&link_path(1), digest(1).to_string().into())
         .await
         .unwrap();
-    // A folder where the second link should be.
+    // A folder at the path of the second link makes its delete fail.
     std::fs::create_dir_all(folder.path().join(link_path(2).as_ref())).unwrap();
     let changes = way.changes();
     way.hold_changes(Some(Moment::Before));
@@ -368,14 +372,14 @@ async fn deleting_two(
     (way, batch)
 }
 
-/// Some of a batch may still happen, so it has no end; what it has deleted for certain is reported as
-/// deleted, and its fence may be lost like any other.
+/// One delete of a batch may still happen, so the change of the batch has no end, and its fences
+/// may be lost. Its finished deletes are invalidated once more before they are reported as done.
 #[tokio::test]
 async fn race_18_a_batch_of_which_some_may_still_happen_takes_away_what_it_has_deleted() {
     let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
     let (way, batch) = deleting_two(&folder, config(&redis)).await;
     assert_eq!(redis.cli(&["DEL", &beside("fence", &digest(1))]), "1");
-    // As a load does that was granted a lease then.
+    // A load that was granted a lease while the fence was missing fills the set like this.
     redis.cli(&["SADD", SET, &digest(1).to_string()]);
     way.hold_changes(None);
     let results = batch.await.unwrap();
@@ -384,7 +388,7 @@ async fn race_18_a_batch_of_which_some_may_still_happen_takes_away_what_it_has_d
     assert_eq!(left, "0", "reported as deleted, and answered still");
 }
 
-/// The same, and Redis goes away before that: what was deleted was not refused.
+/// Redis dies before the batch ends. The delete that has happened must not be reported as refused.
 #[tokio::test]
 async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
     let (mut redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
@@ -407,7 +411,8 @@ async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
     );
 }
 
-/// What was deleted then is owed: it is answered no more as soon as Redis can be told.
+/// A delete that could not be confirmed stays in the retry queue. The entry is removed once Redis
+/// answers again.
 #[tokio::test]
 async fn race_18_what_a_batch_has_deleted_unconfirmed_is_taken_away_when_redis_is_back() {
     let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());

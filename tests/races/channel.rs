@@ -1,4 +1,4 @@
-//! What nodes tell each other is lost, not understood, or not meant for them.
+//! Tests messages between nodes that are lost, not understood, or meant for other nodes.
 
 use crate::support::nodes::{
     LENGTH, SET, SETTLED, TRUST, bare, config, digest, eventually, layers, node, node_with, put,
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const SHARED: &str = "layercache::{nodes}::all";
 
-/// Publishes what cannot be understood, and returns when the node has forgotten everything.
+/// Publishes a message that no node understands, and waits until the node has forgotten everything.
 async fn is_not_understood(redis: &Redis, node: &crate::Node, message: &str) {
     all_know([node]).await;
     redis.cli(&["PUBLISH", SHARED, message]);
@@ -24,12 +24,12 @@ async fn is_not_understood(redis: &Redis, node: &crate::Node, message: &str) {
         }
         assert_eq!(said, KNOWN);
         assert!(Instant::now() < end, "{message:?} was ignored");
-        // Without a pause the node would not hear of itself either.
+        // Without a pause the node would not receive its own heartbeats either.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// The channel still works: a delete elsewhere is acknowledged at once.
+/// Checks that the channel still works: the other node acknowledges a delete at once.
 async fn still_hears(nodes: &[crate::Node; 2]) {
     all_know(nodes).await;
     tokio::time::sleep(SETTLED).await;
@@ -52,7 +52,8 @@ async fn race_05_what_a_node_does_not_understand_makes_it_forget_all_and_go_on()
     still_hears(&nodes).await;
 }
 
-/// While nodes are updated one by one, the old ones hear what only the new ones understand.
+/// While nodes are updated one by one, the old ones receive messages that only the new ones
+/// understand.
 #[tokio::test]
 async fn race_38_what_a_later_version_says_makes_a_node_forget_all_and_go_on() {
     let (redis, _ways, nodes) = nodes::<2>().await;
@@ -66,7 +67,7 @@ async fn race_38_what_a_later_version_says_makes_a_node_forget_all_and_go_on() {
     still_hears(&nodes).await;
 }
 
-/// The connections that are subscribed, by their ids.
+/// Returns the ids of the subscribed connections.
 fn subscribers(redis: &Redis) -> BTreeSet<String> {
     let list = redis.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
     let ids = list.lines().filter_map(|line| line.split(' ').next());
@@ -75,7 +76,7 @@ fn subscribers(redis: &Redis) -> BTreeSet<String> {
         .collect()
 }
 
-/// What is published while a node is not subscribed nobody tells it later.
+/// Redis does not repeat a message for a node that was not subscribed when it was published.
 #[tokio::test]
 async fn race_06_what_a_node_has_missed_while_it_was_cut_off_it_does_not_answer() {
     let (redis, ways, _) = nodes::<1>().await;
@@ -99,10 +100,11 @@ async fn race_06_what_a_node_has_missed_while_it_was_cut_off_it_does_not_answer(
     }
 }
 
-/// The set of nodes is a new one: who may trust its memory and is not in it yet nobody knows.
+/// After `FLUSHALL` the peer set is a new one. Nodes that are not in it yet may still trust their
+/// memory.
 #[tokio::test]
 async fn race_39_after_flushall_a_delete_waits_for_everybody() {
-    // Long enough not to be over before the delete.
+    // Long enough that trust still lasts when the delete begins.
     const TRUST: Duration = Duration::from_millis(1500);
     let (redis, ways) = world::<2>().await;
     let config = config(&redis).with_trust_timeout(TRUST);
@@ -118,11 +120,11 @@ async fn race_39_after_flushall_a_delete_waits_for_everybody() {
     nobody_knows(&nodes).await;
 }
 
-/// A channel knows no prefix and no database, so its name has to.
+/// A channel has no prefix and no database, so its name contains both.
 #[tokio::test]
 async fn race_39_deployments_that_share_a_redis_neither_hear_nor_purge_each_other() {
     let redis = Redis::start().await;
-    // Some look like patterns that match the others.
+    // Some prefixes are patterns that match the others.
     let prefixes = ["", "eu:", "e*:", "e[u]:", "e?:", "e\\u:", "*", "eu:eu:"];
     let mut deployments = Vec::new();
     for prefix in prefixes {

@@ -1,4 +1,4 @@
-//! What is kept lives too long, is torn, or is taken for something else.
+//! Tests entries that live too long, are incomplete, or are taken for other entries.
 
 use crate::support::nodes::{
     LENGTH, SET, bare, blob_path, config, digest, hash, layers, node, node_with, put, stat, until,
@@ -14,7 +14,8 @@ fn left(redis: &Redis, key: &str) -> i64 {
     redis.cli(&["PTTL", key]).parse().unwrap()
 }
 
-/// One node fills Redis, another takes it from there at the last moment and keeps it in memory.
+/// One node fills Redis. Another node reads the entry shortly before it expires and keeps it in
+/// memory.
 #[tokio::test]
 async fn race_16_memory_does_not_outlive_what_redis_promised() {
     const TTL: Duration = Duration::from_millis(2000);
@@ -38,7 +39,7 @@ async fn race_16_memory_does_not_outlive_what_redis_promised() {
     }
 }
 
-/// SpiceDB#3299, Gravitino#13099: what is read most never expires.
+/// SpiceDB#3299, Gravitino#13099: an entry that is read often never expires.
 #[tokio::test]
 async fn race_17_neither_reads_nor_other_fills_renew_a_time_to_live() {
     let (redis, [way, other], [first, second]) = nodes().await;
@@ -53,7 +54,7 @@ async fn race_17_neither_reads_nor_other_fills_renew_a_time_to_live() {
             assert_eq!(stat(node, &digest(1)).await, TOLD);
             assert_eq!(stat(node, &digest(1)).await, KNOWN);
         }
-        // More members of the same set: read, and written.
+        // Reads and writes of more members of the same set.
         put(&way, &digest(i)).await;
         until_in_memory(&first, &digest(i)).await;
         layers(&second).link(&digest(i + 100)).await.unwrap();
@@ -64,8 +65,8 @@ async fn race_17_neither_reads_nor_other_fills_renew_a_time_to_live() {
     assert_eq!(other.reads(), 0);
 }
 
-/// distribution/distribution#4742: the set and the hash are evicted apart, and the one that is left
-/// is taken for both.
+/// distribution/distribution#4742: Redis evicts the set or the hash alone, and the registry takes
+/// the remaining one for both.
 #[tokio::test]
 async fn distribution_4742_what_is_left_of_an_entry_stands_for_itself_alone() {
     let (redis, [way, _], [writer, reader]) = nodes().await;
@@ -95,7 +96,7 @@ async fn distribution_4742_what_is_left_of_an_entry_stands_for_itself_alone() {
     assert_eq!(reads.reads(), 1, "the blob is asked for, and no more");
     until(&fresh, &digest(1), KNOWN).await;
 
-    // And where only the hash is left of a link that is gone.
+    // Only the hash is left after the link was deleted.
     layers(&writer).unlink(&digest(1)).await.unwrap();
     assert_eq!(redis.cli(&["EXISTS", &hash(&digest(1))]), "1");
     let other = reader.registry().repository(stranger);
@@ -105,7 +106,7 @@ async fn distribution_4742_what_is_left_of_an_entry_stands_for_itself_alone() {
     }
 }
 
-/// Names of repositories that are parts of each other, or look like keys.
+/// The names of the repositories are parts of each other, or look like keys.
 #[tokio::test]
 async fn race_37_no_repository_is_taken_for_another() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));

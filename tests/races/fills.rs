@@ -1,4 +1,4 @@
-//! Fills that arrive after what they say has changed.
+//! Tests fills that arrive after their value has changed.
 
 use crate::support::nodes::{
     Bare, Node, SET, blob_path, config, digest, eventually, hash, layers, name, node_with, put,
@@ -11,7 +11,7 @@ use object_store::ObjectStoreExt;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// Memcached's leases, of which the one that was given is evicted.
+/// Memcached's leases: the lease that was granted is evicted.
 #[tokio::test]
 async fn race_02_a_fill_whose_lease_is_gone_is_refused() {
     let (redis, [way], [node]) = nodes().await;
@@ -30,7 +30,7 @@ async fn race_02_a_fill_whose_lease_is_gone_is_refused() {
     all_know([&node]).await;
 }
 
-/// As [`reading`], of the blob alone.
+/// Does what [`reading`] does, for the blob alone.
 async fn describing(way: &Bare, node: &Node) -> JoinHandle<()> {
     let reads = way.reads();
     way.hold(true);
@@ -46,8 +46,8 @@ async fn describing(way: &Bare, node: &Node) -> JoinHandle<()> {
     answer
 }
 
-/// Grafana Mimir: a reader takes the right to fill, a whole change goes by, another reader takes the
-/// same right, and the first one fills.
+/// Grafana Mimir: a reader gets a lease, a complete change runs, another reader gets a lease of the
+/// same key, and then the first reader fills.
 #[tokio::test]
 async fn mimir_add_then_set_a_right_that_another_one_holds_now_fills_nothing() {
     let (redis, [way, other, _], [first, second, writer]) = nodes().await;
@@ -74,8 +74,8 @@ async fn mimir_add_then_set_a_right_that_another_one_holds_now_fills_nothing() {
     next.await.unwrap();
 }
 
-/// Spice.ai: a write is gated on the clock of invalidations. Here another node's invalidation comes
-/// while a load is under way whose lease still stands.
+/// Spice.ai: a write is checked against the clock of invalidations. Here an invalidation from
+/// another node arrives during a load whose lease is still valid.
 #[tokio::test]
 async fn spice_12673_an_invalidation_during_a_load_keeps_it_out_of_memory() {
     let (redis, [way], [node]) = nodes().await;
@@ -87,7 +87,7 @@ async fn spice_12673_an_invalidation_during_a_load_keeps_it_out_of_memory() {
         "layercache::{nodes}::all",
         "\u{1}Fsomebodyanything",
     ]);
-    // The other blob, which is not being read, tells when that has been heard.
+    // The other blob is not being loaded. Its status shows when the node has received the message.
     while stat(&node, &digest(2)).await == KNOWN {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -119,7 +119,7 @@ async fn race_13_an_absence_that_was_read_before_a_push_elsewhere_is_not_answere
 async fn race_31_a_load_from_before_a_purge_fills_nothing() {
     let (redis, [way, _], [reader, purger]) = nodes().await;
     let early = reading(&way, &reader).await;
-    // Garbage collection, and the purge after it.
+    // Garbage collection deletes the blob, and a purge follows.
     way.inner().delete(&blob_path(&digest(1))).await.unwrap();
     purger.purge().await.unwrap();
     way.hold(false);
@@ -152,7 +152,7 @@ async fn race_35_an_error_is_not_remembered_and_leaves_no_lease() {
 #[tokio::test]
 async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
     let (redis, [way, other]) = world().await;
-    // Its lease is waited for during 2 s, and makes way after 10 s.
+    // This lease would keep other nodes waiting for 2 s, and be replaced after 10 s.
     let config = config(&redis).with_lease_ttl(Duration::from_secs(20));
     let dying = Mortal::new();
     let its_config = config.clone();
@@ -174,7 +174,7 @@ async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
     all_know([&node]).await;
 }
 
-/// Redis executes a `GRANT` after its reader has given it up.
+/// Redis executes a `GRANT` after its reader has given up on it.
 #[tokio::test]
 async fn a_lease_that_was_granted_too_late_is_given_back() {
     const PAUSE: Duration = Duration::from_millis(300);
@@ -182,7 +182,7 @@ async fn a_lease_that_was_granted_too_late_is_given_back() {
     let config = long_lived(&redis).with_timeout(Duration::from_millis(100));
     let nodes = [&way, &other].map(|way| node_with(way, config.clone()));
     stat(&nodes[0], &digest(2)).await;
-    // Look-ups are answered, scripts are not.
+    // During this pause Redis answers look-ups but runs no scripts.
     redis.cli(&["CLIENT", "PAUSE", "300", "WRITE"]);
     assert_eq!(stat(&nodes[0], &digest(1)).await, READ);
     tokio::time::sleep(PAUSE * 2).await;
@@ -191,12 +191,12 @@ async fn a_lease_that_was_granted_too_late_is_given_back() {
     all_know(&nodes).await;
 }
 
-/// Whoever asks for what nobody has must not be able to keep all nodes busy with it.
+/// A client that asks for absent objects must not be able to keep all nodes busy.
 #[tokio::test]
 async fn what_never_was_anywhere_is_told_to_nobody() {
     const ASKED: usize = 100;
     let (redis, [way]) = world().await;
-    // A heartbeat is a script that publishes, too: there are few of them.
+    // A heartbeat is also a script that publishes. With this trust timeout there are few of them.
     let config = config(&redis).with_trust_timeout(Duration::from_secs(60));
     let node = node_with(&way, config);
     stat(&node, &digest(1)).await;
@@ -222,8 +222,9 @@ async fn what_never_was_anywhere_is_told_to_nobody() {
     assert!(scripts <= 2 * 2 * ASKED + 10, "{scripts} of {stats}");
 }
 
-/// Whoever asks for what nobody has must not be able to fill Redis. The node has a thread of its own: what
-/// this test looks at in Redis would keep it from its heartbeat, and it gives nothing back without one.
+/// A client that asks for absent objects must not be able to fill Redis. The node has a thread of
+/// its own: the test's own Redis commands would block its heartbeat, and without a heartbeat the
+/// node releases no leases.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn race_43_random_digests_leave_nothing_behind() {
     const ASKED: u32 = 500;

@@ -1,13 +1,13 @@
-//! Races between nodes, on a real Redis and through the public API: one test for each way in which
-//! a cache of two tiers is known to answer what is no longer so.
+//! Tests races between nodes, on a real Redis and through the public API. There is one test for
+//! each known way in which a cache of two tiers answers with something outdated.
 //!
-//! | module | what overtakes what |
+//! | module | race |
 //! |---|---|
-//! | `fills` | a fill arrives after what it says has changed |
-//! | `changes` | a change is cut off, overtaken by another, or cannot be told |
-//! | `channel` | what nodes tell each other is lost, not understood, or not meant for them |
-//! | `servers` | the server is no primary any more, or another one |
-//! | `entries` | what is kept lives too long, is torn, or is taken for something else |
+//! | `fills` | a fill arrives after its value has changed |
+//! | `changes` | a change is cancelled, overtaken by another change, or cannot be announced |
+//! | `channel` | a message between nodes is lost, not understood, or meant for other nodes |
+//! | `servers` | the server is no longer the primary, or is another server |
+//! | `entries` | an entry lives too long, is incomplete, or is taken for another entry |
 
 mod changes;
 mod channel;
@@ -29,27 +29,28 @@ const KNOWN: Said = (Some(LENGTH), CacheStatus::Memory);
 const TOLD: Said = (Some(LENGTH), CacheStatus::Redis);
 const READ: Said = (Some(LENGTH), CacheStatus::Miss);
 
-/// The blob and its link, in a store that each node reaches in a way of its own.
+/// Returns a Redis and a store with the blob and its link. Each node reaches the store through a
+/// wrapper of its own.
 async fn world<const N: usize>() -> (Redis, [Bare; N]) {
     let bare = bare(Duration::ZERO);
     put(&bare, &digest(1)).await;
     (Redis::start().await, std::array::from_fn(|_| bare.apart()))
 }
 
-/// The same, with a node on each way.
+/// Returns what [`world`] returns, with one node on each wrapper.
 async fn nodes<const N: usize>() -> (Redis, [Bare; N], [Node; N]) {
     let (redis, ways) = world().await;
     let nodes = std::array::from_fn(|i| node(&ways[i], &redis));
     (redis, ways, nodes)
 }
 
-/// What a node that dies leaves behind lapses soon.
+/// Returns a configuration whose leases and fences expire soon after their node dies.
 fn short_lived(redis: &Redis) -> RedisConfig {
     let time = Duration::from_millis(1500);
     config(redis).with_lease_ttl(time).with_fence_ttl(time)
 }
 
-/// What is not given back stays for as long as the test lasts.
+/// Returns a configuration whose leases outlast the test if they are not given back.
 fn long_lived(redis: &Redis) -> RedisConfig {
     config(redis).with_lease_ttl(Duration::from_secs(60))
 }
@@ -67,8 +68,8 @@ async fn nobody_knows<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
     }
 }
 
-/// A question that has been asked of the store, whose answer is held until `way.hold(false)`. One
-/// that is asked after another begins when all that the other fills has been filled.
+/// Starts a read and waits until it reaches the store, which holds its answer until
+/// `way.hold(false)`. If this read follows another one, it starts after all fills of the other one.
 async fn reading(way: &Bare, node: &Node) -> JoinHandle<Said> {
     let reads = way.reads();
     way.hold(true);
@@ -81,7 +82,7 @@ async fn reading(way: &Bare, node: &Node) -> JoinHandle<Said> {
     answer
 }
 
-/// Where a node lives that is to die: what runs there, on one thread, ends as it is.
+/// A runtime with one thread for a node that dies in the test. Its tasks stop wherever they are.
 struct Mortal(Option<Runtime>);
 
 impl Mortal {
@@ -98,7 +99,7 @@ impl Mortal {
         runtime.spawn(life).await.unwrap()
     }
 
-    /// It dies; Redis has seen the last of it when this returns.
+    /// Ends the runtime, and waits until Redis has seen the end of the node's connection.
     async fn dies(self, redis: &Redis) {
         let nodes = || {
             redis

@@ -1,4 +1,4 @@
-//! The server is no primary any more, or another one than before.
+//! Tests servers that are no longer the primary, or that were replaced by another server.
 
 use crate::support::nodes::{SET, SETTLED, TRUST, digest, eventually, layers, node, put, stat};
 use crate::support::redis::Redis;
@@ -9,7 +9,7 @@ use std::time::Instant;
 /// Makes a server a replica, as an operator or a Sentinel does.
 fn follow(replica: &Redis, primary: &Redis) {
     let port = primary.port().to_string();
-    // It would wait for more replicas.
+    // By default the primary would wait for more replicas.
     primary.cli(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
     replica.cli(&["REPLICAOF", "127.0.0.1", &port]);
 }
@@ -23,7 +23,7 @@ async fn follows(replica: &Redis) {
     eventually("the replica has caught up", is_up).await;
 }
 
-/// What a Sentinel does to a server that it has made another's replica.
+/// Ends the clients' connections, as a Sentinel does with a server that it has made a replica.
 fn cut_off_clients(redis: &Redis) {
     for kind in ["normal", "pubsub"] {
         redis.cli(&["CLIENT", "KILL", "TYPE", kind]);
@@ -34,7 +34,7 @@ fn members(redis: &Redis) -> String {
     redis.cli(&["SCARD", SET])
 }
 
-/// A replica knows what its primary did some time ago, and takes no scripts that write.
+/// A replica has an older state of its primary, and runs no scripts that write.
 #[tokio::test]
 async fn race_23_a_node_that_was_given_a_replica_answers_nothing_from_it() {
     let (primary, [way, other], [writer, _]) = nodes().await;
@@ -60,20 +60,20 @@ async fn race_23_a_node_that_was_given_a_replica_answers_nothing_from_it() {
         "nothing was changed"
     );
 
-    // What is deleted elsewhere the node cannot be told of, and does not have to be.
+    // The node is not told of a delete elsewhere, and does not need to be.
     layers(&writer).unlink(&digest(1)).await.unwrap();
     nobody_knows([&node]).await;
 }
 
-/// The server under a connection that is up becomes a replica that has lost its primary: what it
-/// has stays as it was.
+/// The server behind a live connection becomes a replica that has lost its primary. Its data does
+/// not change any more.
 #[tokio::test]
 async fn race_23_a_primary_that_was_demoted_is_not_asked_any_more() {
     let (redis, [way, _], nodes) = nodes::<2>().await;
     all_know(&nodes).await;
     redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     tokio::time::sleep(SETTLED).await;
-    // Somebody who is told by the new primary deletes.
+    // A client that uses the new primary deletes the link.
     let elsewhere = CachedStore::new(way.apart());
     layers(&elsewhere).unlink(&digest(1)).await.unwrap();
     nobody_knows(&nodes).await;
@@ -84,7 +84,7 @@ async fn race_23_a_primary_that_was_demoted_is_not_asked_any_more() {
     );
     nobody_knows(&nodes).await;
 
-    // It is a primary again, with what it had.
+    // The server becomes a primary again, with its old data.
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     let end = Instant::now() + SETTLED * 2;
     while Instant::now() < end {
@@ -95,8 +95,8 @@ async fn race_23_a_primary_that_was_demoted_is_not_asked_any_more() {
     all_know(&nodes).await;
 }
 
-/// A failover loses what the replica had not heard of. The old positive is back, under the address
-/// of the old primary.
+/// A failover loses a delete that the replica had not received. The old positive is back, at the
+/// address of the old primary.
 #[tokio::test]
 async fn race_20_after_a_failover_that_lost_a_delete_the_old_answer_is_purged() {
     let (redis, [way, _], nodes) = nodes::<2>().await;

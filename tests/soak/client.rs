@@ -1,4 +1,4 @@
-//! What a client asks of a node over HTTP, and what it concludes from the answer.
+//! Sends requests to a node over HTTP, and decides what each answer means.
 
 use super::ledger::{Attempt, End, Ledger, Op, outcome};
 use super::things::{Thing, blob_content, manifest_content, repository};
@@ -10,10 +10,10 @@ use reqwest::{Client, Method, RequestBuilder};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Longer than a node tries to reach S3: who says nothing for so long will not say anything.
+/// Longer than a node tries to reach S3. A node that has not answered by then will not answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// All nodes, and what was asked of them.
+/// All nodes, and the ledger of their requests.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     pub(crate) client: Client,
@@ -21,7 +21,7 @@ pub(crate) struct Nodes {
     pub(crate) ledger: Ledger,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 enum Reply {
     Answer(Answer),
     Refused,
@@ -54,8 +54,8 @@ impl Nodes {
             .request(method, format!("{}{path}", self.urls[node]))
     }
 
-    /// Reads a thing in one of the ways there are, takes the answer down, and says whether it is
-    /// there if that was told.
+    /// Reads a thing, records the answer, and returns whether the thing is there. Returns `None` if
+    /// the node did not say that.
     pub(crate) async fn read(&self, op: Op, node: usize, thing: Thing) -> Option<bool> {
         let method = match op {
             Op::HeadBlob | Op::HeadManifest => Method::HEAD,
@@ -78,7 +78,7 @@ impl Nodes {
         Some(present)
     }
 
-    /// Whatever is wrong with the servers: nobody is given another content.
+    /// Checks the content of an answer. No fault of the servers may lead to wrong content.
     fn is_right(&self, op: Op, thing: Thing, answer: &Answer) {
         let (digest, length) = thing.identity();
         let is_right = match op {
@@ -111,7 +111,7 @@ impl Nodes {
         }
     }
 
-    /// Pushes a blob: in one request, or in chunks.
+    /// Pushes a blob, in one request or in chunks.
     pub(crate) async fn push(&self, op: Op, node: usize, in_repository: u32, blob: u32) -> End {
         let content = blob_content(blob);
         let digest = sha256(&content);
@@ -163,12 +163,12 @@ impl Nodes {
         reply
     }
 
-    /// Gives an upload up. Where that fails the node does so itself after some time.
+    /// Cancels an upload. If that fails, the node removes it itself after some time.
     async fn cancel(&self, node: usize, upload: &str) {
         drop(send(self.ask(node, Method::DELETE, upload)).await);
     }
 
-    /// Takes a blob over from another repository, if it is there.
+    /// Mounts a blob from another repository, if it is there.
     pub(crate) async fn mount(&self, node: usize, from: u32, to: u32, blob: u32) -> End {
         let op = Op::Mount;
         let (digest, _) = Thing::Blob(from, blob).identity();
@@ -209,7 +209,7 @@ impl Nodes {
         let begin = now();
         let reply = send(request.body(manifest_content(number))).await;
         let end = self.ended(op, node, begin, &reply);
-        // All that it is made of is always there, so nothing else is right.
+        // All parts of the manifest are always there, so only this answer is right.
         self.only(op, &reply, &[201]);
         let facts = [thing.fact(), tag.fact()];
         self.changed((op, node), &facts, true, end, begin);
@@ -242,7 +242,7 @@ impl Nodes {
         }
     }
 
-    /// Whether a change is taken at the moment.
+    /// Returns whether the node accepts a change within a second.
     pub(crate) async fn takes_changes(&self, node: usize) -> bool {
         let begin = now();
         let end = self.push(Op::PushAtOnce, node, 0, PROBE).await;
@@ -250,7 +250,7 @@ impl Nodes {
     }
 }
 
-/// The blob that is pushed to see whether all is well.
+/// The blob that [`Nodes::takes_changes`] pushes.
 const PROBE: u32 = 3_000_000_000;
 
 async fn send(request: RequestBuilder) -> Reply {
@@ -280,7 +280,7 @@ async fn send(request: RequestBuilder) -> Reply {
     }
 }
 
-/// A refusal says so in words; any other failure may have changed something.
+/// A refusal says so in its text. Any other failure may have changed something.
 fn classify(answer: Answer) -> Reply {
     if answer.status < 500 && answer.status != 429 {
         return Reply::Answer(answer);

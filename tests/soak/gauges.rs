@@ -1,4 +1,4 @@
-//! What the nodes' processes use, measured again and again.
+//! Measures again and again what the nodes' processes use.
 
 use super::judge::{is_flat, quarters};
 use reqwest::Client;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// What is measured, in this order, and how much more of it the last quarter may show: what comes
-/// and goes with a load that is the same only on the whole.
+/// The gauges, in this order, and how much more each may show in the last quarter. The load is
+/// constant only on average, so the values vary by this much.
 pub(crate) const GAUGES: [(&str, u64); 4] = [
     ("memory, KiB", 16 << 10),
     ("tasks", 60),
@@ -20,7 +20,7 @@ pub(crate) const GAUGES: [(&str, u64); 4] = [
 
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// One node, as its process's id and its address.
+/// A node: its process id and its address.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) process: u32,
@@ -29,7 +29,7 @@ pub(crate) struct Place {
 
 pub(crate) type Sample = [u64; GAUGES.len()];
 
-/// Measures until it is told to stop.
+/// Measures until [`Gauges::stop`].
 #[derive(Debug)]
 pub(crate) struct Gauges {
     is_over: Arc<AtomicBool>,
@@ -53,7 +53,7 @@ impl Gauges {
         Self { is_over, measuring }
     }
 
-    /// The medians of each node and gauge, a quarter of the time each.
+    /// Returns the medians for each node and gauge, one for each quarter of the time.
     pub(crate) async fn stop(self) -> Vec<[[u64; 4]; GAUGES.len()]> {
         self.is_over.store(true, Ordering::SeqCst);
         let nodes = self.measuring.await.unwrap();
@@ -67,7 +67,7 @@ impl Gauges {
     }
 }
 
-/// The gauges that have grown, in words.
+/// Describes the gauges that have grown.
 pub(crate) fn grown(node: usize, gauges: &[[u64; 4]; GAUGES.len()]) -> Vec<String> {
     let all = gauges.iter().zip(GAUGES);
     let grown = all.filter(|(quarters, (_, slack))| !is_flat(**quarters, *slack));
@@ -98,15 +98,15 @@ pub(crate) async fn measure(client: &Client, place: &Place) -> Sample {
     ]
 }
 
-/// Waits until all are as much at rest as they were once, and says how long that took; or what has
-/// stayed.
+/// Waits until all nodes use as little as they did before the load, and returns how long that took.
+/// Otherwise returns the gauges that have stayed high.
 pub(crate) async fn at_rest(
     client: &Client,
     places: &[Place],
     before: &[Sample],
 ) -> Result<Duration, String> {
     const LATEST: Duration = Duration::from_secs(60);
-    /// The last connections of who asks here, and timers.
+    /// The allowance for connections of this client, and for timers.
     const MORE: u64 = 12;
     let begin = Instant::now();
     for (place, before) in places.iter().zip(before) {

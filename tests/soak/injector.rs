@@ -1,4 +1,4 @@
-//! What goes wrong, one thing after the other, sometimes two at a time, and calms between them.
+//! Injects faults, one after the other and sometimes two at a time, with calm times between them.
 
 use super::ledger::{Kind, Ledger};
 use crate::support::history::record::now;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-/// Injects faults at random, each kind as often as any other.
+/// Injects faults at random, each kind equally often.
 pub(crate) struct Injector<'a> {
     random: fastrand::Rng,
     ledger: &'a Ledger,
@@ -28,7 +28,8 @@ impl<'a> Injector<'a> {
         }
     }
 
-    /// Until `end`, and until each kind was there once; then all is healed.
+    /// Injects faults until `end`, and at least one of each kind. Then it ends all faults of the
+    /// network.
     pub(crate) async fn run(&mut self, end: Instant) {
         let mut is_first = true;
         while is_first || Instant::now() < end {
@@ -38,7 +39,7 @@ impl<'a> Injector<'a> {
                 if !is_first && Instant::now() >= end {
                     break;
                 }
-                // Sometimes long enough that nothing of the last one is left.
+                // Sometimes the pause is so long that no effect of the last fault is left.
                 match self.random.u32(..4) {
                     0 if !is_first => self.pause(6000, 12_000).await,
                     _ => self.pause(300, 2500).await,
@@ -54,7 +55,7 @@ impl<'a> Injector<'a> {
         self.s3.heal();
     }
 
-    /// This, and something of the other place.
+    /// Injects this fault and one of the other server at the same time.
     async fn two(&mut self, kind: Kind) {
         let others: Vec<_> = Kind::ALL
             .into_iter()
@@ -116,7 +117,7 @@ impl<'a> Injector<'a> {
     }
 }
 
-/// The half that breaks S3, which can be at it while the other breaks Redis.
+/// Injects faults of S3, also while faults of Redis are injected.
 struct S3<'a> {
     random: fastrand::Rng,
     ledger: &'a Ledger,
@@ -162,7 +163,7 @@ impl S3<'_> {
 
 const JUNK: &str = "junk";
 
-/// Puts junk in until nothing more is taken.
+/// Fills Redis until it accepts no more data.
 fn fill(redis: &Redis) {
     let script = "local junk = string.rep('x', 100000)
         for _ = 1, 20 do redis.call('RPUSH', KEYS[1], junk) end";

@@ -1,38 +1,41 @@
-//! Which failures the faults explain, and whether a resource stays flat. Pure.
+//! Decides which failures the faults explain, and whether a resource stays flat. These functions
+//! are pure.
 
 use super::ledger::{Attempt, End, Fault, Kind};
 use crate::support::history::record::Span;
 
-/// How long after a fault of S3 requests may still fail: connections that are broken are in the pool.
+/// How long after a fault of S3 requests may still fail, in nanoseconds. The pool may hold broken
+/// connections.
 const S3_AFTER: u64 = 1_000_000_000;
 
-/// How long after a fault of Redis changes may still be refused: it is tried again every second, and
-/// a node that has just connected greets the others first.
+/// How long after a fault of Redis changes may still be refused, in nanoseconds. A node tries to
+/// connect every second, and a node that has just connected first has to learn its peers.
 const REDIS_AFTER: u64 = 5_000_000_000;
 
-/// What explains that an operation was not answered.
+/// The fault that explains why an operation was not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     Redis,
     S3,
-    /// Nothing may.
+    /// No fault explains it.
     Nothing,
 }
 
-/// Says why an operation was not answered. Only S3 may fail a read; only Redis may refuse a change.
+/// Returns why an operation was not answered. Only S3 may fail a read, and only Redis may refuse a
+/// change.
 pub(crate) fn cause(attempt: &Attempt, faults: &[Fault]) -> Cause {
     let s3 = || is_amid(attempt.span, faults, true);
     let redis = || is_amid(attempt.span, faults, false);
     match attempt.end {
         End::Failed | End::Silent if s3() => Cause::S3,
-        // A change that was made when Redis went away is reported as unconfirmed.
+        // A change that was made when Redis failed is reported as unconfirmed.
         End::Failed if !attempt.op.is_read() && redis() => Cause::Redis,
         End::Refused if !attempt.op.is_read() && redis() => Cause::Redis,
         _ => Cause::Nothing,
     }
 }
 
-/// Whether something was wrong there while it ran, or shortly before.
+/// Returns whether there was a fault during this span or shortly before it.
 pub(crate) fn is_amid(span: Span, faults: &[Fault], of_s3: bool) -> bool {
     let after = if of_s3 { S3_AFTER } else { REDIS_AFTER };
     let overlaps =
@@ -41,7 +44,7 @@ pub(crate) fn is_amid(span: Span, faults: &[Fault], of_s3: bool) -> bool {
     faults.any(overlaps)
 }
 
-/// What was wrong when an operation began.
+/// The faults that were active when an operation began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Calm,
@@ -72,7 +75,7 @@ impl Phase {
     }
 }
 
-/// The median of each quarter of what was measured one after the other.
+/// Returns the median of each quarter of a series.
 pub(crate) fn quarters(values: &[u64]) -> [u64; 4] {
     std::array::from_fn(|quarter| {
         let at = |quarter: usize| values.len() * quarter / 4;
@@ -82,13 +85,13 @@ pub(crate) fn quarters(values: &[u64]) -> [u64; 4] {
     })
 }
 
-/// Whether the last quarter is no more than the second one, by a fourth and `slack`. The first one
-/// is spent getting warm.
+/// Returns whether the last quarter exceeds the second one by at most a fourth and `slack`. The
+/// first quarter is spent on warming up.
 pub(crate) const fn is_flat(quarters: [u64; 4], slack: u64) -> bool {
     quarters[3] <= quarters[1] + quarters[1] / 4 + slack
 }
 
-/// How many of each kind there were, and for how many seconds in all.
+/// Returns how many faults of a kind there were, and for how many seconds in all.
 pub(crate) fn sum(faults: &[Fault], kind: Kind) -> (usize, f64) {
     let of_kind = faults.iter().filter(|fault| fault.kind == kind);
     let seconds = of_kind.clone().map(|fault| fault.span);

@@ -1,4 +1,4 @@
-//! The judge allows what the faults explain, and nothing else.
+//! Tests that the judge allows what the faults explain, and nothing else.
 
 use super::judge::{Cause, Phase, cause, is_flat, quarters};
 use super::ledger::{Attempt, End, Fault, Kind, Op, outcome};
@@ -43,7 +43,7 @@ fn no_read_may_fail_because_of_redis() {
         }
         let failed = attempt(op, End::Failed, 101, 101);
         assert_eq!(cause(&failed, &[fault(Kind::S3Reset)]), Cause::S3);
-        // To be refused is nothing that S3 explains.
+        // No fault of S3 explains a refusal.
         let refused = attempt(op, End::Refused, 101, 101);
         assert_eq!(cause(&refused, &[fault(Kind::S3Reset)]), Cause::Nothing);
     }
@@ -98,8 +98,8 @@ fn what_grows_is_not_flat() {
     assert!(is_flat(quarters(&peak), 0));
 }
 
-/// What an end means in a history: of one blob that was pushed, and then deleted with this end,
-/// whether a read may find it, and may miss it.
+/// Makes a history of one blob that was pushed, and then deleted with this end. Returns whether a
+/// read may find the blob, and whether a read may miss it.
 fn after_a_delete_with(end: End) -> (bool, bool) {
     let change = |present, outcome, span| Change {
         fact: Fact::Link(0, 1),
@@ -119,7 +119,7 @@ fn after_a_delete_with(end: End) -> (bool, bool) {
         let read = Read {
             facts: [Some(Fact::Link(0, 1)), None],
             present,
-            // Long after.
+            // Long after the delete.
             span: Span {
                 begin: u64::MAX - 2,
                 end: u64::MAX - 1,

@@ -1,10 +1,10 @@
-//! What was done, and how it ended: as a [`History`], and by operation.
+//! Records what was done and how it ended, as a [`History`] and by operation.
 
 use crate::support::history::record::{Change, Fact, History, Outcome, Read, Records, Span, now};
 use layercache::CacheStatus;
 use std::sync::Mutex;
 
-/// What a client can do.
+/// The operations of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     HeadBlob,
@@ -63,13 +63,13 @@ impl Op {
 /// How an operation ended, as its client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Answered, whatever the answer.
+    /// Answered, with any answer.
     Answered,
-    /// Refused for now, with nothing changed.
+    /// Refused for now; nothing was changed.
     Refused,
-    /// The server says that it has failed, or the answer was cut off.
+    /// The server reported a failure, or the answer was cut off.
     Failed,
-    /// No answer at all in time.
+    /// No answer in time.
     Silent,
 }
 
@@ -80,11 +80,11 @@ pub(crate) struct Attempt {
     pub(crate) span: Span,
     pub(crate) node: usize,
     pub(crate) end: End,
-    /// What was said of a failure.
+    /// The text of a failure.
     pub(crate) why: String,
 }
 
-/// What can be done to the servers and the network.
+/// The faults of the servers and of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     RedisKilled,
@@ -128,14 +128,14 @@ impl Kind {
     }
 }
 
-/// From when on something was wrong until it was healed.
+/// A fault, from its beginning until its end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) kind: Kind,
     pub(crate) span: Span,
 }
 
-/// Takes everything down. Shared by all clients.
+/// Records everything. All clients share it.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     history: History,
@@ -143,7 +143,7 @@ pub(crate) struct Ledger {
     faults: Mutex<Vec<Fault>>,
 }
 
-/// All of it, when nobody writes any more.
+/// All records, once no client writes any more.
 #[derive(Debug)]
 pub(crate) struct Books {
     pub(crate) records: Records,
@@ -162,7 +162,7 @@ impl Ledger {
         self.history.fault(begin, kind.name());
     }
 
-    /// What must not happen whatever is wrong with the servers, such as another content.
+    /// Records an event that must never happen, even during a fault, such as wrong content.
     pub(crate) fn never(&self, what: String) {
         self.history.failure(what);
     }
@@ -212,8 +212,8 @@ impl Ledger {
     }
 }
 
-/// How an operation that is over stands in the history. What a server has failed at may still be
-/// under way in S3 for a moment.
+/// Returns how an operation that has ended stands in the history. After a reported failure, S3 may
+/// still carry out the change for a short time.
 pub(crate) fn outcome(end: End, begin: u64) -> (Outcome, Span) {
     const MOMENT: u64 = 10_000_000_000;
     let until = |end| Span { begin, end };

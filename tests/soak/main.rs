@@ -1,9 +1,9 @@
-//! Two nodes of the example on S3 and Redis are used by several clients while both fail at random.
-//! Every blob that was acknowledged is there, every delete holds, no read fails because of a cache,
-//! and what the nodes use does not grow.
+//! Runs several clients on two nodes of the example, on S3 and Redis, while both fail at random.
+//! Every acknowledged blob is there, every delete holds, no read fails because of a cache, and the
+//! nodes' use of resources does not grow.
 //!
-//! `LAYERCACHE_SOAK_SECONDS` makes it run longer, `LAYERCACHE_SOAK_SEED` makes it begin with that
-//! seed: what is done is then the same, when it meets is not.
+//! `LAYERCACHE_SOAK_SECONDS` sets how long it runs. With `LAYERCACHE_SOAK_SEED` it begins with that
+//! seed: then it sends the same operations, but their timing differs.
 
 mod client;
 mod gauges;
@@ -33,7 +33,7 @@ use tokio::time::sleep;
 use traffic::Traffic;
 use world::World;
 
-/// Longer than trust lasts: nodes that have been connected for so long know each other.
+/// Longer than trust lasts. Nodes that have been connected for this long know each other.
 const SETTLED: Duration = Duration::from_millis(2300);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -50,7 +50,7 @@ async fn whatever_fails_what_was_acknowledged_holds_and_nothing_grows() {
             url: node.url(),
         })
         .collect();
-    // Connections that nobody uses go, so that they are not taken for a leak.
+    // Unused connections are closed soon, so that they do not look like a leak.
     let client = Client::builder()
         .no_proxy()
         .pool_idle_timeout(Duration::from_secs(1));
@@ -105,7 +105,7 @@ async fn whatever_fails_what_was_acknowledged_holds_and_nothing_grows() {
     was_something(&books, verdict.decided);
 }
 
-/// Makes sure that the faults explain all that was not answered.
+/// Checks that the faults explain every operation that was not answered.
 fn unexplained(books: &Books) {
     let open = books
         .attempts
@@ -133,7 +133,7 @@ fn unexplained(books: &Books) {
     }
 }
 
-/// It has not passed by doing nothing.
+/// Checks that the test has done enough to prove anything.
 fn was_something(books: &Books, decided: usize) {
     for op in Op::ALL {
         let answered = books.attempts.iter();

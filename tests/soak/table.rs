@@ -1,11 +1,11 @@
-//! The books as tables.
+//! Prints the records as tables.
 
 use super::gauges::GAUGES;
 use super::judge::{Cause, Phase, cause, sum};
 use super::ledger::{Attempt, Books, Kind, Op};
 use crate::support::history::check::Verdict;
 
-/// Prints what was done, what went wrong with it, and what was done to the servers.
+/// Prints the operations, their failures, and the faults.
 pub(crate) fn print(books: &Books, verdict: &Verdict) {
     println!(
         "\n{:<16} {:>8} {:>8} {:>9} {:>9} {:>8} {:>6} {:>8} {:>8} {:>8}",
@@ -75,7 +75,7 @@ pub(crate) fn print_gauges(nodes: &[[[u64; 4]; GAUGES.len()]]) {
     }
 }
 
-/// Why an operation was not answered; `None` if it was.
+/// Returns why an operation was not answered, or `None` if it was answered.
 fn why(attempt: &Attempt, books: &Books) -> Option<Cause> {
     use super::ledger::End;
     (attempt.end != End::Answered).then(|| cause(attempt, &books.faults))

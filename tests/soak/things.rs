@@ -1,11 +1,12 @@
-//! What is pushed, read and deleted: made from numbers, so that nobody has to keep it.
+//! The blobs, manifests and tags of the test. Their content is computed from numbers, so the test
+//! stores none of it.
 
 use crate::support::history::record::Fact;
 use crate::support::http::{self, CONFIG};
 use crate::support::image::{content, sha256};
 use serde_json::json;
 
-/// A blob or a manifest of a repository, or the one tag that points at a manifest: by number.
+/// A blob or a manifest of a repository, or the only tag of a manifest, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Thing {
     Blob(u32, u32),
@@ -13,11 +14,12 @@ pub(crate) enum Thing {
     Tag(u32, u32),
 }
 
-/// The history knows links alone, so a manifest is one in a repository of another number.
+/// The history knows only links, so a manifest or a tag is a link in a repository with another
+/// number.
 const MANIFESTS: u32 = 1_000_000;
 const TAGS: u32 = 2_000_000;
 
-/// What every manifest is made of. It is never deleted.
+/// The blob that every manifest consists of. It is never deleted.
 pub(crate) const ANCHOR: u32 = u32::MAX;
 
 /// A blob that is stored in parts.
@@ -32,7 +34,7 @@ impl Thing {
         }
     }
 
-    /// What a fact is about.
+    /// Returns the thing that a fact is about.
     pub(crate) fn of(fact: Fact) -> Self {
         match fact {
             Fact::Link(repository, number) if repository >= TAGS => {
@@ -46,7 +48,7 @@ impl Thing {
         }
     }
 
-    /// All that has to be there for a reader to find it.
+    /// Returns all facts that must hold for a reader to find the thing.
     pub(crate) const fn facts(self) -> [Option<Fact>; 2] {
         match self {
             Self::Tag(repository, number) => {
@@ -57,7 +59,7 @@ impl Thing {
         }
     }
 
-    /// All that its delete takes away.
+    /// Returns all facts that its delete removes.
     pub(crate) fn deleted(self) -> Vec<Fact> {
         match self {
             Self::Manifest(repository, number) => {
@@ -79,7 +81,7 @@ impl Thing {
         }
     }
 
-    /// Where it is in the bucket.
+    /// Returns its key in the bucket.
     pub(crate) fn object(self) -> String {
         let digest = self.digest();
         let hex = digest.strip_prefix("sha256:").unwrap();
@@ -97,7 +99,7 @@ impl Thing {
         self.identity().0
     }
 
-    /// The digest and the length of its content.
+    /// Returns the digest and the length of its content.
     pub(crate) fn identity(self) -> (String, usize) {
         let content = match self {
             Self::Blob(_, number) => blob_content(number),

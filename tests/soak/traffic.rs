@@ -1,4 +1,4 @@
-//! Clients: each changes and reads what is its own, and what belongs to all.
+//! Runs clients that change and read things of their own, and things that all clients share.
 
 use super::client::Nodes;
 use super::ledger::{End, Op};
@@ -10,18 +10,18 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// How many clients there are: of each one task that changes, and some that read.
+/// The number of clients. Each has one task that makes changes, and some that read.
 const CLIENTS: u32 = 4;
 const READERS: usize = 2;
 
-/// How many blobs and manifests a group has in use at a time.
+/// The number of blobs and manifests that a group uses at a time.
 const BLOBS: usize = 16;
 const MANIFESTS: usize = 4;
 
-/// From this one on a blob that is deleted is replaced by one that never was.
+/// From this slot on, a deleted blob is replaced by a new one.
 const FRESH: usize = 8;
 
-/// Two repositories, and what is pushed into them. The slots hold numbers.
+/// Two repositories, and their content. The slots hold numbers.
 #[derive(Debug)]
 struct Group {
     repositories: [u32; 2],
@@ -29,7 +29,7 @@ struct Group {
     manifests: Vec<AtomicU32>,
 }
 
-/// Clients that are at it until they are told to stop.
+/// Clients that work until [`Traffic::stop`].
 #[derive(Debug)]
 pub(crate) struct Traffic {
     shared: Arc<Shared>,
@@ -71,7 +71,7 @@ impl Shared {
 }
 
 impl Traffic {
-    /// Begins, while nothing is wrong yet.
+    /// Starts the clients, before the first fault.
     ///
     /// # Panics
     /// If the first pushes fail.
@@ -109,7 +109,7 @@ impl Traffic {
         Self { shared, workers }
     }
 
-    /// Stops, and waits for what is under way.
+    /// Stops, and waits for the running operations.
     pub(crate) async fn stop(self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
         for worker in self.workers {
@@ -123,7 +123,7 @@ impl Worker {
         self.shared.is_over.load(Ordering::SeqCst)
     }
 
-    /// Mostly one's own.
+    /// Returns the client's own group, or sometimes the common one.
     fn group(&mut self) -> Arc<Group> {
         match self.random.u32(..10) {
             0..7 => Arc::clone(&self.own),
@@ -190,7 +190,7 @@ impl Worker {
             (Op::GetBlob, Thing::Blob(here, number)),
         ])
         .await;
-        // Nobody knows what will come of what was not answered.
+        // A change without an answer may still happen at any time, so its slot gets a new blob.
         if end == End::Silent || (is_used_up && end == End::Answered) {
             group.blobs[at].store(self.shared.new_number(), Ordering::SeqCst);
         }
@@ -214,7 +214,7 @@ impl Worker {
         }
     }
 
-    /// A blob that is stored in parts comes, is read and goes.
+    /// Pushes, reads and deletes a blob that is stored in parts.
     async fn large(&mut self, group: &Group) {
         let (repository, node) = (group.repositories[0], self.node());
         let nodes = Arc::clone(&self.shared.nodes);
@@ -227,7 +227,7 @@ impl Worker {
         }
     }
 
-    /// Asks all nodes for what has just been changed.
+    /// Asks all nodes about things that have just changed.
     async fn look(&self, at: &[(Op, Thing)]) {
         let nodes = &self.shared.nodes;
         let all = (0..nodes.urls.len()).flat_map(|node| {

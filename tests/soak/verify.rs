@@ -1,4 +1,4 @@
-//! When nothing is wrong any more: every fact is asked for on every node, and in the bucket.
+//! Checks every fact on every node and in the bucket, after the last fault.
 
 use super::client::Nodes;
 use super::ledger::{Books, Op};
@@ -9,23 +9,23 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// How many facts are asked for at the same time.
+/// The number of facts that are checked at the same time.
 const PARALLEL: usize = 8;
 
-/// How many facts are there at the end, and how many are not.
+/// The number of facts that hold at the end, and of those that do not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Checked {
     pub(crate) present: usize,
     pub(crate) absent: usize,
 }
 
-/// Everything that was ever changed.
+/// Returns every fact that was ever changed.
 pub(crate) fn facts(books: &Books) -> BTreeSet<Fact> {
     let changes = books.records.changes.iter();
     changes.map(|Change { fact, .. }| *fact).collect()
 }
 
-/// Waits until each node takes changes at once, and says how long that was.
+/// Waits until each node accepts changes without delay, and returns how long that took.
 ///
 /// # Panics
 /// If that takes too long.
@@ -41,8 +41,8 @@ pub(crate) async fn wait_until_well(nodes: &Nodes) -> Duration {
     begin.elapsed()
 }
 
-/// Reads all contents from all nodes, to be judged with the rest; and makes sure that each node
-/// says what is in the bucket.
+/// Reads every fact from every node, and records the answers for the judge. Also checks that each
+/// node agrees with the bucket.
 pub(crate) async fn all(
     nodes: &Nodes,
     facts: &BTreeSet<Fact>,
@@ -82,7 +82,7 @@ pub(crate) async fn all(
     }
 }
 
-/// Both books as one.
+/// Joins two books.
 pub(crate) fn with(mut books: Books, more: Books) -> Books {
     books.records.changes.extend(more.records.changes);
     books.records.reads.extend(more.records.reads);

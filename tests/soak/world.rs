@@ -1,4 +1,4 @@
-//! MinIO behind a proxy, a small Redis, and nodes of the example.
+//! Starts MinIO behind a proxy, a small Redis, and nodes of the example.
 
 use crate::support::minio::Minio;
 use crate::support::proxy::Proxy;
@@ -9,16 +9,17 @@ use object_store::ObjectStore;
 use object_store::aws::AmazonS3;
 use std::collections::HashSet;
 
-/// How many nodes there are.
+/// The number of nodes.
 pub(crate) const NODES: usize = 2;
 
-/// When Redis is full. It evicts nothing, so it is full until something is deleted.
+/// The memory limit of Redis. Redis evicts nothing, so at this limit it stays full until keys are
+/// deleted.
 const MAX_MEMORY: &str = "32mb";
 
 pub(crate) struct World {
     pub(crate) nodes: Vec<Registry>,
     pub(crate) redis: Redis,
-    /// Between the nodes and S3.
+    /// The proxy between the nodes and S3.
     pub(crate) proxy: Proxy,
     /// The same bucket, without the proxy.
     bucket: AmazonS3,
@@ -41,11 +42,11 @@ impl World {
                 *value = format!("http://127.0.0.1:{}", proxy.port());
             }
         }
-        // Connections that nobody uses go, so that they are not taken for a leak.
+        // Unused connections are closed soon, so that they do not look like a leak.
         env.push(("AWS_POOL_IDLE_TIMEOUT".to_owned(), "3s".to_owned()));
         let (url, storage) = (redis.url(), format!("s3://{bucket}/registry"));
         let args = ["--storage", &storage, "--redis", &url];
-        // For a machine that is busy: the deadline is not what is tested.
+        // A long deadline for a busy machine, because this test does not test the deadline.
         let args = [&args[..], &["--redis-timeout", "1s"]].concat();
         let mut nodes = Vec::new();
         for _ in 0..NODES {
@@ -60,7 +61,7 @@ impl World {
         }
     }
 
-    /// All objects there are, below the storage's own place.
+    /// Returns all objects below the root of the storage.
     pub(crate) async fn objects(&self) -> HashSet<String> {
         let objects = self.bucket.list(None);
         let keys = objects.map_ok(|object| {

@@ -1,4 +1,5 @@
-//! Just enough of S3 for a registry to read blobs and delete links, which holds deletes on demand.
+//! Serves the part of S3 that a registry needs to read blobs and delete links. It can hold deletes
+//! back.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A bucket on loopback. Anybody may read and write it.
+/// A bucket on loopback. It accepts reads and writes without credentials.
 #[derive(Debug)]
 pub struct Bucket {
     port: u16,
@@ -25,11 +26,11 @@ struct Shared {
     deletes: watch::Sender<Deletes>,
 }
 
-/// What becomes of deletes.
+/// How the bucket treats deletes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Deletes {
     are_held: bool,
-    /// How many have come.
+    /// The number of deletes that have arrived.
     arrived: usize,
 }
 
@@ -55,7 +56,7 @@ impl Bucket {
         }
     }
 
-    /// What the example registry is told to use it.
+    /// Returns the environment variables that make the example registry use this bucket.
     pub fn env(&self) -> Vec<(String, String)> {
         [
             ("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
@@ -79,13 +80,14 @@ impl Bucket {
         self.shared.objects.lock().unwrap().remove(key);
     }
 
-    /// From here on deletes arrive and nothing happens; or those that are held do happen.
+    /// With `true`, deletes that arrive from now on wait and delete nothing. With `false`, the
+    /// waiting deletes are carried out.
     pub fn hold_deletes(&self, are_held: bool) {
         let deletes = &self.shared.deletes;
         deletes.send_modify(|deletes| deletes.are_held = are_held);
     }
 
-    /// Returns when so many deletes have arrived.
+    /// Waits until `count` deletes have arrived.
     pub async fn deletes(&self, count: usize) {
         let mut deletes = self.shared.deletes.subscribe();
         let arrived = deletes.wait_for(|deletes| deletes.arrived >= count);
@@ -115,7 +117,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             shared.objects.lock().unwrap().insert(key, content);
             description().into_response()
         }
-        // Many at once; the only `POST` that is sent here.
+        // The tests send only one kind of `POST`: a delete of many objects.
         Method::POST => {
             let text = String::from_utf8(body(request).await.into()).expect("a list of keys");
             let mut deletes = shared.deletes.subscribe();

@@ -1,4 +1,4 @@
-//! A Redis Cluster: three primaries, each with a replica.
+//! Starts a Redis Cluster: three primaries, each with a replica.
 
 use super::redis::{Redis, Setup, Version, said};
 use super::sentinel::until;
@@ -7,29 +7,29 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 pub const PASSWORD: &str = "pa55w0rd-of-the-cluster";
-/// The key whose primary all nodes of the cache meet at.
+/// The key whose primary holds the peer set of all nodes.
 pub const HOME: &str = "layercache::{nodes}";
 
 const PRIMARIES: usize = 3;
 const SERVERS: usize = 2 * PRIMARIES;
-/// How long, in ms, a server may say nothing before the others take it for down.
+/// The time in ms after which the other servers take a silent server for down.
 const NODE_TIMEOUT: &str = "2000";
 
-/// Six servers that share the keys among them.
+/// Six servers that share the key space.
 #[derive(Debug)]
 pub struct RedisCluster {
     setup: Setup,
-    /// In no order: who is whose replica is asked.
+    /// In no fixed order. [`Self::members`] says which server is a primary and which a replica.
     pub servers: Vec<Redis>,
 }
 
-/// A server, as one of them sees it.
+/// A server as another server of the cluster sees it.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// Where it stands in [`RedisCluster::servers`].
+    /// Its index in [`RedisCluster::servers`].
     pub server: usize,
     pub id: String,
-    /// Of its primary, if it is a replica.
+    /// The id of its primary, if it is a replica.
     pub follows: Option<String>,
     pub is_down: bool,
     pub slots: Vec<RangeInclusive<u16>>,
@@ -48,7 +48,7 @@ impl RedisCluster {
             ["--cluster-node-timeout", NODE_TIMEOUT],
             ["--repl-diskless-sync-delay", "0"],
         ];
-        // What is asked for comes last, and so counts.
+        // The last value of an option counts, so the arguments of `setup` come last.
         let asked_for = std::mem::take(&mut setup.args);
         let args = args.as_flattened().iter().map(|&arg| arg.to_owned());
         setup.args = args.chain(asked_for).collect();
@@ -71,7 +71,7 @@ impl RedisCluster {
         cluster
     }
 
-    /// Returns when all servers that run agree who has which slots, and every replica follows.
+    /// Waits until all running servers agree on the slots, and every replica follows its primary.
     pub async fn until_whole(&self) {
         until("all agree, and every replica follows", || {
             let views: Vec<_> = self.alive().map(|server| self.seen_by(server)).collect();
@@ -97,12 +97,12 @@ impl RedisCluster {
         .await;
     }
 
-    /// The address that names these servers, by which all others are found.
+    /// Returns an address that names only these servers. A client finds the others through them.
     pub fn url_of(&self, servers: &[usize]) -> String {
         self.url_with(servers, PASSWORD)
     }
 
-    /// The address that names them all.
+    /// Returns an address that names all servers.
     pub fn url(&self) -> String {
         let all: Vec<_> = (0..SERVERS).collect();
         self.url_of(&all)
@@ -118,12 +118,12 @@ impl RedisCluster {
         format!("{scheme}+cluster://:{password}@{}{query}", hosts.join(","))
     }
 
-    /// The servers that have not been ended and do not stand still.
+    /// Returns the servers that are neither ended nor stopped.
     pub fn alive(&self) -> impl Iterator<Item = &Redis> {
         self.servers.iter().filter(|server| server.runs())
     }
 
-    /// All members, as the first server sees them that runs.
+    /// Returns all members as the first running server sees them.
     pub fn members(&self) -> Vec<Member> {
         self.seen_by(self.alive().next().expect("one that runs"))
     }
@@ -133,7 +133,8 @@ impl RedisCluster {
         text.lines().filter_map(|line| self.member(line)).collect()
     }
 
-    /// `id ip:port@bus flags primary ping pong epoch link slot…`; a slot on its way is in brackets.
+    /// Parses `id ip:port@bus flags primary ping pong epoch link slot…`. A slot that is being moved
+    /// is in brackets.
     fn member(&self, line: &str) -> Option<Member> {
         let mut fields = line.split(' ');
         let mut field = || fields.next();
@@ -162,7 +163,7 @@ impl RedisCluster {
         slot.parse().expect("a number")
     }
 
-    /// The primary that has a slot.
+    /// Returns the primary that has a slot.
     pub fn owner(&self, slot: u16) -> Member {
         let members = self.members().into_iter();
         let mut owners = members.filter(|member| {
@@ -171,12 +172,12 @@ impl RedisCluster {
         owners.next().unwrap_or_else(|| panic!("nobody has {slot}"))
     }
 
-    /// The primary that has a key.
+    /// Returns the primary that has a key.
     pub fn primary_of(&self, key: &str) -> Member {
         self.owner(self.slot(key))
     }
 
-    /// The first replica of a primary.
+    /// Returns the first replica of a primary.
     pub fn replica_of(&self, primary: &Member) -> Member {
         let members = self.members().into_iter();
         let mut replicas = members.filter(|member| {
@@ -187,7 +188,7 @@ impl RedisCluster {
             .unwrap_or_else(|| panic!("none of {primary:?}"))
     }
 
-    /// All primaries that run.
+    /// Returns all primaries that run.
     pub fn primaries(&self) -> Vec<Member> {
         let members = self.members().into_iter();
         let is_primary = |member: &Member| {
@@ -196,7 +197,7 @@ impl RedisCluster {
         members.filter(is_primary).collect()
     }
 
-    /// All keys of all primaries, with the server that has it.
+    /// Returns the matching keys of all primaries, each with the index of its server.
     pub fn keys(&self, pattern: &str) -> Vec<(usize, String)> {
         let primaries = self.primaries().into_iter();
         let keys = primaries.flat_map(|primary| {
@@ -208,7 +209,7 @@ impl RedisCluster {
         keys.collect()
     }
 
-    /// Returns when another than `old` has the slots that it had, and every slot is served.
+    /// Waits until another primary has the slots of `old`, and every slot is served.
     pub async fn failed_over_from(&self, old: &Member) {
         let slot = *old.slots[0].start();
         until("a failover", || {
@@ -226,7 +227,7 @@ impl RedisCluster {
         .await;
     }
 
-    /// Has one primary more, without slots.
+    /// Adds a primary without slots.
     pub async fn grow(&mut self) -> Member {
         let server = Redis::start_as(self.setup.clone()).await;
         let port = server.port().to_string();
@@ -239,7 +240,7 @@ impl RedisCluster {
         grown.next().expect("it was met")
     }
 
-    /// Moves a slot to another primary as Valkey 9 does it by itself: all at once.
+    /// Moves a slot to another primary in one step, as Valkey 9 does it by itself.
     pub async fn migrate_slot(&self, slot: u16, to: &Member) {
         let source = &self.servers[self.owner(slot).server];
         let number = slot.to_string();
@@ -248,8 +249,8 @@ impl RedisCluster {
         self.until_owned(slot, to).await;
     }
 
-    /// Moves a slot and its keys to another primary, one key at a time, as `redis-cli` does it, and
-    /// stays for `pause` in each state between.
+    /// Moves a slot and its keys to another primary, one key at a time, as `redis-cli` does it.
+    /// Pauses for `pause` in each state in between.
     pub async fn move_slot(&self, slot: u16, to: &Member, pause: Duration) {
         let from = self.owner(slot);
         assert_ne!(from.id, to.id, "it has the slot already");
@@ -269,7 +270,7 @@ impl RedisCluster {
             source.cli(&[&migrate[..], &keys[..]].concat());
             sleep(pause).await;
         }
-        // The target first: it is the one that has it from here on.
+        // The target is told first, because it owns the slot from now on.
         for server in [target, source] {
             server.cli(&["CLUSTER", "SETSLOT", &number, "NODE", &to.id]);
         }

@@ -1,4 +1,4 @@
-//! A layout to which every object is a blob, so that nothing passes the cache by.
+//! A layout in which every object is a blob, so that the cache sees every path.
 
 use layercache::layout::{Layout, Meaning};
 use layercache::{Digest, Link};
@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-/// Names each path by its own hash. Contents may change, so a cached answer that is not taken away
-/// in time shows.
+/// Names each path by the path's own hash. Contents may change, so a cached answer that is not
+/// removed in time shows in the test.
 #[derive(Debug, Default)]
 pub struct EveryPath {
     paths: Mutex<HashMap<Digest, Path>>,
@@ -24,7 +24,7 @@ impl Layout for EveryPath {
 
     fn blob_path(&self, digest: &Digest) -> Option<Path> {
         let paths = self.paths.lock().unwrap();
-        // Any path will do for a digest that nobody has asked for.
+        // If no path is known for a digest, any path will do.
         Some(paths.get(digest).cloned().unwrap_or_default())
     }
 

@@ -1,12 +1,12 @@
-//! The programs of this workspace that tests start.
+//! Finds the programs of this workspace that tests start.
 
 use std::env;
 use std::path::PathBuf;
 
 /// Returns the path of an example of the library.
 ///
-/// Cargo tells a test where the binaries of its own package are, but not where examples are. They lie in a
-/// folder beside the test's own.
+/// Cargo tells a test where the binaries of its own package are, but not where the examples are.
+/// They are in a folder beside the folder of the test's own binary.
 ///
 /// # Panics
 /// If the program is missing.
@@ -24,7 +24,7 @@ pub fn binary(package: &str, name: &str) -> PathBuf {
 
 fn program(path: &[&str], build: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of this test");
-    // `target/debug/deps/name`.
+    // The test's own path is `target/debug/deps/name`.
     let folder = test.ancestors().nth(2).expect("the folder of the profile");
     let program = path
         .iter()

@@ -1,4 +1,4 @@
-//! Debian's `docker-registry`: docker/distribution 2.8, as people run it.
+//! Runs Debian's `docker-registry`: docker/distribution 2.8, as people deploy it.
 
 use super::redis::Redis;
 use super::server::{Server, answers};
@@ -17,8 +17,8 @@ pub struct GoRegistry {
 }
 
 impl GoRegistry {
-    /// Serves what is below `root` (`docker/registry/v2/…`); its blob descriptor cache is in `redis`,
-    /// or nowhere.
+    /// Starts a registry that serves the files below `root` (`docker/registry/v2/…`). Its blob
+    /// descriptor cache is in `redis`; with `None` it has no cache.
     pub async fn start(root: &Path, redis: Option<&Redis>, delete_enabled: bool) -> Self {
         let storage = json!({
             "filesystem": { "rootdirectory": root },
@@ -29,11 +29,12 @@ impl GoRegistry {
         Self::start_as(storage, redis, log, ready).await
     }
 
-    /// Serves what this section of a configuration names, as fast as it can: it logs no requests,
-    /// and keeps its connections to Redis, as many as it opens.
+    /// Starts a registry with this `storage` section, set up to serve as fast as it can: it logs no
+    /// requests and keeps all its connections to Redis open.
     pub async fn start_quiet(storage: Value, redis: &Redis) -> Self {
         let log = json!({ "level": "warn", "accesslog": { "disabled": true } });
-        // Its only words: that it listens is less than a warning.
+        // At this log level the registry does not say that it listens. This is the only line that
+        // it writes.
         let ready = |_| "No HTTP secret provided".to_owned();
         Self::start_as(storage, Some(redis), log, ready).await
     }
@@ -52,7 +53,8 @@ impl GoRegistry {
             fs::write(&config, text).expect("a configuration");
             let mut command = Command::new(&program);
             command.arg("serve").arg(&config);
-            // With a bundle of certificates its S3 client refuses the transport that it is given.
+            // If this variable names a bundle of certificates, the registry's S3 client refuses the
+            // transport that it is given.
             command.env_remove("AWS_CA_BUNDLE");
             command
         };
@@ -61,12 +63,12 @@ impl GoRegistry {
         Self { server, folder }
     }
 
-    /// Its `host:port`.
+    /// Returns its `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.server.port())
     }
 
-    /// Its `http://host:port`.
+    /// Returns its `http://host:port`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
     }
@@ -75,7 +77,7 @@ impl GoRegistry {
         self.server.pid()
     }
 
-    /// Collects garbage below its root, from a process beside it, as people do.
+    /// Collects garbage below its root, in a separate process, as operators do.
     pub fn garbage_collect(&self) -> Output {
         let output = Command::new(require("docker-registry"))
             .arg("garbage-collect")
@@ -95,7 +97,7 @@ fn config_in(folder: &TempDir) -> PathBuf {
     folder.path().join("config.yml")
 }
 
-/// JSON is YAML, and quotes every path as it has to be.
+/// Returns the configuration as JSON. JSON is valid YAML and quotes every path correctly.
 fn config_text(port: u16, storage: &Value, redis: Option<&Redis>, log: &Value) -> String {
     let mut config = json!({
         "version": "0.1",
@@ -107,7 +109,7 @@ fn config_text(port: u16, storage: &Value, redis: Option<&Redis>, log: &Value) -
         config["storage"]["cache"] = json!({ "blobdescriptor": "redis" });
         config["redis"] = json!({
             "addr": redis.address(),
-            // Without these it opens a connection for each command.
+            // Without these settings it opens a connection for each command.
             "pool": { "maxidle": 256, "maxactive": 0, "idletimeout": "300s" },
         });
     }

@@ -1,4 +1,4 @@
-//! A registry with something to lose, to be sent bad input.
+//! A registry that holds data and secrets, for tests that send it bad input.
 
 use super::http::{Answer, Http, Image, Node};
 use super::redis::Redis;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 const PASSWORD: &str = "pa55w0rd-of-redis";
 
-/// A registry with an image, an upload under way, and secrets.
+/// A registry with an image, an unfinished upload, and secrets.
 pub struct World {
     pub node: Node,
     pub image: Image,
@@ -35,7 +35,7 @@ impl World {
         &self.node.http
     }
 
-    /// Makes sure that an answer tells nothing of the server.
+    /// Checks that an answer reveals nothing about the server.
     #[track_caller]
     pub fn keeps_secrets(&self, answer: &Answer) {
         let folder = self.node.folder().to_str().unwrap();
@@ -48,8 +48,8 @@ impl World {
         answer.refused(status, code);
     }
 
-    /// Sends a request with this target, which no client would make, and expects it to be refused:
-    /// as `GET` in words, as `HEAD` without.
+    /// Sends a request with this target, which no real client would send, and expects a refusal:
+    /// for `GET` with a text, for `HEAD` without one.
     pub async fn refuses(&self, target: &str, status: u16, code: &str) {
         let get = self.http().raw(head("GET", target, "")).await;
         let get = get.unwrap_or_else(|| panic!("no answer to {target}"));
@@ -63,7 +63,7 @@ impl World {
         );
     }
 
-    /// The same for a request that would change something.
+    /// Does what [`Self::refuses`] does, with a request that would change something.
     pub async fn refuses_change(&self, method: &str, target: &str, status: u16, code: &str) {
         let request = head(method, target, "Content-Length: 2\r\n") + "{}";
         let answer = self.http().raw(request).await;
@@ -72,7 +72,8 @@ impl World {
         self.refused(answer, status, code);
     }
 
-    /// Makes sure that all is as before: in the storage, in the log, and for the next client.
+    /// Checks that nothing has changed in the storage, that the log is clean, and that the next
+    /// client is served.
     pub async fn is_unharmed(&self) {
         assert_eq!(self.node.stored(), self.before);
         self.http().get("/v2/").await.expect(200);

@@ -1,4 +1,4 @@
-//! A client of the registry's API, small images to push, and a registry over its own folder.
+//! A client of the registry's API, small images to push, and a registry over a folder of its own.
 
 use super::image::{content, sha256};
 use super::registry::Registry;
@@ -18,10 +18,10 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// How long anything may take that is waited for.
+/// The longest time that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What no answer may hold: the words of Rust, and of those who wrote a library.
+/// What no answer may contain: words of Rust's own messages and of libraries' internals.
 const INTERNALS: &[&str] = &[
     ".rs",
     "panicked",
@@ -39,7 +39,7 @@ const INTERNALS: &[&str] = &[
     "docker/registry/v2",
 ];
 
-/// A registry's whole answer.
+/// A complete answer of a registry.
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
@@ -74,7 +74,8 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
     }
 
-    /// Makes sure that it is this error, as the specification wants errors to be, and no more.
+    /// Checks that the answer is this error, in the form that the specification asks for, and
+    /// nothing else.
     #[track_caller]
     pub fn refused(self, status: u16, code: &str) -> Self {
         let answer = self.expect(status);
@@ -100,7 +101,7 @@ impl Answer {
     }
 }
 
-/// Whether a text holds what Rust prints of a value: `Name(…)` or `Name { … }`.
+/// Returns whether a text contains what Rust's `Debug` prints: `Name(…)` or `Name { … }`.
 fn is_debug_text(text: &str) -> bool {
     let mut pairs = text.as_bytes().windows(2);
     text.contains(" { ") || pairs.any(|pair| pair[0].is_ascii_alphabetic() && pair[1] == b'(')
@@ -121,7 +122,7 @@ impl Http {
         }
     }
 
-    /// A request to be [sent](answer), perhaps with headers and a body.
+    /// Builds a request for [`answer`], to which the caller may add headers and a body.
     pub fn ask(&self, method: &str, path: &str) -> RequestBuilder {
         let url = format!("http://{}{path}", self.address);
         self.client.request(method.parse().unwrap(), url)
@@ -150,26 +151,27 @@ impl Http {
         stream
     }
 
-    /// Sends these bytes and reads until the server closes the connection, so a request has to ask
-    /// for that. `None` if it closes it without an answer.
+    /// Sends these bytes and reads until the server closes the connection, so the request has to
+    /// ask for that. Returns `None` if the server closes the connection without an answer.
     pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> Option<Answer> {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         let (read, mut write) = stream.into_split();
-        // The server may answer, and close, before it has read all.
+        // The server may answer and close before it has read everything.
         let sent = async { write.write_all(bytes.as_ref()).await };
         let (_, answer) = futures::future::join(sent, read_answer(read)).await;
         answer
     }
 
-    /// Sends these bytes and no more. `None` if the server finds nobody to answer.
+    /// Sends these bytes and closes the sending side. Returns `None` if the server closes without
+    /// an answer.
     pub async fn cut_off(&self, bytes: impl AsRef<[u8]>) -> Option<Answer> {
         let mut stream = self.begin(bytes).await;
-        // Where the server was quicker, there is nothing to end.
+        // If the server has closed already, the shutdown fails, which does not matter.
         let _ = stream.shutdown().await;
         read_answer(stream).await
     }
 
-    /// Begins to upload a blob, and gives the path of the upload.
+    /// Begins to upload a blob and returns the path of the upload.
     pub async fn begin_upload(&self, name: &str) -> String {
         let answer = self.post(&format!("/v2/{name}/blobs/uploads/")).await;
         location(&answer.expect(202))
@@ -179,7 +181,7 @@ impl Http {
         answer(self.ask("PATCH", location).body(content.to_vec())).await
     }
 
-    /// Ends an upload with its last chunk.
+    /// Completes an upload with its last chunk.
     pub async fn finish(&self, location: &str, digest: &str, content: &[u8]) -> Answer {
         let path = format!("{location}?digest={digest}");
         answer(self.ask("PUT", &path).body(content.to_vec())).await
@@ -190,7 +192,7 @@ impl Http {
         answer(self.ask("POST", &path).body(content.to_vec())).await
     }
 
-    /// Pushes a blob in one request, and gives its digest.
+    /// Pushes a blob in one request and returns its digest.
     pub async fn push_blob(&self, name: &str, content: &[u8]) -> String {
         self.try_push_blob(name, content).await.expect(201);
         sha256(content)
@@ -213,13 +215,13 @@ impl Http {
         answer.expect(201);
     }
 
-    /// All tags of a repository.
+    /// Returns all tags of a repository.
     pub async fn tags(&self, name: &str) -> Vec<String> {
         let list = self.get(&format!("/v2/{name}/tags/list")).await.expect(200);
         serde_json::from_value(list.json()["tags"].clone()).unwrap()
     }
 
-    /// Makes sure that an image is there, byte for byte.
+    /// Checks that an image can be pulled, byte for byte.
     pub async fn pulls(&self, name: &str, tag: &str, image: &Image) {
         let manifest = self.get(&manifest_path(name, tag)).await;
         assert_eq!(manifest.expect(200).body, image.manifest);
@@ -230,7 +232,7 @@ impl Http {
     }
 }
 
-/// Sends a request, and takes all of the answer.
+/// Sends a request and reads the whole answer.
 pub async fn answer(request: RequestBuilder) -> Answer {
     let response = timeout(PATIENCE, request.send()).await.expect("an answer");
     let response = response.unwrap();
@@ -241,11 +243,11 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     }
 }
 
-/// Reads an answer that the end of its connection ends.
+/// Reads an answer up to the end of its connection.
 pub async fn read_answer(mut stream: impl AsyncReadExt + Unpin) -> Option<Answer> {
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
-    // Who is still sending when the server closes is told by an error, after the answer.
+    // If the server closes while the client still sends, an error follows the answer.
     let _ = read.expect("the end of the connection");
     let end = bytes.windows(4).position(|end| end == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).expect("a head of text");
@@ -267,20 +269,20 @@ pub fn location(answer: &Answer) -> String {
     answer.header("location").expect("a location").to_owned()
 }
 
-/// The path of a manifest.
+/// Returns the path of a manifest.
 pub fn manifest_path(name: &str, reference: &str) -> String {
     format!("/v2/{name}/manifests/{reference}")
 }
 
-/// The path of a blob.
+/// Returns the path of a blob.
 pub fn blob(name: &str, digest: &str) -> String {
     format!("/v2/{name}/blobs/{digest}")
 }
 
-/// The configuration of every image here.
+/// The configuration of every image in these tests.
 pub const CONFIG: &[u8] = b"{}";
 
-/// An image of one layer, and its manifest as it goes over the wire.
+/// An image of one layer, and its manifest as it is sent.
 #[derive(Debug, Clone)]
 pub struct Image {
     pub layer: Vec<u8>,
@@ -294,7 +296,7 @@ impl Image {
         Self { layer, manifest }
     }
 
-    /// The digest of its manifest.
+    /// Returns the digest of its manifest.
     pub fn digest(&self) -> String {
         sha256(&self.manifest)
     }
@@ -304,7 +306,7 @@ impl Image {
     }
 }
 
-/// A manifest of this layer, to be changed.
+/// Returns a manifest of this layer, for tests to change.
 pub fn manifest(layer: &[u8]) -> Value {
     json!({
         "schemaVersion": 2,
@@ -341,7 +343,7 @@ impl Node {
         }
     }
 
-    /// One that has an image already, as `a/b:latest`.
+    /// Starts a node that has an image already, as `a/b:latest`.
     pub async fn with_image() -> (Self, Image) {
         let (node, image) = (Self::start().await, Image::new(1));
         node.http.push("a/b", "latest", &image).await;
@@ -352,20 +354,20 @@ impl Node {
         self.folder.path()
     }
 
-    /// Every object in its folder.
+    /// Returns every object in its folder.
     pub fn stored(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         collect(self.folder.path(), &mut found);
         found
     }
 
-    /// What uploads have left in its folder.
+    /// Returns the objects that uploads have left in its folder.
     pub fn upload_objects(&self) -> Vec<String> {
         let is_upload = |path: &String| path.contains("_uploads");
         self.stored().into_iter().filter(is_upload).collect()
     }
 
-    /// Takes a blob's content away, as garbage collection does: the registry is not told.
+    /// Deletes a blob's content without telling the registry, as garbage collection does.
     pub fn collect(&self, digest: &str) {
         let hex = digest.strip_prefix("sha256:").unwrap();
         let path = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
@@ -373,13 +375,14 @@ impl Node {
     }
 }
 
-/// Starts a registry over a folder, which others may share.
+/// Starts a registry over a folder, which other registries may share.
 pub async fn over(folder: &Path, args: &[&str]) -> Registry {
     let storage = ["--storage", folder.to_str().unwrap()];
     Registry::start(&[&storage, args].concat(), &[]).await
 }
 
-/// All files. Folders are no objects: `LocalFileSystem` leaves the empty one of an upload in parts.
+/// Collects all files. Folders are no objects: `LocalFileSystem` leaves an empty folder after a
+/// multipart upload.
 fn collect(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -391,7 +394,7 @@ fn collect(folder: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Asks again and again until the answer is as it should be.
+/// Sends a request again and again until the answer is the expected one.
 ///
 /// # Panics
 /// If that takes too long.

@@ -1,11 +1,11 @@
-//! Small, valid, reproducible OCI images.
+//! Writes small, valid, reproducible OCI images.
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::path::Path;
 
-/// What an image consists of; all are `sha256:…`.
+/// The digests of an image's parts, each as `sha256:…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     pub manifest: String,
@@ -14,19 +14,20 @@ pub struct Image {
 }
 
 impl Image {
-    /// Every blob that a push sends as a blob: the layers and the configuration.
+    /// Returns every blob that a push sends as a blob: the layers and the configuration.
     pub fn blobs(&self) -> impl Iterator<Item = &str> {
         self.layers.iter().chain([&self.config]).map(String::as_str)
     }
 }
 
-/// Writes an image of so many layers, of about so many bytes each, as an OCI image layout.
+/// Writes an image of `layers` layers, of about `layer_bytes` bytes each, as an OCI image layout.
 pub fn write_oci_layout(folder: &Path, layers: usize, layer_bytes: usize) -> Image {
     let seeds: Vec<_> = (0..layers as u64).collect();
     write_layers(folder, &seeds, layer_bytes)
 }
 
-/// The same with one layer for each seed: images share the layers whose seeds (and sizes) they share.
+/// Writes an image with one layer for each seed. Two images share the layers whose seed and size
+/// are equal.
 pub fn write_layers(folder: &Path, seeds: &[u64], layer_bytes: usize) -> Image {
     let layers: Vec<_> = seeds
         .iter()
@@ -74,14 +75,14 @@ pub fn write_layers(folder: &Path, seeds: &[u64], layer_bytes: usize) -> Image {
     image
 }
 
-/// The digest of a blob's content, as `sha256:…`.
+/// Returns the digest of a blob's content as `sha256:…`.
 pub fn sha256(content: &[u8]) -> String {
     let hash = Sha256::digest(content);
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
-/// Bytes that look random and are the same for the same seed (an xorshift generator).
+/// Returns bytes that look random and depend only on the seed (an xorshift generator).
 pub fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let word = |_| {
@@ -95,7 +96,7 @@ pub fn content(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A tar archive of one file.
+/// Returns a tar archive of one file.
 fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     let mut header = [0; 512];
     let mut field =
@@ -106,7 +107,7 @@ fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     field(116, "0000000\0"); // group
     field(124, &format!("{:011o}\0", content.len()));
     field(136, "00000000000\0"); // modified
-    field(148, "        "); // the sum is taken with blanks in its place
+    field(148, "        "); // the sum is computed over blanks here
     field(156, "0"); // a file
     field(257, "ustar\x0000");
     let sum: u32 = header.iter().copied().map(u32::from).sum();
@@ -131,7 +132,7 @@ fn put(folder: &Path, kind: &str, content: &[u8]) -> Value {
     )
 }
 
-/// Writes a blob, and gives its descriptor.
+/// Writes a blob and returns its descriptor.
 fn put_blob(folder: &Path, media_type: &str, content: &[u8]) -> Value {
     let digest = sha256(content);
     write(

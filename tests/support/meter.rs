@@ -1,8 +1,8 @@
 //! A proxy between one client and Redis that counts the client's round trips.
 //!
-//! What the server says is held back until the client has nothing more to ask without it: so all that
-//! is asked at the same time is one round trip, and what is asked for an answer's sake is another one,
-//! however fast the server is.
+//! The proxy holds back the server's answers until the client sends nothing more without them. So
+//! commands that the client sends at the same time count as one round trip, and commands that need
+//! an answer first count as another one, however fast the server is.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,14 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// How long a client has to say nothing before it is answered.
+/// How long the client has to be silent before the proxy passes answers on.
 const QUIET: Duration = Duration::from_millis(5);
 
-/// How long nothing has to be asked for all to be over that an operation has left behind.
+/// How long no command has to come until an operation's background work counts as finished.
 const OVER: Duration = Duration::from_millis(40);
 
-/// A proxy on a loopback port of its own. What a node does for its own sake (greetings, heartbeats,
-/// acknowledgements) passes through, and is not counted.
+/// A proxy on a loopback port of its own. The commands that a node sends for itself (handshakes,
+/// heartbeats, acknowledgements) pass through and are not counted.
 #[derive(Debug)]
 pub struct Meter {
     port: u16,
@@ -27,7 +27,7 @@ pub struct Meter {
     accepting: JoinHandle<()>,
 }
 
-/// Round trips: the commands of each, and how many are over.
+/// The round trips: the commands of each, and how many are over.
 #[derive(Debug, Default)]
 struct Trips {
     begun: Vec<Vec<String>>,
@@ -35,7 +35,7 @@ struct Trips {
 }
 
 impl Meter {
-    /// Stands before the Redis on this loopback port.
+    /// Starts a proxy in front of the Redis on this loopback port.
     pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a free loopback port");
@@ -56,17 +56,18 @@ impl Meter {
         *trips(&self.trips) = Trips::default();
     }
 
-    /// How many round trips are over: whoever has an answer now has waited for so many at most.
+    /// Returns how many round trips are over. A caller that has its answer now has waited for at
+    /// most this many.
     pub fn over(&self) -> usize {
         trips(&self.trips).over
     }
 
-    /// The commands of each round trip so far.
+    /// Returns the commands of each round trip so far.
     pub fn begun(&self) -> Vec<Vec<String>> {
         trips(&self.trips).begun.clone()
     }
 
-    /// Waits until nothing is asked any more.
+    /// Waits until the client sends nothing any more.
     pub async fn settled(&self) {
         let mut last = usize::MAX;
         loop {
@@ -107,7 +108,8 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, all: Arc<Mutex<Tr
         stream.set_nodelay(true).expect("no delay of our own");
     }
     let (mut asked, mut said, mut held) = (Vec::new(), Vec::new(), Vec::new());
-    // How many answers are to come, and whether what is asked now is asked beside what was before.
+    // `missing` counts the answers to come. `is_beside` says whether a command joins the current
+    // round trip.
     let (mut missing, mut is_beside) = (0, false);
     loop {
         let may_answer = missing == 0 && !held.is_empty();
@@ -121,7 +123,7 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, all: Arc<Mutex<Tr
                         return;
                     }
                     asked.drain(..len);
-                    // Its answers come as what nobody has asked for.
+                    // Its answers come as push messages, which are not counted as answers.
                     missing += usize::from(command[0] != "SUBSCRIBE");
                     if is_counted(&command) {
                         let mut trips = trips(&all);
@@ -156,7 +158,7 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, all: Arc<Mutex<Tr
     }
 }
 
-/// Whether a command is an operation's, and not the node's own.
+/// Returns whether a command belongs to an operation, and not to the node itself.
 fn is_counted(command: &[String]) -> bool {
     if command.iter().any(|part| part.contains("::preflight")) {
         return false;
@@ -168,14 +170,14 @@ fn is_counted(command: &[String]) -> bool {
                 return false;
             };
             let is_nodes_own = keys[0].contains("layercache::{nodes}");
-            // What all nodes are told, though, is an operation's.
+            // A message to all nodes, however, belongs to an operation.
             !is_nodes_own || keys.get(1).is_some_and(|key| key.ends_with("::all"))
         }
         _ => false,
     }
 }
 
-/// The first command of these bytes, and how long it is; `None` if it has not come to its end.
+/// Returns the first command of these bytes and its length, or `None` if it is incomplete.
 fn command(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
     let (parts, mut at) = line(bytes)?;
     let mut command = Vec::new();
@@ -188,7 +190,7 @@ fn command(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
     (at <= bytes.len()).then_some((command, at))
 }
 
-/// How long the first value of these bytes is; `None` if it has not come to its end.
+/// Returns the length of the first value of these bytes, or `None` if it is incomplete.
 fn value(bytes: &[u8]) -> Option<usize> {
     let (count, mut at) = line(bytes)?;
     let values = match bytes[0] {
@@ -208,7 +210,7 @@ fn value(bytes: &[u8]) -> Option<usize> {
     (at <= bytes.len()).then_some(at)
 }
 
-/// The number of a line such as `*3`, 0 if it is none, and how long the line is.
+/// Returns the number of a line such as `*3` (0 if there is none) and the length of the line.
 fn line(bytes: &[u8]) -> Option<(usize, usize)> {
     let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
     let number = std::str::from_utf8(bytes.get(1..end)?).unwrap_or_default();

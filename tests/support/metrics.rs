@@ -1,13 +1,13 @@
-//! The metrics of one cache.
+//! Reads the metrics of one cache.
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// What a cache that was made here counts.
+/// The metrics of a cache that was made by [`Self::of`].
 #[derive(Debug)]
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Makes a cache whose metrics are its own.
+    /// Makes a cache whose metrics are counted apart from all others.
     pub fn of<T>(make: impl FnOnce() -> T) -> (Self, T) {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &[0.001, 1.0])
@@ -17,12 +17,12 @@ impl Metrics {
         (Self(handle), metrics::with_local_recorder(&recorder, make))
     }
 
-    /// All of them, as Prometheus reads them.
+    /// Returns all metrics in the format that Prometheus reads.
     pub fn text(&self) -> String {
         self.0.render()
     }
 
-    /// The value of a metric with these labels; 0 where it was never touched.
+    /// Returns the value of a metric with these labels, or 0 if the cache never touched it.
     pub fn get(&self, metric: &str) -> u64 {
         let text = self.text();
         let value = |line: &str| {

@@ -1,4 +1,4 @@
-//! A real S3 server: MinIO, or the one that the environment names.
+//! Provides a real S3 server: MinIO, or the server that the environment names.
 
 use super::server::{Server, Signal, answers, free_port};
 use super::tools::require;
@@ -17,9 +17,10 @@ const PASSWORD: &str = "layercache-secret";
 
 /// An S3 server with buckets for tests.
 ///
-/// If `LAYERCACHE_TEST_S3_ENDPOINT` is set, it is that one instead of a MinIO of our own, with
-/// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and the existing, empty bucket
-/// `LAYERCACHE_TEST_S3_BUCKET`. Tests then take turns, and each leaves its objects there.
+/// If `LAYERCACHE_TEST_S3_ENDPOINT` is set, the tests use that server instead of a MinIO of their
+/// own, with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and the existing, empty
+/// bucket `LAYERCACHE_TEST_S3_BUCKET`. Tests then run one after the other, and each leaves its
+/// objects in the bucket.
 #[derive(Debug)]
 pub struct Minio {
     endpoint: String,
@@ -42,7 +43,7 @@ enum Kind {
 }
 
 impl Minio {
-    /// One for this test alone, which may signal and kill it.
+    /// Starts a server for this test alone, which may signal and kill it.
     pub async fn start() -> Self {
         match env::var("LAYERCACHE_TEST_S3_ENDPOINT") {
             Ok(endpoint) => Self::theirs(endpoint).await,
@@ -50,12 +51,12 @@ impl Minio {
         }
     }
 
-    /// One of our own, whatever the environment names, with this secret key.
+    /// Starts a MinIO with this secret key, whatever the environment names.
     pub async fn start_with_password(password: &str) -> Self {
         Self::ours(password).await
     }
 
-    /// One for all tests that run at the moment; it ends with the last of them.
+    /// Returns a server that all running tests share. It ends with the last of them.
     pub async fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Minio>> = Mutex::const_new(Weak::new());
         if env::var_os("LAYERCACHE_TEST_S3_ENDPOINT").is_some() {
@@ -83,7 +84,7 @@ impl Minio {
                 .env("MINIO_ROOT_USER", USER)
                 .env("MINIO_ROOT_PASSWORD", password)
                 .env("MINIO_BROWSER", "off")
-                // No look-out for a newer release.
+                // MinIO then does not look for a newer release.
                 .env("MINIO_UPDATE", "off");
             command
         };
@@ -124,13 +125,13 @@ impl Minio {
         &self.endpoint
     }
 
-    /// Makes a new bucket and gives its name.
+    /// Makes a new bucket and returns its name.
     pub async fn bucket(&self) -> String {
         if let Kind::Theirs { bucket, .. } = &self.kind {
             return bucket.clone();
         }
         let bucket = format!("test-{}", uuid::Uuid::new_v4());
-        // `object_store` makes no buckets, but a signed PUT of nothing at all does.
+        // `object_store` cannot make buckets, but a signed PUT to the root of the bucket does.
         let root = self
             .store(&bucket)
             .signed_url(
@@ -146,12 +147,12 @@ impl Minio {
         bucket
     }
 
-    /// The bucket as an `object_store`.
+    /// Returns the bucket as an `object_store`.
     pub fn store(&self, bucket: &str) -> AmazonS3 {
         self.builder(bucket).build().expect("an S3 store")
     }
 
-    /// The same, to be configured further.
+    /// Returns a builder for the bucket's `object_store`, for tests that configure it further.
     pub fn builder(&self, bucket: &str) -> AmazonS3Builder {
         AmazonS3Builder::new()
             .with_endpoint(&self.endpoint)
@@ -163,12 +164,12 @@ impl Minio {
             .with_copy_if_not_exists(S3CopyIfNotExists::Multipart)
     }
 
-    /// A new bucket as an `object_store`.
+    /// Returns a new bucket as an `object_store`.
     pub async fn new_store(&self) -> AmazonS3 {
         self.store(&self.bucket().await)
     }
 
-    /// What a child process needs for `AmazonS3Builder::from_env`.
+    /// Returns the variables that a child process needs for `AmazonS3Builder::from_env`.
     pub fn env(&self, bucket: &str) -> Vec<(String, String)> {
         [
             ("AWS_ENDPOINT", self.endpoint.as_str()),
@@ -184,7 +185,7 @@ impl Minio {
     }
 
     /// # Panics
-    /// If it is not ours to signal.
+    /// If the server was not started by the tests.
     pub fn signal(&self, signal: Signal) {
         match &self.kind {
             Kind::Ours { server, .. } => server.signal(signal),

@@ -1,4 +1,5 @@
-//! What the integration tests and benches share: real servers on loopback, real clients, small images.
+//! Holds what the integration tests and benches share: real servers on loopback, real clients,
+//! small images.
 #![allow(
     missing_copy_implementations,
     missing_debug_implementations,

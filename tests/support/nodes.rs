@@ -1,4 +1,4 @@
-//! Nodes in this process that share a Redis and a store.
+//! Makes nodes in this process that share a Redis and a store.
 
 use super::recording::Recording;
 use super::redis::Redis;
@@ -16,22 +16,22 @@ use std::time::{Duration, Instant};
 pub type Bare = Recording<ThrottledStore<InMemory>>;
 pub type Node = CachedStore<Bare>;
 
-/// What a node answers: the length of a blob that is in the repository, and who said so.
+/// A node's answer: the length of a blob that is in the repository, and the tier that answered.
 pub type Said = (Option<u64>, CacheStatus);
 
-/// How long the nodes trust their memory: less than they do by default, so that tests end soon.
+/// How long the nodes trust their memory. It is shorter than the default, so that tests end soon.
 pub const TRUST: Duration = Duration::from_millis(600);
 
-/// Longer than trust lasts: nodes that have been connected for so long know each other.
+/// Longer than trust lasts. Nodes that have been connected for this long know each other.
 pub const SETTLED: Duration = Duration::from_millis(900);
 
-/// How long anything may take that is waited for.
+/// The longest time that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The length of every blob here.
+/// The length of every blob in these tests.
 pub const LENGTH: u64 = 7;
 
-/// The set of the repository's layers.
+/// The key of the set of the repository's layers.
 pub const SET: &str = "repository::library/alpine::blobs";
 
 pub fn bare(latency: Duration) -> Bare {
@@ -42,12 +42,12 @@ pub fn bare(latency: Duration) -> Bare {
     Recording::new(ThrottledStore::new(InMemory::new(), config))
 }
 
-/// For a machine that is busy: the deadline is not what is tested.
+/// Returns a configuration for a busy machine, because these tests do not test the deadline.
 pub fn config(redis: &Redis) -> RedisConfig {
     config_at(redis.url())
 }
 
-/// The same at any address.
+/// Returns the configuration of [`config`] for any address.
 pub fn config_at(url: impl Into<String>) -> RedisConfig {
     let config = RedisConfig::new(url).with_trust_timeout(TRUST);
     config.with_timeout(Duration::from_secs(5))
@@ -80,12 +80,12 @@ pub fn blob_path(digest: &Digest) -> Path {
     Distribution::default().blob_path(digest).unwrap()
 }
 
-/// The hash of a blob.
+/// Returns the key of a blob's hash.
 pub fn hash(digest: &Digest) -> String {
     format!("blobs::{digest}")
 }
 
-/// The lease (or the `fence`) of a membership.
+/// Returns the key of a membership's lease or fence; `what` is `lease` or `fence`.
 pub fn beside(what: &str, digest: &Digest) -> String {
     format!("{what}::{{{SET}}}::{digest}")
 }
@@ -105,7 +105,7 @@ pub async fn stat(node: &Node, digest: &Digest) -> Said {
     (answer.value.map(|meta| meta.length()), answer.status)
 }
 
-/// Asks again and again until the answer is as it should be: fills do not delay answers.
+/// Asks a node again and again until it gives this answer, because a fill runs after its answer.
 ///
 /// # Panics
 /// If that takes too long.
@@ -125,7 +125,7 @@ pub async fn until_in_memory(node: &Node, digest: &Digest) {
     until(node, digest, (Some(LENGTH), CacheStatus::Memory)).await;
 }
 
-/// Returns when a node makes changes again.
+/// Waits until a node makes changes again.
 ///
 /// # Panics
 /// If that takes too long.
@@ -137,8 +137,9 @@ pub async fn eventually_changes(node: &Node) {
     }
 }
 
-/// A dump of a Redis that knows a link. Whether a server has loaded it cannot be asked of the link: a node
-/// may have been there first, and purged it.
+/// A dump of a Redis that knows a link. A test cannot tell from the link whether a server has
+/// loaded the dump, because a node may have connected first and purged the link. So the dump holds
+/// a key of its own.
 pub struct Dump;
 
 impl Dump {
@@ -155,13 +156,13 @@ impl Dump {
     }
 
     /// # Panics
-    /// If the server has not loaded it.
+    /// If the server has not loaded the dump.
     pub fn is_back(&self, redis: &Redis) {
         assert_eq!(redis.cli(&["EXISTS", Self::KEY]), "1");
     }
 }
 
-/// Puts a node into the set of nodes that was seen just now and will never say anything.
+/// Adds a node to the peer set that was seen just now and will never answer.
 pub fn add_silent_node(redis: &Redis) {
     let time = redis.cli(&["TIME"]);
     let mut time = time.lines().map(|part| part.parse::<u64>().unwrap());
@@ -170,7 +171,7 @@ pub fn add_silent_node(redis: &Redis) {
     redis.cli(&["ZADD", "layercache::{nodes}", &millis.to_string(), &node]);
 }
 
-/// Waits for what is done in the background.
+/// Waits until a background effect shows.
 ///
 /// # Panics
 /// If it takes too long.

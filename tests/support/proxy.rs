@@ -1,4 +1,4 @@
-//! A TCP proxy between one node and Redis that does to its connections what networks do.
+//! A TCP proxy between one node and Redis that makes faults like those of a network.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// A proxy on a loopback port of its own. It ends, and its connections with it, when it is dropped.
+/// A proxy on a loopback port of its own. Dropping it ends it and its connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -17,15 +17,16 @@ pub struct Proxy {
     accepting: JoinHandle<()>,
 }
 
-/// What happens to the bytes of one direction.
+/// How the proxy treats the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
     Flow,
-    /// They come later, in order, by a random time between these two.
+    /// Bytes arrive late, in order, by a random time between these two.
     Delay(Duration, Duration),
-    /// They come when this ends. Until then not even the end of the connection is seen.
+    /// Bytes arrive when this fault ends. Until then the other side does not even see the end of
+    /// the connection.
     Hold,
-    /// They are lost. A connection that has lost some stays half open until it is reset.
+    /// Bytes are lost. A connection that has lost bytes stays half open until it is reset.
     Swallow,
 }
 
@@ -38,7 +39,7 @@ struct Faults {
 }
 
 impl Proxy {
-    /// Stands before the server on this loopback port, which need not be there yet.
+    /// Starts a proxy in front of the server on this loopback port. The server may start later.
     pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a free loopback port");
@@ -59,7 +60,7 @@ impl Proxy {
         self.port
     }
 
-    /// From here on the bytes of all connections fare like this.
+    /// Treats the bytes of all connections like this from now on.
     pub fn set(&self, to_server: Line, to_client: Line) {
         self.faults.send_modify(|faults| {
             faults.to_server = to_server;
@@ -72,12 +73,13 @@ impl Proxy {
         self.faults.send_modify(|faults| faults.resets += 1);
     }
 
-    /// Whether new connections are refused: they are ended at once.
+    /// Sets whether new connections are refused. The proxy accepts a refused connection and ends it
+    /// at once.
     pub fn refuse(&self, refuses: bool) {
         self.faults.send_modify(|faults| faults.refuses = refuses);
     }
 
-    /// Ends all faults. What was lost stays lost.
+    /// Ends all faults. Lost bytes stay lost.
     pub fn heal(&self) {
         self.set(Line::Flow, Line::Flow);
         self.refuse(false);
@@ -109,7 +111,7 @@ async fn connect(client: TcpStream, server: u16, mut faults: watch::Receiver<Fau
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (there, back) = (faults.clone(), faults.clone());
-    // The first that ends takes both directions along.
+    // The direction that ends first ends the other one too.
     tokio::select! {
         () = pump(from_client, to_server, there, |faults| faults.to_server) => {}
         () = pump(from_server, to_client, back, |faults| faults.to_client) => {}

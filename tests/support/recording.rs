@@ -1,4 +1,4 @@
-//! A store that counts what reaches it.
+//! A store that counts the calls that reach it.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
-/// Wraps a store and counts its calls, reads and deletes apart.
+/// Wraps a store and counts its calls. Reads and deletes have counts of their own.
 #[derive(Debug)]
 pub struct Recording<S> {
     inner: Arc<S>,
     calls: Arc<AtomicUsize>,
     reads: Arc<AtomicUsize>,
-    /// How many reads are under way, and how many were at most.
+    /// The number of running reads, and the greatest number so far.
     reading: Arc<AtomicUsize>,
     most_reading: Arc<AtomicUsize>,
     batches: Arc<AtomicUsize>,
@@ -36,7 +36,7 @@ pub struct Recording<S> {
     lists_held: Arc<watch::Sender<Option<usize>>>,
 }
 
-/// A read that is under way, until it is dropped.
+/// A running read. Dropping it ends it.
 struct Reading<'a>(&'a AtomicUsize);
 
 impl<'a> Reading<'a> {
@@ -82,7 +82,7 @@ impl MultipartUpload for Upload {
     }
 }
 
-/// What is done on the thread that changes something, before that.
+/// An action that runs before each change, on the thread that makes the change.
 struct Hook(Box<dyn Fn() + Send + Sync>);
 
 impl fmt::Debug for Hook {
@@ -91,12 +91,12 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// When a change is held.
+/// The moment at which a change is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// It has not happened yet.
+    /// The change has not happened yet.
     Before,
-    /// It has happened, and does not return.
+    /// The change has happened, and does not return.
     After,
 }
 
@@ -143,49 +143,50 @@ impl<S: ObjectStore> Recording<S> {
         }
     }
 
-    /// Another way to the same store, which counts and holds its own calls.
+    /// Returns another wrapper of the same store, which counts and holds its own calls.
     pub fn apart(&self) -> Self {
         Self::over(Arc::clone(&self.inner))
     }
 
-    /// How many calls there were, of whatever kind.
+    /// Returns the number of calls of any kind.
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// The wrapped store, for one call more.
+    /// Counts one call and returns the wrapped store.
     fn call(&self) -> &Arc<S> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         &self.inner
     }
 
-    /// How often `get_opts` has been called.
+    /// Returns the number of calls of `get_opts`.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::SeqCst)
     }
 
-    /// How many calls of `get_opts` there were at most at a time.
+    /// Returns the greatest number of calls of `get_opts` that ran at the same time.
     pub fn most_reads_at_a_time(&self) -> usize {
         self.most_reading.load(Ordering::SeqCst)
     }
 
-    /// How often `delete_stream` has been called.
+    /// Returns the number of calls of `delete_stream`.
     pub fn batches(&self) -> usize {
         self.batches.load(Ordering::SeqCst)
     }
 
-    /// From here on, reads have read and do not return; or those that are held return.
+    /// With `true`, reads from now on do their work and do not return. With `false`, the held reads
+    /// return.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
     }
 
-    /// How often `list` and `list_with_offset` have been called.
+    /// Returns the number of calls of `list` and `list_with_offset`.
     pub fn lists(&self) -> usize {
         self.lists.load(Ordering::SeqCst)
     }
 
-    /// The list of this number, counted from 0, and those after it have read (of a store that reads at
-    /// once) and show nothing; or those that are held go on.
+    /// Holds the list call with this number, counted from 0, and all later ones: the call has read
+    /// (if the store reads at once) and yields nothing. With `None`, the held ones go on.
     pub fn hold_lists(&self, from: Option<usize>) {
         self.lists_held.send_replace(from);
     }
@@ -207,22 +208,23 @@ impl<S: ObjectStore> Recording<S> {
         stream::once(listed).flatten().boxed()
     }
 
-    /// From here on, reads, lists and completions of uploads fail; or they succeed again.
+    /// With `true`, reads, lists and completions of uploads fail from now on. With `false`, they
+    /// succeed again.
     pub fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
     }
 
-    /// How often `put_opts` and `delete_stream` have been called.
+    /// Returns the number of calls of `put_opts` and `delete_stream`.
     pub fn changes(&self) -> usize {
         self.changes.load(Ordering::SeqCst)
     }
 
-    /// From here on, puts and deletes are held at this moment; or those that are held return.
+    /// Holds puts and deletes at this moment from now on. With `None`, the held ones return.
     pub fn hold_changes(&self, moment: Option<Moment>) {
         self.changes_held.send_replace(moment);
     }
 
-    /// Does this whenever something is about to be changed, on the thread that does.
+    /// Runs `act` before each change, on the thread that makes the change.
     pub fn at_change(&self, act: impl Fn() + Send + Sync + 'static) {
         let set = self.at_change.set(Hook(Box::new(act)));
         set.expect("nothing is done yet");
@@ -242,7 +244,7 @@ impl<S: ObjectStore> Recording<S> {
         }
     }
 
-    /// The wrapped store, to change it behind everyone's back.
+    /// Returns the wrapped store, for tests that change it without the cache.
     pub fn inner(&self) -> &S {
         &self.inner
     }

@@ -1,4 +1,4 @@
-//! A real Redis of a test's own.
+//! Starts a real Redis for one test.
 
 use super::server::{Server, Signal, free_port, free_port_with_bus};
 use super::tls::Certificates;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The servers that all has to work with.
+/// The servers that the library has to work with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// The oldest one.
+    /// The oldest supported one.
     Redis6_2,
-    /// Debian's.
+    /// The one that Debian ships.
     Redis,
     /// Version 9.
     Valkey,
@@ -32,7 +32,7 @@ impl Version {
         }
     }
 
-    /// What such a server says of itself.
+    /// What this server's `INFO` says of its version.
     const fn line(self) -> &'static str {
         match self {
             Self::Redis6_2 => "redis_version:6.2.",
@@ -42,14 +42,14 @@ impl Version {
     }
 }
 
-/// How a server is to be.
+/// How a server is configured.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub version: Version,
     pub args: Vec<String>,
-    /// It speaks nothing but TLS, and asks for a client's certificate.
+    /// The server accepts only TLS, and asks for a client's certificate.
     pub tls: Option<Arc<Certificates>>,
-    /// It is one of a Redis Cluster's, which talk to each other on a second port.
+    /// The server is part of a Redis Cluster, whose servers talk to each other on a second port.
     pub is_clustered: bool,
 }
 
@@ -91,7 +91,7 @@ impl Setup {
         self.args.get(at + 1).map(String::as_str)
     }
 
-    /// `redis-cli` for a server on this port.
+    /// Returns `redis-cli` for a server on this port.
     pub fn redis_cli(&self, port: u16) -> Command {
         let mut command = Command::new(require("redis-cli"));
         command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-e"]);
@@ -106,7 +106,7 @@ impl Setup {
     }
 }
 
-/// A `redis-server` on a free port, without persistence, in a folder that goes with it.
+/// A `redis-server` on a free port, without persistence, in a folder that is deleted with it.
 #[derive(Debug)]
 pub struct Redis {
     server: Server,
@@ -120,32 +120,33 @@ impl Redis {
         Self::start_with(&[]).await
     }
 
-    /// With arguments more, such as `&["--requirepass", "x"]`.
+    /// Starts a server with additional arguments, such as `&["--requirepass", "x"]`.
     pub async fn start_with(args: &[&str]) -> Self {
         Self::start_as(Setup::new(Version::Redis, args)).await
     }
 
-    /// A server of this version.
+    /// Starts a server of this version.
     ///
     /// # Panics
-    /// If it is another one.
+    /// If the program is of another version.
     pub async fn start_of(version: Version) -> Self {
         Self::start_as(Setup::new(version, &[])).await
     }
 
-    /// One that may not know the commands that it would be asked for its version by.
+    /// Starts a server without checking its version, because it may lack the commands that the
+    /// check needs.
     pub async fn start_in_ignorance(args: &[&str]) -> Self {
         Self::start_in(folder(), Setup::new(Version::Redis, args)).await
     }
 
-    /// With what a dump holds.
+    /// Starts a server with the content of a dump.
     pub async fn start_from(dump: &Path) -> Self {
         let folder = folder();
         fs::copy(dump, folder.path().join("dump.rdb")).expect("a dump");
         Self::start_in(folder, Setup::new(Version::Redis, &[])).await
     }
 
-    /// On this port, where nobody has been yet.
+    /// Starts a server on this port, on which no server has run yet.
     pub async fn start_on(port: u16) -> Self {
         let setup = Setup::new(Version::Redis, &[]);
         let (folder, program) = (folder(), require(setup.version.program()));
@@ -160,7 +161,7 @@ impl Redis {
     }
 
     /// # Panics
-    /// If it is a server of another version.
+    /// If the program is of another version.
     pub async fn start_as(setup: Setup) -> Self {
         let redis = Self::start_in(folder(), setup).await;
         let version = redis.setup.version;
@@ -189,8 +190,8 @@ impl Redis {
         self.server.port()
     }
 
-    /// Its address, with the password if it requires one, and with a client's certificate if it
-    /// speaks TLS.
+    /// Returns its address, with the password if it requires one, and with a client's certificate
+    /// if it uses TLS.
     pub fn url(&self) -> String {
         let user = self
             .setup
@@ -204,7 +205,7 @@ impl Redis {
         format!("{scheme}://{user}{address}{query}")
     }
 
-    /// Its `host:port`.
+    /// Returns its `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port())
     }
@@ -213,7 +214,7 @@ impl Redis {
         self.folder.path()
     }
 
-    /// What `redis-cli` prints for a command, one element a line.
+    /// Returns what `redis-cli` prints for a command, one element a line.
     ///
     /// # Panics
     /// If the server cannot be reached or answers with an error.
@@ -221,13 +222,13 @@ impl Redis {
         self.try_cli(args).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// The same for what may fail.
+    /// Does what [`Self::cli`] does, and returns errors.
     ///
-    /// Most callers are on the one thread of the runtime that their nodes live on. While a process starts
-    /// there on a busy machine, a node sends no heartbeat. So the command goes over a socket, where that
-    /// can be had.
+    /// Most callers run on the one thread of the runtime that their nodes use. Starting a process
+    /// there blocks the thread on a busy machine, and the nodes send no heartbeats meanwhile. So
+    /// the command goes over a socket where possible.
     pub fn try_cli(&self, args: &[&str]) -> Result<String, String> {
-        // Only `redis-cli` understands its options.
+        // Only `redis-cli` understands options.
         let has_options = args.first().is_some_and(|first| first.starts_with('-'));
         match self.setup.tls {
             None if !has_options => self.ask(args).map_err(|why| format!("{args:?}: {why}")),
@@ -235,9 +236,9 @@ impl Redis {
         }
     }
 
-    /// Asks again when the connection ends without a reply. A Sentinel that gives a server another role
-    /// ends all its connections (`CLIENT KILL TYPE normal`), this one included. So a command may be made
-    /// twice; no test sends one for which that matters.
+    /// Sends the command again when the connection ends without a reply. A Sentinel that gives a
+    /// server another role ends all its connections (`CLIENT KILL TYPE normal`), including this
+    /// one. So a command may run twice; no test sends a command for which that matters.
     fn ask(&self, args: &[&str]) -> io::Result<String> {
         for _ in 0..2 {
             match self.ask_once(args) {
@@ -263,14 +264,15 @@ impl Redis {
         Ok(text.trim_end_matches('\n').to_owned())
     }
 
-    /// What `redis-cli` prints for some commands on one connection, each of them without spaces in
-    /// its arguments.
+    /// Returns what `redis-cli` prints for some commands on one connection. The arguments of the
+    /// commands must not contain spaces.
     pub fn cli_lines(&self, commands: &[&str]) -> String {
         let mut file = tempfile::tempfile().expect("a file of commands");
         let written = file.write_all((commands.join("\n") + "\n").as_bytes());
         written.and_then(|()| file.rewind()).expect("a file");
         let mut command = self.setup.redis_cli(self.port());
-        // An error of one is an answer: a server alone does not know what a cluster's know.
+        // An error of one command is an answer: a server alone does not know the commands of a
+        // cluster.
         let output = command.stdin(file).output().expect("redis-cli");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -284,12 +286,13 @@ impl Redis {
         assert!(output.status.success(), "{}: {errors}", commands.display());
     }
 
-    /// `Signal::Stop` lets it hang with its connections open, `Signal::Cont` lets it go on.
+    /// Sends a signal. `Signal::Stop` lets the server hang with its connections open,
+    /// `Signal::Cont` lets it go on.
     pub fn signal(&self, signal: Signal) {
         self.server.signal(signal);
     }
 
-    /// Whether it has neither been ended nor been made to stand still.
+    /// Returns whether it is neither ended nor stopped.
     pub fn runs(&self) -> bool {
         self.server.runs()
     }
@@ -308,7 +311,7 @@ impl Redis {
         self.server = server.unwrap_or_else(|why| panic!("not started again: {why}"));
     }
 
-    /// Loses what `SAVE` wrote: the next start is an empty one.
+    /// Deletes what `SAVE` wrote, so that the next start is an empty one.
     pub fn lose_dump(&self) {
         let dump = self.folder.path().join("dump.rdb");
         if dump.exists() {
@@ -337,7 +340,7 @@ fn request(args: &[&str]) -> Vec<u8> {
     args.fold(head, |all, arg| all + &arg).into_bytes()
 }
 
-/// A reply as `redis-cli` prints it into a pipe.
+/// Reads a reply and formats it as `redis-cli` prints it into a pipe.
 fn reply(from: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     if from.read_line(&mut line)? == 0 {
@@ -375,7 +378,7 @@ fn ready(_: u16) -> String {
     "Ready to accept connections".to_owned()
 }
 
-/// What a command of `redis-cli` prints, or how it failed.
+/// Runs a command of `redis-cli` and returns its output, or why it failed.
 pub fn said(command: &mut Command) -> Result<String, String> {
     let Output {
         status,

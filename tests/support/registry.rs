@@ -1,4 +1,4 @@
-//! This crate's own example registry, as a process.
+//! Runs the example registry of this workspace as a process.
 
 use super::example::binary;
 use super::server::{Server, answers};
@@ -30,12 +30,12 @@ impl Registry {
         registry
     }
 
-    /// Its `host:port`.
+    /// Returns its `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.server.port())
     }
 
-    /// Its `http://host:port`.
+    /// Returns its `http://host:port`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
     }
@@ -44,7 +44,7 @@ impl Registry {
         self.server.pid()
     }
 
-    /// Everything it has written so far, line by line.
+    /// Returns everything it has written so far, line by line.
     pub fn log(&self) -> Vec<String> {
         self.server.log()
     }
@@ -53,21 +53,21 @@ impl Registry {
         self.server.has_logged(text)
     }
 
-    /// The process, to be signalled.
+    /// Returns the process, to be signalled.
     pub const fn server(&mut self) -> &mut Server {
         &mut self.server
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks it to end, and waits for its end.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.server.terminate().await
     }
 }
 
-/// Where the example registry is.
+/// Returns the path of the example registry.
 ///
 /// # Panics
-/// If it is missing.
+/// If the program is missing.
 pub fn program() -> PathBuf {
     binary("registry", "registry")
 }

@@ -1,4 +1,4 @@
-//! A primary with replicas, and Sentinels that watch over them.
+//! Starts a primary with replicas, and Sentinels that monitor them.
 
 use super::redis::{Redis, Setup, Version, said};
 use super::server::{Server, Signal};
@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-/// What the Sentinels know the servers as.
+/// The name under which the Sentinels know the primary.
 pub const SERVICE: &str = "registry";
 pub const PASSWORD: &str = "pa55w0rd-of-redis";
-/// A user of the Sentinels who may do what a client of theirs does.
+/// A user of the Sentinels that has only the rights that a client needs.
 pub const WATCHER: &str = "watcher";
 pub const WATCHERS_PASSWORD: &str = "pa55w0rd-of-sentinel";
 
 const REPLICAS: usize = 2;
 const SENTINELS: usize = 3;
 const QUORUM: usize = 2;
-/// How long a server may say nothing before a Sentinel takes it for down.
+/// The time after which a Sentinel takes a silent server for down.
 const DOWN_AFTER: Duration = Duration::from_millis(1500);
-/// How long anything may take here.
+/// The longest time that anything may take here.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One primary, two replicas, three Sentinels.
 #[derive(Debug)]
 pub struct Watched {
     setup: Setup,
-    /// The first one is the primary until it fails.
+    /// The first server is the primary until it fails.
     pub servers: Vec<Redis>,
     pub sentinels: Vec<Sentinel>,
 }
@@ -47,11 +47,11 @@ impl Watched {
         Self::start_as(Setup::new(Version::Redis, &[])).await
     }
 
-    /// All of them, the Sentinels too, are of this version and speak TLS if it does.
+    /// Starts all servers and Sentinels with this version, with TLS if `setup` has it.
     pub async fn start_as(setup: Setup) -> Self {
         let mut setup = setup;
         let args = [
-            // A primary that was cut off from the others takes no writes.
+            // A primary that is cut off from its replicas then accepts no writes.
             ["--min-replicas-to-write", "1"],
             ["--min-replicas-max-lag", "2"],
             ["--requirepass", PASSWORD],
@@ -95,7 +95,7 @@ impl Watched {
         watched
     }
 
-    /// Returns when every Sentinel knows all others and all replicas.
+    /// Waits until every Sentinel knows all other Sentinels and all replicas.
     async fn until_complete(&self) {
         let (others, replicas) = (SENTINELS - 1, REPLICAS);
         until("the Sentinels know each other", || {
@@ -113,12 +113,12 @@ impl Watched {
         .await;
     }
 
-    /// The address that names all Sentinels.
+    /// Returns the address that names all Sentinels.
     pub fn url(&self) -> String {
         self.url_with(PASSWORD, WATCHERS_PASSWORD)
     }
 
-    /// The same with these passwords.
+    /// Returns the address that names all Sentinels, with these passwords.
     pub fn url_with(&self, password: &str, watchers: &str) -> String {
         let hosts: Vec<_> = self.sentinels.iter().map(Sentinel::address).collect();
         let (scheme, query) = match &self.setup.tls {
@@ -132,7 +132,7 @@ impl Watched {
         )
     }
 
-    /// Which server the first Sentinel takes for the primary.
+    /// Returns the index of the server that the first Sentinel takes for the primary.
     pub fn primary(&self) -> usize {
         let [sentinel, ..] = &self.sentinels[..] else {
             panic!("no Sentinel is left");
@@ -144,7 +144,8 @@ impl Watched {
         at.unwrap_or_else(|| panic!("nobody here: {address}"))
     }
 
-    /// Returns the new primary, when it is one, another is its replica, and all Sentinels know.
+    /// Waits for a failover and returns the new primary: it has a replica, and all Sentinels know
+    /// it.
     pub async fn failed_over_from(&self, old: usize) -> usize {
         until("a failover", || {
             let all_know = self.sentinels.iter().all(|sentinel| {
@@ -160,7 +161,7 @@ impl Watched {
         self.primary()
     }
 
-    /// Returns when a server that was the primary follows the one that is it now.
+    /// Waits until a server that was the primary follows the new one.
     pub async fn follows(&self, server: usize) {
         until("the old primary follows the new one", || {
             let info = self.servers[server].cli(&["INFO", "replication"]);
@@ -185,7 +186,7 @@ impl Sentinel {
                 0 => format!("port {plain}\n"),
                 _ => format!("port {plain}\ntls-port {encrypted}\n"),
             };
-            // It writes there what it learns.
+            // The Sentinel writes to this file what it learns.
             fs::write(&file, ports + &config).expect("a configuration");
             let mut command = Command::new(&program);
             command.arg(&file).arg("--sentinel");
@@ -202,12 +203,12 @@ impl Sentinel {
         }
     }
 
-    /// Its `host:port`.
+    /// Returns its `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.server.port())
     }
 
-    /// What `redis-cli` prints for a command, one element a line.
+    /// Returns what `redis-cli` prints for a command, one element a line.
     ///
     /// # Panics
     /// If the Sentinel cannot be reached or answers with an error.
@@ -222,7 +223,7 @@ impl Sentinel {
         said(&mut command)
     }
 
-    /// Asks for another primary, as soon as that can be.
+    /// Asks the Sentinel for a failover until it accepts.
     pub async fn hand_over(&self) {
         until("a Sentinel hands over", || {
             self.try_cli(&["SENTINEL", "FAILOVER", SERVICE]).is_ok()
@@ -244,7 +245,7 @@ fn config(port: &str, tls: Option<&Certificates>) -> String {
     let down_after = DOWN_AFTER.as_millis();
     let tls = tls.map(|tls| format!("tls-replication yes\n{}", tls.server_lines()));
     let tls = tls.unwrap_or_default();
-    // The Sentinels themselves ask each other as this user: there is no other.
+    // The Sentinels also use this user among themselves, because there is no other.
     format!(
         "bind 127.0.0.1\n\
          {tls}\
@@ -259,7 +260,7 @@ fn config(port: &str, tls: Option<&Certificates>) -> String {
     )
 }
 
-/// Asks until it is so.
+/// Checks again and again until the condition holds.
 ///
 /// # Panics
 /// If that takes too long.

@@ -1,4 +1,5 @@
-//! A child process that serves on loopback: started, watched, signalled and ended by its own id.
+//! A child process that serves on loopback: the test starts, watches, signals and ends it by its
+//! own id.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
@@ -9,11 +10,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a server may take to start, or to end when asked to.
+/// How long a server may take to start, or to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(20);
 const ATTEMPTS: usize = 5;
 
-/// A running child process. It ends, at the latest, when this is dropped.
+/// A running child process. Dropping this ends it.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -23,18 +24,18 @@ pub struct Server {
     stopped: AtomicBool,
 }
 
-/// What can be sent to a server.
+/// A signal for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Stands still, with its connections open.
+    /// The process stops, with its connections open.
     Stop,
-    /// Goes on.
+    /// The process goes on.
     Cont,
-    /// Is asked to end.
+    /// The process is asked to end.
     Term,
 }
 
-/// A loopback port that nobody uses, and that this process has not given out before.
+/// Returns a loopback port that is free and that this process has not returned before.
 pub fn free_port() -> u16 {
     static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     loop {
@@ -46,7 +47,8 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// The same, with nobody on the port 10,000 above it: there the servers of a Redis Cluster talk.
+/// Returns a free port whose port 10,000 above is free too: the servers of a Redis Cluster talk to
+/// each other there.
 pub fn free_port_with_bus() -> u16 {
     loop {
         let port = free_port();
@@ -58,15 +60,15 @@ pub fn free_port_with_bus() -> u16 {
 }
 
 impl Server {
-    /// Starts a server on a free port, and waits until it says `ready`.
+    /// Starts a server on a free port, and waits until it writes `ready`.
     ///
-    /// Between looking for a port and using it another process may take it: then the server ends,
-    /// and another port is tried.
+    /// Another process may take the port between the check and the start. Then the server ends, and
+    /// the function tries another port.
     pub async fn start(command: impl Fn(u16) -> Command, ready: impl Fn(u16) -> String) -> Self {
         Self::start_at(free_port, command, ready).await
     }
 
-    /// The same on one of these ports.
+    /// Does what [`Self::start`] does, on one of these ports.
     pub async fn start_at(
         ports: impl Fn() -> u16,
         command: impl Fn(u16) -> Command,
@@ -83,7 +85,7 @@ impl Server {
         panic!("not started in {ATTEMPTS} attempts: {failure}");
     }
 
-    /// Starts a server on this port, and waits until one of its lines holds `ready`.
+    /// Starts a server on this port, and waits until one of its lines contains `ready`.
     pub async fn start_on(port: u16, mut command: Command, ready: &str) -> Result<Self, String> {
         let child = command
             .stdin(Stdio::null())
@@ -109,7 +111,7 @@ impl Server {
             }
             let ended = server.child.try_wait().expect("the state of a child");
             if ended.is_some() || Instant::now() > deadline {
-                // Its last words may still be under way.
+                // Its last lines may not have been read yet.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 let state =
                     ended.map_or("not ready in time".to_owned(), |status| status.to_string());
@@ -123,7 +125,7 @@ impl Server {
         self.port
     }
 
-    /// Whether it has neither been ended nor been made to stand still.
+    /// Returns whether it is neither ended nor stopped.
     pub fn runs(&self) -> bool {
         !self.ended && !self.stopped.load(Ordering::SeqCst)
     }
@@ -132,7 +134,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Everything it has written so far, standard output and error, line by line.
+    /// Returns everything it has written so far to standard output and error, line by line.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
@@ -149,7 +151,7 @@ impl Server {
             Signal::Cont => "CONT",
             Signal::Term => "TERM",
         };
-        // The shell's own `kill`: a small machine may have no other.
+        // This uses the shell's own `kill`, because a small machine may have no other.
         let status = Command::new("sh")
             .args(["-c", "kill -s \"$0\" \"$1\"", name, &self.pid().to_string()])
             .status()
@@ -161,13 +163,13 @@ impl Server {
 
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
-        // It may have ended already, and then there is nothing to do.
+        // This fails if it has ended already, which does not matter.
         let _ = self.child.kill();
         self.child.wait().expect("the end of a child");
         self.ended = true;
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks it to end, and waits for its end.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::Term);
         let deadline = Instant::now() + PATIENCE;
@@ -194,7 +196,7 @@ impl Drop for Server {
     }
 }
 
-/// Keeps what comes, so that the child never waits for a reader.
+/// Reads and keeps the output, so that the child never blocks on a full pipe.
 fn follow(output: Option<impl Read + Send + 'static>, log: &Arc<Mutex<Vec<String>>>) {
     let output = BufReader::new(output.expect("a pipe"));
     let log = Arc::clone(log);

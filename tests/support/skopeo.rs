@@ -1,4 +1,4 @@
-//! The real client: skopeo.
+//! Runs a real client: skopeo.
 
 use super::tools::require;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 /// Runs `skopeo --insecure-policy` with these arguments.
 ///
 /// # Panics
-/// If it fails, with what it said.
+/// If it fails, with its output.
 pub fn skopeo(args: &[&str]) -> Output {
     let output = Command::new(require("skopeo"))
         .arg("--insecure-policy")
@@ -36,7 +36,7 @@ pub fn pull(reference: &str, layout: &Path) {
 
 /// Copies from one address to another, such as from registry to registry.
 pub fn copy(from: &str, to: &str) {
-    // Without `--preserve-digests` it would compress the layers on their way.
+    // Without `--preserve-digests` skopeo would compress the layers.
     let options = [
         "--preserve-digests",
         "--src-tls-verify=false",

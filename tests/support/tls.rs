@@ -1,18 +1,18 @@
-//! Certificates of a test's own, for servers on loopback and their clients.
+//! Makes certificates for one test, for servers on loopback and their clients.
 
 use super::tools::require;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// An authority, and a server's and a client's certificates from it, in a folder that goes with
-/// this.
+/// An authority, and a server's and a client's certificates from it, in a folder that is deleted
+/// with this value.
 #[derive(Debug)]
 pub struct Certificates {
     folder: TempDir,
 }
 
-/// What `openssl req` makes: a certificate and its key, without a password.
+/// The arguments of `openssl req` that make a certificate and its key, without a password.
 const NEW: &[&str] = &[
     "req",
     "-x509",
@@ -26,7 +26,7 @@ const NEW: &[&str] = &[
 ];
 
 impl Certificates {
-    /// Of an authority that nobody else knows.
+    /// Makes the certificates of a new authority that no program trusts yet.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder for certificates");
         let made = Self { folder };
@@ -60,7 +60,8 @@ impl Certificates {
                 .arg(option)
                 .arg(self.path(&format!("{name}.{file}")));
         }
-        // Two authorities are not to be mistaken for one that has changed its key.
+        // The random number keeps two authorities apart: with one name they would look like one
+        // authority that has changed its key.
         let common_name = format!("layercache test {name} {}", fastrand::u32(..));
         command.args(["-subj", &format!("/CN={common_name}")]);
         for extension in extensions {
@@ -70,7 +71,7 @@ impl Certificates {
         assert!(output.status.success(), "{command:?}: {output:?}");
     }
 
-    /// One of `ca.pem`, `server.pem`, `server.key`, `client.pem`, `client.key`.
+    /// Returns the path of `ca.pem`, `server.pem`, `server.key`, `client.pem` or `client.key`.
     pub fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }
@@ -80,7 +81,7 @@ impl Certificates {
         path.to_str().expect("a path of letters").to_owned()
     }
 
-    /// What a server is started with; it asks a client for a certificate.
+    /// Returns the arguments of a server, which then asks a client for a certificate.
     pub fn server_args(&self) -> [String; 6] {
         [
             ("--tls-cert-file", "server.pem"),
@@ -93,7 +94,7 @@ impl Certificates {
         .expect("three pairs")
     }
 
-    /// The same as lines of a configuration.
+    /// Returns the arguments of [`Self::server_args`] as lines of a configuration.
     pub fn server_lines(&self) -> String {
         let args = self.server_args();
         let (pairs, _) = args.as_chunks::<2>();
@@ -104,7 +105,7 @@ impl Certificates {
         pairs.iter().map(line).collect()
     }
 
-    /// What `redis-cli` is told.
+    /// Returns the arguments of `redis-cli`.
     pub fn cli_args(&self) -> Vec<String> {
         let mut args = vec!["--tls".to_owned()];
         for (option, file) in [
@@ -117,12 +118,12 @@ impl Certificates {
         args
     }
 
-    /// The part of an address that names the authority alone.
+    /// Returns the part of an address that names only the authority.
     pub fn authority(&self) -> String {
         format!("ca={}", self.text("ca.pem"))
     }
 
-    /// The part of an address that names a client's certificate too.
+    /// Returns the part of an address that names the authority and a client's certificate.
     pub fn query(&self) -> String {
         let (cert, key) = (self.text("client.pem"), self.text("client.key"));
         format!("{}&cert={cert}&key={key}", self.authority())

@@ -1,4 +1,4 @@
-//! The programs that the tests run, and how to get one that is missing.
+//! Finds the programs that the tests run, and says how to get a missing one.
 
 use std::env;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ const APT: &[(&str, &str)] = &[
     ("valgrind", "valgrind"),
 ];
 
-/// Where a program is.
+/// Returns the path of a program.
 ///
 /// # Panics
-/// If it is missing: a test that cannot run has not passed. The message says what to do.
+/// If it is missing, because a test that cannot run has not passed. The message says what to do.
 pub fn require(program: &str) -> PathBuf {
     let places = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&places).map(|place| place.join(program));
@@ -30,14 +30,14 @@ pub fn require(program: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{program} is missing; to install it: {}", remedy(program)))
 }
 
-/// `LAYERCACHE_MINIO` names MinIO's binary, `LAYERCACHE_REDIS_6_2` that of `redis-6.2`; any other
-/// program can be named in the same way.
+/// Returns the path that the environment names: `LAYERCACHE_MINIO` for MinIO,
+/// `LAYERCACHE_REDIS_6_2` for `redis-6.2`, and so on for any other program.
 fn given(program: &str) -> Option<PathBuf> {
     let name = program.to_uppercase().replace(['-', '.'], "_");
     env::var_os(format!("LAYERCACHE_{name}")).map(PathBuf::from)
 }
 
-/// Where `tests/run.sh` puts what it builds or unpacks.
+/// Returns the path where `tests/run.sh` puts what it builds or unpacks.
 fn built(program: &str) -> Option<PathBuf> {
     let home = env::var_os("HOME")?;
     let folder = PathBuf::from(home).join(".cache/layercache/bin");
@@ -51,10 +51,10 @@ fn remedy(program: &str) -> String {
     }
 }
 
-/// A number that the environment sets.
+/// Returns a number that the environment sets.
 ///
 /// # Panics
-/// If it is none.
+/// If the value is not a number.
 pub fn setting(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(

@@ -1,4 +1,4 @@
-//! Just enough of S3 to be in trouble, down to the bytes of an answer.
+//! Serves a small part of S3 and makes faults on demand, down to the bytes of an answer.
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 /// How long its clients wait for an answer.
 pub const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A bucket on loopback that does as it is told.
+/// A bucket on loopback that answers as the test says.
 #[derive(Debug)]
 pub struct Bucket {
     port: u16,
@@ -33,21 +33,21 @@ struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     None,
-    /// With an error.
+    /// With this error.
     Status(u16, &'static str),
-    /// So many with an error.
+    /// The first requests, this many, with this error.
     Few(usize, u16, &'static str),
-    /// Not at all, until this ends.
+    /// With nothing, until this fault ends.
     Hang,
-    /// The connection ends instead.
+    /// The server ends the connection instead of answering.
     Reset,
     /// Reads find nothing, whatever was written.
     Blind,
-    /// Reads say another length.
+    /// Reads state this length instead of the true one.
     Length(usize),
-    /// Reads say no length.
+    /// Reads state no length.
     NoLength,
-    /// Reads say no tag, and not when.
+    /// Reads state no entity tag and no time.
     NoTag,
     /// The content ends before it is complete.
     Cut,
@@ -69,12 +69,12 @@ impl Bucket {
         }
     }
 
-    /// A client that tries once.
+    /// Returns a client that tries once.
     pub fn client(&self) -> AmazonS3 {
         self.client_that_tries(0)
     }
 
-    /// A client that tries again so often.
+    /// Returns a client that retries this often.
     pub fn client_that_tries(&self, max_retries: usize) -> AmazonS3 {
         let retry = RetryConfig {
             max_retries,
@@ -100,12 +100,12 @@ impl Bucket {
             .expect("a client")
     }
 
-    /// From here on requests are answered like this; those that hang are answered so, too.
+    /// Answers requests like this from now on, including requests that hang.
     pub fn is_in(&self, trouble: Trouble) {
         self.shared.trouble.send_replace(trouble);
     }
 
-    /// How many requests have come.
+    /// Returns the number of requests that have arrived.
     pub fn asked(&self) -> usize {
         *self.shared.asked.lock().unwrap()
     }
@@ -120,7 +120,7 @@ impl Drop for Bucket {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
-        // Ends with the connection, whose client is the test's own.
+        // This task ends with the connection, and only the test's own client connects.
         tokio::spawn(async move { serve(BufReader::new(stream), &shared).await });
     }
 }
@@ -128,7 +128,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 struct Request {
     method: String,
     key: String,
-    /// The first bytes only, so many.
+    /// Only this many first bytes are wanted.
     part: Option<usize>,
     body: Vec<u8>,
 }
@@ -241,7 +241,7 @@ fn change(request: &Request, shared: &Shared) -> Vec<u8> {
     let mut result = String::new();
     match &*request.method {
         "PUT" => drop(objects.insert(request.key.clone(), request.body.clone())),
-        // Deletes, the only `POST` that is sent here.
+        // A `POST`; the tests send it only to delete objects.
         _ => {
             let text = String::from_utf8_lossy(&request.body);
             let keys = text.split("<Key>").skip(1);

@@ -12,8 +12,8 @@ pub type Bare = Recording<InMemory>;
 pub struct World {
     pub store: CachedStore<Bare>,
     pub bare: Bare,
-    /// A path that the layout takes for a blob, one that it takes for a link if it has such, and
-    /// one that means nothing.
+    /// A path that the layout takes for a blob, one that it takes for a link if the layout has
+    /// links, and one that has no meaning in the layout.
     pub blob: Path,
     pub link: Option<Path>,
     pub other: Path,
@@ -71,7 +71,7 @@ impl World {
         (result.meta.clone(), status(&result))
     }
 
-    /// Asks until memory answers: a fill does not delay the answer that led to it.
+    /// Asks until memory answers, because a fill runs after the answer that caused it.
     pub async fn warm(&self, path: &Path) {
         for _ in 0..100 {
             if self.head(path).await.1 == CacheStatus::Memory {
@@ -82,13 +82,13 @@ impl World {
         panic!("{path} is never answered from memory");
     }
 
-    /// Puts the blob, through the cache, and asks for it until memory answers.
+    /// Puts the blob through the cache, and asks for it until memory answers.
     pub async fn warm_blob(&self) {
         self.store.put(&self.blob, "content".into()).await.unwrap();
         self.warm(&self.blob).await;
     }
 
-    /// What memory answers for `path` now is what the bare store says; or nothing is there.
+    /// Checks that the cached answer for `path` equals the bare store's answer.
     pub async fn assert_right(&self, path: &Path, why: &str) {
         let cached = self.store.head(path).await.ok();
         let bare = self.bare.inner().head(path).await.ok();

@@ -1,4 +1,4 @@
-//! One server, behind users, permissions and a socket.
+//! Tests one server behind users, permissions and a Unix socket.
 
 use crate::support::nodes::{
     config_at, digest, eventually_changes, layers, node_with, stat, until_in_memory,
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "pa55w0rd-of-the-app";
 
-/// Everything that the cache needs, as one would give it to it.
+/// The rights that the cache needs, as an operator would grant them.
 const ENOUGH: &[&str] = &[
     "~repository::*",
     "~blobs::*",
@@ -32,7 +32,7 @@ const ENOUGH: &[&str] = &[
     "+time",
 ];
 
-/// A server that knows the user `app`, and nobody else.
+/// Starts a server that has only the user `app`.
 async fn redis_for(version: Version, rights: &[&str]) -> Redis {
     let redis = Redis::start_of(version).await;
     set_rights(&redis, rights);
@@ -68,7 +68,7 @@ async fn a_user_with_no_more_rights_than_it_needs_is_served() {
             .zip(log.lines().skip(1))
             .filter(|(name, value)| *name == "object" && !value.starts_with("client"))
             .collect();
-        // That the client may not say its name matters to nobody.
+        // The cache does not need the right to set its client name.
         assert!(denied.is_empty(), "{version:?} denied {denied:?}");
     }
 }
@@ -81,7 +81,7 @@ async fn a_right_that_is_missing_is_named_and_reads_go_on() {
         (&["-evalsha"], &["'evalsha'"]),
         (&["-eval"], &["'eval'"]),
         (&["-subscribe"], &["'subscribe'"]),
-        // Not every server says which command it was in a script.
+        // Not every server names the command that failed inside a script.
         (&["-publish"], &["publish", "can't run this command"]),
         (&["resetchannels", "&other::*"], &["channel"]),
         (&["resetkeys", "~blobs::*", "~repository::*"], &["key"]),
@@ -126,7 +126,7 @@ async fn a_wrong_password_or_user_is_named_and_tells_nothing() {
     names(&reason, &["NOAUTH", "authentication"], &[PASSWORD]);
 }
 
-/// What has a meaning in an address is written as `%XX` there.
+/// Characters with a meaning in an address are written as `%XX` there.
 #[tokio::test]
 async fn a_password_of_any_letters_can_be_written() {
     let redis = Redis::start().await;
@@ -176,8 +176,8 @@ async fn a_socket_is_as_good_as_a_port() {
     names(&only_reads(nobody).await, &["No such file"], &[]);
 }
 
-/// Operators rename commands. What is needed is named when it is missing; what is not needed is
-/// not missed.
+/// Operators rename commands. An error names a missing command that the cache needs. The cache
+/// works without the commands that it does not need.
 #[tokio::test]
 async fn a_command_that_was_renamed_is_named_if_it_is_needed() {
     for (command, named) in [
@@ -202,7 +202,7 @@ async fn a_command_that_was_renamed_is_named_if_it_is_needed() {
     serves(&redis.url(), |pattern| keys(&redis, 0, pattern)).await;
 }
 
-/// With the deadline that a node has by default.
+/// This test uses the default deadline of a node.
 #[tokio::test]
 async fn a_server_that_does_not_let_us_in_costs_no_read_much() {
     let redis = redis_for(Version::Redis, &["+@connection"]).await;

@@ -1,4 +1,4 @@
-//! A Redis Cluster.
+//! Tests a Redis Cluster.
 
 use crate::lost::Lost;
 use crate::support::cluster::{HOME, Member, PASSWORD, RedisCluster};
@@ -20,7 +20,7 @@ fn keys(cluster: &RedisCluster, pattern: &str) -> Vec<String> {
     keys.map(|(_, key)| key).collect()
 }
 
-/// The slot is left half moved in which a node would look whether a primary takes writes.
+/// A slot stays half moved. A node uses this slot to check whether a primary takes writes.
 #[tokio::test]
 async fn a_slot_that_is_left_half_moved_costs_no_primary() {
     let cluster = RedisCluster::start().await;
@@ -60,7 +60,7 @@ async fn a_slot_that_is_left_half_moved_costs_no_primary() {
 async fn is_served_by(setup: Setup) {
     let cluster = RedisCluster::start_as(setup).await;
     serves(&cluster.url(), |pattern| keys(&cluster, pattern)).await;
-    // What a node that is named first does not have is found elsewhere.
+    // The address names only a replica. The client finds the other servers through it.
     let replica = cluster.replica_of(&cluster.primary_of(HOME));
     let url = cluster.url_of(&[replica.server]);
     serves(&url, |pattern| keys(&cluster, pattern)).await;
@@ -92,7 +92,7 @@ async fn each_primary_has_its_part() {
     assert_eq!(keys(&cluster, "blobs::*"), [""; 0]);
     assert_eq!(keys(&cluster, "repository::*"), [""; 0]);
 
-    // One that is named may be away, or nobody's.
+    // A server in the address may be down, or may have no data.
     let url = cluster.url_of(&[5]);
     let away = format!("@127.0.0.1:{},", free_port());
     serves(&url.replace('@', &away), |pattern| keys(&cluster, pattern)).await;
@@ -118,7 +118,7 @@ async fn it_is_served_with_tls() {
     is_served_by(setup.with_tls(&Arc::new(Certificates::new()))).await;
 }
 
-/// What the address says and what is there are two things: it is said which.
+/// If the address names another kind of server than there is, the error says so.
 #[tokio::test]
 async fn an_address_of_another_kind_is_named() {
     let redis = Redis::start().await;
@@ -126,8 +126,8 @@ async fn an_address_of_another_kind_is_named() {
     names(&only_reads(config_at(url)).await, &["cluster"], &[]);
 }
 
-/// The replica that takes over has not heard of a delete. `has` are blobs (and the link) whose keys
-/// are at the primary that fails.
+/// The replica that takes over has not received a delete. `lost` names a link and a blob whose keys
+/// are at the failing primary.
 async fn fails_over_late(cluster: &mut RedisCluster, failing: &Member, lost: Lost) {
     let bare = stocked().await;
     let url = cluster.url();
@@ -167,7 +167,7 @@ async fn fails_over_late(cluster: &mut RedisCluster, failing: &Member, lost: Los
     cluster.until_whole().await;
 }
 
-/// A blob whose key is at a primary, or is not.
+/// Returns a blob whose key is at this primary, or one whose key is elsewhere.
 fn blob_at(cluster: &RedisCluster, primary: &Member, is_there: bool) -> u32 {
     let mut blobs = 4..BLOBS;
     let is_wanted = |i: &u32| (cluster.primary_of(&hash(&digest(*i))).id == primary.id) == is_there;

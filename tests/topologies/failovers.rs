@@ -1,7 +1,7 @@
-//! Readers and changers at work while Redis fails over or moves slots: every answer is one that the
-//! promise allows, and no read fails.
+//! Runs readers and changers while Redis fails over or moves slots. The promise must allow every
+//! answer, and no read may fail.
 //!
-//! `LAYERCACHE_HISTORY_SEED` begins with that seed.
+//! With `LAYERCACHE_HISTORY_SEED` the tests begin with that seed.
 
 use crate::support::cluster::{HOME, Member, RedisCluster};
 use crate::support::history::ask::{digest, name};
@@ -20,21 +20,21 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 const NODES: usize = 3;
-/// How long all is well at a time.
+/// How long the servers run without a fault between two faults.
 const CALM: Duration = Duration::from_millis(2500);
-/// The longest that any answer may take, when the store takes up to four pauses for it.
+/// The longest time that an answer may take. The store pauses up to four times for one answer.
 const LONGEST: Duration = Duration::from_secs(6);
-/// How long nodes may take to do again all that they did.
+/// How long the nodes may take to recover.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Nodes at an address, and all that is done to them.
+/// Nodes at an address, and the traffic on them.
 struct Work {
     name: &'static str,
     nodes: Vec<CachedStore<Flaky>>,
     store: Flaky,
     history: History,
     traffic: Traffic,
-    /// How many blobs were asked for by [`Work::recovers`].
+    /// The number of blobs that [`Work::recovers`] has used.
     probes: u32,
 }
 
@@ -70,8 +70,7 @@ impl Work {
         self.history.fault(begin, what);
     }
 
-    /// Returns when each node keeps what it is asked for, wherever in Redis that is, and takes it
-    /// away, as if nothing had ever happened.
+    /// Waits until each node can cache and remove blobs again, at every primary.
     async fn recovers(&mut self, when: &str) {
         const BLOBS: u32 = 8;
         let begin = Instant::now();
@@ -117,7 +116,7 @@ impl Work {
         );
     }
 
-    /// Says how many changes were made, and how many were refused.
+    /// Returns how many changes were made, and how many were refused.
     async fn ends(mut self) -> (usize, usize) {
         self.recovers("in the end").await;
         sleep(CALM).await;
@@ -154,7 +153,7 @@ async fn a_sentinels_primary_dies() {
     work.ends().await;
 }
 
-/// The old primary does not know that it is none any more, until a Sentinel tells it.
+/// The old primary does not know that it was replaced until a Sentinel tells it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_sentinels_primary_freezes_and_wakes() {
     let watched = Watched::start().await;
@@ -172,7 +171,7 @@ async fn a_sentinels_primary_freezes_and_wakes() {
     work.ends().await;
 }
 
-/// It wakes before anybody has had the time to connect to the new one.
+/// The old primary wakes before any client has had the time to connect to the new one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_sentinels_primary_wakes_as_soon_as_it_is_none() {
     let watched = Watched::start().await;
@@ -187,7 +186,7 @@ async fn a_sentinels_primary_wakes_as_soon_as_it_is_none() {
     work.ends().await;
 }
 
-/// As an operator does it who wants to restart a server.
+/// A Sentinel fails over on command, as operators do it before they restart a server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_sentinels_primary_is_told_to_hand_over() {
     let setup = Setup::new(Version::Valkey, &[]);
@@ -203,8 +202,8 @@ async fn a_sentinels_primary_is_told_to_hand_over() {
     work.ends().await;
 }
 
-/// A primary that has not the home of the nodes, and then the one that has it. What they do in their
-/// last moments the replicas do not hear.
+/// First a primary without the home key dies, and then the one that has the home key. Their
+/// replicas do not receive their last writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn primaries_of_a_cluster_die() {
     let mut cluster = RedisCluster::start().await;
@@ -225,7 +224,7 @@ async fn primaries_of_a_cluster_die() {
     work.ends().await;
 }
 
-/// They wake, and do not know yet that they are none any more.
+/// The primaries wake, and do not know yet that they were replaced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn primaries_of_a_cluster_freeze_and_wake() {
     let cluster = RedisCluster::start().await;
@@ -252,7 +251,8 @@ async fn slots_of_a_cluster_of_valkey_move() {
     moves(Version::Valkey).await;
 }
 
-/// Slots that have sets, hashes and the home move about, the home to a primary that nobody knew.
+/// Moves slots that have sets, hashes and the home key. The home key moves to a primary that no
+/// node knew.
 async fn moves(version: Version) {
     let name = match version {
         Version::Valkey => "slots of Valkey's cluster move",
@@ -285,11 +285,11 @@ async fn moves(version: Version) {
     }
     work.recovers("after all moves").await;
     let (done, refused) = work.ends().await;
-    // Nobody was away: it is no outage.
+    // No server was down, so this is no outage.
     assert!(refused * 20 < done, "{refused} refused, {done} done");
 }
 
-/// Keys of ours, the home before and after the others.
+/// Keys of the cache, with the home key before and after the others.
 fn ours() -> Vec<String> {
     let sets = (0..2).map(|repository| format!("repository::{}::blobs", name(repository)));
     let hashes = (0..3).map(|blob| format!("blobs::{}", digest(blob)));
@@ -297,12 +297,12 @@ fn ours() -> Vec<String> {
     home().chain(sets).chain(hashes).chain(home()).collect()
 }
 
-/// The primary that has the home of the nodes.
+/// Returns the primary that has the home key of the nodes.
 fn home(cluster: &RedisCluster) -> Member {
     cluster.primary_of(HOME)
 }
 
-/// One that has not, and has a repository's links.
+/// Returns a primary without the home key, if possible one that has a repository's links.
 fn away(cluster: &RedisCluster) -> Member {
     let home = home(cluster);
     let sets = (0..2).map(|repository| format!("repository::{}::blobs", name(repository)));

@@ -1,4 +1,4 @@
-//! Deletes that a failover loses.
+//! Tests deletes that a failover loses.
 
 use crate::support::nodes::{Node, SET, blob_path, hash, layers, stat};
 use crate::support::redis::Redis;
@@ -7,7 +7,7 @@ use object_store::ObjectStoreExt;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What is deleted, and comes back with a server that has not heard of it.
+/// A link and a blob that are deleted and come back with a server that has not received the delete.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lost {
     pub(crate) link: Digest,
@@ -40,7 +40,7 @@ impl Lost {
         }
     }
 
-    /// Asks for it all the time, and never ends unless it is answered.
+    /// Asks for both all the time. It ends only by a panic, when a node answers with one of them.
     pub(crate) async fn is_asked_for(&self, nodes: [&Node; 2]) {
         loop {
             for node in nodes {
@@ -51,8 +51,8 @@ impl Lost {
     }
 }
 
-/// Whether a server answers 1. A replica in a cluster answers nobody who has not said that a replica
-/// is good enough, on the same connection.
+/// Returns whether a server answers 1. A replica in a cluster answers only after `READONLY` on the
+/// same connection.
 fn asked_as_replica(server: &Redis, command: &[&str]) -> bool {
     let answers = server.cli_lines(&["READONLY", &command.join(" ")]);
     answers.lines().last() == Some("1")

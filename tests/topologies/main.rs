@@ -1,13 +1,13 @@
-//! The ways in which people run Redis, with real servers of each.
+//! Tests the topologies in which people run Redis, with real servers of each.
 //!
-//! | module | what Redis is |
+//! | module | topology |
 //! |---|---|
-//! | `access` | one server, behind users, permissions and a socket |
+//! | `access` | one server, behind users, permissions and a Unix socket |
 //! | `tls` | one server that speaks TLS |
-//! | `sentinel` | a primary that Sentinels watch over |
+//! | `sentinel` | a primary that Sentinels monitor |
 //! | `cluster` | a Redis Cluster |
-//! | `many` | one server or a cluster, asked many questions at once |
-//! | `failovers` | one of these while it fails over or moves slots, under load |
+//! | `many` | one server or a cluster, with many look-ups at once |
+//! | `failovers` | a Sentinel's primary or a cluster that fails over or moves slots, under load |
 
 mod access;
 mod cluster;
@@ -33,10 +33,10 @@ const KNOWN: Said = (Some(LENGTH), CacheStatus::Memory);
 const TOLD: Said = (Some(LENGTH), CacheStatus::Redis);
 const READ: Said = (Some(LENGTH), CacheStatus::Miss);
 
-/// How many blobs there are: enough to have some in each part of a Redis Cluster.
+/// The number of blobs, which is enough to have some at each primary of a Redis Cluster.
 const BLOBS: u32 = 16;
 
-/// A store with all blobs and their links.
+/// Returns a store with all blobs and their links.
 async fn stocked() -> Bare {
     let bare = bare(Duration::ZERO);
     for i in 0..BLOBS {
@@ -49,7 +49,7 @@ fn node_at(bare: &Bare, url: &str) -> Node {
     node_with(bare, config_at(url))
 }
 
-/// The keys of a server's database that match a pattern.
+/// Returns the keys of a server's database that match a pattern.
 fn keys(redis: &Redis, database: u32, pattern: &str) -> Vec<String> {
     let database = database.to_string();
     let keys = redis.cli(&["-n", &database, "--scan", "--pattern", pattern]);
@@ -65,8 +65,8 @@ async fn all_in_memory(nodes: &[&Node]) {
     }
 }
 
-/// Two nodes at this address do for each other what they should. `keys` are those that match a
-/// pattern, anywhere there.
+/// Checks that two nodes at this address work together. `keys` returns all keys there that match a
+/// pattern.
 async fn serves(url: &str, keys: impl Fn(&str) -> Vec<String>) {
     let bare = stocked().await;
     let (first, second) = (node_at(&bare, url), node_at(&bare, url));
@@ -80,7 +80,7 @@ async fn serves(url: &str, keys: impl Fn(&str) -> Vec<String>) {
     assert_eq!(keys("blobs::*").len(), BLOBS as usize);
     assert_eq!(keys("repository::*").len(), 1);
 
-    // Who asks next is told the truth, whichever of the two deletes, and what.
+    // After each delete, the next read on either node finds nothing, for links and for blobs.
     let mut gone = Vec::new();
     for (i, (deleter, other)) in [(0, (&first, &second)), (1, (&second, &first))] {
         layers(deleter).unlink(&digest(i)).await.unwrap();
@@ -96,7 +96,8 @@ async fn serves(url: &str, keys: impl Fn(&str) -> Vec<String>) {
         assert_eq!(keys(&format!("*{blob}*")), [""; 0], "left of what is gone");
     }
 
-    // What is collected behind the cache's back is answered until a purge, and then nowhere.
+    // Garbage collection without the cache's knowledge shows only after a purge, and then on every
+    // node.
     let collected = digest(4);
     let inner = bare.inner();
     inner.delete(&blob_path(&collected)).await.unwrap();
@@ -113,7 +114,7 @@ async fn serves(url: &str, keys: impl Fn(&str) -> Vec<String>) {
     }
 }
 
-/// A node with this configuration reads, and changes nothing; says why.
+/// Checks that a node with this configuration reads but makes no changes, and returns the reason.
 async fn only_reads(config: RedisConfig) -> String {
     let bare = bare(Duration::ZERO);
     put(&bare, &digest(1)).await;
@@ -137,7 +138,7 @@ async fn only_reads(config: RedisConfig) -> String {
     reason(&refused)
 }
 
-/// All that an error and its sources say, in the words that a user reads and in a programmer's.
+/// Returns everything that an error and its sources say, as `Display` and as `Debug`.
 fn reason(error: &Error) -> String {
     let mut text = format!("{error} {error:?}");
     let mut source = error.source();
@@ -148,7 +149,7 @@ fn reason(error: &Error) -> String {
     text
 }
 
-/// Makes sure that a reason names one of these, and tells no password.
+/// Checks that a reason contains one of these texts and no secret.
 #[track_caller]
 fn names(reason: &str, any_of: &[&str], secrets: &[&str]) {
     let lower = reason.to_lowercase();

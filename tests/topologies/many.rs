@@ -1,4 +1,4 @@
-//! Many questions at once, to each of the ways in which Redis is kept.
+//! Tests many look-ups at once, on each topology of Redis.
 
 use crate::support::cluster::RedisCluster;
 use crate::support::meter::Meter;
@@ -8,7 +8,7 @@ use crate::{BLOBS, all_in_memory, stocked};
 use layercache::{CacheStatus, Freshness};
 use std::time::Duration;
 
-/// Heartbeats are rarer than a test is long.
+/// With this trust timeout there are no heartbeats during a test.
 const RARE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -49,8 +49,8 @@ async fn in_a_cluster_they_are_one_for_each_primary() {
         reads.collect::<Vec<_>>()
     };
     let digests: Vec<_> = (0..BLOBS).map(digest).collect();
-    // What else is read meanwhile (replicas report once a second) only ever adds: the least of many
-    // rounds is without it.
+    // Other reads of the server meanwhile (replicas report once a second) can only add to the
+    // count. The smallest count of many rounds has none of them.
     let (mut idle, mut asked) = (vec![u64::MAX; 3], vec![u64::MAX; 3]);
     for _ in 0..20 {
         node.clear_memory();

@@ -1,4 +1,4 @@
-//! A primary that Sentinels watch over.
+//! Tests a primary that Sentinels monitor.
 
 use crate::lost::Lost;
 use crate::support::nodes::{
@@ -46,19 +46,19 @@ async fn the_primary_is_found() {
     let unknown = watched.url().replace(&format!("/{SERVICE}?"), "/nobody?");
     names(&only_reads(config_at(unknown)).await, &["nobody"], SECRETS);
 
-    // The first Sentinel that is named is away, and another is asked.
+    // The first Sentinel in the address is down. The node asks another one.
     let url = watched.url();
     watched.sentinels[0].kill();
     watched.sentinels.remove(0);
     watched.servers[0].cli(&["FLUSHALL"]);
     serves(&url, |pattern| of(&watched, pattern)).await;
 
-    // A node that is connected needs no Sentinel for its reads for as long as its trust lasts. What it
-    // removes is removed, and it says that nobody has confirmed that all have heard of it.
+    // A connected node needs no Sentinel for its reads until its trust ends. It carries out a
+    // removal and reports it as unconfirmed.
     let bare = stocked().await;
     let node = node_at(&bare, &url);
     until_in_memory(&node, &digest(1)).await;
-    // It knows the others, and waits for nobody.
+    // After this time the node knows its peers, and a change waits for none of them.
     sleep(SETTLED).await;
     for sentinel in &mut watched.sentinels {
         sentinel.kill();
@@ -70,11 +70,11 @@ async fn the_primary_is_found() {
         "{unlinked:?}"
     );
     assert_eq!(stat(&node, &digest(1)).await.0, None);
-    // Then another primary may have been made that it does not know of.
+    // After this time there may be another primary that the node does not know.
     sleep(TRUST).await;
     assert_eq!(stat(&node, &digest(3)).await, READ);
     assert_eq!(stat(&node, &digest(3)).await, READ);
-    // And one that is not is told what there is too little of.
+    // A node that is not connected gets an error that says what is missing.
     names(&only_reads(config_at(&url)).await, &["sentinel"], SECRETS);
 }
 
@@ -103,8 +103,8 @@ async fn the_primary_and_the_sentinels_are_reached_with_tls() {
     );
 }
 
-/// The replica that takes over has not heard of a delete: it had just lost its connection, and the
-/// one that had heard of it is lost with the primary.
+/// The replica that takes over has not received a delete, because it had just lost its connection.
+/// The replica that had received it is lost with the primary.
 #[tokio::test]
 async fn a_failover_that_lost_a_delete_answers_nothing_old() {
     let mut watched = Watched::start().await;
@@ -124,7 +124,7 @@ async fn a_failover_that_lost_a_delete_answers_nothing_old() {
             lost.is_in(late)
         })
         .await;
-        // Nobody will follow it, and it is to be written to all the same.
+        // It will have no replica, and must accept writes nevertheless.
         late.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
         late.signal(Signal::Stop);
         primary.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
@@ -158,8 +158,9 @@ async fn a_failover_that_lost_a_delete_answers_nothing_old() {
     assert!(!lost.is_in(late), "it was purged");
 }
 
-/// For how long the nodes trust that are handed over, and what it takes a Sentinel to make an old primary
-/// that is alive follow the new one: longer than a delete takes.
+/// `LONG` is the trust timeout of the nodes in the tests of handing over. It is longer than a
+/// delete takes. `DEMOTED` is the time until a Sentinel makes a live old primary follow the new
+/// one.
 const LONG: Duration = Duration::from_secs(5);
 const DEMOTED: Duration = Duration::from_secs(8);
 
@@ -173,8 +174,8 @@ async fn one_sentinel_that_is_silent_lengthens_no_trust() {
     hands_over(true).await;
 }
 
-/// The old primary takes writes and does not know that it is replaced; nodes are connected to it, and
-/// their checks are spread over time. A node that starts now deletes at the new primary.
+/// The old primary accepts writes and does not know that it was replaced. Nodes are connected to
+/// it, and their checks are spread over time. A new node deletes at the new primary.
 async fn hands_over(one_is_silent: bool) {
     const READERS: u32 = 8;
     let watched = Watched::start().await;
@@ -226,8 +227,8 @@ async fn hands_over(one_is_silent: bool) {
     }
 }
 
-/// The node that deletes is still connected to the old primary, which takes its writes and has no other
-/// node any more. A node at the new primary has just filled Redis and its memory there.
+/// The deleting node is still connected to the old primary, which accepts its writes and has no
+/// other node any more. A node at the new primary has just filled Redis and its memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delete_through_a_primary_that_was_replaced_is_told_at_the_new_one() {
     let watched = Watched::start().await;
@@ -247,7 +248,8 @@ async fn a_delete_through_a_primary_that_was_replaced_is_told_at_the_new_one() {
     };
     let deleter = node();
     until_in_memory(&deleter, &digest(2)).await;
-    // It knows the others, and waits for nobody. It looks where the primary is four times in its trust.
+    // After this time the node knows its peers. It looks for the primary four times in each trust
+    // timeout.
     sleep(LONG + LONG / 10).await;
     hand_over.await;
     let reader = node();

@@ -1,4 +1,4 @@
-//! One server that speaks TLS.
+//! Tests one server that uses TLS.
 
 use crate::support::http::{Http, Image};
 use crate::support::nodes::config_at;
@@ -10,7 +10,7 @@ use layercache::{RedisCache, RedisConfig};
 use std::fs;
 use std::sync::Arc;
 
-/// A server with certificates of its own, and these arguments more.
+/// Starts a server with certificates of its own, and with these additional arguments.
 async fn redis_with(args: &[&str]) -> (Redis, Arc<Certificates>) {
     let certificates = Arc::new(Certificates::new());
     let setup = Setup::new(Version::Redis, args).with_tls(&certificates);
@@ -22,7 +22,7 @@ async fn a_server_is_reached_with_its_authority_and_a_clients_certificate() {
     let (redis, certificates) = redis_with(&["--requirepass", "pa55w0rd"]).await;
     serves(&redis.url(), |pattern| keys(&redis, 0, pattern)).await;
 
-    // Its name is as good as its address, where the certificate has it.
+    // The address may contain the server's name instead of its IP if the certificate has that name.
     let query = certificates.query();
     let url = format!("rediss://:pa55w0rd@localhost:{}/1?{query}", redis.port());
     serves(&url, |pattern| keys(&redis, 1, pattern)).await;
@@ -69,13 +69,13 @@ async fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
     };
     for config in [
         url("127.0.0.1", format!("?{}", another.authority())),
-        // The system's roots do not have it.
+        // The system's roots do not contain the authority.
         url("127.0.0.1", String::new()),
     ] {
         let reason = only_reads(config).await;
         names(&reason, &["UnknownIssuer", "unknown issuer"], &["pa55w0rd"]);
     }
-    // It is for another address.
+    // The certificate is for another address.
     let config = url("127.0.0.2", format!("?{}", certificates.authority()));
     names(
         &only_reads(config).await,
@@ -129,7 +129,7 @@ fn files_that_do_not_hold_what_they_should_are_refused_at_once() {
     }
 }
 
-/// `SSL_CERT_FILE` is where people put an authority of their own into a container.
+/// People name an authority of their own in `SSL_CERT_FILE` in a container.
 #[tokio::test]
 async fn the_systems_roots_vouch_for_a_server() {
     let args = ["--tls-auth-clients", "no"];

@@ -1,5 +1,5 @@
-//! A primary of a Redis Cluster that stands still, is replaced, and wakes with what was deleted
-//! since, before anybody has told it.
+//! Tests a primary of a Redis Cluster that is stopped, replaced, and woken again. It still has an
+//! entry that was deleted meanwhile, and does not know yet that it was replaced.
 
 use crate::support::cluster::{HOME, Member, RedisCluster};
 use crate::support::nodes::{
@@ -13,24 +13,24 @@ use object_store::ObjectStoreExt;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Longer than it takes to replace a primary.
+/// Longer than the replacement of a primary takes.
 const LONG: Duration = Duration::from_secs(6);
-/// Not so long.
+/// Shorter than the replacement of a primary takes.
 const SHORT: Duration = Duration::from_secs(1);
 
 struct World {
     cluster: RedisCluster,
     primary: Member,
     deleter: Node,
-    /// Connected to all primaries; it has to ask for the blob.
+    /// A node that is connected to all primaries and does not have the blob in memory.
     idle: Node,
-    /// Its meta is at the primary.
+    /// A blob whose metadata is at the primary.
     blob: Digest,
 }
 
 impl World {
     async fn start(trust: Duration) -> Self {
-        // The others go on serving while it is replaced.
+        // The other primaries serve while this one is replaced.
         let quick = ["--cluster-node-timeout", "1000"];
         let args = [quick, ["--cluster-require-full-coverage", "no"]].concat();
         let cluster = RedisCluster::start_as(Setup::new(Version::Redis, &args)).await;
@@ -50,7 +50,7 @@ impl World {
                 until_in_memory(&idle, &digest(i)).await;
             }
         }
-        // They know each other, and wait for acknowledgements alone.
+        // After this time the nodes know each other, and a change waits only for acknowledgements.
         sleep(trust + trust / 10).await;
         Self {
             cluster,
@@ -61,7 +61,7 @@ impl World {
         }
     }
 
-    /// The primary stands still until another one has taken over; since when.
+    /// Stops the primary until another one has taken over, and returns when it was stopped.
     async fn replace_primary(&self) -> Instant {
         let stopped = Instant::now();
         self.cluster.servers[self.primary.server].signal(Signal::Stop);
@@ -70,13 +70,13 @@ impl World {
     }
 }
 
-/// A node that asks nothing meanwhile believes the primary all the time.
+/// The idle node trusts the old primary all the time, because it sends nothing meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_long() {
     wakes(LONG).await;
 }
 
-/// The trust in it has lapsed, and the node has had no other sign.
+/// The idle node's trust in the old primary has ended. It has no other sign of the replacement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_shortly() {
     wakes(SHORT).await;
@@ -98,7 +98,7 @@ async fn wakes(trust: Duration) {
         sleep(Duration::from_millis(20)).await;
     }
     let deleted = stopped.elapsed();
-    // It asks the one that stands still, if it believes it yet.
+    // If the node still trusts the stopped primary, it asks that one.
     let asked = tokio::spawn(async move { stat(&idle, &blob).await });
     sleep(Duration::from_millis(200)).await;
     cluster.servers[primary.server].signal(Signal::Cont);
@@ -107,7 +107,8 @@ async fn wakes(trust: Duration) {
     assert_eq!(found, None, "it is answered from {status:?}");
 }
 
-/// It wakes while the delete waits for those who believe it, and one of them keeps what it says.
+/// The old primary wakes while the delete waits for nodes that still trust it. One of these nodes
+/// caches its answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_primary_has_told_meanwhile_is_forgotten() {
     let world = World::start(LONG).await;

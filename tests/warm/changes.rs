@@ -1,12 +1,12 @@
-//! Beside changes, on nodes that share a Redis.
+//! Tests warming during changes, on nodes that share a Redis.
 
 use super::redis::{Shared, lists, warm_slowly};
 use super::support::nodes::{digest, eventually, name};
 use super::{blob, is_member, length, link};
 use object_store::ObjectStoreExt;
 
-/// Deletes a blob and a link while the list of this number has read what it will show. On the node
-/// that warms, and on another one.
+/// Deletes a blob and a link while the list of this number has read and not returned: first on the
+/// node that warms, then on another node.
 async fn nothing_old_is_left(held: usize) {
     for by in 0..2 {
         let world = Shared::with(20, 20).await;

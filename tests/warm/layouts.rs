@@ -1,4 +1,4 @@
-//! Other layouts, and a folder, which lists in no order.
+//! Tests warming with other layouts, and from a folder, whose lists have no order.
 
 use super::support::nodes::digest;
 use super::support::recording::Recording;

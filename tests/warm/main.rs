@@ -1,4 +1,4 @@
-//! Warming: the tiers are filled from a list, and never with what is gone.
+//! Tests warming: it fills the tiers from lists, and never with deleted objects.
 
 mod changes;
 mod layouts;
@@ -14,7 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use support::nodes::{digest, name};
 use support::recording::Recording;
 
-/// Where the blobs are, and where the links.
+/// The paths of the blobs and of the repositories' links.
 const BLOBS: &str = "docker/registry/v2/blobs";
 
 /// The content of each blob, whatever its digest.
@@ -29,14 +29,14 @@ fn link(repository: &RepositoryName, digest: &Digest) -> Path {
     Distribution::default().link_path(&link).unwrap()
 }
 
-/// So many blobs, without links.
+/// Puts this many blobs, without links.
 async fn put_blobs(store: &impl ObjectStore, count: u32) {
     for digest in (0..count).map(digest) {
         store.put(&blob(&digest), CONTENT.into()).await.unwrap();
     }
 }
 
-/// Links of so many blobs into a repository.
+/// Puts the links of this many blobs into a repository.
 async fn put_links(store: &impl ObjectStore, repository: &RepositoryName, count: u32) {
     for digest in (0..count).map(digest) {
         let path = link(repository, &digest);
@@ -44,7 +44,7 @@ async fn put_links(store: &impl ObjectStore, repository: &RepositoryName, count:
     }
 }
 
-/// Whether each blob is known in a tier: nothing reaches the store.
+/// Checks that a tier answers for each blob, without a read of the store.
 async fn knows_blobs<S: ObjectStore>(
     store: &CachedStore<Recording<S>>,
     count: u32,
@@ -59,7 +59,7 @@ async fn knows_blobs<S: ObjectStore>(
     assert_eq!(store.get_ref().reads(), reads);
 }
 
-/// The same of both facts, in the repository of the links.
+/// Checks that a tier answers for both facts of each blob, in the repository of the links.
 async fn knows_members<S: ObjectStore>(
     store: &CachedStore<Recording<S>>,
     count: u32,
@@ -74,7 +74,7 @@ async fn knows_members<S: ObjectStore>(
     assert_eq!(store.get_ref().reads(), reads);
 }
 
-/// What is cached of a blob's meta, or what the store says: its length, if it is there.
+/// Returns the length of a blob from the cache or the store, if the blob is there.
 async fn length<S: ObjectStore>(store: &CachedStore<Recording<S>>, i: u32) -> Option<u64> {
     let answer = store
         .registry()
@@ -84,7 +84,7 @@ async fn length<S: ObjectStore>(store: &CachedStore<Recording<S>>, i: u32) -> Op
     answer.unwrap().value.map(|meta| meta.length())
 }
 
-/// The same of a membership.
+/// Returns whether a blob is a member, from the cache or the store.
 async fn is_member<S: ObjectStore>(store: &CachedStore<Recording<S>>, i: u32) -> bool {
     let repository = store.registry().repository(name());
     let answer = repository.contains(&digest(i), Freshness::Cached).await;

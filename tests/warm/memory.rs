@@ -1,4 +1,4 @@
-//! In memory alone.
+//! Tests warming with memory alone.
 
 use super::support::nodes::{digest, name};
 use super::support::recording::Recording;
@@ -57,7 +57,7 @@ async fn links_are_read_and_what_is_none_is_passed_over() {
     let bare = store.get_ref().clone();
     put_blobs(&bare, 4).await;
     put_links(&bare, &name(), 4).await;
-    // Of the right size, and not.
+    // One link of the right size with another digest, and one of the wrong size.
     let other = digest(99).to_string();
     bare.put(&link(&name(), &digest(3)), other.into())
         .await
@@ -116,7 +116,7 @@ async fn a_head_is_exact_and_what_is_known_in_full_stays() {
         );
         assert_eq!(bare.reads(), reads + 1, "once");
     }
-    // What comes with the content completes it.
+    // The attributes that arrive with the content complete the entry.
     let content = store.get(&blob(&digest(2))).await.unwrap();
     assert_eq!(content.bytes().await.unwrap(), CONTENT);
     let reads = bare.reads();
@@ -158,7 +158,7 @@ async fn what_stops_half_way_is_resumed_and_nothing_is_lost() {
     );
     bare.fail(false);
 
-    // Dropped after its first page.
+    // The warming is dropped after its first page.
     let (done, stop) = tokio::sync::watch::channel(None);
     let warm = store
         .warm(None)

@@ -1,4 +1,4 @@
-//! With Redis, and on S3.
+//! Tests warming with Redis, and on S3.
 
 use super::support::cluster::RedisCluster;
 use super::support::meter::Meter;
@@ -30,7 +30,7 @@ impl Shared {
         let bare = Recording::new(InMemory::new());
         put_blobs(&bare, blobs).await;
         put_links(&bare, &name(), links).await;
-        // A lease that is not given back stays.
+        // With this TTL a lease that is not given back stays.
         let config = config(&redis).with_lease_ttl(Duration::from_secs(60));
         let nodes = [
             node(bare.apart(), config.clone()),
@@ -45,7 +45,7 @@ fn node<S: ObjectStore>(bare: Recording<S>, config: RedisConfig) -> CachedStore<
     CachedStore::builder(bare).redis(config).unwrap().build()
 }
 
-/// How many keys of this pattern there are.
+/// Returns how many keys match this pattern.
 pub(super) fn lists(redis: &Redis, pattern: &str) -> usize {
     redis
         .cli(&["KEYS", pattern])
@@ -54,7 +54,7 @@ pub(super) fn lists(redis: &Redis, pattern: &str) -> usize {
         .count()
 }
 
-/// Warms a node, up to where the list of this number has read.
+/// Starts to warm a node, and waits until the list of this number has read.
 pub(super) async fn warm_slowly(
     node: &Node,
     held: usize,
@@ -81,7 +81,7 @@ async fn all_nodes_know_what_one_has_warmed() {
     knows_members(first, 300, CacheStatus::Memory).await;
     knows_members(second, 300, CacheStatus::Redis).await;
 
-    // The second fills its memory from Redis alone.
+    // The second node fills its memory from Redis alone.
     let warmed = second.warm(None).await.unwrap();
     assert_eq!((warmed.known, warmed.filled, warmed.refused), (2600, 0, 0));
     assert_eq!((second.get_ref().lists(), second.get_ref().reads()), (1, 0));
@@ -107,7 +107,7 @@ async fn on_s3_links_are_proven_without_being_read() {
     let repository = store.registry().repository(name());
     let broken = repository.contains(&digest(40), Freshness::Cached).await;
     assert!(!broken.unwrap().value);
-    // A head is the store's own, with its content type.
+    // The node passes a head on to the store, and answers with its content type.
     let head = store.head(&blob(&digest(1))).await.unwrap();
     assert_eq!(
         head,
@@ -140,7 +140,7 @@ async fn in_a_cluster_all_is_filled_where_it_belongs() {
 
 #[tokio::test]
 async fn without_redis_nothing_is_filled_and_it_says_where_it_stopped() {
-    // Three pages are under way at once, so the second and the third may be done by then.
+    // Up to three pages run at the same time, so the second and the third may be complete by then.
     let world = Shared::with(5000, 0).await;
     let [warming, _] = &world.nodes;
     let redis = Arc::new(std::sync::Mutex::new(world.redis));
@@ -170,7 +170,7 @@ async fn a_page_costs_as_many_round_trips_as_is_said() {
     let bare = Recording::new(InMemory::new());
     put_blobs(&bare, 1000).await;
     let store = node(bare, config_at(meter.url()));
-    // The server learns the scripts, and forgets the facts.
+    // This loads the scripts into the server, and then removes the facts.
     store.warm(None).await.unwrap();
     store.purge().await.unwrap();
     meter.settled().await;

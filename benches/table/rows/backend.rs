@@ -1,4 +1,4 @@
-//! What nobody knows, or only the backend may say, beside one call of a backend that takes 20 ms.
+//! Measures misses and verified reads, beside one call of a backend that takes 20 ms.
 
 use crate::clock::{Pair, median, side_by_side};
 use crate::support::meter::Meter;
@@ -18,14 +18,15 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
-/// How long the backend takes for a call, by a timer that counts whole milliseconds; it does so for the
-/// yardstick, too.
+/// How long the backend takes for a call. The timer counts whole milliseconds, for the yardstick
+/// too.
 const CALL: Duration = Duration::from_millis(20);
 
-/// The layers of a manifest.
+/// The number of layers of a manifest.
 const LAYERS: usize = 50;
 
-/// The manifests, one after the other: long before one comes again its last fill is over.
+/// The number of manifests, which are used one after the other. The last fill of one is over long
+/// before it is used again.
 const MANIFESTS: u32 = 20;
 
 pub(crate) fn measure(table: &mut Table) {
@@ -46,14 +47,14 @@ impl Bench {
     async fn start() -> Self {
         let (redis, bare) = (Redis::start().await, bare(CALL));
         let node = node_with(&bare, config(&redis));
-        // Connected, and with the scripts loaded.
+        // After this the node is connected and has loaded its scripts.
         ask(&node, &put(&bare, 0).await, Freshness::Cached).await;
         tokio::time::sleep(SETTLED).await;
         Self { redis, bare, node }
     }
 }
 
-/// A blob that is in the repository, and that no node has been told of.
+/// Puts a blob and its link into the store, without telling any node.
 async fn put(bare: &Bare, i: u32) -> Digest {
     let (digest, store) = (digest(i), bare.inner());
     let link = Distribution::default().link_path(&Link::layer(name(), digest));
@@ -77,7 +78,7 @@ fn check(answer: Answer<Option<LayerMeta>>) {
     assert_eq!((length, answer.status), (Some(LENGTH), CacheStatus::Miss));
 }
 
-/// One call of the backend itself.
+/// Measures one call of the backend itself.
 fn yardstick(bencher: &mut Bencher<'_>, runtime: &Runtime, bare: &Bare, path: &Path) {
     each(bencher, runtime, async || {
         let start = Instant::now();
@@ -86,7 +87,7 @@ fn yardstick(bencher: &mut Bencher<'_>, runtime: &Runtime, bare: &Bare, path: &P
     });
 }
 
-/// Adds up what each iteration says that it has taken.
+/// Adds up the times that the iterations return.
 fn each(bencher: &mut Bencher<'_>, runtime: &Runtime, mut once: impl AsyncFnMut() -> Duration) {
     bencher.iter_custom(|iterations| {
         runtime.block_on(async {
@@ -212,7 +213,7 @@ async fn verify(node: &Node, manifest: &[Digest]) {
     answers.into_iter().for_each(check);
 }
 
-/// What one operation was counted to do.
+/// The counts of one operation.
 #[derive(Debug, PartialEq, Eq)]
 struct Counts {
     waited: usize,
@@ -236,7 +237,7 @@ impl std::fmt::Display for Counts {
     }
 }
 
-/// A node of its own, the way of which to Redis is metered.
+/// A node of its own, with a meter in front of its Redis.
 struct Counter {
     _redis: Redis,
     meter: Meter,
@@ -276,7 +277,7 @@ impl Counter {
     }
 }
 
-/// The nanoseconds of one raw round trip.
+/// Returns the nanoseconds of one raw round trip.
 async fn round_trip(redis: &Redis) -> f64 {
     let client = redis::Client::open(redis.url()).expect("an address");
     let connecting = client.get_multiplexed_async_connection().await;

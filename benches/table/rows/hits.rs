@@ -1,4 +1,4 @@
-//! What memory answers, beside one `get` of a bare moka cache with the same hasher.
+//! Measures memory hits, beside one `get` of a bare moka cache with the same hasher.
 
 use crate::clock::{Pair, median, side_by_side};
 use crate::table::{Row, Table, Target};
@@ -54,8 +54,8 @@ pub(crate) fn measure(table: &mut Table) {
     ));
 }
 
-/// What an answer to a `head` is made of, each on the heap: `object_store`'s boxed future, the
-/// location, the entity tag, the empty stream, and the extensions with our status in them.
+/// The parts of an answer to a `head` that are on the heap: `object_store`'s boxed future, the
+/// location, the entity tag, the empty stream, and the extensions with the status in them.
 const OF_THE_ANSWER: u64 = 6;
 
 fn row(what: &'static str, target: Target, times: Pair, allocations: u64, allowed: u64) -> Row {
@@ -74,7 +74,7 @@ fn row(what: &'static str, target: Target, times: Pair, allocations: u64, allowe
     }
 }
 
-/// Runs over the blobs in an order that no cache line follows.
+/// Asks for the blobs in an order that does not follow cache lines.
 fn each<T, R>(bencher: &mut Bencher<'_>, things: &[T], mut ask: impl FnMut(&T) -> R) {
     let mut i = 0;
     bencher.iter(|| {
@@ -83,7 +83,7 @@ fn each<T, R>(bencher: &mut Bencher<'_>, things: &[T], mut ask: impl FnMut(&T) -
     });
 }
 
-/// The yardstick, without anything in it yet.
+/// Returns the yardstick, still empty.
 pub(super) fn bare(blobs: u32) -> Moka {
     moka::sync::Cache::builder()
         .max_capacity(u64::from(blobs) * 2)
@@ -113,7 +113,8 @@ pub(super) fn head(store: &dyn ObjectStore, path: &Path) -> GetResult {
     result.expect("memory knows").expect("an answer")
 }
 
-/// The median of many: now and then moka writes its books, in a list that may grow.
+/// Returns the median of many counts, because moka sometimes does maintenance in a list that may
+/// grow.
 fn count<T>(ask: impl Fn() -> T) -> u64 {
     let counts = (0..101).map(|_| {
         let info = allocation_counter::measure(|| {

@@ -1,4 +1,4 @@
-//! A HEAD over HTTP, beside the Go registry.
+//! Measures a HEAD over HTTP, beside the Go registry.
 
 use crate::clock::median;
 use crate::common::cell::{Cell, Watch};
@@ -29,12 +29,12 @@ pub(crate) fn measure(table: &mut Table) {
             of(|(go, _)| go.cpu.as_secs_f64() * 1e6),
             of(|(go, _)| go.redis_commands),
         ),
-        // All from memory: not one request in a thousand asks anybody.
+        // Memory answers: fewer than one request in a thousand reaches Redis or S3.
         holds: calls < 0.001 && commands < 0.001,
     });
 }
 
-/// The Go registry's figures and ours. Never both run.
+/// Returns the figures of the Go registry and of the example. The two never run at the same time.
 async fn rounds() -> Vec<(Cell, Cell)> {
     let stage = Stage::set(10, 4 << 10, Duration::ZERO).await;
     let mut rounds = Vec::new();

@@ -1,4 +1,4 @@
-//! Instructions of a memory hit, counted by valgrind: a figure that does not drift.
+//! Counts the instructions of a memory hit with valgrind, a figure that does not drift.
 
 use super::hits::{bare, fill, head, stat};
 use crate::table::{Row, Table, Target};
@@ -7,14 +7,14 @@ use std::env;
 use std::hint::black_box;
 use std::process::Command;
 
-/// Few enough for a thread to keep them, and more than that.
+/// `HOT` blobs fit into a thread's cache, and `MANY_BLOBS` do not.
 const HOT: u32 = 100;
 const MANY_BLOBS: u32 = 2_000;
 
 const FEW: u64 = 2_000;
 const MANY: u64 = 22_000;
 
-/// What this program does when it runs below valgrind: what to ask, and how often.
+/// The variable that tells this program, when it runs under valgrind, what to ask and how often.
 const ASK: &str = "LAYERCACHE_BENCH_ASK";
 
 pub(crate) fn measure(table: &mut Table) {
@@ -46,7 +46,8 @@ pub(crate) fn measure(table: &mut Table) {
     }
 }
 
-/// The instructions of one question: what many cost more than few.
+/// Returns the instructions of one read: the difference between many reads and few, divided by
+/// their number.
 fn of(name: &str, blobs: u32) -> f64 {
     let [few, many] = [FEW, MANY].map(|times| run(name, times, blobs));
     (many - few) as f64 / (MANY - FEW) as f64
@@ -67,7 +68,8 @@ fn run(name: &str, times: u64, blobs: u32) -> u64 {
     count.unwrap_or_else(|| panic!("valgrind did not count: {text}"))
 }
 
-/// Asks as the environment says, if it does; for one who counts the instructions.
+/// Asks as the environment says, and returns whether it does say so. Valgrind counts the
+/// instructions.
 pub(crate) fn ask() -> bool {
     let Ok(order) = env::var(ASK) else {
         return false;

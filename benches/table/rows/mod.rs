@@ -16,10 +16,10 @@ use crate::table::Table;
 
 pub(crate) use instructions::ask;
 
-/// A group's name, and what measures its rows.
+/// A group's name, and the function that measures its rows.
 type Group = (&'static str, fn(&mut Table));
 
-/// In the order of the table.
+/// The groups in the order of the table.
 pub(crate) const GROUPS: &[Group] = &[
     ("hits", hits::measure),
     ("threads", threads::measure),

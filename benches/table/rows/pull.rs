@@ -1,13 +1,13 @@
-//! A pull over HTTP from an S3 whose calls take 20 ms more, with the cache and without.
+//! Measures a pull over HTTP from an S3 whose calls take 20 ms more, with the cache and without.
 //!
-//! Without it, the example does what a registry does that has no cache, and the Go registry too: it
-//! asks the bucket for a blob's link (may this client have it?), then for its description (how long
-//! is it?), then for the content. How it fares where it puts both questions at the same time, as
-//! the typed API does on a miss, is told beside it. There a pull waits for four calls in a row
-//! instead of two, so with content that is read each time one half is the limit, whatever the cache
-//! does.
+//! Without the cache the example works as a registry without a cache does, and as the Go registry
+//! does: it asks the bucket for a blob's link (may this client have the blob?), then for its
+//! description (how long is it?), then for the content. The table also gives the time with the
+//! first two calls at the same time, as the typed API makes them on a miss. There a pull waits for
+//! four calls in a row instead of two. The content is read each time, so no cache can do better
+//! than one half.
 //!
-//! It is pulled by digest: what a tag points at may change, and is read each time by all.
+//! The image is pulled by digest. A tag may change, so every registry reads it each time.
 
 use crate::clock::median;
 use crate::common::client::{Ask, Client};
@@ -23,20 +23,20 @@ const DELAY: Duration = Duration::from_millis(20);
 const LAYERS: usize = 10;
 const ROUNDS: usize = 21;
 
-/// How many blobs a client fetches at the same time: as many as skopeo.
+/// How many blobs a client fetches at the same time, as skopeo does.
 const PARALLEL: usize = 6;
 
-/// How a pull went.
+/// The figures of a pull.
 #[derive(Debug)]
 struct Pull {
-    /// From the first request to the first byte of the first layer.
+    /// The time from the first request to the first byte of the first layer.
     first_byte: Duration,
     all: Duration,
     calls: Vec<Call>,
 }
 
 impl Pull {
-    /// How many calls did not read content: those that look something up.
+    /// Returns how many calls looked something up instead of reading content.
     fn look_ups(&self) -> usize {
         self.calls
             .iter()
@@ -45,13 +45,13 @@ impl Pull {
     }
 }
 
-/// `GET …/blobs/sha256/ab/<hex>/data`: no link, no list, no description.
+/// Matches `GET …/blobs/sha256/ab/<hex>/data`, and no link, list or description.
 fn reads_content(call: &Call) -> bool {
     let is_content = call.target.contains("/blobs/sha256/") && call.target.ends_with("/data");
     call.method == "GET" && is_content
 }
 
-/// The same pull, three times.
+/// The same pull from three registries: two without a cache, and one with it.
 #[derive(Debug)]
 struct Round {
     plain: Pull,
@@ -60,7 +60,8 @@ struct Round {
 }
 
 impl Round {
-    /// Whether with the cache contents are read and nothing else, and without it everything is asked.
+    /// Returns whether the pull with the cache has read only contents, and the others have looked
+    /// up everything.
     fn is_right(&self) -> bool {
         let contents = LAYERS + 2;
         let counts = |pull: &Pull| (pull.look_ups(), pull.calls.len());
@@ -105,7 +106,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Pulls by turns. All run: those whose turn it is not are at rest.
+/// Pulls alternately. All registries run, and the others have no requests meanwhile.
 async fn rounds() -> Vec<Round> {
     let stage = Stage::set(LAYERS, 64 << 10, DELAY).await;
     let plain = stage.ours_without_cache("plain").await;
@@ -125,7 +126,7 @@ async fn rounds() -> Vec<Round> {
     rounds
 }
 
-/// The manifest, and then the layers and the configuration, some at a time.
+/// Pulls the manifest, and then the layers and the configuration, some at a time.
 async fn pull(stage: &Stage, side: &Side) -> Pull {
     stage.proxy.take_calls();
     let pulled = fetch(stage, side).await;
@@ -150,7 +151,7 @@ async fn fetch(stage: &Stage, side: &Side) -> io::Result<(Duration, Duration)> {
     let fetches = clients.iter_mut().enumerate();
     let fetches = fetches.map(|(place, client)| in_turn(client, share(place)));
     let mut first = None;
-    // The configuration is the last of a share, so what comes first is a layer.
+    // The configuration is the last of a share, so the first byte is one of a layer.
     for fetched in join_all(fetches).await {
         first = first.into_iter().chain(fetched?).min();
     }
@@ -158,7 +159,7 @@ async fn fetch(stage: &Stage, side: &Side) -> io::Result<(Duration, Duration)> {
     Ok((first - begin, begin.elapsed()))
 }
 
-/// Says when the first byte of the first one came.
+/// Sends requests one after the other, and returns when the first byte of the first answer arrived.
 async fn in_turn(
     client: &mut Client,
     asks: impl Iterator<Item = &Ask>,

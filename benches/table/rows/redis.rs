@@ -1,8 +1,8 @@
-//! A Redis hit, beside the two raw commands that it is made of.
+//! Measures a Redis hit, beside the two raw commands that it consists of.
 //!
-//! Every question is one that Redis answers: there are more blobs than are asked in a round, each is asked
-//! once, and memory is flushed between the rounds, outside of what is timed. What a hit fills memory with is
-//! part of what it costs.
+//! Redis answers every read. There are more blobs than one round reads, each is read once, and
+//! memory is cleared between the rounds, outside of the measured time. The time includes the fill
+//! of memory after a hit.
 
 use crate::clock::{Pair, side_by_side};
 use crate::support::meter::Meter;
@@ -24,19 +24,19 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-/// The blobs, all of one repository.
+/// The number of blobs, all of one repository.
 const BLOBS: usize = 16_384;
 const REPOSITORY: &str = "library/alpine";
-/// The tasks that ask at the same time.
+/// The number of tasks that ask at the same time.
 const TASKS: usize = 64;
-/// What `stat_many` is asked.
+/// The number of blobs in one `stat_many`.
 const MANY: usize = 100;
 
-/// What any cache has to do around a raw pair: see [`time_loads`].
+/// The work that any cache has to do around a raw pair: see [`time_loads`].
 const KEPT: &str =
     "raw pairs that are kept in a raw moka, one load for a key, each in a task of its own";
 
-/// What the cache asks of a hash.
+/// The fields that the cache reads from a hash.
 const FIELDS: [&str; 8] = [
     "path",
     "length",
@@ -64,13 +64,13 @@ struct Bench {
     _redis: Redis,
     raw: MultiplexedConnection,
     store: CachedStore<InMemory>,
-    /// The same behind a proxy that counts.
+    /// A node behind a proxy that counts, on the same Redis.
     counted: CachedStore<InMemory>,
     meter: Meter,
     blobs: Arc<Vec<Blob>>,
 }
 
-/// A blob, and what the raw commands need of it.
+/// A blob, and its names in the raw commands.
 struct Blob {
     digest: Digest,
     text: String,
@@ -114,11 +114,11 @@ impl Bench {
         self.store.registry().repository(name)
     }
 
-    /// The round trips of `ask`, which is given a repository of a node that knows nothing.
+    /// Returns the round trips of `ask`, which gets a repository of a node with an empty memory.
     async fn round_trips(&self, ask: impl AsyncFnOnce(Repository<StoreBackend<InMemory>>)) -> u64 {
         let name = REPOSITORY.parse().expect("a name");
         let repository = self.counted.registry().repository(name);
-        // The connection is there when it has answered.
+        // After this answer the node is connected.
         self.counted.clear_memory();
         stat(&repository, &self.blobs[BLOBS - 1]).await;
         self.counted.clear_memory();
@@ -129,7 +129,7 @@ impl Bench {
     }
 }
 
-/// A node, whose heartbeats are rare: what is counted are the questions.
+/// Returns a node with rare heartbeats, so that only the reads are counted.
 fn node(inner: &InMemory, url: String) -> CachedStore<InMemory> {
     let config = RedisConfig::new(url)
         .with_timeout(Duration::from_secs(5))
@@ -162,7 +162,8 @@ impl Blob {
     }
 }
 
-/// A connection as the cache has it: RESP3, pushes taken inline, a response's time bounded.
+/// Opens a connection like that of the cache: RESP3, pushes received inline, a deadline for a
+/// response.
 async fn connect(redis: &Redis) -> MultiplexedConnection {
     let client = Client::open(format!("{}/?protocol=resp3", redis.url()));
     let config = AsyncConnectionConfig::new()
@@ -173,7 +174,7 @@ async fn connect(redis: &Redis) -> MultiplexedConnection {
     connecting.await.expect("a connection")
 }
 
-/// The yardstick: both commands in one pipeline, with the fields that the cache asks for.
+/// Sends the yardstick: both commands in one pipeline, with the fields that the cache reads.
 async fn raw_pair(connection: &mut MultiplexedConnection, set: &str, blob: &Blob) -> Vec<Value> {
     let mut pipeline = Pipeline::with_capacity(2);
     pipeline.cmd("SISMEMBER").arg(set).arg(&blob.text);
@@ -198,7 +199,7 @@ fn set() -> String {
     format!("repository::{REPOSITORY}::blobs")
 }
 
-/// Times rounds of raw pairs, of `tasks` at a time.
+/// Measures rounds of raw pairs, with `tasks` at a time.
 fn time_raw(bencher: &mut Bencher<'_>, runtime: &Runtime, bench: &Bench, tasks: usize) {
     bencher.iter_custom(|iterations| {
         rounds(iterations, |count| {
@@ -218,8 +219,9 @@ fn time_raw(bencher: &mut Bencher<'_>, runtime: &Runtime, bench: &Bench, tasks: 
     });
 }
 
-/// Times rounds of raw pairs as any cache has to ask them that keeps what it is told, sends one load for a
-/// key however many ask, and lets none die with its caller: so in a task of its own.
+/// Measures rounds of raw pairs with the work of any cache that keeps the answers, sends one load
+/// for a key whatever the number of callers, and completes a load without its caller, so in a task
+/// of its own.
 fn time_loads(bencher: &mut Bencher<'_>, runtime: &Runtime, bench: &Bench, tasks: usize) {
     let cache = moka::sync::Cache::<Digest, Arc<Vec<Value>>>::new(BLOBS as u64 * 2);
     let loads = Arc::new(Mutex::new(HashMap::<Digest, watch::Receiver<_>>::new()));
@@ -255,7 +257,7 @@ fn time_loads(bencher: &mut Bencher<'_>, runtime: &Runtime, bench: &Bench, tasks
     });
 }
 
-/// Times rounds of `stat`, of `tasks` at a time.
+/// Measures rounds of `stat`, with `tasks` at a time.
 fn time_ours(bencher: &mut Bencher<'_>, runtime: &Runtime, bench: &Bench, tasks: usize) {
     bencher.iter_custom(|iterations| {
         rounds(iterations, |count| {
@@ -275,7 +277,7 @@ fn time_ours(bencher: &mut Bencher<'_>, runtime: &Runtime, bench: &Bench, tasks:
     });
 }
 
-/// Does so many in rounds of as many as there are blobs.
+/// Runs this many iterations, in rounds of at most the number of blobs.
 fn rounds(iterations: u64, mut round: impl FnMut(usize) -> Duration) -> Duration {
     let (mut left, mut took) = (iterations as usize, Duration::ZERO);
     while left > 0 {
@@ -353,7 +355,7 @@ fn many_tasks(table: &mut Table, runtime: &Runtime, bench: &Bench) {
     });
 }
 
-/// Times calls of `ask`, all in a task of the runtime, as a server's are.
+/// Measures calls of `ask`, all in one task of the runtime, as in a server.
 fn time_calls<F>(
     bencher: &mut Bencher<'_>,
     runtime: &Runtime,
@@ -387,7 +389,7 @@ async fn all_at_once(bench: Arc<Bench>) {
     stat_all(&bench.repository(), &bench.blobs[..MANY]).await;
 }
 
-/// The commands that `stat_many` sends, and nothing done with what they answer.
+/// Sends the commands of `stat_many`, and ignores their answers.
 async fn raw_many(bench: Arc<Bench>) {
     let blobs = &bench.blobs[..MANY];
     let mut pipeline = Pipeline::with_capacity(MANY + 1);

@@ -1,8 +1,10 @@
-//! The memory that a cached pair takes in Redis, beside what the Go registry keeps there of the same.
+//! Measures the memory that a cached pair takes in Redis, beside the Go registry's memory for the
+//! same pair.
 //!
-//! The Go registry is pushed so many blobs, and then asked for each; then nodes of the cache are asked for them, over
-//! the same folder and with the same Redis, emptied in between. What is counted is the server's own count of its
-//! memory, before and after, when nobody is connected.
+//! The blobs are pushed to the Go registry, which then answers for each. Afterwards nodes of the
+//! cache answer for them, over the same folder and with the same Redis, which is emptied in
+//! between. The figure is the server's own count of its memory, before and after, without connected
+//! clients.
 
 use crate::support::go_registry::GoRegistry;
 use crate::support::redis::Redis;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-/// A power of two is where the server's tables are full, so it is avoided.
+/// Not a power of two, because there the server's tables are full.
 const PAIRS: usize = 3_000;
 const REPOSITORY: &str = "library/alpine";
 /// How many blobs are pushed at a time.
@@ -51,7 +53,7 @@ pub(crate) fn measure(table: &mut Table) {
     }
 }
 
-/// What a pair takes.
+/// The bytes of a pair.
 struct Bytes {
     go: f64,
     all: f64,
@@ -67,7 +69,8 @@ async fn bytes() -> Bytes {
         .collect();
     let digests: Vec<Digest> = blobs.iter().map(|blob| digest(blob)).collect();
 
-    // Once without a look: what a server allocates for the first client of a kind is no pair's.
+    // The first round is not measured: what a server allocates for the first client of a kind
+    // belongs to no pair.
     let registry = GoRegistry::start(root.path(), Some(&redis), true).await;
     push_all(&registry, &blobs).await;
     drop(registry);
@@ -103,7 +106,7 @@ async fn bytes() -> Bytes {
     }
 }
 
-/// Writes what the seed has: no cache that keeps to its fields takes less.
+/// Writes the seed's fields. No cache with these fields takes less.
 async fn fill_as_the_seed(redis: &Redis, digests: &[Digest]) {
     let client = ::redis::Client::open(redis.url()).expect("an address");
     let connecting = client.get_multiplexed_async_connection();
@@ -149,7 +152,7 @@ async fn push(client: &reqwest::Client, url: &str, blob: &[u8]) -> reqwest::Resu
     written.error_for_status().map(drop)
 }
 
-/// Asks for each blob, as a client does that pushes an image that is known.
+/// Asks for each blob, as a client does that pushes a known image.
 async fn ask_all(registry: &GoRegistry, digests: &[Digest]) {
     let client = reqwest::Client::new();
     let url = format!("{}/v2/{REPOSITORY}/blobs", registry.url());
@@ -161,7 +164,7 @@ async fn ask_all(registry: &GoRegistry, digests: &[Digest]) {
     while let Some(()) = asks.try_next().await.expect("a head") {}
 }
 
-/// Lets a node ask for all, and leave.
+/// Lets a node ask for all blobs, and shuts it down.
 async fn fill(redis: &Redis, root: &Path, store_path: bool, digests: &[Digest]) {
     let inner = LocalFileSystem::new_with_prefix(root).expect("a store");
     let config = RedisConfig::new(redis.url())
@@ -187,7 +190,8 @@ async fn fill(redis: &Redis, root: &Path, store_path: bool, digests: &[Digest]) 
     store.shutdown().await;
 }
 
-/// The bytes that the server has allocated when nobody is connected and its tables are at rest.
+/// Returns the bytes that the server has allocated when no client is connected and its tables are
+/// at rest.
 async fn used(redis: &Redis) -> f64 {
     let (mut last, mut same) = (0, 0);
     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! Whether a hit among millions of blobs costs what one among thousands costs.
+//! Measures whether a hit among millions of blobs costs as much as one among thousands.
 
 use crate::clock::median;
 use crate::table::{Row, Table, Target};
@@ -65,7 +65,7 @@ pub(crate) fn measure(table: &mut Table) {
     }
 }
 
-/// Numbers that repeat from run to run.
+/// Random numbers that are the same in each run.
 struct Random(u64);
 
 impl Random {
@@ -80,7 +80,7 @@ impl Random {
         (self.next() % u64::from(below)) as u32
     }
 
-    /// The nth is asked for 1/n as often as the first.
+    /// Picks the nth blob 1/n as often as the first.
     fn zipf(&mut self, below: u32) -> u32 {
         let uniform = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
         (f64::from(below).powf(uniform) as u32 - 1).min(below - 1)
@@ -130,7 +130,7 @@ fn registry(blobs: u32) -> Repository<Nothing> {
     Registry::new(Nothing, cache).repository(name)
 }
 
-/// A backend that nobody should ask.
+/// A backend that must not be asked.
 #[derive(Debug)]
 struct Nothing;
 

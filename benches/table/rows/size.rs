@@ -1,4 +1,4 @@
-//! The memory that a cached pair takes, beside two raw moka caches that know the same.
+//! Measures the memory that a cached pair takes, beside two raw moka caches with the same facts.
 
 use crate::table::{Row, Table, Target};
 use crate::warm::{digest, path};
@@ -36,7 +36,7 @@ pub(crate) fn measure(table: &mut Table) {
     }
 }
 
-/// The bytes that a pair takes of the allocator, in a cache that is there already.
+/// Returns the allocated bytes of a pair, in a cache that exists already.
 fn bytes<C>(cache: C, fill: impl FnOnce(&C)) -> f64 {
     let info = allocation_counter::measure(|| fill(&cache));
     drop(cache);
@@ -47,7 +47,7 @@ fn digests(names: &[RepositoryName]) -> impl Iterator<Item = Digest> {
     (0..PAIRS / names.len() as u32).map(digest)
 }
 
-/// As S3 describes a blob.
+/// Returns a blob's metadata as S3 describes it.
 fn object(digest: &Digest) -> ObjectMeta {
     ObjectMeta {
         location: path(digest),
@@ -106,12 +106,12 @@ fn fill(cache: &TieredCache, names: &[RepositoryName]) {
             .with_last_modified(last_modified.into());
         done(cache.set_meta(&digest, &meta).now_or_never());
         for name in names {
-            // As a registry does it: the name is parsed anew for each request.
+            // A registry also parses the name anew for each request.
             let name = name.as_str().parse().expect("a name");
             done(cache.add(&Link::layer(name, digest)).now_or_never());
         }
     }
-    // Each question also does a part of moka's work that waits.
+    // Each read also does a part of moka's pending maintenance.
     for digest in digests(names) {
         for name in names {
             let link = Link::layer(name.clone(), digest);

@@ -1,4 +1,4 @@
-//! Whether two threads that ask for the same blobs get twice the answers of one.
+//! Measures whether two threads that ask for the same blobs get twice as many answers as one.
 
 use super::hits::{bare, fill, stat};
 use crate::clock::median;
@@ -19,14 +19,14 @@ pub(crate) fn measure(table: &mut Table) {
     let (_other, apart) = warm::store(HOT);
     let digests: Vec<_> = (0..HOT).map(digest).collect();
     let ours = |i: usize| {
-        // A request has a repository of its own, with a name of its own.
+        // As in a server, each request has a repository and a name of its own.
         let repository = warm::repository(&store);
         let digests = &digests;
         move |at: usize| {
             black_box(stat(&repository, &digests[(at + i) % digests.len()]));
         }
     };
-    // What the machine can give at most: two threads that have nothing in common.
+    // The limit of the machine: two threads that share nothing.
     let limit = |i: usize| {
         let repository = warm::repository(if i == 0 { &store } else { &apart });
         let digests = &digests;
@@ -64,7 +64,7 @@ pub(crate) fn measure(table: &mut Table) {
     });
 }
 
-/// Answers a second, of all threads together.
+/// Returns the answers per second of all threads together.
 fn rate<Q: FnMut(usize) + Send>(threads: usize, question: &(impl Fn(usize) -> Q + Sync)) -> f64 {
     let start = Barrier::new(threads);
     let seconds = thread::scope(|scope| {

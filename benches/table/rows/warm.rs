@@ -1,4 +1,5 @@
-//! `warm` from a list of 200,000 blobs, beside writing the same facts that are known already.
+//! Measures `warm` from a list of 200,000 blobs, beside writing the same facts that are known
+//! already.
 
 use crate::clock::median;
 use crate::support::redis::Redis;
@@ -22,13 +23,13 @@ use tokio::runtime::Runtime;
 
 const BLOBS: u64 = 200_000;
 
-/// How often the two take turns.
+/// How often the two alternate.
 const ROUNDS: usize = 5;
 
 /// How many facts the yardstick writes in one pipeline.
 const PIPELINE: usize = 1000;
 
-/// How long everything is kept.
+/// The TTL of all entries.
 const TTL: Duration = Duration::from_secs(3600);
 
 pub(crate) fn measure(table: &mut Table) {
@@ -79,7 +80,8 @@ fn raw_cache() -> Raw {
         .build_with_hasher(foldhash::fast::RandomState::default())
 }
 
-/// What is left of the price if nothing keeps what is deleted meanwhile out.
+/// Measures the part of the cost that remains without a protection against blobs that are deleted
+/// meanwhile.
 fn insert_from_list(runtime: &Runtime, bucket: &Bucket) -> Duration {
     let cache = raw_cache();
     let begun = Instant::now();
@@ -133,7 +135,7 @@ fn redis(runtime: &Runtime, bucket: &Bucket) -> Row {
             let builder = bucket.cached().redis(config);
             builder.expect("settings that work").build()
         });
-        // Memory is filled as well, as soon as it may be trusted.
+        // The node fills memory too, as soon as it may trust it.
         std::thread::sleep(Duration::from_millis(1500));
         let before = cpu(&server);
         let (warmed, taken) = warm(runtime, &store);
@@ -141,7 +143,7 @@ fn redis(runtime: &Runtime, bucket: &Bucket) -> Row {
         ours.push(taken);
         let keys = server.cli(&["DBSIZE"]);
         let keys: u64 = keys.trim().parse().expect("a number of keys");
-        // Beside the blobs there is the set of nodes.
+        // Beside the blobs there is the peer set.
         holds &= is_complete(&warmed) && bucket.takes_lists(1 + BLOBS as usize / 1000);
         holds &= keys >= BLOBS && bucket.knows_all(runtime, &store, &facts);
         runtime.block_on(store.shutdown());
@@ -232,7 +234,7 @@ async fn write(
     written.expect("a server that takes it");
 }
 
-/// The seconds of CPU that the server has used.
+/// Returns the seconds of CPU that the server has used.
 fn cpu(server: &Redis) -> f64 {
     let info = server.cli(&["INFO", "cpu"]);
     let of = |name: &str| -> f64 {
@@ -243,7 +245,7 @@ fn cpu(server: &Redis) -> f64 {
     of("used_cpu_user:") + of("used_cpu_sys:")
 }
 
-/// A bucket of blobs that lists at no cost, and can do nothing else.
+/// A bucket of blobs whose lists cost nothing. It supports nothing else.
 #[derive(Debug, Clone)]
 struct Bucket {
     objects: Arc<[ObjectMeta]>,
@@ -278,7 +280,7 @@ impl Bucket {
         }
     }
 
-    /// What the list says of each blob.
+    /// Returns the facts of each blob, as the list states them.
     fn facts(&self) -> Vec<(Digest, LayerMeta)> {
         self.objects.iter().map(fact).collect()
     }
@@ -288,7 +290,7 @@ impl Bucket {
         CachedStore::builder(self.clone()).memory(memory)
     }
 
-    /// Whether there were so many lists and no reads since the last time.
+    /// Returns whether there were this many lists and no reads since the last call.
     fn takes_lists(&self, count: usize) -> bool {
         let (lists, reads) = (
             self.lists.swap(0, Ordering::SeqCst),
@@ -300,7 +302,7 @@ impl Bucket {
         (lists, reads) == (count, 0)
     }
 
-    /// Whether memory knows them.
+    /// Returns whether memory knows the blobs.
     fn knows_all(
         &self,
         runtime: &Runtime,

@@ -1,4 +1,4 @@
-//! The answer for scripts.
+//! What `layercache stat --json` prints.
 
 use layercache::admin::{Fence, Held, Inspection, Life, RedisEntry};
 use layercache::{LayerMeta, LinkState};
@@ -25,7 +25,8 @@ struct Redis {
     media_type: Entry,
 }
 
-/// Times are in seconds; one that never ends is `"never"`, and `null` means that it is not there.
+/// What Redis has of one key. Times are in seconds. A time that never ends is `"never"`. `null`
+/// means that the value does not exist.
 #[derive(Serialize)]
 struct Entry {
     key: String,
@@ -48,7 +49,8 @@ enum Time {
     Never(&'static str),
 }
 
-/// A link is `linked`, `absent` or `broken`; `null` where the layout keeps none.
+/// What the storage has. A link is `linked`, `absent` or `broken`, or `null` if the layout has no
+/// such links.
 #[derive(Serialize)]
 struct Storage {
     layer: Option<&'static str>,

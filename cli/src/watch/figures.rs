@@ -1,4 +1,5 @@
-//! What is to be said of a node, from two of its samples, or of its whole life from one.
+//! Which figures describe a node. They are computed from two samples of its metrics, or from one
+//! sample for the whole time since its start.
 
 use super::parse::Series;
 use serde::Serialize;
@@ -6,38 +7,39 @@ use serde::Serialize;
 /// The counts of one node, or of several together.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Counts {
-    /// Hits and all look-ups: of memberships in memory, in Redis; of metas in memory, in Redis.
+    /// Hits and all look-ups, in this order: memberships in memory, memberships in Redis, metadata
+    /// in memory, metadata in Redis.
     look_ups: [Option<(f64, f64)>; 4],
     loads: Option<f64>,
     fenced: Option<f64>,
     invalidations: Option<f64>,
     limit_hits: Option<f64>,
-    /// How many caches there are, and how many of their memories may answer.
+    /// The number of caches, and in `trusted` the number of those whose memory may answer.
     caches: Option<f64>,
     trusted: Option<f64>,
-    /// Connections to Redis whose breaker is open, and how many there are.
+    /// Connections to Redis: those whose breaker is open, and all of them.
     breakers: Option<(f64, f64)>,
 }
 
-/// What is shown. What a node does not tell is `None`.
+/// The figures that are shown. A figure that a node does not report is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Figures {
-    /// Hits among the look-ups of a tier, from 0 to 1.
+    /// Share of hits among the look-ups of a tier, from 0 to 1.
     pub(super) memory_membership: Option<f64>,
     pub(super) memory_meta: Option<f64>,
     pub(super) redis_membership: Option<f64>,
     pub(super) redis_meta: Option<f64>,
-    /// Questions; in a second, or since the node began where there is but one sample.
+    /// Questions per second. With one sample only, all questions since the node started.
     pub(super) asked: Option<f64>,
-    /// Loads that asked the backend, as above.
+    /// Loads that asked the backend, counted like `asked`.
     pub(super) loads: Option<f64>,
-    /// Fills that a change has fenced off: races that were caught.
+    /// Fills that were refused because of a change: races that the cache has caught.
     pub(super) fenced: Option<f64>,
     pub(super) invalidations: Option<f64>,
     pub(super) limit_hits: Option<f64>,
-    /// Whether all memories may answer.
+    /// Whether the memory of every cache may answer.
     pub(super) trusted: Option<bool>,
-    /// Whether Redis is not asked.
+    /// Whether the breaker of at least one connection is open, so that Redis is not asked there.
     pub(super) breaker_open: Option<bool>,
 }
 
@@ -81,12 +83,13 @@ impl Counts {
         }
     }
 
-    /// Whether there is anything of a cache in it.
+    /// Whether the metrics hold no count of a cache.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What happened since `before`. A count that has shrunk is that of a process that began anew.
+    /// Returns the counts since `before`. A count that is lower than before comes from a process
+    /// that has restarted, so all of it is new.
     pub(super) fn since(&self, before: &Self) -> Self {
         let less = |now: f64, before: f64| if now < before { now } else { now - before };
         let both =
@@ -94,7 +97,8 @@ impl Counts {
         let mut look_ups = self.look_ups;
         for (now, before) in look_ups.iter_mut().zip(before.look_ups) {
             if let (Some((hit, all)), Some((hit_before, all_before))) = (now, before) {
-                // Both or none: half of it would be a strange ratio.
+                // Subtracts from both counts or from neither, because their ratio would be wrong
+                // otherwise.
                 if *all >= all_before && *hit >= hit_before {
                     (*hit, *all) = (*hit - hit_before, *all - all_before);
                 }
@@ -110,7 +114,7 @@ impl Counts {
         }
     }
 
-    /// Several nodes as one.
+    /// Adds up the counts of several nodes.
     pub(super) fn together<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
         all.fold(Self::default(), |sum, one| sum.plus(one))
     }
@@ -140,7 +144,7 @@ impl Counts {
         }
     }
 
-    /// The figures of so many seconds, or of all time.
+    /// Returns the figures for a span of `seconds`, or for the whole time if there is none.
     pub(super) fn figures(&self, seconds: Option<f64>) -> Figures {
         let seconds = seconds.unwrap_or(1.0).max(f64::MIN_POSITIVE);
         let rate = |count: Option<f64>| count.map(|count| count / seconds);

@@ -1,4 +1,4 @@
-//! `layercache watch`: what running nodes do, from their metrics.
+//! `layercache watch`: shows what running nodes do, from their metrics.
 
 mod figures;
 mod node;
@@ -15,22 +15,24 @@ use node::{Sample, WatchedNode};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Watch running nodes: hits by tier and fact, loads, caught races, trust, breakers
+/// Show what running nodes do: hits by tier and fact, loads, caught races, trust, breakers
 ///
-/// Reads the nodes' Prometheus metrics. On a terminal a table is kept up to date; elsewhere each interval is
-/// one line for all nodes together, after a head. With --json one document in each line. What a node does
-/// not tell is `-`. Ends on Ctrl-C. With --once it exits with 1 if a node is away.
+/// Reads the nodes' Prometheus metrics. On a terminal it keeps a table up to date. Elsewhere it
+/// prints a head line, and then one line in each interval for all nodes together. With --json it
+/// prints one document in each line. `-` stands for a figure that a node does not report. Ctrl-C
+/// ends the command. With --once it exits with 1 if the metrics of a node could not be read.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The nodes' metrics: http://host:port/metrics; http:// and /metrics may be left out
+    /// The addresses of the nodes' metrics: http://host:port/metrics; http:// and /metrics may be
+    /// left out
     #[arg(required = true, value_name = "URL")]
     nodes: Vec<String>,
 
-    /// How often they are asked: 500ms, 2s
+    /// How often to read the metrics: 500ms, 2s
     #[arg(long, default_value = "2s", value_name = "TIME", value_parser = crate::units::parse_time)]
     interval: Duration,
 
-    /// Show once what each node has counted since it began, and end
+    /// Show the counts of each node since its start once, and end
     #[arg(long)]
     once: bool,
 }
@@ -61,7 +63,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
                 join_all(nodes.iter_mut().map(|node| node.look(&client))).await;
             samples
         };
-        // It goes on until somebody asks it to stop, so that is how it ends well.
+        // The command runs until a signal stops it, so a signal is its normal end.
         let Some(samples) = stop.or(looked).await else {
             return Ok(Verdict::Fine);
         };

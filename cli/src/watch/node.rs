@@ -1,35 +1,36 @@
-//! One node, asked for its metrics again and again.
+//! How the metrics of one node are read: with one request for each sample.
 
 use super::figures::Counts;
 use super::parse::parse;
 use crate::command_error::CommandError;
 use reqwest::{Client, StatusCode, Url};
 
-/// No node says more.
+/// The most bytes of an answer that are read. The metrics of a node are far shorter.
 const MOST: usize = 16 << 20;
 
-/// A node, and what it said last.
+/// A node, and the counts of its last successful answer.
 #[derive(Debug)]
 pub(super) struct WatchedNode {
     url: Url,
     last: Option<Counts>,
 }
 
-/// What a node says now.
+/// The result of one request to a node.
 #[derive(Debug)]
 pub(super) struct Sample {
-    /// Its address, without anything secret.
+    /// The address of the node, without user and password.
     pub(super) name: String,
-    /// What it has counted since it began, or why it is away.
+    /// The counts since the node started, or the reason why they could not be read.
     pub(super) now: Result<Counts, String>,
-    /// What it had counted the time before.
+    /// The counts of the last successful answer before this one, if there is one.
     pub(super) before: Option<Counts>,
 }
 
 impl WatchedNode {
-    /// The node at `address`, of which the scheme and the path may be left out.
+    /// Makes a node from `address`. The scheme and the path may be left out; they are `http` and
+    /// `/metrics` by default.
     pub(super) fn new(address: &str) -> Result<Self, CommandError> {
-        // Not repeated: there may be a password in it.
+        // The error does not repeat the address, because it may hold a password.
         let odd = || {
             CommandError::new("an address of a node is none")
                 .help("write http://host:port/metrics, or host:port")
@@ -62,7 +63,7 @@ impl WatchedNode {
 
     pub(super) async fn look(&mut self, client: &Client) -> Sample {
         let now = self.ask(client).await;
-        // One that was away is compared with what it said before that.
+        // After failures, a node is compared with its last successful answer.
         let before = match &now {
             Ok(counts) => self.last.replace(counts.clone()),
             Err(_) => None,
@@ -97,7 +98,7 @@ impl WatchedNode {
     }
 }
 
-/// Why there is no answer, without the address.
+/// Returns the reason why a request failed, without the address.
 fn away(error: reqwest::Error) -> String {
     match (error.is_timeout(), error.is_connect()) {
         (true, _) => "it does not answer".to_owned(),

@@ -1,11 +1,12 @@
-//! Prometheus's text format, as far as the nodes' metrics need it.
+//! How Prometheus's text format is parsed: the part of it that the nodes' metrics use.
 //!
-//! The crates that read it bring a calendar and regular expressions along, for some fifty lines.
+//! The crates that parse it depend on a calendar and on regular expressions. This parser has fewer
+//! than a hundred lines.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// A value, and what it is of.
+/// One value, with the name and the labels of its metric.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
     pub(super) name: String,
@@ -13,14 +14,14 @@ pub(super) struct Series {
     pub(super) value: f64,
 }
 
-/// A line that is none of the format.
+/// A line that does not follow the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} is no metric")]
 pub(super) struct Odd {
     line: usize,
 }
 
-/// Reads all of it.
+/// Parses a whole text.
 pub(super) fn parse(text: &str) -> Result<Vec<Series>, Odd> {
     let lines = text.lines().enumerate();
     let lines = lines.map(|(at, line)| (at, line.trim()));
@@ -48,7 +49,7 @@ fn series(line: &str) -> Option<Series> {
         }
     }
     let rest: String = rest.collect();
-    // A time may follow, and nothing else.
+    // Only a timestamp may follow the value.
     let mut words = rest.split_whitespace();
     let value = words.next()?.parse().ok()?;
     let is_time = |word: &str| word.parse::<i64>().is_ok();

@@ -1,4 +1,4 @@
-//! What is shown of the nodes.
+//! How the figures of the nodes are shown: as a table, in lines, or as JSON.
 
 use super::figures::{Counts, Figures};
 use super::node::Sample;
@@ -7,16 +7,17 @@ use crate::table::Table;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The head of the lines for pipes.
+/// The head line of the output for pipes.
 pub(super) const HEAD: &str = "time\tnodes\taway\tasked/s\tmemory member\tmemory meta\tredis member\tredis meta\t\
      loads/s\tfenced/s\tinvalidations/s\tlimits/s\ttrust\tbreaker";
 
-/// One look at all nodes; as JSON one line.
+/// The figures of all nodes at one moment. As JSON it is one line.
 #[derive(Serialize)]
 pub(super) struct View {
     /// Seconds since 1970.
     time: u64,
-    /// Of how many seconds the figures are; `null` where they are of each node's whole life.
+    /// The number of seconds that the figures cover. `null` if they cover the whole time since each
+    /// node started.
     seconds: Option<f64>,
     nodes: Vec<Row>,
     together: Figures,
@@ -25,7 +26,7 @@ pub(super) struct View {
 #[derive(Serialize)]
 struct Row {
     node: String,
-    /// Why there is nothing of it.
+    /// Why the node's metrics could not be read.
     away: Option<String>,
     figures: Option<Figures>,
 }
@@ -37,7 +38,8 @@ impl View {
         for sample in samples {
             let (away, figures) = match &sample.now {
                 Ok(now) => {
-                    // One that is seen for the first time is not compared with the others yet.
+                    // The first answer of a node has no earlier one to compare with, so the node
+                    // has no figures yet.
                     let counts = match (seconds, &sample.before) {
                         (Some(_), Some(before)) => Some(now.since(before)),
                         (Some(_), None) => None,
@@ -64,7 +66,8 @@ impl View {
         }
     }
 
-    /// A row for each node, and one for all of them.
+    /// Returns a table with a row for each node. It has a row for all nodes together if there are
+    /// several, or if the output is no terminal.
     pub(super) fn table(&self, out: &Out) -> Table {
         let per = if self.seconds.is_some() { "/s" } else { "" };
         let counts = ["loads", "fenced", "invalid.", "limits"].map(|name| format!("{name}{per}"));
@@ -103,7 +106,7 @@ impl View {
         table
     }
 
-    /// What a terminal is filled with.
+    /// Returns the text that fills the terminal.
     pub(super) fn screen(&self, out: &Out) -> String {
         let of = match self.seconds {
             Some(seconds) => format!("the last {seconds:.1} s"),
@@ -116,7 +119,7 @@ impl View {
         format!("{head}\n\n{}", self.table(out).print(out))
     }
 
-    /// All nodes in a line, as [`HEAD`] names its fields.
+    /// Returns one line for all nodes together. [`HEAD`] names its fields.
     pub(super) fn line(&self) -> String {
         let away = self.nodes.iter().filter(|line| line.away.is_some()).count();
         let start = [
@@ -139,7 +142,7 @@ fn cells(figures: &Figures) -> [(String, Option<Tone>); 11] {
         None => "-".to_owned(),
     };
     let number = |number: Option<f64>| match number {
-        // A node's whole count, or a rate that is not small, has no use for a fraction.
+        // A fraction tells nothing in a count, or in a rate of 100 or more.
         Some(number) if number.fract() == 0.0 || number >= 100.0 => format!("{number:.0}"),
         Some(number) => format!("{number:.1}"),
         None => "-".to_owned(),

@@ -1,4 +1,4 @@
-//! In a cluster all primaries are looked through.
+//! Tests that in a cluster the audit scans all primaries.
 
 use super::support::cluster::{PASSWORD, RedisCluster};
 use super::support::nodes::{LENGTH, blob_path, config_at, digest};
@@ -41,7 +41,7 @@ async fn everything_is_found_and_fixed_on_all_primaries() {
     assert_eq!(looked_at, 3 * u64::from(REPOSITORIES));
     let positions = std::mem::take(&mut *positions.lock().unwrap());
 
-    // From each position on there is less to see; at the last one nothing.
+    // From each later position there is less to check, and from the last one nothing.
     let mut before = looked_at;
     for position in &positions {
         let text: AuditPosition = position.to_string().parse().unwrap();

@@ -1,4 +1,4 @@
-//! `layercache audit` as people and scripts run it.
+//! Tests `layercache audit` as people and scripts run it.
 
 use super::support::nodes::{LENGTH, SET, digest, hash, name};
 use super::support::redis::Redis;
@@ -14,7 +14,7 @@ struct Place {
 }
 
 impl Place {
-    /// A blob that is as it is cached, and so many that are not there.
+    /// Caches one blob that is in the store, and this many blobs that are not.
     async fn with(stale: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let redis = Redis::start().await;
@@ -127,7 +127,7 @@ async fn says_what_is_in_its_way() {
     );
 }
 
-/// Ctrl-C says how to go on, and both halves together have seen everything.
+/// After Ctrl-C the command says how to resume. Both halves together have checked everything.
 #[tokio::test]
 async fn goes_on_where_it_was_interrupted() {
     const STALE: u32 = 4000;

@@ -1,4 +1,5 @@
-//! Each kind of finding is found, and taken away with `fix`; without it nothing is written.
+//! Tests that each kind of finding is found, and removed with `fix`. Without `fix` the audit writes
+//! nothing.
 
 use super::support::nodes::{LENGTH, SET, blob_path, digest, hash, name};
 use super::{World, as_go, changes, link_path, store_blob, store_link};
@@ -8,8 +9,8 @@ use layercache::layout::OciImages;
 use layercache::{Digest, Link};
 use object_store::ObjectStoreExt;
 
-/// Looks, and sees this alone; what is written then is nothing. Fixes it, and sees nothing more, while what is
-/// right has stayed.
+/// Checks that an audit reports exactly these findings and writes nothing. Then checks that `fix`
+/// removes them and keeps everything that is right.
 async fn finds(world: &World, expected: &[&str]) {
     let before = (world.dump(), changes(&world.redis));
     let said = world.look().await;
@@ -98,7 +99,7 @@ async fn a_link_that_holds_something_else() {
     finds(&world, &[&names[0], &names[1], &names[2]]).await;
 }
 
-/// As a garbage collection leaves it.
+/// The store is as a garbage collection leaves it.
 #[tokio::test]
 async fn a_blob_that_is_gone() {
     let world = world().await;
@@ -132,7 +133,7 @@ async fn a_meta_that_is_wrong() {
         world.redis.cli(&["HDEL", &hash(&digest), "e_tag"]);
     }
     world.redis.cli(&["HSET", &hash(&length), "length", "8"]);
-    // As a Go registry caches it that asks while a blob is written.
+    // A Go registry caches this length if it asks for a blob that is still being written.
     world.redis.cli(&["HSET", &hash(&nothing), "length", "0"]);
     let elsewhere = blob_path(&length).to_string();
     world.redis.cli(&["HSET", &hash(&path), "path", &elsewhere]);
@@ -255,14 +256,14 @@ async fn not_what_is_somebody_elses() {
     ]);
     redis.cli(&["HSET", &format!("blobs::sha384:{long}"), "size", "7"]);
     redis.cli(&["SADD", SET, &format!("sha384:{long}")]);
-    // Left behind where a Go registry has cleared the rest.
+    // A Go registry leaves this key behind when it clears the others.
     redis.cli(&["HSET", &hash(&digest), "mediatype", "x"]);
     let said = world.look().await;
     assert_eq!(said.names(), [""; 0]);
     assert_eq!(said.report.skipped, 1);
 }
 
-/// A prefix takes the keys of one registry of several.
+/// A prefix selects the keys of one registry among several.
 #[tokio::test]
 async fn what_a_prefix_names() {
     let world = world().await;
@@ -281,8 +282,8 @@ async fn what_a_prefix_names() {
     assert_eq!(redis.cli(&["EXISTS", &format!("eu:{SET}")]), "0");
 }
 
-/// As a Go registry of version 3 writes it: manifests are among the blobs of a repository, and a blob may be
-/// known by a digest of another algorithm.
+/// Keys as a Go registry of version 3 writes them: manifests are among the blobs of a repository,
+/// and a blob may also be known by a digest of another algorithm.
 #[tokio::test]
 async fn the_keys_of_version_3() {
     let world = world().await;
@@ -313,7 +314,7 @@ async fn the_keys_of_version_3() {
     assert_eq!(said.names(), [""; 0]);
     assert_eq!((said.report.memberships, said.report.metas), (4, 4));
 
-    // And when a garbage collection has taken both.
+    // Then a garbage collection removes both blobs.
     for digest in [manifest, canonical] {
         world.store.delete(&blob_path(&digest)).await.unwrap();
     }
@@ -332,7 +333,7 @@ async fn the_keys_of_version_3() {
     finds(&world, &expected).await;
 }
 
-/// What CVE-2026-35172 leaves: the membership and its media type stay when the blob's hash is cleared.
+/// CVE-2026-35172: the membership and its media type stay when the blob's hash is cleared.
 #[tokio::test]
 async fn what_a_go_registry_left_when_it_deleted() {
     let world = world().await;
@@ -396,7 +397,7 @@ async fn of_some_repositories_and_of_their_blobs() {
 #[tokio::test]
 async fn in_a_sample() {
     let world = World::new().await;
-    // Their digests begin with their numbers.
+    // The digests begin with their numbers.
     let many: Vec<_> = (0..200u32).map(|i| digest(i << 24 | 7)).collect();
     let commands = many
         .iter()

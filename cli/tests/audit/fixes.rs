@@ -1,4 +1,4 @@
-//! What a fix does to nodes, and what it leaves behind.
+//! Tests how a fix affects nodes, and what it leaves behind.
 
 use super::support::nodes::{
     LENGTH, SETTLED, bare, blob_path, config, digest, eventually, hash, name, node, put, stat,
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The record of servers: what is not on it is purged by the next node.
+/// The record of servers. A node that connects to a server without an entry here purges it.
 const RECORD: &str = "layercache::{nodes}::servers";
 
 #[tokio::test]
@@ -77,8 +77,8 @@ async fn what_go_registries_have_cached_stays_when_a_node_comes() {
     assert_eq!(now, after);
 }
 
-/// Nodes have been here once, and the server has been restarted since: the next one purges all. An audit does
-/// not, and leaves it to that.
+/// Nodes have used the server before, and it was restarted since. The next node purges everything.
+/// An audit does not, and leaves the purge to that node.
 #[tokio::test]
 async fn a_record_of_another_server_is_no_reason_to_purge() {
     let world = of_go_registries().await;
@@ -89,19 +89,19 @@ async fn a_record_of_another_server_is_no_reason_to_purge() {
     let after = world.dump();
     let is_gone = |line: &&String| !after.contains(line);
     let gone: Vec<_> = before.iter().filter(is_gone).collect();
-    // The set, which has lost a member, the hash, and the media type.
+    // The set without one member, the hash, and the media type.
     assert_eq!(gone.len(), 3, "{gone:?}");
     assert_eq!(world.redis.cli(&["SMEMBERS", RECORD]), "another");
 }
 
-/// One who caches the same again at once is seen.
+/// If a client caches the same facts again at once, the audit reports that.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_back_is_told() {
     let world = World::new().await;
     let digest = digest(1);
     let [add, ..] = as_go(&name(), &digest, LENGTH);
     world.redis.cli(&add.split(' ').collect::<Vec<_>>());
-    // Whoever it is, he does it again and again.
+    // Another client adds the membership again and again.
     let adding = tokio::spawn(again_and_again(world.redis.address(), add));
     let said = world.fix().await;
     adding.abort();
@@ -112,7 +112,7 @@ async fn what_comes_back_is_told() {
     );
 }
 
-/// Sends a command for as long as this is polled.
+/// Sends a command again and again for as long as this future is polled.
 async fn again_and_again(address: String, command: String) {
     let mut connection = TcpStream::connect(address).await.unwrap();
     let mut answer = [0; 64];
@@ -123,7 +123,7 @@ async fn again_and_again(address: String, command: String) {
     }
 }
 
-/// A Redis that is full takes no writes, but what is wrong goes all the same.
+/// A full Redis accepts no writes, but wrong entries are removed nevertheless.
 #[tokio::test]
 async fn a_full_redis_is_fixed() {
     let world = of_go_registries().await;

@@ -1,4 +1,5 @@
-//! A Go registry whose cache is not told of a garbage collection, and how it comes right again.
+//! Tests a Go registry whose cache is not told of a garbage collection, and how an audit repairs
+//! it.
 
 use super::support::go_registry::GoRegistry;
 use super::support::image::{Image, write_oci_layout};
@@ -9,7 +10,7 @@ use super::{command, dump, text};
 use std::path::Path;
 use std::process::Command;
 
-/// The status of a `HEAD`.
+/// Returns the status of a `HEAD`.
 async fn head(url: &str) -> u16 {
     let answer = reqwest::Client::new().head(url).send().await.unwrap();
     answer.status().as_u16()
@@ -23,7 +24,7 @@ fn delete(reference: &str) {
     ]);
 }
 
-/// Whether the image can be pulled, byte for byte.
+/// Returns whether the image can be pulled, byte for byte.
 fn can_be_pulled(reference: &str, image: &Image, folder: &Path) -> bool {
     let target = format!("oci:{}:latest", folder.display());
     let output = Command::new(require("skopeo"))
@@ -44,8 +45,8 @@ fn can_be_pulled(reference: &str, image: &Image, folder: &Path) -> bool {
     output.status.success() && image.blobs().all(has)
 }
 
-/// distribution#4269 and others: push, delete, collect garbage, push again. The registry takes the push
-/// and says that all is well, and nobody can pull the image.
+/// distribution#4269 and others: push, delete, collect garbage, push again. The registry accepts
+/// the push and reports success, but no client can pull the image.
 #[tokio::test]
 async fn a_push_that_a_stale_cache_breaks_succeeds_after_an_audit() {
     let folder = tempfile::tempdir().unwrap();
@@ -59,7 +60,7 @@ async fn a_push_that_a_stale_cache_breaks_succeeds_after_an_audit() {
         format!("{}/team/app:1", go.address()),
         format!("{}/team/kept:1", go.address()),
     );
-    // Another image, which nobody deletes.
+    // Another image, which stays.
     let other_layout = folder.path().join("other");
     let other = write_oci_layout(&other_layout, 1, 20_000);
     push(&other_layout, &kept);
@@ -112,11 +113,11 @@ async fn a_push_that_a_stale_cache_breaks_succeeds_after_an_audit() {
     assert_eq!(redis.cli(&["KEYS", "layercache::*"]), "");
 }
 
-/// The links that the broken push has written name what is not there.
+/// Deletes the manifest of the broken push, whose links name absent blobs.
 async fn delete_if_there(go: &GoRegistry, image: &Image) {
     let url = format!("{}/v2/team/app/manifests/{}", go.url(), image.manifest);
     let answer = reqwest::Client::new().delete(url).send().await.unwrap();
-    // It says that it knows no such manifest: that is as good.
+    // A registry that does not know the manifest answers with 404, which is as good.
     assert!(
         answer.status().is_success() || answer.status() == 404,
         "{answer:?}"

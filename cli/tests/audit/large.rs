@@ -1,4 +1,5 @@
-//! Many entries: in bounded memory, as fast as the storage lets it, and interrupted.
+//! Tests an audit of many entries: its memory is bounded, it is as fast as the storage, and it can
+//! be interrupted.
 
 use super::support::nodes::{blob_path, config, digest};
 use super::support::recording::Recording;
@@ -16,13 +17,13 @@ use tokio::sync::Notify;
 
 type Store = Recording<ThrottledStore<InMemory>>;
 
-/// As many memberships, and as many hashes.
+/// The number of memberships, and of hashes.
 const BLOBS: u32 = 50_000;
-/// How many of them one repository has; the others are in repositories of a thousand.
+/// The number of blobs in one repository. The others are in repositories of a thousand blobs.
 const IN_ONE: u32 = 30_000;
-/// One in so many is gone.
+/// One in this many blobs is absent.
 const GONE: usize = 500;
-/// How long the storage takes for each question.
+/// How long the storage takes for each call.
 const LATENCY: Duration = Duration::from_millis(1);
 const CONCURRENCY: usize = 64;
 
@@ -31,7 +32,7 @@ fn repository(i: u32) -> RepositoryName {
     format!("team/app{number}").parse().unwrap()
 }
 
-/// The same as [`as_go`](super::as_go) writes, by the server itself.
+/// Writes facts like those of [`as_go`](super::as_go) inside the server.
 const FILL: &str = "
 for i = ARGV[1], ARGV[2] - 1 do
   local digest = 'sha256:' .. string.format('%08x', i) .. string.rep('07', 28)
@@ -62,7 +63,7 @@ async fn world() -> (Store, Redis) {
     (Recording::new(ThrottledStore::new(store, config)), redis)
 }
 
-/// What some audits have said, one going on where the other was interrupted.
+/// What several audits have reported, each of which resumed the one before.
 #[derive(Debug, Default)]
 struct Heard {
     findings: Vec<String>,
@@ -71,15 +72,15 @@ struct Heard {
     told: usize,
 }
 
-/// Whether it is in the middle of a set.
+/// Returns whether a position is in the middle of a set.
 fn is_within(position: &AuditPosition) -> bool {
     let text = position.to_string();
     let parts: Vec<_> = text.split('.').collect();
     parts.len() == 7 && parts[6] != "0"
 }
 
-/// Goes on after the last position, and stops in the middle of a set when so many entries have been looked at;
-/// says whether it has come to its end.
+/// Resumes at the last position, and stops in the middle of a set once this many entries have been
+/// checked. Returns whether the audit has reached its end.
 async fn go_on(store: &Store, redis: &Redis, heard: &Arc<Mutex<Heard>>, until: u64) -> bool {
     let stop = Arc::new(Notify::new());
     let (to_findings, to_progress, stopped) =
@@ -101,7 +102,7 @@ async fn go_on(store: &Store, redis: &Redis, heard: &Arc<Mutex<Heard>>, until: u
             let mut heard = to_progress.lock().unwrap();
             heard.told += 1;
             *heard.reports.last_mut().unwrap() = so_far.report.clone();
-            // It tells before it has looked at anything.
+            // The audit reports progress before it has checked anything.
             let Some(position) = so_far.position.clone() else {
                 return;
             };
@@ -133,7 +134,7 @@ fn a_hundred_thousand_entries_in_bounded_memory_and_interrupted() {
     let (store, redis) = runtime.block_on(world());
     let heard = Arc::new(Mutex::new(Heard::default()));
     let began = Instant::now();
-    // All of it happens on this thread.
+    // Everything in it runs on this thread.
     let costs = allocation_counter::measure(|| {
         runtime.block_on(async {
             for until in [1000, 5000] {
@@ -148,7 +149,8 @@ fn a_hundred_thousand_entries_in_bounded_memory_and_interrupted() {
 
     let looked_at: u64 = heard.reports.iter().map(AuditReport::looked_at).sum();
     let all = 2 * u64::from(BLOBS);
-    // Pages have 500, or a few more, and each of two was interrupted once: a page of keys, and one of members.
+    // Pages have about 500 entries. Two of them were interrupted, a page of keys and a page of
+    // members, so their entries may be checked twice.
     assert!(
         (all..all + 2 * 1200).contains(&looked_at),
         "{looked_at} looked at"
@@ -166,7 +168,7 @@ fn a_hundred_thousand_entries_in_bounded_memory_and_interrupted() {
     eprintln!("{looked_at} entries, {reads} questions, {took:?}, {most} bytes at most");
 }
 
-/// Without an answer of the storage nothing more is read from Redis.
+/// While the storage does not answer, the audit reads nothing more from Redis.
 #[tokio::test]
 async fn a_storage_that_hangs_holds_everything_up() {
     let redis = Redis::start().await;

@@ -1,4 +1,5 @@
-//! Where many blobs of one repository are cached, its links are listed instead of read, if that proves anything.
+//! Tests that the audit lists the links of a repository with many cached blobs instead of reading
+//! them, if the list proves anything.
 
 use super::support::minio::Minio;
 use super::support::nodes::{LENGTH, SET, blob_path, config, digest, hash, name};
@@ -19,8 +20,8 @@ fn cache(redis: &Redis) {
     redis.cli_lines(&commands);
 }
 
-/// On S3 the entity tag of a link proves what it holds. A link that is gone, one that holds something else and
-/// a blob that is gone are found all the same.
+/// On S3 the entity tag of a link proves its content. The audit still finds a link that is gone, a
+/// link with another digest, and a blob that is gone.
 #[tokio::test]
 async fn on_s3() {
     let (redis, minio) = (Redis::start().await, Minio::shared().await);
@@ -49,12 +50,13 @@ async fn on_s3() {
     ];
     assert_eq!(said.names(), expected);
     assert_eq!((said.report.lists, store.lists()), (1, 1));
-    // A blob for each, and what looked wrong; none of the links that were listed.
+    // The audit asks for each blob, and for the wrong entries. It asks for none of the listed
+    // links.
     let questions = said.report.questions;
     assert!((60..90).contains(&questions), "{questions} questions");
 }
 
-/// Where an entity tag proves nothing, that is seen once, and the links are read.
+/// If entity tags prove nothing, the audit notices that once, and reads the links.
 #[tokio::test]
 async fn not_where_a_list_proves_nothing() {
     let world = World::new().await;
@@ -70,7 +72,7 @@ async fn not_where_a_list_proves_nothing() {
     assert!(said.report.questions >= u64::from(2 * MANY));
 }
 
-/// Where the object is the membership.
+/// In this layout the object itself is the membership.
 #[tokio::test]
 async fn in_an_image_layout() {
     let world = World::new().await;

@@ -1,10 +1,10 @@
-//! A change that is under way is no finding.
+//! Tests that a running change is no finding.
 
 use super::World;
 use super::support::nodes::{LENGTH, SET, digest, eventually, hash, name};
 use super::{store_blob, store_link};
 
-/// The answer of the storage is held; meanwhile what it is asked about is deleted from the cache.
+/// The storage holds its answer. Meanwhile the cached facts are deleted.
 #[tokio::test]
 async fn what_is_taken_away_between_two_looks() {
     let world = World::new().await;
@@ -34,7 +34,7 @@ async fn what_is_pushed_between_two_looks() {
     let world = World::new().await;
     let digest = digest(1);
     world.cache_as_go(&name(), &digest, LENGTH);
-    // Of what was held the answer is from before.
+    // The held answers are from before the push.
     world.store.hold(true);
     let audit = tokio::spawn(World::hear(world.audit().fix(true)));
     eventually("a question", || world.store.reads() > 0).await;
@@ -47,7 +47,7 @@ async fn what_is_pushed_between_two_looks() {
     assert_eq!(said.names(), [""; 0]);
 }
 
-/// A node is changing it: what it left there is its own affair.
+/// A fence means that a node is changing the fact, so the audit leaves the fact alone.
 #[tokio::test]
 async fn what_has_a_fence() {
     let world = World::new().await;

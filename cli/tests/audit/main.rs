@@ -1,5 +1,5 @@
-//! The audit: what the storage does not confirm is found, and only that; with `fix` it is gone, and nothing
-//! else is written.
+//! Tests the audit: it finds exactly the facts that the storage does not confirm. With `fix` it
+//! removes them, and it writes nothing else.
 
 mod cluster;
 mod command;
@@ -24,13 +24,13 @@ use support::nodes::{LENGTH, blob_path, config, digest, name};
 use support::recording::Recording;
 use support::redis::Redis;
 
-/// A store, a Redis, and nobody else.
+/// A store and a Redis, without any node.
 struct World {
     store: Recording<InMemory>,
     redis: Redis,
 }
 
-/// What an audit has said.
+/// The findings and the report of an audit.
 #[derive(Debug)]
 struct Said {
     report: AuditReport,
@@ -38,7 +38,7 @@ struct Said {
 }
 
 impl Said {
-    /// The name, the key and the member of each finding, in an order of their own.
+    /// Returns the name, the key and the member of each finding, sorted.
     fn names(&self) -> Vec<String> {
         let names = self.findings.iter().map(|finding| {
             let member = finding.member.as_deref().unwrap_or_default();
@@ -63,7 +63,7 @@ impl World {
         Audit::new(self.store.clone(), config(&self.redis)).unwrap()
     }
 
-    /// Runs an audit, and hears what it says.
+    /// Runs an audit, and returns its findings and its report.
     async fn hear<S: ObjectStore>(audit: Audit<S>) -> Result<Said, AuditError> {
         let findings = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&findings);
@@ -82,7 +82,7 @@ impl World {
         Self::hear(self.audit().fix(true)).await.unwrap()
     }
 
-    /// A blob with a link, cached as a Go registry does it.
+    /// Puts a blob with a link, and caches it as a Go registry does.
     async fn cached(&self, i: u32) -> Digest {
         let digest = digest(i);
         store_blob(&self.store, &digest).await;
@@ -91,7 +91,7 @@ impl World {
         digest
     }
 
-    /// Caches what a Go registry does, be it so or not.
+    /// Caches facts as a Go registry does, whether or not they are true.
     fn cache_as_go(&self, repository: &RepositoryName, digest: &Digest, size: u64) {
         for command in as_go(repository, digest, size) {
             let parts: Vec<_> = command.split(' ').collect();
@@ -99,13 +99,13 @@ impl World {
         }
     }
 
-    /// All that is in Redis, as text: what was written would show.
+    /// Returns all of Redis as text, which any write would change.
     fn dump(&self) -> Vec<String> {
         dump(&self.redis)
     }
 }
 
-/// The commands with which a Go registry caches a blob of a repository.
+/// Returns the commands with which a Go registry caches a blob of a repository.
 fn as_go(repository: &RepositoryName, digest: &Digest, size: u64) -> [String; 4] {
     let media_type = "mediatype application/octet-stream";
     [
@@ -116,7 +116,7 @@ fn as_go(repository: &RepositoryName, digest: &Digest, size: u64) -> [String; 4]
     ]
 }
 
-/// Every key with its value and whether it lapses.
+/// Returns every key with its value, and whether it expires.
 fn dump(redis: &Redis) -> Vec<String> {
     let keys = redis.cli(&["KEYS", "*"]);
     let keys = keys.lines().filter(|key| !key.is_empty());
@@ -130,7 +130,7 @@ fn dump(redis: &Redis) -> Vec<String> {
                 _ => redis.cli(&["GET", key]),
             };
             let mut lines: Vec<_> = value.lines().collect();
-            // A set has no order, and what looks at it may change that.
+            // A set has no order, and a read may change it.
             lines.sort_unstable();
             let lapses = redis.cli(&["PTTL", key]) != "-1";
             format!("{key} {lines:?} {lapses}")
@@ -140,7 +140,7 @@ fn dump(redis: &Redis) -> Vec<String> {
     all
 }
 
-/// How many changes Redis has made to its data since it was started.
+/// Returns how many changes Redis has made to its data since it was started.
 fn changes(redis: &Redis) -> String {
     let info = redis.cli(&["INFO", "persistence"]);
     let changes = info.lines().find(|line| line.starts_with("rdb_changes"));

@@ -1,4 +1,4 @@
-//! `layercache check`.
+//! Tests `layercache check`.
 
 use crate::support::minio::Minio;
 use crate::support::nodes::digest;

@@ -1,4 +1,5 @@
-//! How commands end: in trouble, by a signal, before a closed pipe; and what they never say.
+//! Tests how commands end: with an error, by a signal, with a closed pipe. Also tests that they
+//! print no secret.
 
 use crate::support::nodes::digest;
 use crate::support::redis::Redis;
@@ -98,7 +99,7 @@ async fn a_redis_that_cannot_be_asked_is_trouble() {
             .has(&["wrong\t", word])
             .keeps(SECRET);
     }
-    // The right one works.
+    // The right password works.
     run(&["check", "--redis", &locked.url()])
         .await
         .expect(0)
@@ -159,7 +160,7 @@ async fn nobody_who_reads_is_no_trouble() {
     drop(child.stdout.take());
     said(child).await.expect(0);
 
-    // One that would go on for ever ends when nobody reads any more.
+    // A command that runs for ever ends when the reader of its output is gone.
     let args = ["watch", "--interval", "50ms", "127.0.0.1:1"];
     let mut child = command(&args).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -223,7 +224,7 @@ async fn ctrl_c_says_where_it_stopped() {
     }
     stage.redis.signal(Signal::Cont);
 
-    // To watch has no other end.
+    // `watch` ends only by a signal.
     let child = command(&["watch", "127.0.0.1:1"]).spawn().unwrap();
     sleep(Duration::from_millis(500)).await;
     interrupt(&child);

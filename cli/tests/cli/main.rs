@@ -1,4 +1,4 @@
-//! The command `layercache`, as a process, with real servers.
+//! Tests the command `layercache` as a process, with real servers.
 
 mod check;
 mod ends;
@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
-/// What a process of the command has come to.
+/// The result of a process of the command.
 #[derive(Debug)]
 struct Said {
     code: Option<i32>,
@@ -34,7 +34,7 @@ struct Said {
     err: String,
 }
 
-/// The command, with none of the variables that it would look at.
+/// Returns the command, without the environment variables that it would read.
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_layercache"));
     for (name, _) in std::env::vars_os() {
@@ -59,7 +59,7 @@ async fn run(args: &[&str]) -> Said {
     run_with(args, &[]).await
 }
 
-/// With variables.
+/// Runs the command with these environment variables.
 async fn run_with(args: &[&str], env: &[(String, String)]) -> Said {
     let mut command = command(args);
     command.envs(env.iter().map(|(name, value)| (name, value)));
@@ -80,7 +80,7 @@ async fn said(child: Child) -> Said {
 
 impl Said {
     /// # Panics
-    /// If it has ended otherwise, or in disorder.
+    /// If it has ended with another code, or with unexpected output.
     #[track_caller]
     fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
@@ -95,7 +95,7 @@ impl Said {
         self
     }
 
-    /// Trouble, whose text has these words.
+    /// Checks that the command has failed with an error that contains these words.
     #[track_caller]
     fn refused(self, words: &[&str]) -> Self {
         let said = self.expect(2);
@@ -129,7 +129,7 @@ impl Said {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
-    /// The line of a table that begins like this, as its cells.
+    /// Returns the cells of the table line that begins like this.
     #[track_caller]
     fn row(&self, first: &str) -> Vec<&str> {
         let mut rows = self
@@ -143,7 +143,7 @@ impl Said {
 
 type Node = CachedStore<LocalFileSystem>;
 
-/// A folder that is a registry, and a Redis.
+/// A folder of a registry, and a Redis.
 struct Stage {
     folder: TempDir,
     redis: Redis,
@@ -170,7 +170,7 @@ impl Stage {
         CachedStore::builder(store).redis(config).unwrap().build()
     }
 
-    /// Has the node know of so many blobs in a repository, in all tiers.
+    /// Puts this many blobs into a repository through the node, so that all tiers know them.
     async fn push(&self, node: &Node, repository: &str, count: u32) {
         for i in 0..count {
             let path = Distribution::default().blob_path(&digest(i)).unwrap();
@@ -181,20 +181,20 @@ impl Stage {
         }
     }
 
-    /// Takes a layer's link away behind the cache's back.
+    /// Deletes a layer's link without telling the cache.
     fn unlink(&self, repository: &str, digest: &Digest) {
         let link = Link::layer(name(repository), *digest);
         let path = Distribution::default().link_path(&link).unwrap();
         std::fs::remove_file(self.folder.path().join(path.as_ref())).unwrap();
     }
 
-    /// Takes a blob away behind the cache's back.
+    /// Deletes a blob without telling the cache.
     fn collect(&self, digest: &Digest) {
         let path = Distribution::default().blob_path(digest).unwrap();
         std::fs::remove_file(self.folder.path().join(path.as_ref())).unwrap();
     }
 
-    /// The command, told of the folder and the Redis.
+    /// Runs the command with the folder and the Redis.
     async fn run(&self, args: &[&str]) -> Said {
         let url = self.redis.url();
         let all = [args, &["--redis", &url, "--storage", self.path()]].concat();
@@ -202,7 +202,8 @@ impl Stage {
     }
 }
 
-/// Asks until memory answers: what is answered is filled a little later, and others look then.
+/// Asks until memory answers. The fill runs after the answer, and the command reads the cache
+/// afterwards.
 async fn settle<S: ObjectStore>(repository: &Repository<StoreBackend<S>>, digest: &Digest) {
     for _ in 0..200 {
         let answer = repository.stat(digest, Freshness::Cached).await.unwrap();

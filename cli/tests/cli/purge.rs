@@ -1,4 +1,4 @@
-//! `layercache purge`.
+//! Tests `layercache purge`.
 
 use crate::support::nodes::{SETTLED, digest};
 use crate::{Node, Stage, name, run};
@@ -49,11 +49,11 @@ async fn a_repository_is_forgotten_and_no_other() {
     let go = format!("repository::a/b::blobs::{}", digest(0));
     redis.cli(&["HSET", &go, "mediatype", "x"]);
     redis.cli(&["SADD", "repository::a/b::manifests", &digest(7).to_string()]);
-    // Somebody is about to fill what he has read before.
+    // Another node has a lease and is about to fill an old answer.
     let lease = |repository| format!("lease::{{repository::{repository}::blobs}}::{}", digest(9));
     redis.cli(&["SET", &lease("a/b"), "1", "PX", "60000"]);
     redis.cli(&["SET", &lease("d"), "1", "PX", "60000"]);
-    // And this is in memory alone: Redis has evicted it.
+    // Redis has evicted this fact, so that only memory has it.
     redis.cli(&["SREM", "repository::a/b::blobs", &digest(2).to_string()]);
     for i in 0..3 {
         assert_eq!(status(&node, "a/b", i).await, (true, CacheStatus::Memory));

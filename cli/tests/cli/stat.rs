@@ -1,4 +1,4 @@
-//! `layercache stat`.
+//! Tests `layercache stat`.
 
 use crate::support::minio::Minio;
 use crate::support::nodes::{config, digest};
@@ -47,7 +47,7 @@ async fn tiers_that_agree() {
         "{json}"
     );
 
-    // Not known is no disagreement: the storage is asked.
+    // A fact that Redis does not know is no disagreement, because a node then asks the storage.
     let other = format!("c/d@{}", digest(0));
     stage
         .run(&["stat", &other])
@@ -151,7 +151,7 @@ async fn leases_fences_and_what_a_go_registry_wrote_are_shown() {
         "9000",
     ]);
 
-    // The storage has nothing; but of what is being changed nothing is said.
+    // The storage has none of it, but the command does not judge facts that are being changed.
     let said = stage.run(&["stat", &subject]).await.expect(1);
     let layer = said.row("as a layer");
     assert_eq!((layer[2], layer[4]), ("yes", "never"));
@@ -228,7 +228,7 @@ async fn a_bucket_below_a_prefix() {
     let storage = format!("s3://{bucket}/cli/eu");
     let (subject, url) = (format!("a/b@{}", digest(0)), redis.url());
     let mut env = minio.env(&bucket);
-    // As a service would be set up: by variables alone.
+    // A service would be configured like this, with variables alone.
     env.push(("LAYERCACHE_STORAGE".into(), storage.clone()));
     env.push(("LAYERCACHE_REDIS".into(), url));
     let said = run_with(&["stat", &subject], &env).await.expect(0);

@@ -1,4 +1,4 @@
-//! The command, with Redis kept by sentinels and as a cluster.
+//! Tests the command with a Redis behind Sentinels, and with a Redis Cluster.
 
 use crate::support::cluster::{self, RedisCluster};
 use crate::support::nodes::{config_at, digest};
@@ -10,7 +10,7 @@ use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
 use std::path::Path;
 
-/// A node has pushed and asked, so that Redis knows all of it.
+/// Puts blobs and links through a node and reads them, so that Redis knows all of them.
 async fn push(folder: &Path, url: &str) {
     let store = LocalFileSystem::new_with_prefix(folder).unwrap();
     let node = CachedStore::builder(store)
@@ -28,7 +28,7 @@ async fn push(folder: &Path, url: &str) {
     }
 }
 
-/// Every command, against this Redis.
+/// Runs every command against this Redis.
 async fn all_commands(url: &str, secret: &str, words: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     push(folder.path(), url).await;

@@ -1,4 +1,4 @@
-//! `layercache warm`.
+//! Tests `layercache warm`.
 
 use crate::support::minio::Minio;
 use crate::support::nodes::{config, digest};
@@ -9,7 +9,7 @@ use layercache::{CacheStatus, CachedStore, Freshness, Link};
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-/// So many blobs and their links, behind everybody's back.
+/// Puts this many blobs and their links, without telling any node.
 async fn fill(store: &impl ObjectStore, count: u32) {
     let layout = Distribution::default();
     for digest in (0..count).map(digest) {
@@ -89,7 +89,7 @@ async fn a_bucket_is_resumed() {
     assert_eq!(json["position"], blobs[3].as_ref());
     assert_eq!(redis.cli(&["KEYS", "blobs::*"]).lines().count(), 2);
 
-    // As a node sees it.
+    // A node then sees the entries.
     let node = CachedStore::builder(minio.store(&bucket))
         .redis(config(&redis))
         .unwrap()

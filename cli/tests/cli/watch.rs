@@ -1,4 +1,4 @@
-//! `layercache watch`.
+//! Tests `layercache watch`.
 
 use crate::support::http;
 use crate::support::redis::Redis;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 
-/// A node that says this of itself, with `N` made greater by 10 each time.
+/// Starts a node that answers with these metrics, in which `N` grows by 10 with each request.
 async fn node(text: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! What an operator may ask for, where `--admin` allows it.
+//! The endpoint for operators, which `--admin` switches on.
 
 use crate::app::App;
 use crate::error::Error;
@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use std::sync::Arc;
 
-/// `POST /admin/purge` forgets all that is cached, on all nodes. For use after a garbage collection
-/// of the storage, which the cache does not hear of.
+/// Answers `POST /admin/purge`: removes all cached facts on all nodes. Operators use it after a
+/// garbage collection of the storage, because the cache does not notice one.
 pub(crate) async fn purge(
     State(app): State<Arc<App>>,
     method: Method,
@@ -15,7 +15,7 @@ pub(crate) async fn purge(
     if method != Method::POST {
         return Err(Error::Unsupported { allow: "POST" });
     }
-    // In a task of its own: a client that goes away leaves no purge half done.
+    // The purge runs in a task of its own, so that it finishes even if the client disconnects.
     let purge = tokio::spawn(async move { app.store.purge().await });
     purge
         .await

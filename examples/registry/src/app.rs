@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use crate::error::Error;
 use crate::limits::Limits;
@@ -39,12 +39,12 @@ impl App {
         }
     }
 
-    /// The layers of a repository.
+    /// Returns the layers of a repository.
     pub(crate) fn repository(&self, name: &RepositoryName) -> Repository<Backend> {
         self.registry.repository(name.clone())
     }
 
-    /// Deletes an object; that it is gone already is fine.
+    /// Deletes an object. It is no error if the object does not exist.
     pub(crate) async fn delete(&self, path: &Path) -> Result<(), Error> {
         match self.store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

@@ -1,4 +1,4 @@
-//! Blobs: `HEAD`, `GET` and `DELETE` of `/v2/<name>/blobs/<digest>`.
+//! How blobs are served: `HEAD`, `GET` and `DELETE` of `/v2/<name>/blobs/<digest>`.
 
 use crate::app::App;
 use crate::error::Error;
@@ -23,7 +23,7 @@ pub(crate) async fn read(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Error> {
-    // The access check: who is not a member here learns nothing of the content.
+    // The access check: a client learns nothing about a blob that is not in this repository.
     let answer = look_up(app, Link::layer(name.clone(), *digest)).await?;
     let response = match answer.value {
         Some(meta) => serve(app, digest, meta.length(), method, headers).await,
@@ -76,7 +76,7 @@ async fn serve(
     })
 }
 
-/// A range of other content than the client's is of no use to it.
+/// Whether the range applies. With `If-Range` it applies only if the client has the same content.
 fn applies(headers: &HeaderMap, e_tag: &str) -> bool {
     !headers.contains_key(IF_RANGE) || text(headers, IF_RANGE) == Some(e_tag)
 }
@@ -85,13 +85,14 @@ async fn content(app: &App, digest: &Digest, range: Option<Range<u64>>) -> Resul
     let options = GetOptions::new().with_range(range);
     match app.store.get_opts(&app.paths.blob(digest), options).await {
         Ok(result) => Ok(Body::from_stream(result.into_stream())),
-        // Collected behind the cache's back: the store has just forgotten it.
+        // A garbage collection deleted the blob behind the cache's back. The store has just removed
+        // it from the cache.
         Err(object_store::Error::NotFound { .. }) => Err(Error::BlobUnknown(*digest)),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Ends the membership. The content is left to garbage collection, as the Go registry does.
+/// Removes the membership. The content stays for a garbage collection, as in the Go registry.
 pub(crate) async fn delete(
     app: &App,
     name: &RepositoryName,

@@ -1,4 +1,4 @@
-//! [`Error`]: what a request can end with, in the words of the distribution specification.
+//! [`Error`]: how a request can fail, in the words of the distribution specification.
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER};
@@ -134,8 +134,9 @@ impl Error {
         }
     }
 
-    /// Whether a change was refused, or could not be confirmed, because Redis could not be told: the same
-    /// request is to be repeated then. The store's own face wraps that error once more.
+    /// Whether the client should repeat the request: a change was refused or could not be
+    /// confirmed, because Redis could not be told of it. `CachedStore` wraps this error once more,
+    /// so all sources are searched.
     fn is_retryable(&self) -> bool {
         let mut cause: Option<&(dyn StdError + 'static)> = match self {
             Self::Cache(error) => Some(error),
@@ -170,7 +171,7 @@ impl Error {
 
     fn body(&self) -> Value {
         let code = self.code();
-        // What went wrong on this side is told to the log alone.
+        // The client does not learn the details of an error in the server. The log has them.
         let message = match (self, code) {
             (_, "UNKNOWN") => "unknown error".to_owned(),
             (Self::NotPurged(_), _) => {

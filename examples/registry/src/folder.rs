@@ -1,8 +1,8 @@
-//! A folder as the store.
+//! How a folder serves as the store.
 //!
-//! `LocalFileSystem` removes a folder with the last file in it. A write that makes the same folder at that
-//! moment fails with "Unable to create dir". The folder can be made the next time, so the write is made
-//! again.
+//! `LocalFileSystem` removes a folder with the last file in it. A write that makes the same folder
+//! at that moment fails with "Unable to create dir". The next try can make the folder, so
+//! [`Folder`] repeats the write.
 
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
@@ -15,7 +15,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::ops::Range;
 
-/// How often a write is made, at most.
+/// The most tries of a write.
 const TRIES: usize = 100;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Folder(LocalFileSystem);
 
 impl Folder {
     /// # Errors
-    /// If the folder does not exist.
+    /// Returns an error if the folder does not exist.
     pub(crate) fn new(path: &std::path::Path) -> Result<Self> {
         let store = LocalFileSystem::new_with_prefix(path)?;
         Ok(Self(store.with_automatic_cleanup(true)))

@@ -1,4 +1,4 @@
-//! The headers of registries, and the few of HTTP that need a rule.
+//! The headers of registries, and the headers of HTTP that need a rule.
 
 use axum::http::header::{IF_NONE_MATCH, LINK};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,7 +13,8 @@ pub(crate) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filt
 pub(crate) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(crate) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
-/// Says who answered the access check, whatever became of the request ([RFC 9211]).
+/// Adds the header that says which tier answered the access check ([RFC 9211]). A response that is
+/// an error gets it too.
 ///
 /// [RFC 9211]: https://www.rfc-editor.org/rfc/rfc9211
 pub(crate) fn with_cache_status(response: impl IntoResponse, status: CacheStatus) -> Response {
@@ -29,12 +30,12 @@ pub(crate) fn with_cache_status(response: impl IntoResponse, status: CacheStatus
     response
 }
 
-/// The entity tag of content that never changes.
+/// Returns the entity tag of content that never changes.
 pub(crate) fn e_tag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }
 
-/// Whether the client has what `e_tag` names.
+/// Whether the client already has the content that `e_tag` names.
 pub(crate) fn is_known(headers: &HeaderMap, e_tag: &str) -> bool {
     let lines = headers.get_all(IF_NONE_MATCH).iter();
     let mut tags = lines
@@ -46,12 +47,12 @@ pub(crate) fn is_known(headers: &HeaderMap, e_tag: &str) -> bool {
     })
 }
 
-/// Where the next page is. `query` has to be encoded.
+/// Returns the header that names the next page. The caller must encode `query`.
 pub(crate) fn next_page(path: &str, query: &str) -> (HeaderName, String) {
     (LINK, format!("<{path}?{query}>; rel=\"next\""))
 }
 
-/// A header's value, if it is text.
+/// Returns a header's value, if it is text.
 pub(crate) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }

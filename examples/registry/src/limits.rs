@@ -1,9 +1,10 @@
-//! What clients may ask for: how much, how many, how slowly.
+//! Which limits hold for clients: in size, number and time.
 
 use crate::units::{parse_size, parse_time};
 use std::time::Duration;
 
-/// The limits that an operator may set. Manifests are limited to 4 MiB, as in the Go registry.
+/// The limits that an operator can set. A manifest has a fixed limit of 4 MiB, as in the Go
+/// registry.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Limits {
     /// The largest blob that may be uploaded: 512KiB, 20MiB, 1GiB; without a unit, bytes
@@ -16,7 +17,7 @@ pub(crate) struct Limits {
     )]
     pub(crate) max_upload: u64,
 
-    /// How many uploads may be under way at the same time; each may hold some 24 MiB of memory
+    /// How many uploads may run at the same time; each may hold some 24 MiB of memory
     #[arg(
         long,
         env = "LAYERCACHE_MAX_UPLOADS",
@@ -25,7 +26,7 @@ pub(crate) struct Limits {
     )]
     pub(crate) max_uploads: usize,
 
-    /// How long an upload is kept that nobody goes on with
+    /// How long an upload without new data is kept
     #[arg(
         long,
         env = "LAYERCACHE_UPLOAD_TIMEOUT",
@@ -35,7 +36,7 @@ pub(crate) struct Limits {
     )]
     pub(crate) upload_timeout: Duration,
 
-    /// How long a client may take for the head of a request, be silent amid its body, or leave an
+    /// How long a client may take for the head of a request, be silent in a body, or leave an
     /// answer unread
     #[arg(
         long,
@@ -48,7 +49,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// How often is looked for uploads that nobody goes on with.
+    /// Returns how often the registry looks for uploads without new data.
     pub(crate) fn sweep(&self) -> Duration {
         let least = Duration::from_millis(100);
         (self.upload_timeout / 4).clamp(least, Duration::from_secs(60))

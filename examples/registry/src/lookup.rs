@@ -6,19 +6,19 @@ use clap::ValueEnum;
 use layercache::{Answer, CacheStatus, Freshness, LayerMeta, Link, LinkKind};
 use object_store::ObjectStoreExt;
 
-/// Whom they are put to. All but the first are there to compare with.
+/// Where the two questions go. `Verified` and `Plain` are for comparisons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LookUps {
-    /// The cache
+    /// Ask the cache
     Cached,
-    /// The storage, both at the same time
+    /// Ask the storage both questions at the same time
     Verified,
-    /// The storage, one after the other, as a registry does that has no cache
+    /// Ask the storage one question after the other, as a registry without a cache does
     Plain,
 }
 
-/// What is known of the blob that a link leads to; `None` if there is no such link, or no such
-/// blob.
+/// Returns the metadata of the blob that a link leads to. Returns `None` if there is no such link,
+/// or no such blob.
 pub(crate) async fn look_up(app: &App, link: Link) -> Result<Answer<Option<LayerMeta>>, Error> {
     let freshness = match app.look_ups {
         LookUps::Cached => Freshness::Cached,

@@ -1,7 +1,8 @@
 //! A small OCI registry on [`layercache`]: flags, start and shutdown.
 //!
-//! It keeps docker/distribution's storage layout, so it serves what the Go registry has written and
-//! the other way round. It has no authentication: put it behind something that has.
+//! It uses docker/distribution's storage layout. So it serves what the Go registry has written, and
+//! the Go registry serves what it has written. It has no authentication: put a proxy in front of it
+//! that has.
 
 mod admin;
 mod app;
@@ -41,10 +42,12 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 use tracing_subscriber::EnvFilter;
 
-/// How long requests may go on after a signal to stop.
+/// How long requests may go on after a signal to stop, and then how long each step of the shutdown
+/// may take.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What durations are counted by, in seconds: from a round trip to a Redis nearby to a storage in trouble.
+/// The buckets of durations, in seconds: from a round trip to a Redis nearby to a request to a
+/// storage in trouble.
 const BUCKETS: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
@@ -69,7 +72,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
-    // Before the store is made: it takes its counters from the recorder that it finds.
+    // The recorder comes first, because the store takes its counters from it when it is made.
     let metrics = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
         .install_recorder()?;
@@ -107,7 +110,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     if timeout(GRACE, app.uploads.discard_all()).await.is_err() {
         tracing::warn!("stopped with uploads left over");
     }
-    // The other nodes need not wait for this one any more.
+    // After this, changes of other nodes do not wait for this node.
     if timeout(GRACE, app.store.shutdown()).await.is_err() {
         tracing::warn!("stopped without a word to the other nodes");
     }

@@ -1,4 +1,4 @@
-//! The flags, and the store that they ask for.
+//! The flags, and the store that they describe.
 
 use crate::app::Store;
 use crate::limits::Limits;
@@ -14,14 +14,15 @@ use url::Url;
 /// A small OCI registry with a cache of blob metadata.
 #[derive(Parser)]
 #[command(name = "registry")]
-// Not `Debug`: the address of Redis may hold a password.
+// It has no `Debug`, because the address of Redis may hold a password.
 pub(crate) struct Options {
     /// The address to listen on; port 0 takes a free one
     #[arg(long, env = "LAYERCACHE_LISTEN", default_value = "127.0.0.1:5000")]
     pub(crate) listen: String,
 
-    /// Where the content is: a folder, file:///folder, s3://bucket/prefix (with the usual AWS_*
-    /// variables) or memory://
+    /// Where the content is: a folder, file:///folder, s3://bucket/prefix or memory://
+    ///
+    /// S3 takes its settings from the usual AWS_* variables.
     #[arg(
         long,
         env = "LAYERCACHE_STORAGE",
@@ -30,7 +31,7 @@ pub(crate) struct Options {
     )]
     pub(crate) storage: String,
 
-    /// A Redis to share the cache with other nodes: redis://[[user]:password@]host[:port][/database]
+    /// The Redis to share the cache through: redis://[[user]:password@]host[:port][/database]
     #[arg(
         long,
         env = "LAYERCACHE_REDIS",
@@ -39,7 +40,7 @@ pub(crate) struct Options {
     )]
     redis: Option<String>,
 
-    /// How long Redis may take to answer: 50ms, 1s; without a unit, milliseconds
+    /// How long a read may wait for Redis: 50ms, 1s; without a unit, milliseconds
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_TIMEOUT",
@@ -49,7 +50,7 @@ pub(crate) struct Options {
     )]
     redis_timeout: Duration,
 
-    /// What all keys in Redis begin with
+    /// The prefix of all keys in Redis
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_PREFIX",
@@ -58,7 +59,7 @@ pub(crate) struct Options {
     )]
     redis_prefix: String,
 
-    /// How long this node answers from memory after it last heard that it hears the others
+    /// How long the node answers from memory after its newest heartbeat
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_TRUST",
@@ -68,12 +69,14 @@ pub(crate) struct Options {
     )]
     redis_trust: Duration,
 
-    /// Leave out of Redis the paths that every node can derive: half the memory, but whoever else reads
-    /// paths there finds none
+    /// Leave the paths that every node can derive out of Redis
+    ///
+    /// A blob then takes about half the memory in Redis, but other applications find no paths
+    /// there.
     #[arg(long, env = "LAYERCACHE_REDIS_OMIT_PATH")]
     redis_omit_path: bool,
 
-    /// How long a change may take to tell Redis, and waits for it where it is away
+    /// How long a change may wait for Redis
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_CHANGE_TIMEOUT",
@@ -83,7 +86,7 @@ pub(crate) struct Options {
     )]
     redis_change_timeout: Duration,
 
-    /// Which changes are made while Redis cannot be told of them
+    /// Which changes are made while Redis cannot be reached
     #[arg(
         long,
         env = "LAYERCACHE_CHANGE_POLICY",
@@ -92,7 +95,7 @@ pub(crate) struct Options {
     )]
     change_policy: Policy,
 
-    /// Whom every read asks whether a blob is there; all but `cached` are to compare with
+    /// Where reads ask whether a blob is there; all but `cached` are for comparisons
     #[arg(
         long,
         env = "LAYERCACHE_LOOK_UPS",
@@ -101,8 +104,10 @@ pub(crate) struct Options {
     )]
     pub(crate) look_ups: LookUps,
 
-    /// Have a verifier ask the storage of this share of the hits, from 0 to 1, and look after each delete
-    /// whether it is still answered; see layercache_verifications_total in the metrics
+    /// Start a verifier, and set the share of hits, from 0 to 1, that it asks the storage again
+    ///
+    /// It also checks after each delete whether a tier still answers. The metric
+    /// layercache_verifications_total counts the results.
     #[arg(
         long,
         env = "LAYERCACHE_VERIFY_HITS",
@@ -111,7 +116,7 @@ pub(crate) struct Options {
     )]
     verify_hits: Option<f64>,
 
-    /// Whether anybody may purge the cache: POST /admin/purge
+    /// Allow every client to purge the cache: POST /admin/purge
     #[arg(long, env = "LAYERCACHE_ADMIN")]
     pub(crate) admin: bool,
 
@@ -122,11 +127,11 @@ pub(crate) struct Options {
 /// A [`ChangePolicy`] on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Policy {
-    /// Creations; removals are refused
+    /// Make creations, and refuse removals
     StrictRemovals,
-    /// None
+    /// Refuse all changes
     Strict,
-    /// All; the other nodes may answer what was before until Redis can be told
+    /// Make all changes; until Redis can be reached, other nodes may give the old answers
     BestEffort,
 }
 
@@ -141,7 +146,7 @@ impl From<Policy> for ChangePolicy {
 }
 
 impl Options {
-    /// The store that the flags ask for; an error names the flag.
+    /// Opens the store that the flags describe. An error names the flag.
     pub(crate) fn store(&self) -> Result<Store, clap::Error> {
         let inner = storage::open(&self.storage).map_err(|why| refuse("--storage", why))?;
         let mut builder = CachedStore::builder(inner);
@@ -163,7 +168,7 @@ impl Options {
         Ok(builder.build())
     }
 
-    /// The tiers of the cache, without the password of Redis.
+    /// Returns the names of the cache's tiers, without the password of Redis.
     pub(crate) fn tiers(&self) -> String {
         let Some(url) = &self.redis else {
             return "memory".to_owned();

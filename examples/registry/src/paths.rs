@@ -1,4 +1,5 @@
-//! Where the objects are that the cache knows nothing of: tags, referrers and uploads.
+//! Where the objects are: blobs and links, and those that the cache does not know: tags, referrers
+//! and uploads.
 
 use crate::route::Tag;
 use layercache::layout::{Distribution, Layout};
@@ -34,23 +35,24 @@ impl Paths {
         self.below(name, "_manifests/tags")
     }
 
-    /// All that there is of a tag.
+    /// Returns the folder of a tag.
     pub(crate) fn tag(&self, name: &RepositoryName, tag: &Tag) -> Path {
         self.below(name, &format!("_manifests/tags/{tag}"))
     }
 
-    /// What a tag points at.
+    /// Returns the path of the link to the manifest that a tag points at.
     pub(crate) fn tag_current(&self, name: &RepositoryName, tag: &Tag) -> Path {
         self.below(name, &format!("_manifests/tags/{tag}/current/link"))
     }
 
-    /// That a tag points at a manifest, or did.
+    /// Returns the path of the entry that says that a tag points at a manifest, or did so before.
     pub(crate) fn tag_index(&self, name: &RepositoryName, tag: &Tag, digest: &Digest) -> Path {
         let digest = parts(digest);
         self.below(name, &format!("_manifests/tags/{tag}/index/{digest}/link"))
     }
 
-    /// All manifests that refer to a subject. The Go registry knows nothing of these.
+    /// Returns the folder of all manifests that refer to a subject. The Go registry does not know
+    /// it.
     pub(crate) fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Path {
         self.below(name, &format!("_manifests/referrers/{}", parts(subject)))
     }
@@ -77,7 +79,7 @@ fn parts(digest: &Digest) -> String {
     format!("{}/{}", digest.algorithm(), digest.hex())
 }
 
-/// The digest that a path ends with: `…/<algorithm>/<hex>/link`.
+/// Returns the digest that a path ends with: `…/<algorithm>/<hex>/link`.
 pub(crate) fn digest_of_link(path: &Path) -> Option<Digest> {
     let mut parts = path.as_ref().rsplit('/');
     let (link, hex, algorithm) = (parts.next()?, parts.next()?, parts.next()?);

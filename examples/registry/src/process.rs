@@ -1,10 +1,10 @@
-//! What the process itself uses, for `/metrics`.
+//! How much of the machine the process uses, for `/metrics`.
 
 use metrics::{Unit, describe_gauge, gauge};
 use std::fs;
 use tokio::runtime::Handle;
 
-/// Says what the gauges are.
+/// Describes the gauges.
 pub(crate) fn describe() {
     let tasks = "Tasks that have not ended.";
     describe_gauge!("tokio_alive_tasks", Unit::Count, tasks);
@@ -14,7 +14,7 @@ pub(crate) fn describe() {
     describe_gauge!("process_threads", Unit::Count, "Threads of the process.");
 }
 
-/// Looks, and sets the gauges. Outside of Linux only tasks are counted.
+/// Measures, and sets the gauges. Outside Linux it counts only tasks.
 pub(crate) fn observe() {
     let tasks = Handle::current().metrics().num_alive_tasks();
     gauge!("tokio_alive_tasks").set(tasks as f64);
@@ -30,7 +30,7 @@ pub(crate) fn observe() {
     }
 }
 
-/// The number in a line such as `VmRSS:  1234 kB`.
+/// Returns the number in a line such as `VmRSS:  1234 kB`.
 fn field(status: &str, name: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

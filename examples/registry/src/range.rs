@@ -1,12 +1,12 @@
-//! Byte ranges: of a download ([RFC 9110]) and of an upload's chunk.
+//! How byte ranges are parsed: of a download ([RFC 9110]) and of an upload's chunk.
 //!
 //! [RFC 9110]: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests
 
 use crate::error::Error;
 use std::ops::{Range, RangeInclusive};
 
-/// The bytes that `Range: <header>` asks for of content `length` bytes long; `None` if it asks in
-/// a way that is to be ignored: another unit, many ranges or no sense.
+/// Returns the bytes that `Range: <header>` asks for, from content of `length` bytes. Returns
+/// `None` if the header must be ignored: it has another unit or many ranges, or cannot be parsed.
 pub(crate) fn requested(header: &str, length: u64) -> Result<Option<Range<u64>>, Error> {
     let Some((unit, spec)) = header.split_once('=') else {
         return Ok(None);
@@ -29,7 +29,7 @@ pub(crate) fn requested(header: &str, length: u64) -> Result<Option<Range<u64>>,
     Ok(Some(range))
 }
 
-/// Reads an upload's `Content-Range: <first>-<last>`, with or without a unit and a total.
+/// Parses an upload's `Content-Range: <first>-<last>`, with or without a unit and a total.
 pub(crate) fn of_chunk(header: &str) -> Option<RangeInclusive<u64>> {
     let header = header.trim();
     let range = header
@@ -41,7 +41,7 @@ pub(crate) fn of_chunk(header: &str) -> Option<RangeInclusive<u64>> {
     (first <= last).then_some(first..=last)
 }
 
-/// Digits alone: `u64`'s own parser would take a sign.
+/// Parses digits only. `u64`'s own parser would accept a sign.
 fn number(text: &str) -> Option<u64> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().ok())?

@@ -1,4 +1,5 @@
-//! Referrers: the manifests that name another one as their subject.
+//! How referrers are listed and recorded: the manifests that name another manifest as their
+//! subject.
 
 use crate::app::App;
 use crate::error::Error;
@@ -16,13 +17,13 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-/// How many manifests a page describes: each has to be read.
+/// How many manifests a page describes. The number is small because each manifest is read.
 const PAGE: usize = 256;
 
 /// How many manifests are read at the same time.
 const PARALLEL: usize = 16;
 
-/// `GET /v2/<name>/referrers/<digest>`. A subject that nobody knows has no referrers.
+/// Answers `GET /v2/<name>/referrers/<digest>`. An unknown subject has no referrers.
 pub(crate) async fn list(
     app: &App,
     name: &RepositoryName,
@@ -74,7 +75,7 @@ async fn all(app: &App, name: &RepositoryName, subject: &Digest) -> Result<Vec<D
     Ok(digests)
 }
 
-/// A referrer's descriptor; `None` if the manifest is gone.
+/// Returns a referrer's descriptor. Returns `None` if the manifest is gone or cannot be parsed.
 async fn describe(
     app: &App,
     name: &RepositoryName,
@@ -105,7 +106,7 @@ async fn describe(
     Ok(Some(descriptor))
 }
 
-/// Notes that `manifest` refers to `subject`.
+/// Records that `manifest` refers to `subject`.
 pub(crate) async fn add(
     app: &App,
     name: &RepositoryName,
@@ -117,7 +118,7 @@ pub(crate) async fn add(
     Ok(())
 }
 
-/// Forgets that `manifest` refers to `subject`.
+/// Removes the record that `manifest` refers to `subject`.
 pub(crate) async fn remove(
     app: &App,
     name: &RepositoryName,

@@ -1,4 +1,4 @@
-//! What a request's path names.
+//! Which resource the path of a request names.
 
 use crate::error::Error;
 use layercache::{Digest, RepositoryName};
@@ -19,8 +19,8 @@ pub(crate) enum Route {
 impl FromStr for Route {
     type Err = Error;
 
-    /// Reads what follows `/v2/`. A name may hold slashes, and words such as `blobs`, so it is read
-    /// from the right.
+    /// Parses the text after `/v2/`. A name may hold slashes, and words such as `blobs`, so the
+    /// text is parsed from the right.
     fn from_str(path: &str) -> Result<Self, Error> {
         let (rest, last) = path.rsplit_once('/').ok_or(Error::NoSuchEndpoint)?;
         let (name, word) = rest.rsplit_once('/').ok_or(Error::NoSuchEndpoint)?;
@@ -44,7 +44,7 @@ impl FromStr for Route {
     }
 }
 
-/// How a manifest is named.
+/// How a request names a manifest.
 #[derive(Debug)]
 pub(crate) enum Reference {
     Tag(Tag),
@@ -62,7 +62,7 @@ impl FromStr for Reference {
     }
 }
 
-/// A tag, which is always a safe part of a path.
+/// A tag. It is always a safe part of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tag(String);
 

@@ -1,4 +1,4 @@
-//! From a request to the function that answers it.
+//! Which function answers a request.
 
 use crate::app::App;
 use crate::error::Error;
@@ -15,7 +15,7 @@ use axum::routing::{any, get};
 use serde::Deserialize;
 use std::sync::Arc;
 
-/// All endpoints, those of an operator too if `is_admin`.
+/// Returns the router of all endpoints. If `is_admin`, the endpoint for operators is among them.
 pub(crate) fn router(app: Arc<App>, is_admin: bool) -> Router {
     let api = Router::new()
         .route("/v2", any(base))
@@ -30,7 +30,8 @@ pub(crate) fn router(app: Arc<App>, is_admin: bool) -> Router {
     router.merge(api).with_state(app)
 }
 
-/// Everything that a query may hold; an endpoint takes what it knows and ignores the rest.
+/// All parameters that a query may have. An endpoint uses those that it knows, and ignores the
+/// rest.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Parameters {

@@ -1,4 +1,4 @@
-//! Connections: as [`axum::serve`] has them, and with limits, which that has not.
+//! How connections are served: as by [`axum::serve`], and with limits, which it does not have.
 
 use crate::unread::Unread;
 use axum::Router;
@@ -11,17 +11,18 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-/// The longest head of a request: a target of 64 KiB, which is the most there can be, and headers.
+/// The longest head of a request, in bytes: a target of 64 KiB, which is the most that the crate
+/// `http` accepts, and headers.
 const MAX_HEAD: usize = 80 << 10;
 
 /// How many headers a request may have.
 const MAX_HEADERS: usize = 100;
 
-/// How long nobody is let in when there is no room for one more connection.
+/// How long the server accepts no connection after it had no room for one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves until `stop`, and then until all requests are answered. A client may be silent for
-/// `patience` while it sends a head, and an answer may be unread for as long.
+/// Serves until `stop`, and then until all requests are answered. A client may take `patience` to
+/// send the head of a request, and may leave an answer unread for `patience`.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -37,7 +38,8 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => connect(&graceful, stream, router.clone(), patience),
-            // Of one client, and no matter; or of all, as too many files are open.
+            // The error belongs to one client, or to all of them, for example because too many
+            // files are open.
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
                 if !is_of_one(&error) {
@@ -51,7 +53,7 @@ pub(crate) async fn serve(
 }
 
 fn connect(graceful: &GracefulShutdown, stream: TcpStream, router: Router, patience: Duration) {
-    // Answers are written at once, so there is nothing to wait for.
+    // An answer is written as a whole, so a delay to collect more bytes would gain nothing.
     let _ = stream.set_nodelay(true);
     let stream = TokioIo::new(Unread::new(stream, patience));
     let connection = http1::Builder::new()

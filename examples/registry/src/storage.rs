@@ -1,4 +1,4 @@
-//! The store behind the cache, from one word.
+//! Which store is behind the cache: how `--storage` names it.
 
 use crate::folder::Folder;
 use object_store::ObjectStore;

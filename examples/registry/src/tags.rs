@@ -1,4 +1,4 @@
-//! Tags: names that point at manifests and can be moved.
+//! How tags are read and changed: names that point at manifests and can be moved.
 
 use crate::app::App;
 use crate::error::Error;
@@ -17,10 +17,10 @@ use serde_json::json;
 /// How many tags are read at the same time.
 const PARALLEL: usize = 16;
 
-/// The longest text that a link may hold: a SHA-512 digest, and room for a line's end.
+/// The longest link that is read, in bytes. A SHA-512 digest and a line end fit into it.
 const MAX_LINK: u64 = 256;
 
-/// `GET /v2/<name>/tags/list`.
+/// Answers `GET /v2/<name>/tags/list`.
 pub(crate) async fn list(
     app: &App,
     name: &RepositoryName,
@@ -52,7 +52,7 @@ pub(crate) async fn list(
     Ok((AppendHeaders(headers), Body::from(body)).into_response())
 }
 
-/// All tags of a repository, in lexical order.
+/// Returns all tags of a repository, in lexical order.
 async fn all(app: &App, name: &RepositoryName) -> Result<Vec<Tag>, Error> {
     let list = app
         .store
@@ -72,7 +72,7 @@ async fn exists(app: &App, name: &RepositoryName) -> Result<bool, Error> {
     Ok(app.store.list(Some(&path)).try_next().await?.is_some())
 }
 
-/// The manifest that a tag points at.
+/// Returns the manifest that a tag points at.
 pub(crate) async fn resolve(
     app: &App,
     name: &RepositoryName,
@@ -88,7 +88,7 @@ pub(crate) async fn resolve(
     Ok(text.and_then(|text| text.trim_end().parse().ok()))
 }
 
-/// Makes a tag point at a manifest; its index first, as the Go registry does.
+/// Makes a tag point at a manifest. Writes the tag's index first, as the Go registry does.
 pub(crate) async fn point(
     app: &App,
     name: &RepositoryName,
@@ -103,7 +103,7 @@ pub(crate) async fn point(
     Ok(())
 }
 
-/// `DELETE /v2/<name>/manifests/<tag>`: the manifest stays.
+/// Answers `DELETE /v2/<name>/manifests/<tag>`: removes the tag. The manifest stays.
 pub(crate) async fn delete(app: &App, name: &RepositoryName, tag: &Tag) -> Result<Response, Error> {
     if resolve(app, name, tag).await?.is_none() {
         return Err(Error::ManifestUnknown);
@@ -130,7 +130,7 @@ pub(crate) async fn remove_all(
     work.await
 }
 
-/// The pointer first: half a tag is none.
+/// Removes a tag. Removes its pointer first: if the rest fails, readers find no tag.
 async fn remove(app: &App, name: &RepositoryName, tag: &Tag) -> Result<(), Error> {
     app.delete(&app.paths.tag_current(name, tag)).await?;
     let rest = app.store.list(Some(&app.paths.tag(name, tag)));

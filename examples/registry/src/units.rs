@@ -1,11 +1,11 @@
-//! Times and sizes, as flags have them.
+//! How flags write times, sizes and shares.
 
 use std::time::Duration;
 
-/// The longest time, in milliseconds: no clock overflows by it.
+/// The longest time, in milliseconds. No clock overflows with it.
 const MOST: u64 = 365 * 24 * 60 * 60 * 1000;
 
-/// Reads `50ms`, `1s`, `15m`; a number alone is milliseconds.
+/// Parses `50ms`, `1s`, `15m`. A number without a unit is milliseconds.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
     let millis = match unit {
@@ -21,7 +21,7 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads `512KiB`, `20MiB`, `1GiB`; a number alone is bytes.
+/// Parses `512KiB`, `20MiB`, `1GiB`. A number without a unit is bytes.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text)?;
     let bytes = match unit {
@@ -40,7 +40,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "it is too big".to_owned())
 }
 
-/// Reads a share: 0, 0.01, 1.
+/// Parses a share: 0, 0.01, 1.
 pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),

@@ -1,4 +1,4 @@
-//! A stream that is given up when the other side does not read what it is sent.
+//! When the server gives up a connection whose client does not read the answer.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A stream whose writes fail when nothing at all could be written for some time. Reads are not
+/// A stream whose write fails if it could write nothing at all for `patience`. Reads are not
 /// limited.
 pub(crate) struct Unread<S> {
     stream: S,
     patience: Duration,
-    /// Runs out when a write has waited for too long.
+    /// Expires when a write has waited for too long.
     deadline: Pin<Box<Sleep>>,
     is_waiting: bool,
 }
@@ -28,7 +28,7 @@ impl<S> Unread<S> {
         }
     }
 
-    /// What becomes of a write that ended like this.
+    /// Returns the result of a write, or an error if the write has waited for too long.
     fn limit<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -127,7 +127,7 @@ mod tests {
         });
         let mut stream = Unread::new(stream, PATIENCE);
         stream.write_all(&[7; 100]).await.unwrap();
-        // A stream may rest for as long as it wants, and has its whole time again then.
+        // An idle stream may rest for any time. The next write has its whole time again.
         sleep(PATIENCE * 3).await;
         assert_eq!(reads.await.unwrap(), [7; 100]);
         stream.write_all(&[7; 10]).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! The example registry's purge, for use after a garbage collection.
+//! Tests the purge of the example registry, which operators run after a garbage collection.
 
 use test_support as support;
 
@@ -50,7 +50,7 @@ impl Cluster {
         [self.first.http.clone(), Http::new(second), Http::new(third)]
     }
 
-    /// All that the image is made of.
+    /// Returns the paths of all parts of the image.
     fn paths(&self) -> [String; 3] {
         [
             blob("a/b", &sha256(CONFIG)),
@@ -59,7 +59,7 @@ impl Cluster {
         ]
     }
 
-    /// Takes content and links away, as garbage collection does: no node is told.
+    /// Deletes content and links without telling any node, as garbage collection does.
     fn collect(&self) {
         self.first.collect(&sha256(CONFIG));
         self.first.collect(&self.image.layer_digest());
@@ -130,7 +130,8 @@ async fn after_a_garbage_collection_a_purge_through_one_node_makes_all_nodes_ans
             http.head(&path).await.expect(404);
         }
     }
-    // So a client that asks what it may skip is told the truth, and its push is whole.
+    // A client that asks which layers it may skip now gets the right answer, so its push is
+    // complete.
     through.push("a/b", "latest", &cluster.image).await;
     for http in cluster.clients() {
         http.pulls("a/b", "latest", &cluster.image).await;
@@ -146,7 +147,7 @@ async fn a_purge_that_redis_cannot_be_told_of_says_so() {
     let refused = http.post(PURGE).await.refused(503, "UNAVAILABLE");
     assert!(refused.header("retry-after").is_some());
     refused.tells_nothing_of(&[&cluster.redis.address(), "127.0.0.1"]);
-    // This node has forgotten all the same.
+    // This node has forgotten the content nevertheless.
     for path in cluster.paths() {
         http.head(&path).await.expect(404);
     }

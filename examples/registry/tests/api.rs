@@ -1,4 +1,5 @@
-//! The example registry's API as the distribution specification has it: blobs and manifests.
+//! Tests blobs and manifests in the API of the example registry, against the distribution
+//! specification.
 
 use test_support as support;
 
@@ -76,7 +77,7 @@ async fn ranges_of_a_blob_are_those_of_rfc_9110() {
         let refused = refused.refused(416, "RANGE_INVALID");
         assert_eq!(refused.header("content-range"), Some("bytes */5000"));
     }
-    // What makes no sense, or is more than a registry has to know, is no range.
+    // A range that is invalid, or of a kind that a registry need not support, is ignored.
     for range in [
         "bytes=9-5",
         "bytes=a-b",

@@ -1,4 +1,4 @@
-//! Bad chunks, manifests and HTTP are refused: nothing is stored, told or broken.
+//! Tests that bad chunks, manifests and HTTP are refused: nothing is stored, revealed or broken.
 
 use test_support as support;
 
@@ -36,7 +36,7 @@ async fn chunks_whose_range_is_none_or_another() {
     world.is_unharmed().await;
 }
 
-/// What came of a body that ends too early, too late or in nonsense is no blob.
+/// A body that ends too early, ends too late or is malformed creates no blob.
 #[tokio::test]
 async fn bodies_that_are_not_what_they_say() {
     let world = World::start().await;
@@ -113,7 +113,8 @@ async fn content_of_another_digest() {
     world.is_unharmed().await;
 }
 
-/// Requests at the same time: one at a time gets through, and no byte comes in twice or by halves.
+/// Sends requests at the same time. The upload accepts one at a time, and no byte arrives twice or
+/// in part.
 #[tokio::test]
 async fn a_crowd_at_one_upload() {
     let world = World::start().await;
@@ -158,7 +159,7 @@ async fn a_crowd_at_one_upload() {
     world.is_unharmed().await;
 }
 
-/// A manifest with one of its fields changed.
+/// Returns a manifest with one field changed.
 fn with(world: &World, field: &str, value: Value) -> String {
     let mut manifest = manifest(&world.image.layer);
     manifest[field] = value;
@@ -191,7 +192,7 @@ async fn manifests_that_are_none() {
         text[..text.len() - 1].to_owned(),
         format!("{text}{text}"),
         twice,
-        // What stands in order is not what has names, for all others who read it.
+        // Other readers require names, so an array in their order is no manifest.
         json!([2, OCI_MANIFEST, null, config, [], null, null, null]).to_string(),
         with(
             &world,
@@ -249,7 +250,7 @@ async fn manifests_that_say_what_is_not_so() {
     for size in [0_u64, 4_999, 5_001, u64::MAX] {
         let mut other = layer.clone();
         other["size"] = size.into();
-        // Also where the same layer stands once more, as it is.
+        // This also holds if the correct layer stands beside the wrong one.
         for layers in [json!([other]), json!([layer, other])] {
             let bad = with(&world, "layers", layers);
             let put = http.put_manifest("a/b", "latest", bad).await;
@@ -287,7 +288,7 @@ async fn manifests_that_are_too_big() {
             world.refused(refused, 413, "SIZE_INVALID");
         }
     }
-    // As long as it may be.
+    // A manifest of the greatest allowed length.
     let mut longest = world.image.manifest.clone();
     longest.resize(4 << 20, b' ');
     let digest = sha256(&longest);
@@ -298,7 +299,7 @@ async fn manifests_that_are_too_big() {
     assert!(back.expect(200).body == longest);
 }
 
-/// What is no HTTP is answered by the HTTP library, in no words at all.
+/// The HTTP library refuses a message that is not HTTP, without a text.
 #[tokio::test]
 async fn what_is_no_http() {
     let world = World::start().await;
@@ -373,7 +374,7 @@ async fn bytes_that_are_no_text() {
         assert_eq!(refused.status / 100, 4, "{target:?}: {refused:?}");
         world.keeps_secrets(&refused);
     }
-    // Headers that nobody can read are none.
+    // A header that is not valid text is ignored.
     for headers in [
         &b"Range: \xff\r\n"[..],
         b"If-None-Match: \xff\r\n",

@@ -1,4 +1,5 @@
-//! Bad names, tags, digests, paths and methods are refused: nothing is stored, told or broken.
+//! Tests that bad names, tags, digests, paths and methods are refused: nothing is stored, revealed
+//! or broken.
 
 use test_support as support;
 
@@ -6,7 +7,7 @@ use support::guarded::{World, head};
 use support::http::blob;
 use support::image::sha256;
 
-/// No repository's name, as it goes over the wire.
+/// Invalid names of repositories, as a client sends them.
 const NAMES: &str = "A/b a..b a//b a/ -a a- _a .a a. a___b a.-b \
     a:b a@b a~b a'b a$b a* ~ %7e a\\b a%5cb \
     .. . ../a a/.. a/../b a/./b %2e%2e %2E%2E%2Fa a%2f..%2fb a%2F%2Fb \
@@ -14,7 +15,7 @@ const NAMES: &str = "A/b a..b a//b a/ -a a- _a .a a. a___b a.-b \
 
 const TAGS: &str = "-x .x . .. %2e %2e%2e a%20b a+b %00 a%00 %c3%a4 a%0d%0ab a%5cb a%25 a@b a* ~";
 
-/// What is no place of the API.
+/// Paths outside the API.
 const NOWHERE: &str = r"
     / /v1/ /etc/passwd //etc/passwd /../etc/passwd /%2e%2e/etc/passwd
     /v2/../../etc/passwd /v2/%2e%2e/%2e%2e/etc/passwd /v2/..%2f..%2fetc%2fpasswd /v2//etc/passwd
@@ -157,7 +158,7 @@ async fn paths_that_lead_elsewhere() {
         let get = world.http().raw(head("GET", target, "")).await.unwrap();
         world.refused(get, 400, code);
     }
-    // An encoded slash is a slash, so this is nothing but another spelling.
+    // An encoded slash is a slash, so this is another spelling of the same path.
     let spelling = head("GET", "/v2/a%2fb/manifests/latest", "");
     let same = world.http().raw(spelling).await.unwrap().expect(200);
     assert_eq!(same.body, world.image.manifest);
@@ -202,7 +203,7 @@ async fn bad_queries() {
             .await;
         world.refused(get, 400, "UNSUPPORTED");
     }
-    // What sorts nowhere is no error, and reaches no path.
+    // A `last` that sorts nowhere is no error, and becomes no path.
     for last in ["..", "%2e%2e%2f", "%00", "%ff", "%c3%a4", "a%20b"] {
         let get = world
             .http()

@@ -1,4 +1,5 @@
-//! The example registry and its cache: who answered, what is counted, and what is gone.
+//! Tests the example registry and its cache: which tier answers, what the metrics count, and what
+//! is removed.
 
 use test_support as support;
 
@@ -19,12 +20,12 @@ fn status(answer: &Answer) -> &str {
     answer.header("cache-status").expect("a Cache-Status")
 }
 
-/// A registry that a slow machine does not hurry.
+/// Starts a registry with a long Redis timeout, for a slow machine.
 async fn with_redis(redis: &Redis) -> Node {
     Node::start_with(&["--redis", &redis.url(), "--redis-timeout", "5s"]).await
 }
 
-/// Asks until memory answers: what a miss has found is filled in by and by.
+/// Asks until memory answers, because a fill runs after the miss.
 async fn warm(http: &Http, path: &str) {
     until(|| http.head(path), |answer| status(answer) == MEMORY).await;
 }
@@ -32,7 +33,7 @@ async fn warm(http: &Http, path: &str) {
 #[tokio::test]
 async fn the_cache_status_says_who_answered() {
     let (node, image) = Node::with_image().await;
-    // A process that knows nothing yet.
+    // A process with an empty cache.
     let cold = over(node.folder(), &[]).await;
     let http = Http::new(&cold);
     for path in [
@@ -53,7 +54,7 @@ async fn the_cache_status_says_who_answered() {
         let part = answer(http.ask("GET", &path).header("range", range)).await;
         assert_eq!(status(&part.expect(code)), MEMORY);
     }
-    // A tag is looked up, what it points at is known.
+    // Memory answers for the tag, and for the manifest that it points at.
     let tag = http.get(&manifest_path("a/b", "latest")).await;
     assert_eq!(status(&tag), MEMORY);
 }
@@ -71,7 +72,7 @@ async fn without_the_cache_everything_is_answered_the_same_and_by_the_storage() 
             assert_eq!(answer.header("content-length"), Some("5000"));
             assert!(status(&answer).starts_with("layercache; fwd="), "{how}");
         }
-        // The content is there, and its kind and the repository are not these.
+        // The content is there, but in another repository or as another kind.
         let elsewhere = blob("c/d", &image.layer_digest());
         let other_kind = blob("a/b", &image.digest());
         for path in [elsewhere, other_kind] {
@@ -101,7 +102,7 @@ async fn what_one_node_has_found_another_is_told_by_redis() {
     }
 }
 
-/// The look-ups so far, by fact, tier and result.
+/// Returns the number of look-ups so far, by fact, tier and result.
 async fn lookups(http: &Http) -> BTreeMap<String, u64> {
     let metrics = http.get("/metrics").await.expect(200).text();
     let lookups = metrics.lines().filter_map(|line| {
@@ -118,7 +119,7 @@ async fn lookups(http: &Http) -> BTreeMap<String, u64> {
     lookups.collect()
 }
 
-/// What was counted since.
+/// Returns what was counted since `before`.
 async fn counted(http: &Http, before: &BTreeMap<String, u64>) -> Vec<(String, u64)> {
     let after = lookups(http).await.into_iter();
     let news = after.map(|(key, count)| (key.clone(), count - before.get(&key).unwrap_or(&0)));
@@ -242,7 +243,7 @@ async fn without_redis_reads_go_on_and_a_strict_node_refuses_changes() {
         assert!(refused.header("retry-after").is_some());
         refused.tells_nothing_of(&[&redis.url(), &redis.address(), "127.0.0.1"]);
     }
-    // The upload that a client knows of can still be finished, and that is all.
+    // Only the upload that the client knows is left, and it can still be finished.
     let id = upload.rsplit('/').next().unwrap();
     let mut after = node.stored();
     after.retain(|path| !path.contains(id));
@@ -257,8 +258,8 @@ async fn without_redis_reads_go_on_and_a_strict_node_refuses_changes() {
     assert_eq!(http.get(&blob("a/b", &digest)).await.body, b"content");
 }
 
-/// Only a removal may be refused while Redis is away. What was pushed meanwhile is right on another node
-/// once Redis is back, and a removal that was refused can be repeated.
+/// While Redis is down only a removal may be refused. Once Redis is back, another node answers
+/// correctly for what was pushed meanwhile, and a refused removal can be repeated.
 #[tokio::test]
 async fn without_redis_pushes_go_on_and_removals_are_refused() {
     let (mut redis, image) = (Redis::start().await, Image::new(1));
@@ -299,8 +300,9 @@ async fn without_redis_pushes_go_on_and_removals_are_refused() {
     http.push("a/b", "newer", &Image::new(3)).await;
 }
 
-/// Garbage collection takes layers away and the cache still knows them: a client that asks is told
-/// to skip them, and its manifest then names what is not there. See distribution/distribution#4269.
+/// Garbage collection deletes layers that the cache still knows. The registry tells a client to
+/// skip them, and the client's manifest then names absent layers. See
+/// distribution/distribution#4269.
 #[tokio::test]
 async fn distribution_4269_a_push_whose_layers_were_collected_is_refused_and_a_push_anew_heals() {
     let redis = Redis::start().await;
@@ -311,7 +313,7 @@ async fn distribution_4269_a_push_whose_layers_were_collected_is_refused_and_a_p
         for digest in [&config, &layer] {
             warm(http, &blob("a/b", digest)).await;
             node.collect(digest);
-            // What a push asks first.
+            // A push asks this first.
             http.head(&blob("a/b", digest)).await.expect(200);
         }
         for reference in ["latest", "new", &image.digest()] {
@@ -327,7 +329,7 @@ async fn distribution_4269_a_push_whose_layers_were_collected_is_refused_and_a_p
     }
 }
 
-/// A download finds out, too, and tells the cache.
+/// A download notices the missing blob, too, and removes it from the cache.
 #[tokio::test]
 async fn a_blob_that_was_collected_is_unknown_once_it_is_asked_for() {
     let (node, image) = Node::with_image().await;
@@ -353,8 +355,8 @@ async fn a_blob_that_was_collected_is_unknown_once_it_is_asked_for() {
     http.pulls("a/b", "latest", &image).await;
 }
 
-/// That a digest is known is not enough: it has to be known as what is asked for. A manifest is no
-/// layer, and the other way round, whatever the cache has. See distribution/distribution#4812.
+/// A digest has to be known as the kind that the client asks for. A manifest is no layer, and a
+/// layer is no manifest, whatever the cache has. See distribution/distribution#4812.
 #[tokio::test]
 async fn distribution_4812_a_manifest_is_no_blob_and_a_layer_is_no_manifest() {
     let redis = Redis::start().await;
@@ -379,7 +381,7 @@ async fn distribution_4812_a_manifest_is_no_blob_and_a_layer_is_no_manifest() {
     }
 }
 
-/// The way of an image in and out, with a layer that is stored in parts.
+/// Pushes and pulls an image with a layer that is stored in parts.
 async fn an_image_goes_in_and_comes_out(http: &Http) {
     let (image, large) = (Image::new(1), content(2, 20 << 20));
     let digest = sha256(&large);

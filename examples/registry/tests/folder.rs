@@ -1,4 +1,4 @@
-//! The example registry's store in a folder.
+//! Tests the example registry's store in a folder.
 
 #[path = "../src/folder.rs"]
 mod folder;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 const WRITERS: usize = 8;
 const ROUNDS: usize = 2000;
 
-/// Each of them removes the folder with its own file, while the others make it.
+/// Each writer removes the folder together with its own file, while the other writers create it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_write_outlives_that_its_folder_is_removed_with_the_last_file() {
     let root = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Who sends too much, too many or too slowly is refused, and holds nothing for ever.
+//! Tests that a client that sends too much, too many or too slowly is refused, and that it holds no
+//! resource for ever.
 
 use test_support as support;
 
@@ -10,20 +11,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-/// How long the registries here wait for their clients.
+/// How long the registries in these tests wait for their clients.
 const WAITS: Duration = Duration::from_millis(500);
 
-/// How long anything may take that is waited for.
+/// The longest time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Longer than what the registry keeps in memory of a blob: it is stored in parts.
+/// More than the registry keeps of a blob in memory, so the blob is stored in parts.
 const LARGE: usize = 20 << 20;
 
 async fn impatient() -> Node {
     Node::start_with(&["--client-timeout", "500ms"]).await
 }
 
-/// A request that has begun and says no more: its head, and some of its body.
+/// Returns an incomplete request: its head, and some of its body.
 fn begun(method: &str, target: &str, body: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{body}")
 }
@@ -44,7 +45,7 @@ async fn who_does_not_end_a_head_is_hung_up_on() {
         assert_eq!(is_closed(node.http.begin(start).await).await, b"");
         assert!(begin.elapsed() >= WAITS, "{:?}", begin.elapsed());
     }
-    // Nor does it help to send a little now and then.
+    // A client that sends a little now and then is cut off too.
     let mut stream = node.http.begin("GET /v2/ HTTP/1.1\r\n").await;
     let drips = async {
         while stream.write_all(b"X: y\r\n").await.is_ok() {
@@ -77,7 +78,7 @@ async fn who_does_not_end_a_body_is_refused_and_may_go_on() {
     http.pulls("a/b", "latest", &image).await;
 }
 
-/// Slow is not silent.
+/// A slow client is not a silent one.
 #[tokio::test]
 async fn who_sends_a_body_piece_by_piece_is_waited_for() {
     const PIECES: usize = 8;
@@ -107,7 +108,7 @@ async fn open_files(node: &Node) -> u64 {
 async fn who_does_not_read_an_answer_is_hung_up_on() {
     const CLIENTS: u64 = 10;
     let node = impatient().await;
-    // More than all that the system takes on the way.
+    // More than the buffers on the way can hold.
     let content = content(1, 32 << 20);
     let digest = node.http.push_blob("a/b", &content).await;
     let before = open_files(&node).await;
@@ -139,7 +140,7 @@ async fn who_does_not_read_an_answer_is_hung_up_on() {
 async fn a_head_has_so_many_headers_and_bytes() {
     let node = Node::start().await;
     let get = async |headers: &str| node.http.raw(head("GET", "/v2/", headers)).await.unwrap();
-    // Two are there already.
+    // The request has two headers already.
     let headers =
         |count: usize| -> String { (0..count - 2).map(|i| format!("X-{i}: y\r\n")).collect() };
     get(&headers(100)).await.expect(200);
@@ -161,7 +162,7 @@ async fn a_blob_is_only_so_big() {
 
     let refused = http.try_push_blob("a/b", &big).await;
     refused.refused(413, "SIZE_INVALID");
-    // Also where nobody says before how long it is.
+    // A body without a stated length is refused too.
     let path = format!("/v2/a/b/blobs/uploads/?digest={digest}");
     let pieces = big
         .chunks(1000)
@@ -181,7 +182,7 @@ async fn a_blob_is_only_so_big() {
     let ask = async || http.get("/v2/").await;
     until(ask, |_| node.stored() == before).await;
 
-    // A chunk more than there may be is not taken, and one that fits is.
+    // A chunk that makes the upload too long is refused. A chunk that fits is accepted.
     let upload = http.begin_upload("a/b").await;
     http.patch(&upload, &big[..6_000]).await.expect(202);
     let refused = http.patch(&upload, &big[6_000..]).await;
@@ -228,7 +229,7 @@ async fn an_upload_that_nobody_goes_on_with_ends() {
     assert_ne!(node.stored(), before, "a part is stored by now");
     let mut sent = Vec::new();
     let end = Instant::now() + PATIENCE;
-    // To look at an upload is not to go on with it.
+    // A request for the status does not keep an upload alive.
     while http.get(&idle).await.status != 404 {
         assert!(Instant::now() < end, "it is still there");
         http.patch(&busy, b"x").await.expect(202);

@@ -1,4 +1,5 @@
-//! What the example registry lists, as the distribution specification has it: tags and referrers.
+//! Tests the lists of the example registry, tags and referrers, against the distribution
+//! specification.
 
 use test_support as support;
 
@@ -10,7 +11,7 @@ use support::http::{
 };
 use support::image::sha256;
 
-/// A page of tags, and where the next one is.
+/// Returns a page of tags, and the address of the next page.
 async fn tags(http: &Http, query: &str) -> (Vec<String>, Option<String>) {
     let page = http
         .get(&format!("/v2/a/b/tags/list{query}"))
@@ -57,7 +58,7 @@ async fn tags_come_in_order_and_in_pages() {
     unknown.refused(404, "NAME_UNKNOWN");
 }
 
-/// An artifact of this kind that refers to a manifest.
+/// Returns an artifact of this kind that refers to a manifest.
 fn artifact(number: usize, kind: Option<&str>, subject: &[u8]) -> String {
     let mut artifact = json!({
         "schemaVersion": 2,
@@ -106,7 +107,7 @@ async fn referrers_are_found_by_their_subject_and_type() {
             "mediaType": OCI_MANIFEST,
             "digest": digest,
             "size": artifact.len(),
-            // Without a type of its own it has its configuration's.
+            // An artifact without a type of its own has the type of its configuration.
             "artifactType": kind.unwrap_or(OCI_CONFIG),
             "annotations": { "number": number.to_string() },
         }));
@@ -131,7 +132,7 @@ async fn referrers_are_found_by_their_subject_and_type() {
     assert!(!node.stored().iter().any(is_left));
 }
 
-/// A signature may come before what it signs.
+/// A signature may arrive before the manifest that it signs.
 #[tokio::test]
 async fn a_subject_that_nobody_knows_may_have_referrers() {
     let Node { http, .. } = &Node::start().await;

@@ -1,4 +1,5 @@
-//! What is refused while Redis is away is answered with 503, and can be repeated as it was.
+//! Tests that the registry answers a request that it refuses while Redis is down with 503, and that
+//! the client can repeat the request unchanged.
 
 use test_support as support;
 
@@ -8,7 +9,7 @@ use support::http::{
 use support::image::{content, sha256};
 use support::redis::Redis;
 
-/// Two nodes on one folder and one Redis, and a small change timeout.
+/// Returns two nodes on one folder and one Redis, with a short change timeout.
 async fn nodes(redis: &Redis) -> (Node, Http, support::registry::Registry) {
     let url = redis.url();
     let args = [
@@ -40,7 +41,7 @@ fn is_unavailable(answer: Answer) {
     assert!((1..=10).contains(&after));
 }
 
-/// The request, again and again until it is not answered so any more.
+/// Repeats a request until its answer is no longer 503.
 async fn repeated<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Answer {
     until(ask, |answer| answer.status != 503).await
 }
@@ -90,7 +91,7 @@ async fn every_request_that_was_refused_can_be_repeated_as_it_was() {
         is_unavailable(http.delete(&blob("a/b", &gone.layer_digest())).await);
         is_unavailable(http.delete(&manifest_path("a/b", &gone.digest())).await);
     }
-    // How far an upload has come can be asked, and what was refused has not happened.
+    // The status of an upload can still be read, and the refused requests have changed nothing.
     let status = http.get(&uploads[1]).await.expect(204);
     assert_eq!(status.header("range"), Some("0-9999"));
     http.pulls("a/b", "gone", &gone).await;
@@ -131,7 +132,7 @@ async fn every_request_that_was_refused_can_be_repeated_as_it_was() {
     assert_eq!(node.upload_objects(), [""; 0]);
 }
 
-/// Whoever has had no answer to a chunk sends it once more.
+/// A client that got no answer to a chunk sends it once more.
 #[tokio::test]
 async fn the_last_chunk_may_be_sent_again() {
     let Node { http, .. } = &Node::start().await;

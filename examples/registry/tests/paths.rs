@@ -1,7 +1,7 @@
-//! Whatever a client names, the path that comes of it is below the storage's root: the names are of
-//! types that hold nothing else.
+//! Tests that the path of any request is below the storage's root, because the types of names allow
+//! nothing else.
 //!
-//! The modules are the example's own, and their unit tests run here: Cargo runs none of an example.
+//! The modules are those of the example. It has no library, so this test includes their files.
 #![allow(
     dead_code,
     reason = "a part of the example, and each is used by others there"
@@ -36,7 +36,7 @@ use support::guarded::head;
 use support::http::{Http, Image, over};
 use support::image::sha256;
 
-/// All paths that a request to this place may read, write or delete.
+/// Returns all paths that a request to this route may read, write or delete.
 fn reached(route: &Route) -> Vec<Path> {
     let paths = Paths::default();
     let of_digest = |digest| [paths.blob(digest)];
@@ -66,7 +66,7 @@ fn reached(route: &Route) -> Vec<Path> {
     }
 }
 
-/// What is below the root, in an object store and in a file system.
+/// Checks that a path is below the root, in an object store and in a file system.
 fn is_below_the_root(path: &Path) -> Result<(), TestCaseError> {
     let text = path.as_ref();
     prop_assert!(text.starts_with("docker/registry/v2/"), "{text}");
@@ -79,7 +79,7 @@ fn is_below_the_root(path: &Path) -> Result<(), TestCaseError> {
         text.split('/').all(|part| !matches!(part, "" | "." | "..")),
         "{text}"
     );
-    // A path is what was meant, and nothing that was made harmless.
+    // The path is used as it was parsed. No part of it was escaped.
     let parsed = Path::parse(text).ok();
     prop_assert_eq!(parsed.as_ref(), Some(path));
     let root = std::env::temp_dir();
@@ -95,7 +95,7 @@ fn is_below_the_root(path: &Path) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What names are made of, and what those who mean harm put into them.
+/// Parts of valid names, and parts of attacks.
 const PIECES: &[&str] = &[
     "a",
     "b/c",
@@ -155,7 +155,7 @@ fn target() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece(), 0..9).prop_map(|pieces| pieces.concat())
 }
 
-/// What a route is like, with one part of it replaced.
+/// Generates targets like those of a route, with one part replaced.
 fn almost() -> impl Strategy<Value = String> {
     let name = prop_oneof![3 => Just("a/b".to_owned()), 2 => target()];
     let digest = || "[0-9a-f]{64}".prop_map(|hex| format!("sha256:{hex}"));
@@ -179,7 +179,7 @@ proptest! {
     }
 }
 
-/// The property is one of targets that are accepted, so enough of them have to be.
+/// The property holds for accepted targets, so enough of the targets must be accepted.
 #[test]
 fn many_targets_are_accepted() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -196,7 +196,7 @@ fn many_targets_are_accepted() {
     assert_eq!(kinds.len(), 6, "{kinds:?}");
 }
 
-/// What is beside the root is neither read nor written, however it is named.
+/// No request reads or writes anything beside the root, in any spelling.
 #[tokio::test]
 async fn nobody_gets_at_what_is_beside_the_storage() {
     const SECRET: &str = "what is beside the storage";
@@ -205,7 +205,7 @@ async fn nobody_gets_at_what_is_beside_the_storage() {
         folder.path().join("root"),
         folder.path().join("root-beside"),
     );
-    // What looks like a blob, a manifest or a tag, in another place.
+    // Files like a blob, a manifest or a tag, in another place.
     let digest = sha256(SECRET.as_bytes());
     let hex = digest.strip_prefix("sha256:").unwrap();
     for place in [
@@ -271,7 +271,7 @@ async fn nobody_gets_at_what_is_beside_the_storage() {
     http.pulls("a/b", "latest", &image).await;
 }
 
-/// All files below a folder, and what is in them.
+/// Returns all files below a folder, with their content.
 fn files(folder: &std::path::Path) -> BTreeSet<(String, Vec<u8>)> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap() {

@@ -1,4 +1,4 @@
-//! Blobs on their way in: in one request, in two, in chunks, cut off, cancelled, mounted.
+//! Tests uploads of blobs: in one request, in two, in chunks, cut off, cancelled, mounted.
 
 use test_support as support;
 
@@ -7,7 +7,7 @@ use support::http::{Answer, Http, Node, answer, blob, location, read_answer, unt
 use support::image::{content, sha256};
 use tokio::io::AsyncWriteExt;
 
-/// Longer than what the registry keeps in memory of a blob: it is stored in parts.
+/// More than the registry keeps of a blob in memory, so the blob is stored in parts.
 const LARGE: usize = 20 << 20;
 
 const MOST_UPLOADS: usize = 1024;
@@ -52,7 +52,7 @@ async fn with_a_last_chunk(http: &Http, content: &[u8], digest: &str) -> Answer 
     http.finish(&upload, digest, last).await
 }
 
-/// Without a `Content-Length`, as Docker sends layers.
+/// Uploads without a `Content-Length`, as Docker sends layers.
 async fn in_a_stream(http: &Http, content: &[u8], digest: &str) -> Answer {
     let upload = http.begin_upload("a/b").await;
     let pieces: Vec<_> = content.chunks(65_536).map(<[u8]>::to_vec).collect();
@@ -63,7 +63,7 @@ async fn in_a_stream(http: &Http, content: &[u8], digest: &str) -> Answer {
     http.finish(&upload, digest, b"").await
 }
 
-/// What came of an upload: the blob, and nothing else.
+/// Checks that an upload has created the blob, and nothing else.
 async fn arrived(node: &Node, sent: Answer, content: &[u8], digest: &str) {
     let sent = sent.expect(201);
     assert_eq!(location(&sent), blob("a/b", digest));
@@ -78,7 +78,7 @@ async fn arrives(way: impl AsyncFn(&Http, &[u8], &str) -> Answer) {
     for (seed, length) in [0, 1, 10_000, LARGE].into_iter().enumerate() {
         let content = content(seed as u64, length);
         for digest in [sha256(&content), sha512(&content)] {
-            // What is known already is taken again.
+            // The registry accepts a known blob again.
             for _ in 0..2 {
                 let sent = way(&node.http, &content, &digest).await;
                 arrived(&node, sent, &content, &digest).await;
@@ -134,7 +134,7 @@ async fn an_upload_says_where_it_is_and_how_far_it_has_come() {
     over.refused(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
-/// A client that has lost track is told where to go on.
+/// A client that has lost count is told where to continue.
 #[tokio::test]
 async fn a_chunk_out_of_order_is_refused_and_changes_nothing() {
     let Node { http, .. } = &Node::start().await;
@@ -188,7 +188,7 @@ async fn an_upload_goes_on_after_a_dropped_connection() {
     }
 }
 
-/// Only the client that is cut off knows of the upload, so nobody could go on with it.
+/// Only the client that was cut off knew the upload, so no client could continue it.
 #[tokio::test]
 async fn an_upload_in_one_request_that_is_cut_off_leaves_nothing() {
     let node = Node::start().await;
@@ -229,7 +229,7 @@ async fn one_request_at_a_time_may_use_an_upload() {
     http.finish(&upload, &digest, b"").await.expect(201);
 }
 
-/// Who only looks must not get in the way of who uploads.
+/// Requests for the status must not disturb the client that uploads.
 #[tokio::test]
 async fn to_ask_for_the_status_disturbs_no_chunk() {
     const CHUNKS: usize = 300;
@@ -287,7 +287,7 @@ async fn an_upload_that_is_cancelled_or_of_other_content_leaves_nothing() {
     }
 }
 
-/// Its number is no key to another repository.
+/// The id of an upload gives no access through another repository.
 #[tokio::test]
 async fn an_upload_belongs_to_its_repository() {
     let Node { http, .. } = &Node::start().await;
@@ -317,7 +317,8 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it() {
     assert_eq!(pulled.body, b"layer");
 }
 
-/// What cannot be mounted is to be uploaded, so that nobody gets at a blob by naming it.
+/// If a blob cannot be mounted, the client has to upload it. So a client cannot get a blob by
+/// naming its digest.
 #[tokio::test]
 async fn a_mount_of_what_the_other_repository_has_not_begins_an_upload() {
     let node = Node::start().await;
@@ -339,7 +340,7 @@ async fn a_mount_of_what_the_other_repository_has_not_begins_an_upload() {
     assert_eq!(node.stored(), before);
 }
 
-/// Uploads hold memory, so there is an end to how many there are.
+/// Uploads occupy memory, so their number is limited.
 #[tokio::test]
 async fn there_are_only_so_many_uploads() {
     let Node { http, .. } = &Node::start().await;
@@ -394,7 +395,7 @@ async fn a_graceful_shutdown_lets_a_request_end() {
     assert_eq!(pulled.expect(200).body, b"helloworld");
 }
 
-/// The one that hangs is not waited for for ever.
+/// The shutdown does not wait for ever for a client that hangs.
 #[tokio::test]
 async fn a_graceful_shutdown_ends_the_upload_of_a_client_that_hangs() {
     let mut node = Node::start().await;

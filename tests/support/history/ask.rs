@@ -1,4 +1,4 @@
-//! Questions to any node and ends of changes, recorded as they are seen from outside.
+//! Sends reads to any node, ends changes, and records both as a client sees them.
 
 use super::flaky::{Flaky, INJECTED};
 use super::record::{Change, Fact, History, Outcome, Read, Span, now};
@@ -11,19 +11,19 @@ use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// How many repositories link each blob.
+/// The number of repositories that link each blob.
 pub(super) const REPOSITORIES: u32 = 2;
 
-/// What the workers share.
+/// What all workers share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) nodes: Vec<CachedStore<Flaky>>,
     pub(super) store: Flaky,
     pub(super) history: History,
     pub(super) layout: Distribution,
-    /// For each blob in use, how often it was given up for a new one.
+    /// For each slot, how often its blob was given up for a new one.
     pub(super) retired: Vec<AtomicU32>,
-    /// Whether the first node is asked only what it may have in memory.
+    /// Whether the first node is asked only for facts that it may have in memory.
     pub(super) has_quiet: bool,
     pub(super) is_over: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Shared {
         slot + self.slots() * self.retired[slot as usize].load(Ordering::SeqCst)
     }
 
-    /// Puts a blob that nobody has asked for yet, and all its links, behind the cache's back.
+    /// Puts a blob that no worker has asked for yet, and all its links, straight into the store.
     pub(super) async fn put_new(&self, blob: u32) {
         let links = (0..REPOSITORIES).map(|repository| Fact::Link(repository, blob));
         for fact in links.chain([Fact::Blob(blob)]) {
@@ -63,7 +63,8 @@ impl Shared {
         }
     }
 
-    /// What may yet happen to a fact would explain too much: another blob takes its slot.
+    /// Gives a slot another blob. If a change of the old blob may still take effect at any time,
+    /// the check could explain any answer about it.
     pub(super) async fn retire(&self, fact: Fact) {
         let (Fact::Blob(blob) | Fact::Link(_, blob)) = fact;
         let (slot, times) = ((blob % self.slots()) as usize, blob / self.slots());
@@ -111,7 +112,7 @@ impl Shared {
         });
     }
 
-    /// `stat`, `contains` and the like, on any node.
+    /// Sends one read (`stat`, `contains` and so on) to a node and records the answer.
     pub(super) async fn ask(&self, node: usize, kind: Ask, repository: u32, blob: u32) {
         let (link, meta) = (Fact::Link(repository, blob), Fact::Blob(blob));
         let (of, asked) = (self.repository(node, repository), digest(blob));
@@ -190,7 +191,7 @@ impl Shared {
     }
 }
 
-/// What was answered, and by whom; or the text of an error.
+/// An answer with its status, or the text of an error.
 type Said = Result<(bool, CacheStatus), String>;
 
 fn said<T>(answer: Result<Answer<T>, Error>, present: impl Fn(&T) -> bool) -> Said {
@@ -209,18 +210,18 @@ pub(super) enum Ask {
         fact: Fact,
         head: bool,
     },
-    /// Of all blobs in use.
+    /// Asks for all blobs in use.
     StatMany,
 }
 
-/// How the caller of a change saw it end.
+/// How a change ended for its caller.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ended {
     Done,
     Refused,
-    /// What the store will do with it is known when it has settled.
+    /// The store's outcome is known once the store has settled.
     Failed,
-    /// The caller went away.
+    /// The caller dropped the change.
     Dropped,
 }
 

@@ -1,25 +1,25 @@
-//! Whether a history keeps the promise: no read that begins after a delete was acknowledged returns
-//! the old positive unless a later put overlaps, and no read that begins after a put was
-//! acknowledged returns the old negative unless a later delete does.
+//! Checks whether a history keeps the promise. A read that begins after a delete was acknowledged
+//! must not return the old positive, unless a later put overlaps. A read that begins after a put
+//! was acknowledged must not return the old negative, unless a later delete overlaps.
 
 use super::record::{Change, Fact, Outcome, Read, Records, Span};
 use layercache::CacheStatus;
 use std::collections::HashMap;
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// The reads that nothing explains, in their order.
+    /// The reads that no change explains, in order.
     pub wrong: Vec<Read>,
-    /// The reads of which only one answer was right.
+    /// The number of reads for which only one answer was right.
     pub decided: usize,
-    /// Of all reads, by who answered.
+    /// The number of all reads that this tier answered.
     pub from_memory: usize,
     pub from_redis: usize,
 }
 
 impl Verdict {
-    /// Whether it has come about by so many rounds in which something was done.
+    /// Returns whether the counts suffice for this many rounds in which the nodes did work.
     pub fn is_enough(&self, rounds: usize) -> bool {
         self.decided >= 2_000 * rounds
             && self.from_memory >= 1_000 * rounds
@@ -34,18 +34,18 @@ struct Timeline {
     deleted: Side,
 }
 
-/// The changes to one of the two values.
+/// The changes of a fact to one of its two values.
 #[derive(Debug, Default)]
 struct Side {
-    /// For each that was acknowledged: when it ended, and the latest beginning of those that had
+    /// For each acknowledged change: its end, and the latest beginning of all changes that had
     /// ended by then.
     acknowledged: Vec<(u64, u64)>,
-    /// For each that may have happened: when it began, and the latest end of those that had begun
-    /// by then.
+    /// For each change that may have happened: its beginning, and the latest end of all changes
+    /// that had begun by then.
     possible: Vec<(u64, u64)>,
 }
 
-/// Checks a history, each fact by itself, in the time it takes to sort it.
+/// Checks a history, each fact by itself, in the time it takes to sort the history.
 pub fn check(records: &Records) -> Verdict {
     let mut changes: HashMap<Fact, Vec<Change>> = HashMap::new();
     for change in &records.changes {
@@ -55,7 +55,7 @@ pub fn check(records: &Records) -> Verdict {
         .iter()
         .map(|(fact, changes)| (*fact, Timeline::new(changes)))
         .collect();
-    // What was never changed is absent.
+    // A fact without changes is absent.
     let untouched = Timeline::new(&[]);
     let may_be = |read: &Read, present| {
         let mut each = read.facts().map(|fact| {
@@ -92,7 +92,7 @@ impl Timeline {
                 .filter(move |change| change.present == present)
         };
         let mut deleted = Side::new(to(false));
-        // In the beginning everything is absent.
+        // At the beginning every fact is absent.
         deleted.acknowledged.insert(0, (0, 0));
         Self {
             put: Side::new(to(true)),
@@ -100,8 +100,9 @@ impl Timeline {
         }
     }
 
-    /// Whether a read may have found the fact present, or absent: nobody had made it the other when
-    /// the read began, or a change to this one could have come after all who had.
+    /// Returns whether a read may have found the fact present (or absent). That holds if no change
+    /// to the other value was acknowledged before the read began, or if a change to this value may
+    /// have come after all of those.
     fn may_be(&self, present: bool, read: Span) -> bool {
         let (this, other) = match present {
             true => (&self.put, &self.deleted),
@@ -129,7 +130,7 @@ impl Side {
     }
 }
 
-/// Sorted by the first, with the greatest second so far.
+/// Sorts the pairs by the first number and replaces each second number by the greatest one so far.
 fn running_max(mut pairs: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     pairs.sort_unstable();
     let mut max = 0;

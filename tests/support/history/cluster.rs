@@ -1,4 +1,4 @@
-//! Nodes on one store and one Redis, each behind a proxy of its own.
+//! Starts nodes on one store and one Redis, each behind a proxy of its own.
 
 use super::flaky::Flaky;
 use crate::proxy::Proxy;
@@ -10,13 +10,13 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Cluster {
     pub nodes: Vec<CachedStore<Flaky>>,
-    /// Of each node.
+    /// One proxy for each node.
     pub proxies: Vec<Proxy>,
     pub store: Flaky,
     pub redis: Redis,
 }
 
-// All of it short, so that many faults and their ends fit into a test.
+// All times are short, so that many faults and recoveries fit into a test.
 const TIMEOUT: Duration = Duration::from_millis(200);
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(1);
 pub const TRUST: Duration = Duration::from_millis(400);
@@ -41,7 +41,7 @@ impl Cluster {
     }
 }
 
-/// A node on this store, which shares what is at `url`.
+/// Makes a node on this store that uses the Redis at `url`.
 pub fn node(store: &Flaky, url: &str) -> CachedStore<Flaky> {
     let config = RedisConfig::new(url)
         .with_timeout(TIMEOUT)

@@ -1,4 +1,4 @@
-//! A store that takes its time, and sometimes fails without saying what happened.
+//! A store that is slow, and sometimes fails without saying what happened.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What the text of every error of its own holds.
+/// Every error that this store injects contains this text.
 pub const INJECTED: &str = "injected";
 
-/// One store in memory for all nodes. Cloning is a reference count.
+/// One in-memory store for all nodes. A clone only increments a reference count.
 #[derive(Debug, Clone)]
 pub struct Flaky {
     inner: Arc<Inner>,
@@ -31,25 +31,25 @@ pub struct Flaky {
 struct Inner {
     store: InMemory,
     random: Mutex<fastrand::Rng>,
-    /// One in so many calls fails.
+    /// One in this many calls fails.
     one_in: u32,
-    /// How many changes of a path have failed and will happen all the same.
+    /// For each path, the number of changes that have failed and will still happen.
     late: Mutex<HashMap<Path, isize>>,
 }
 
-/// What becomes of a change.
+/// How a change ends.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Works,
     Fails,
-    /// It happens, and an error is returned.
+    /// The change happens, and an error is returned.
     FailsAfter,
-    /// An error is returned, and it happens later.
+    /// An error is returned, and the change happens later.
     HappensLate(Duration),
 }
 
 impl Flaky {
-    /// With `one_in` 0 nothing fails.
+    /// Makes a store. With `one_in` 0 no call fails.
     pub fn new(seed: u64, one_in: u32) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -61,13 +61,13 @@ impl Flaky {
         }
     }
 
-    /// Puts an object behind everybody's back, at once.
+    /// Puts an object at once, without a delay or a fault.
     pub async fn put_now(&self, path: &Path, content: impl Into<PutPayload>) {
         let put = self.inner.store.put(path, content.into()).await;
         put.expect("memory takes all");
     }
 
-    /// Returns when no change of `path` that has failed can still happen.
+    /// Waits until no failed change of `path` can still happen.
     pub async fn settled(&self, path: &Path) {
         while self.inner.late.lock().unwrap().contains_key(path) {
             sleep(Duration::from_millis(2)).await;
@@ -78,7 +78,7 @@ impl Flaky {
         draw(&mut self.inner.random.lock().unwrap())
     }
 
-    /// Mostly short, sometimes longer than any trust.
+    /// Waits for a time that is mostly short and sometimes longer than any trust.
     async fn pause(&self) {
         let millis = self.random(|random| match random.u32(..1000) {
             0..700 => 0,
@@ -111,7 +111,7 @@ impl Flaky {
         path: &Path,
         change: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        // What is under way for longer meets more.
+        // Some changes take longer, so that more reads and faults overlap with them.
         if self.random(|random| random.u32(..4) == 0) {
             sleep(Duration::from_millis(
                 self.random(|random| random.u64(5..80)),

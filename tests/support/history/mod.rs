@@ -1,4 +1,5 @@
-//! What several nodes were asked and told, and whether that can be.
+//! Records what several nodes were asked and what they answered, and checks whether the answers are
+//! allowed.
 
 pub mod ask;
 pub mod check;

@@ -1,19 +1,19 @@
-//! What was done, when, and how it ended.
+//! Records what was done, when, and how it ended.
 
 use layercache::CacheStatus;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
-/// One fact that is put and deleted, by its own bracket.
+/// A fact that is put and deleted. Each fact has a change protocol of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fact {
-    /// There is a blob of this number.
+    /// The blob of this number exists.
     Blob(u32),
-    /// It is in the repository of the first number.
+    /// The blob of the second number is in the repository of the first number.
     Link(u32, u32),
 }
 
-/// From before an operation's call until after its return, in nanoseconds of the one clock.
+/// The time from before an operation's call until after its return, in nanoseconds of [`now`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     pub begin: u64,
@@ -25,13 +25,13 @@ pub struct Span {
 pub enum Outcome {
     /// It was acknowledged.
     Done,
-    /// Nothing was changed.
+    /// It changed nothing.
     Refused,
-    /// It may have happened, until its span ends.
+    /// It may have happened, at any time until its span ends.
     Unknown,
 }
 
-/// A put of a fact, or its delete.
+/// A put or a delete of a fact.
 #[derive(Debug, Clone, Copy)]
 pub struct Change {
     pub fact: Fact,
@@ -42,7 +42,7 @@ pub struct Change {
     pub what: &'static str,
 }
 
-/// An answer: `present` if all of its facts are, absent if one of them is.
+/// An answer: `present` if all of its facts are present, absent if one of them is absent.
 #[derive(Debug, Clone, Copy)]
 pub struct Read {
     pub facts: [Option<Fact>; 2],
@@ -53,7 +53,7 @@ pub struct Read {
     pub what: &'static str,
 }
 
-/// Everything that was done. Cloning is a reference count.
+/// All records. A clone only increments a reference count.
 #[derive(Debug, Clone, Default)]
 pub struct History(Arc<Mutex<Records>>);
 
@@ -61,21 +61,21 @@ pub struct History(Arc<Mutex<Records>>);
 pub struct Records {
     pub changes: Vec<Change>,
     pub reads: Vec<Read>,
-    /// What was done to the servers and the network, and when.
+    /// The faults that were made in the servers and the network, and when.
     pub faults: Vec<(Span, String)>,
-    /// What must not happen at all, such as a read that fails because of a cache.
+    /// Events that must never happen, such as a read that fails because of a cache.
     pub failures: Vec<String>,
 }
 
-/// The one clock.
+/// Returns the time in nanoseconds, from one clock for the whole process.
 pub fn now() -> u64 {
     static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // Nothing happens at 0, when all facts are absent.
+    // 0 stands for the time before all changes, when all facts are absent.
     u64::try_from(BASE.elapsed().as_nanos()).unwrap() + 1
 }
 
 impl Span {
-    /// It never ends: what began may yet happen.
+    /// Makes a span that never ends, for a change that may still take effect.
     pub const fn open(begin: u64) -> Self {
         Self {
             begin,
@@ -112,12 +112,12 @@ impl History {
         self.0.lock().unwrap().failures.push(what);
     }
 
-    /// What has ended so far.
+    /// Returns the records so far.
     pub fn so_far(&self) -> Records {
         self.0.lock().unwrap().clone()
     }
 
-    /// All of it, when nobody records any more.
+    /// Takes all records, once no worker records any more.
     pub fn take(&self) -> Records {
         std::mem::take(&mut self.0.lock().unwrap())
     }

@@ -1,17 +1,18 @@
-//! What led to an answer that nothing explains.
+//! Reports what led to a wrong answer.
 
 use super::check::{Verdict, check};
 use super::record::{Change, Fact, Outcome, Read, Records, Span};
 use std::fmt::Write;
 
-/// How much around a wrong read is told.
+/// How long before and after a wrong read events are reported, in nanoseconds.
 const MARGIN: u64 = 300_000_000;
 const MOST_LINES: usize = 200;
 
-/// Checks a history, and says how much was in it.
+/// Checks a history, and prints how much was in it.
 ///
 /// # Panics
-/// If an answer is wrong, with what led to it; or if anything failed that must not.
+/// If an answer is wrong, with the events that led to it; or if something failed that must not
+/// fail.
 pub fn judge(name: &str, records: &Records) -> Verdict {
     let verdict = check(records);
     let count = |outcome| {
@@ -39,7 +40,7 @@ pub fn judge(name: &str, records: &Records) -> Verdict {
     verdict
 }
 
-/// All that was done to the facts of a read shortly before it and while it ran.
+/// Returns all that was done to the facts of a read shortly before it and during it.
 fn report(records: &Records, wrong: &Read) -> String {
     let is_near = |span: Span| span.end >= earliest(records, wrong) && span.begin <= wrong.span.end;
     let mut lines = Vec::new();
@@ -81,7 +82,7 @@ fn report(records: &Records, wrong: &Read) -> String {
     text
 }
 
-/// Since a little before the last change that was acknowledged to each of its facts.
+/// Returns a time a little before the last acknowledged change of each of the read's facts.
 fn earliest(records: &Records, wrong: &Read) -> u64 {
     let last_of = |fact: Fact| {
         let changes = records.changes.iter();

@@ -1,4 +1,4 @@
-//! Readers and changers: random operations on a few keys, on all nodes, all of them recorded.
+//! Sends random reads and changes of a few keys to all nodes, and records all of them.
 
 use super::ask::{Ask, Ended, REPOSITORIES, Shared, digest, name};
 use super::check::check;
@@ -16,28 +16,28 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// How much is done at a time.
+/// The amount of concurrent work.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// How many blobs are in use.
+    /// The number of blobs in use.
     pub blobs: u32,
-    /// Of each node.
+    /// Readers for each node.
     pub readers: usize,
-    /// Of each node that is not quiet.
+    /// Changers for each node, except a quiet one.
     pub changers: usize,
-    /// Whether the first node changes nothing and is asked only what it may have in memory: it can
-    /// be without Redis for long and not notice.
+    /// Whether the first node makes no changes and is asked only for facts that it may have in
+    /// memory. Such a node can be without Redis for long before it notices.
     pub has_quiet: bool,
 }
 
-/// Operations on all nodes, until they are told to stop.
+/// Operations on all nodes, until [`Self::stop`].
 #[derive(Debug)]
 pub struct Traffic {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// One who asks one node after the other, or always the same.
+/// A worker that uses one node after the other, or always the same node.
 struct Worker {
     shared: Arc<Shared>,
     random: fastrand::Rng,
@@ -45,7 +45,7 @@ struct Worker {
 }
 
 impl Traffic {
-    /// Begins with all there can be, on nodes that have this store.
+    /// Puts all blobs and links into `store`, then starts the workers on these nodes.
     pub async fn start(
         nodes: &[CachedStore<Flaky>],
         store: &Flaky,
@@ -83,7 +83,7 @@ impl Traffic {
         Self { shared, workers }
     }
 
-    /// Returns when every node changes and answers as if nothing had ever happened.
+    /// Waits until every node can make a change again.
     ///
     /// # Panics
     /// If that takes too long.
@@ -101,7 +101,7 @@ impl Traffic {
         }
     }
 
-    /// Returns when so much was done that a verdict stands on it: a slow machine takes longer.
+    /// Waits until the history is large enough for a verdict. A slow machine takes longer.
     ///
     /// # Panics
     /// If that takes too long.
@@ -116,7 +116,7 @@ impl Traffic {
         is_enough.expect("enough was done");
     }
 
-    /// Takes all links away through one node, all at once, beside what else is done.
+    /// Removes all links through one node, all at once, while the other operations go on.
     pub async fn unlink_all(&self, node: usize) {
         let shared = &self.shared;
         let unlink = |repository: u32, blob: u32| async move {
@@ -132,7 +132,7 @@ impl Traffic {
         join_all(links).await;
     }
 
-    /// Stops, and waits for what is under way.
+    /// Stops, and waits for the running operations.
     pub async fn stop(self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
         for worker in self.workers {
@@ -146,7 +146,7 @@ impl Worker {
         self.random.u32(..self.shared.slots())
     }
 
-    /// Mostly between the first two, sometimes between the other two.
+    /// Sleeps mostly for a time in the first range, and sometimes for one in the second.
     async fn sleep(&mut self, mostly: Range<u64>, sometimes: Range<u64>) {
         let millis = match self.random.u32(..5) {
             0 | 1 => self.random.u64(sometimes),
@@ -186,7 +186,7 @@ impl Worker {
                 let blob = self.shared.blob(slot);
                 let kind = self.question(self.node, repository, blob);
                 let asked = self.shared.ask(self.node, kind, repository, blob);
-                // A few go away before they are answered.
+                // A few callers give up before the answer comes.
                 match self.random.u32(..100) {
                     0 => drop(timeout(Duration::from_millis(1), asked).await),
                     _ => asked.await,
@@ -196,8 +196,8 @@ impl Worker {
         }
     }
 
-    /// Mostly there is what is asked for, and in memory: what is deleted is soon put again, and then
-    /// left alone for a while.
+    /// Makes changes in such an order that blobs mostly exist and are in memory: what it deletes it
+    /// soon puts again, and then it leaves the blob alone for a while.
     async fn changes(mut self) {
         while !self.shared.is_over() {
             let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
@@ -219,7 +219,8 @@ impl Worker {
         }
     }
 
-    /// Makes a change, or goes away from it; what it deletes is asked for at once everywhere.
+    /// Makes a change, or gives up on it. After a complete change, reads of the fact go to all
+    /// nodes at once.
     async fn change<R: Into<Ended>>(
         &mut self,
         fact: Fact,
@@ -245,7 +246,7 @@ impl Worker {
         }
     }
 
-    /// Asks all nodes for what has just been changed, and does not wait for their answers.
+    /// Asks all nodes about a fact that has just changed, without waiting for their answers.
     fn look(&mut self, fact: Fact) {
         let (repository, blob) = match fact {
             Fact::Blob(blob) => (self.random.u32(..REPOSITORIES), blob),

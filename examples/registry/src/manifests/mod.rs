@@ -1,4 +1,5 @@
-//! Manifests: `/v2/<name>/manifests/<reference>`. A manifest is a blob with a link of its own kind.
+//! How manifests are served: `/v2/<name>/manifests/<reference>`. A manifest is a blob with its own
+//! kind of link.
 
 mod model;
 mod read;
@@ -8,5 +9,5 @@ pub(crate) use model::{Manifest, OCI_INDEX};
 pub(crate) use read::{content, read};
 pub(crate) use write::{delete, write};
 
-/// The longest manifest, as in the Go registry.
+/// The size limit of a manifest, in bytes, as in the Go registry.
 const MAX_SIZE: u64 = 4 << 20;

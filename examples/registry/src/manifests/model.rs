@@ -1,4 +1,4 @@
-//! What a registry has to understand of a manifest.
+//! What a registry must understand of a manifest.
 
 use crate::error::Error;
 use layercache::Digest;
@@ -11,7 +11,7 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// An image or an index, of OCI or Docker: all fields of both.
+/// An image or an index, of OCI or Docker. It has the fields of both.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", expecting = "an object")]
 pub(crate) struct Manifest {
@@ -23,7 +23,8 @@ pub(crate) struct Manifest {
     manifests: Option<Vec<Descriptor>>,
     pub(crate) subject: Option<Descriptor>,
     pub(crate) annotations: Option<BTreeMap<String, String>>,
-    /// Without this serde would take an array, too, and read it by position.
+    /// Makes serde refuse an array. Without a flattened field it accepts one, and reads it by
+    /// position.
     #[serde(flatten)]
     _others: IgnoredAny,
 }
@@ -46,14 +47,15 @@ fn parse_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D:
 }
 
 impl Descriptor {
-    /// Whether the content may be elsewhere, and need not be here.
+    /// Whether the content may be stored elsewhere, so that this registry need not have it.
     pub(crate) fn is_foreign(&self) -> bool {
         self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
     }
 }
 
 impl Manifest {
-    /// Reads what a client sends as `content_type`, and refuses what it could not be served as.
+    /// Parses what a client sends as `content_type`. Refuses a manifest whose media type is
+    /// unknown, or is not the one of its fields or of `content_type`.
     pub(crate) fn parse(content: &[u8], content_type: Option<&str>) -> Result<Self, Error> {
         let invalid = |why: &str| Err(Error::ManifestInvalid(why.to_owned()));
         let manifest: Self = serde_json::from_slice(content)
@@ -61,7 +63,8 @@ impl Manifest {
         if manifest.schema_version != 2 {
             return invalid("only schema version 2 is supported");
         }
-        // One reading must not see an image where another sees an index (CVE-2021-41190).
+        // If a manifest could be read both as an image and as an index, clients could see different
+        // contents under one digest (CVE-2021-41190).
         let is_image = manifest.config.is_some() && manifest.manifests.is_none();
         let is_index =
             manifest.manifests.is_some() && manifest.config.is_none() && manifest.layers.is_none();
@@ -82,7 +85,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// What it says it is or, if it does not say, what it looks like. Docker's always say.
+    /// Returns the media type that the manifest names. If it names none, the fields decide between
+    /// the media types of OCI, because Docker's manifests always name theirs.
     pub(crate) fn media_type(&self) -> &str {
         let by_shape = match &self.manifests {
             Some(_) => OCI_INDEX,
@@ -91,25 +95,27 @@ impl Manifest {
         self.media_type.as_deref().unwrap_or(by_shape)
     }
 
-    /// What kind of artifact it describes; an image without a type of its own has its config's.
+    /// Returns the type of artifact that the manifest describes. An image without a type of its own
+    /// has the media type of its config.
     pub(crate) fn artifact_type(&self) -> Option<&str> {
         let config = self.config.as_ref();
         let of_config = || config.and_then(|config| config.media_type.as_deref());
         self.artifact_type.as_deref().or_else(of_config)
     }
 
-    /// The blobs that it is made of.
+    /// Returns the blobs that the manifest is made of.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         self.config.iter().chain(self.layers.iter().flatten())
     }
 
-    /// The manifests that it is made of.
+    /// Returns the manifests that the manifest is made of.
     pub(crate) fn children(&self) -> impl Iterator<Item = &Descriptor> {
         self.manifests.iter().flatten()
     }
 }
 
-/// What stored content is served as. It may be another registry's, which knows more kinds.
+/// Returns the media type to serve stored content with. Another registry, which knows more kinds of
+/// manifests, may have stored it.
 pub(crate) fn media_type_of(content: &[u8]) -> String {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! Manifests on their way out.
+//! How manifests are read: `GET` and `HEAD`.
 
 use super::MAX_SIZE;
 use super::model::media_type_of;
@@ -16,7 +16,7 @@ use layercache::{Digest, Link, RepositoryName};
 use object_store::ObjectStoreExt;
 use sha2::{Digest as _, Sha256, Sha512};
 
-/// `GET` and `HEAD`, which differ in what the server sends of the answer.
+/// Answers `GET` and `HEAD`. The server leaves out the body of the answer to `HEAD`.
 pub(crate) async fn read(
     app: &App,
     name: &RepositoryName,
@@ -58,7 +58,7 @@ async fn serve(
     Ok((common, entity, content).into_response())
 }
 
-/// A manifest's content, whole and verified.
+/// Returns the whole content of a manifest, verified by its digest.
 pub(crate) async fn content(app: &App, digest: &Digest, length: u64) -> Result<Bytes, Error> {
     let result = match app.store.get(&app.paths.blob(digest)).await {
         Err(object_store::Error::NotFound { .. }) => return Err(Error::ManifestUnknown),
@@ -74,7 +74,7 @@ pub(crate) async fn content(app: &App, digest: &Digest, length: u64) -> Result<B
     Ok(content)
 }
 
-/// Whether `digest` is the name of `content`.
+/// Whether `content` has this `digest`.
 pub(super) fn is_of(digest: &Digest, content: &[u8]) -> bool {
     match digest {
         Digest::Sha256(hash) => Sha256::digest(content)[..] == hash[..],

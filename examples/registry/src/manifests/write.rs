@@ -1,4 +1,4 @@
-//! Manifests on their way in, and away.
+//! How manifests are written and deleted: `PUT` and `DELETE`.
 
 use super::MAX_SIZE;
 use super::model::{Descriptor, Manifest};
@@ -19,7 +19,8 @@ use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// `PUT`. What a reader follows is written last: content, link, tag, referrer.
+/// Answers `PUT`. Writes the content first, then the link, the tag and the referrer, so that each
+/// of them leads readers to something that exists.
 pub(crate) async fn write(
     app: &App,
     name: &RepositoryName,
@@ -54,7 +55,7 @@ pub(crate) async fn write(
     Ok((StatusCode::CREATED, AppendHeaders(answer)).into_response())
 }
 
-/// Takes a whole body, each piece of which may be in coming for so long.
+/// Receives a whole body. The client may take `patience` for each piece.
 async fn receive(body: Body, patience: Duration) -> Result<Vec<u8>, Error> {
     let invalid = |why: &str| Error::ManifestInvalid(why.to_owned());
     let mut content = Vec::new();
@@ -72,8 +73,9 @@ async fn receive(body: Body, patience: Duration) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Makes sure that all a manifest is made of is here, and is as long as it says. The cache is not
-/// enough for that: what it remembers may have been collected.
+/// Checks that the repository has everything that a manifest is made of, in the sizes that it
+/// names. Asks the storage, because a garbage collection may have deleted a blob that the cache
+/// still has.
 async fn verify(app: &App, name: &RepositoryName, manifest: &Manifest) -> Result<(), Error> {
     let layers = app.repository(name);
     let manifests = layers.manifests();
@@ -109,7 +111,7 @@ async fn verify(app: &App, name: &RepositoryName, manifest: &Manifest) -> Result
     Ok(())
 }
 
-/// Each part once, however often it is used. Sizes of one digest that differ are two parts.
+/// Returns each part once, and the parts' digests. A digest with two sizes makes two parts.
 fn unique<'a>(parts: impl Iterator<Item = &'a Descriptor>) -> (Vec<&'a Descriptor>, Vec<Digest>) {
     let mut parts: Vec<_> = parts.collect();
     let key = |part: &&Descriptor| (part.digest, part.size, part.is_foreign());
@@ -119,8 +121,8 @@ fn unique<'a>(parts: impl Iterator<Item = &'a Descriptor>) -> (Vec<&'a Descripto
     (parts, digests)
 }
 
-/// `DELETE` by digest: the link, the tags that point at it and its place among the referrers. The
-/// content is left to garbage collection.
+/// Answers `DELETE` by digest. Removes the link, the tags that point at the manifest, and its entry
+/// among the referrers. The content stays for a garbage collection.
 pub(crate) async fn delete(
     app: &App,
     name: &RepositoryName,
@@ -137,7 +139,8 @@ pub(crate) async fn delete(
     let subject = subject(app, digest).await;
     let unconfirmed = match repository.unlink(digest).await {
         Ok(()) => None,
-        // It is made, so the rest is done too: who repeats the request finds no link.
+        // The link is removed, so the rest is removed now. A repeated request would find no link,
+        // and would not remove the rest.
         Err(error @ CacheError::ChangeUnconfirmed { .. }) => Some(error),
         Err(error) => return Err(error.into()),
     };
@@ -151,7 +154,8 @@ pub(crate) async fn delete(
     }
 }
 
-/// What a manifest refers to. One that cannot be read is deleted nevertheless.
+/// Returns the subject that a manifest refers to. Returns `None` if the manifest cannot be read, so
+/// that it can be deleted nevertheless.
 async fn subject(app: &App, digest: &Digest) -> Option<Digest> {
     let content = content(app, digest, 0).await.ok()?;
     let manifest: Manifest = serde_json::from_slice(&content).ok()?;

@@ -1,4 +1,4 @@
-//! Uploads: `/v2/<name>/blobs/uploads/`, in one request, in two or in chunks.
+//! How uploads are received: `/v2/<name>/blobs/uploads/`, in one request, in two or in chunks.
 
 mod receive;
 mod session;
@@ -22,7 +22,8 @@ use sessions::Guard;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// `POST`: takes a blob over from another repository, or receives one, or begins to.
+/// Answers `POST`: mounts a blob from another repository, receives a whole blob, or opens a
+/// session.
 pub(crate) async fn start(
     app: &Arc<App>,
     name: &RepositoryName,
@@ -49,7 +50,7 @@ pub(crate) async fn start(
             Err(error)
         }
     };
-    // Nobody else knows of this session, so nobody could go on with it.
+    // No client knows of this session, so no client could go on with it.
     if result.is_err()
         && let Ok(session) = app.uploads.lock(name, id)
     {
@@ -58,13 +59,13 @@ pub(crate) async fn start(
     result
 }
 
-/// `GET`: how much was received.
+/// Answers `GET`: says how many bytes were received.
 pub(crate) fn status(app: &App, name: &RepositoryName, id: Uuid) -> Result<Response, Error> {
     let answer = |session: &Session| accepted(StatusCode::NO_CONTENT, session);
     app.uploads.look(name, id, answer)
 }
 
-/// `PATCH`: goes on with what was received.
+/// Answers `PATCH`: appends a chunk to the received bytes.
 pub(crate) async fn append(
     app: &App,
     name: &RepositoryName,
@@ -85,7 +86,8 @@ async fn go_on(
 ) -> Result<Guard, Error> {
     match receive(&mut session, headers, body).await {
         Ok(()) => Ok(session),
-        // A client that was cut off may go on; a store that failed has lost a part.
+        // A client may go on after its connection was cut off. If the store failed, a part is lost,
+        // so the session ends.
         Err(error) => {
             if session.has_failed() {
                 app.uploads.discard(session).await;
@@ -95,7 +97,7 @@ async fn go_on(
     }
 }
 
-/// `PUT`: the last chunk, if there is one, and the digest of the whole.
+/// Answers `PUT`: receives the last chunk, if there is one, and the digest of the whole blob.
 pub(crate) async fn finish(
     app: &Arc<App>,
     name: &RepositoryName,
@@ -108,7 +110,8 @@ pub(crate) async fn finish(
     let digest = digest.parse()?;
     let mut session = app.uploads.lock(name, id)?;
     if session.is_complete() {
-        // It could not be made a blob before, and all of it is here: the same request once more.
+        // All bytes are stored, but an earlier request could not make them a blob. The client
+        // repeats that request.
         skip(&mut session, body).await?;
     } else {
         session = go_on(app, session, headers, body).await?;
@@ -116,14 +119,14 @@ pub(crate) async fn finish(
     commit(app, session, digest).await
 }
 
-/// `DELETE`.
+/// Answers `DELETE`: ends the session.
 pub(crate) async fn cancel(app: &App, name: &RepositoryName, id: Uuid) -> Result<Response, Error> {
     app.uploads.discard(app.uploads.lock(name, id)?).await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Makes what was received a blob of the repository. In a task of its own, so that a client that
-/// goes away does not leave half of it.
+/// Makes the received bytes a blob of the repository. Runs in a task of its own, so that it
+/// finishes even if the client disconnects.
 async fn commit(app: &Arc<App>, session: Guard, digest: Digest) -> Result<Response, Error> {
     let app = Arc::clone(app);
     let task = tokio::spawn(async move { app.commit(session, &digest).await });
@@ -140,8 +143,8 @@ impl App {
             self.uploads.discard(session).await;
             return Err(error);
         }
-        // From here on the session stays until all is done, so that a client may try again when
-        // the cache refuses the change.
+        // From here on the session stays until all is done, so that the client can repeat the
+        // request if the cache refuses the change.
         let (name, path) = (session.repository().clone(), session.path().clone());
         let blobs = self.registry.blobs();
         if blobs
@@ -150,8 +153,8 @@ impl App {
             .value
             .is_none()
         {
-            // Not a rename: that leaves an empty folder behind on a file system, where a copy is a
-            // hard link. On S3 both are the same.
+            // A rename would leave an empty folder behind on a file system, where a copy is a hard
+            // link. On S3 a rename is a copy, too.
             self.store.copy(&path, &self.paths.blob(digest)).await?;
         }
         self.repository(&name).link(digest).await?;
@@ -171,7 +174,7 @@ fn created(name: &RepositoryName, digest: &Digest) -> Response {
 
 fn accepted(status: StatusCode, session: &Session) -> Response {
     let (name, id) = (session.repository(), session.id());
-    // Of nothing received `0-0` is said too: there is no other way.
+    // `0-0` also stands for no bytes at all: the header cannot express an empty range.
     let last = session.received().saturating_sub(1);
     let headers = [
         (LOCATION, format!("/v2/{name}/blobs/uploads/{id}")),

@@ -1,4 +1,4 @@
-//! From a request's body into an upload, piece by piece.
+//! How a request's body is written into an upload, piece by piece.
 
 use super::session::Session;
 use crate::error::Error;
@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// The pieces of a body, as long as its client sends some and the registry does not stop.
+/// The pieces of a body. They end with an error if the client sends nothing for too long, or if the
+/// registry stops.
 struct Pieces {
     body: BodyDataStream,
     closing: watch::Receiver<()>,
@@ -33,7 +34,7 @@ impl Pieces {
 
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let piece = tokio::select! {
-            // A connection that is gone does not always say so.
+            // A broken connection is not always reported, so the wait has a limit.
             piece = timeout(self.patience, self.body.next()) => piece,
             _ = self.closing.changed() => return Err(Error::UploadInvalid("the registry stops")),
         };
@@ -43,8 +44,8 @@ impl Pieces {
     }
 }
 
-/// Appends a request's body. Whatever ends it early, the session has what it says it has. The last chunk
-/// once more changes nothing.
+/// Appends a request's body. If the body ends early, the session keeps the bytes that it has
+/// counted. If the client sends the last chunk a second time, nothing changes.
 pub(super) async fn receive(
     session: &mut Session,
     headers: &HeaderMap,
@@ -70,7 +71,7 @@ async fn append(
 ) -> Result<(), Error> {
     let end = announced.map(|length| session.received().saturating_add(length));
     let limits = session.limits();
-    // What says that it is too big need not come first.
+    // A body that announces too many bytes is refused before any of them is received.
     if end.is_some_and(|end| end > limits.max_upload) {
         return Err(Error::UploadTooBig);
     }
@@ -94,7 +95,7 @@ async fn append(
     Ok(())
 }
 
-/// Makes sure that a body is the last chunk.
+/// Checks that a body is the same as the last chunk.
 async fn repeat(
     session: &mut Session,
     mut hash: Sha256,
@@ -115,7 +116,8 @@ async fn repeat(
     }
 }
 
-/// Takes a body that is here already; the digest of the whole tells whether it is.
+/// Reads a body whose bytes were received before, and drops it. The caller checks the digest of the
+/// whole blob afterwards.
 pub(super) async fn skip(session: &mut Session, body: Body) -> Result<(), Error> {
     let mut pieces = Pieces::of(body, session);
     let mut left = session.received();
@@ -127,7 +129,7 @@ pub(super) async fn skip(session: &mut Session, body: Body) -> Result<(), Error>
     Ok(())
 }
 
-/// Which bytes of the blob the body says it is, if it does.
+/// Returns which bytes of the blob the body is, if `Content-Range` says it.
 fn chunk(headers: &HeaderMap) -> Result<Option<RangeInclusive<u64>>, Error> {
     let Some(range) = headers.get(CONTENT_RANGE) else {
         return Ok(None);
@@ -137,7 +139,7 @@ fn chunk(headers: &HeaderMap) -> Result<Option<RangeInclusive<u64>>, Error> {
     Ok(Some(range))
 }
 
-/// How long the body says it is, if it does.
+/// Returns how long the body is, if the headers say it.
 fn announced(
     headers: &HeaderMap,
     range: Option<RangeInclusive<u64>>,

@@ -1,4 +1,4 @@
-//! One upload: what was received of a blob.
+//! The state of one upload: which bytes of a blob were received.
 
 use crate::error::Error;
 use crate::limits::Limits;
@@ -14,11 +14,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// Smaller blobs are written at once, larger ones in parts of this size. S3 takes 10,000 parts, and
-/// none but the last may be smaller.
+/// The size of a part, in bytes. A smaller blob is written in one request, a larger one in parts of
+/// this size. S3 takes at most 10,000 parts, and only the last one may be smaller than the others.
 const PART: usize = 8 << 20;
 
-/// How many parts are under way at the same time.
+/// How many parts are written at the same time.
 const PARALLEL: usize = 2;
 
 pub(crate) struct Session {
@@ -27,7 +27,7 @@ pub(crate) struct Session {
     store: Arc<dyn ObjectStore>,
     path: Path,
     state: State,
-    // Which of the two the client means is known at the end only.
+    // The client names the algorithm only at the end, so both hashes are computed.
     sha256: Sha256,
     sha512: Sha512,
     received: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Session {
     closing: watch::Receiver<()>,
 }
 
-/// Where the last chunk began, and the hash of all before it.
+/// The last chunk: where it began, and the hash of all bytes before it.
 struct Chunk {
     start: u64,
     before: Sha256,
@@ -45,9 +45,9 @@ struct Chunk {
 
 enum State {
     Open(BufWriter),
-    /// The store has lost a part.
+    /// The store could not write a part.
     Failed(BufWriter),
-    /// All is at the path, or nothing is known of it.
+    /// The content is complete at the path, or the outcome of writing it is unknown.
     Closed,
 }
 
@@ -85,7 +85,7 @@ impl Session {
         &self.repository
     }
 
-    /// Where the content is once it is [complete](Self::complete).
+    /// Returns the path of the content. The content is there when it is [complete](Self::complete).
     pub(super) const fn path(&self) -> &Path {
         &self.path
     }
@@ -102,7 +102,7 @@ impl Session {
         self.last_used
     }
 
-    /// Changes when the registry stops and waits for nobody any more.
+    /// Returns a channel that changes when the registry stops and no longer waits for clients.
     pub(super) fn closing(&self) -> watch::Receiver<()> {
         self.closing.clone()
     }
@@ -111,12 +111,12 @@ impl Session {
         matches!(self.state, State::Failed(_))
     }
 
-    /// Whether all of it is stored: nothing more is appended.
+    /// Whether all bytes are stored, so that nothing can be appended.
     pub(super) const fn is_complete(&self) -> bool {
         matches!(self.state, State::Closed)
     }
 
-    /// What comes from here on is one chunk.
+    /// Begins a chunk: all bytes from here on belong to it.
     pub(super) fn begin_chunk(&mut self) {
         self.last = Some(Chunk {
             start: self.received,
@@ -124,8 +124,8 @@ impl Session {
         });
     }
 
-    /// The hash of what was before the last chunk, if that was this range: who has had no answer sends it
-    /// once more.
+    /// Returns the hash of all bytes before the last chunk, if `range` is the last chunk. A client
+    /// that got no answer sends that chunk again.
     pub(super) fn before_last(&self, range: &RangeInclusive<u64>) -> Option<Sha256> {
         let last = self.last.as_ref()?;
         let is_last =
@@ -133,13 +133,13 @@ impl Session {
         is_last.then(|| last.before.clone())
     }
 
-    /// Whether what was hashed is all that was received.
+    /// Whether `hash` covers exactly the bytes that were received.
     pub(super) fn is_all(&self, hash: Sha256) -> bool {
         hash.finalize() == self.sha256.clone().finalize()
     }
 
-    /// Appends a piece. May be dropped at any time: what was written is hashed and counted, the
-    /// rest is not.
+    /// Appends a piece. May be dropped at any time: the bytes that were written are hashed and
+    /// counted, and the others are not.
     pub(super) async fn append(&mut self, mut piece: &[u8]) -> Result<(), Error> {
         while !piece.is_empty() {
             let State::Open(writer) = &mut self.state else {
@@ -169,7 +169,7 @@ impl Session {
         };
     }
 
-    /// Whether `digest` is the name of what was received.
+    /// Whether the received bytes have this `digest`.
     pub(super) fn is_of(&self, digest: &Digest) -> bool {
         match digest {
             Digest::Sha256(hash) => self.sha256.clone().finalize()[..] == hash[..],
@@ -177,7 +177,7 @@ impl Session {
         }
     }
 
-    /// Writes what is not yet written. Must not be dropped. Another time it does nothing.
+    /// Writes the bytes that are still in memory. Must not be dropped. A second call does nothing.
     pub(super) async fn complete(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Open(mut writer) => Ok(writer.shutdown().await?),
@@ -186,11 +186,12 @@ impl Session {
         }
     }
 
-    /// Leaves nothing of it in the store.
+    /// Removes the content of the upload from the store.
     pub(super) async fn discard(&mut self) {
         let discarded = match std::mem::replace(&mut self.state, State::Closed) {
             State::Open(mut writer) => {
-                // What is being begun has to have begun before it can be given up.
+                // A multipart upload that is being created must be created before it can be
+                // aborted.
                 match writer.flush().await {
                     Ok(()) => writer.abort().await.map_err(Error::from),
                     Err(error) => Err(error.into()),

@@ -1,4 +1,4 @@
-//! All uploads that are under way here. They end with the process: a client then starts anew.
+//! Which uploads run on this node. They end with the process, and clients then start them again.
 
 use super::session::Session;
 use crate::error::Error;
@@ -12,16 +12,17 @@ use std::time::Instant;
 use tokio::sync::{Mutex as Lock, OwnedMutexGuard, watch};
 use uuid::Uuid;
 
-/// A session, for one request at a time.
+/// A session, locked for one request.
 pub(super) type Guard = OwnedMutexGuard<Session>;
 
 pub(crate) struct Sessions {
     store: Arc<dyn ObjectStore>,
     limits: Limits,
-    /// A session is locked while this is, and removed by who has it locked: so a locked one is
-    /// always in here, and nobody waits.
+    /// A request locks a session while it holds the lock of this map, and fails if the session is
+    /// already locked. So no request waits for a session. A session is removed from the map only
+    /// with its lock held, so a request never locks a session that was removed.
     open: Mutex<HashMap<Uuid, Arc<Lock<Session>>>>,
-    /// Tells requests that wait for their client that there is no more time.
+    /// Tells requests that wait for their client that the registry stops.
     closing: watch::Sender<()>,
 }
 
@@ -63,7 +64,8 @@ impl Sessions {
         }
     }
 
-    /// Looks at a session. Nobody finds it locked by that, as the map is locked for as long.
+    /// Calls `look` with a session. The map stays locked meanwhile, so no other request finds the
+    /// session locked because of this call.
     pub(super) fn look<T>(
         &self,
         name: &RepositoryName,
@@ -79,14 +81,14 @@ impl Sessions {
         }
     }
 
-    /// Ends a session and leaves nothing of it in the store, whatever becomes of the caller.
+    /// Ends a session, and removes its content from the store, even if the caller is dropped.
     pub(super) async fn discard(&self, mut session: Guard) {
         self.map().remove(&session.id());
         let task = tokio::spawn(async move { session.discard().await });
         let _ = task.await;
     }
 
-    /// Ends the sessions that nobody goes on with.
+    /// Ends the sessions that had no new data for too long.
     pub(crate) async fn discard_idle(&self) {
         let now = Instant::now();
         let is_idle =
