@@ -25,13 +25,14 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join, ready};
 use net::address::Address;
 use net::cluster::Cluster;
-use net::connection::{Connection, Role};
-use net::resolve::Route;
+use net::connection::Connection;
+use net::lifecycle::Lifecycle;
 use net::sentinel::Sentinels;
 use net::servers::Servers;
 use node::announce::Forget;
 use node::namespace::{self, NamespaceClaim};
 use node::session::Node;
+use node::shard::Shards;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,7 +174,16 @@ impl RedisCache {
             .servers(self.settings.timeout, Some(Arc::clone(&node)));
         let home = match &servers {
             Servers::One(connection) => connection.clone(),
-            Servers::Cluster(cluster) => cluster.join(Arc::clone(&node)),
+            Servers::Cluster(cluster) => {
+                let lifecycle: Arc<dyn Lifecycle> = Arc::clone(&node) as _;
+                let home = cluster.connection_of(&node.channel.nodes_key(), lifecycle);
+                let shards = Shards {
+                    node: Arc::clone(&node),
+                    home: home.clone(),
+                };
+                cluster.join(Arc::new(shards), home.clone());
+                home
+            }
         };
         home.begin();
         self.servers = servers;
@@ -259,16 +269,18 @@ impl Drop for RedisCache {
 impl Address {
     /// Returns the servers at this address, for `node` or for plain use. Does not connect yet.
     fn servers(&self, timeout: Duration, node: Option<Arc<Node>>) -> Servers {
-        let route = match self.clone() {
-            Self::One(server) => Route::Fixed(server),
+        let lifecycle = node.map(|node| node as Arc<dyn Lifecycle>);
+        Servers::One(match self.clone() {
+            Self::One(server) => Connection::new(server, lifecycle, timeout),
             Self::Sentinel {
                 sentinels,
                 service,
                 primary,
-            } => Route::Sentinels(Sentinels::new(sentinels, service, primary)),
+            } => {
+                let sentinels = Sentinels::new(sentinels, service, primary);
+                Connection::new(sentinels, lifecycle, timeout)
+            }
             Self::Cluster { seeds } => return Servers::Cluster(Cluster::new(seeds, timeout)),
-        };
-        let role = node.map_or(Role::Plain, Role::Channel);
-        Servers::One(Connection::new(route, role, timeout))
+        })
     }
 }

@@ -5,6 +5,7 @@ use crate::cache::redis::config::RedisConfig;
 use crate::cache::redis::net::address::{Address, Server};
 use crate::cache::redis::net::cluster::Cluster;
 use crate::cache::redis::net::connect_error::ConnectError;
+use crate::cache::redis::net::resolve::Resolve;
 use crate::cache::redis::net::sentinel::Sentinels;
 use crate::cache::redis::net::server_info::{About, field, text};
 use crate::cache::redis::node::preflight::preflight;
@@ -57,7 +58,7 @@ pub(crate) async fn check_server(config: &RedisConfig) -> Result<Vec<Diagnostic>
             primary,
         } => {
             let sentinels = Sentinels::new(sentinels, service.clone(), primary);
-            match sentinels.locate(None).await {
+            match sentinels.locate().await {
                 Ok(located) => {
                     let server = located.server;
                     diagnostics.push(Diagnostic::good(format!(

@@ -4,10 +4,9 @@ use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::redis::net::breaker::{Ask, Breaker, Transition};
 use crate::cache::redis::net::connect_error::{ConnectError, Failure, failed};
 use crate::cache::redis::net::in_time::{Late, in_time};
-use crate::cache::redis::net::resolve::{Checked, Located, Route};
+use crate::cache::redis::net::lifecycle::Lifecycle;
+use crate::cache::redis::net::resolve::{Checked, Located, Resolve};
 use crate::cache::redis::net::server_info::Identity;
-use crate::cache::redis::node::session::Node;
-use crate::cache::redis::node::shard::Shard;
 use crate::coherence::trust::Trust;
 use crate::telemetry::metrics::{Gap, breaker_opened};
 use crate::telemetry::spans;
@@ -24,32 +23,28 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{Instrument, Span, field};
 
-/// A connection that is made when it is first needed, to the server that its route names then.
+/// A connection that is made when it is first needed, to the server that it resolves to then.
 ///
 /// redis-rs has a manager that reconnects. Its commands, however, wait for a reconnection outside
 /// of any timeout, and timeouts alone never make it reconnect. So the [`Breaker`] decides here.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    line: Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
-pub(crate) struct Inner {
-    route: Route,
-    role: Role,
+struct Inner {
+    resolve: Box<dyn Resolve>,
+    /// `None` for operations alone, without a node.
+    lifecycle: Option<Arc<dyn Lifecycle>>,
     deadline: Duration,
     breaker: Mutex<Breaker<MultiplexedConnection>>,
     opened: Counter,
 }
 
-/// What a connection is used for. This decides what the node does before the first use.
-#[derive(Debug)]
-pub(crate) enum Role {
-    /// Operations, without a node.
-    Plain,
-    /// Operations, and the channel of a node.
-    Channel(Arc<Node>),
-    /// Operations of a node on one primary of a cluster. The node's channel has another connection.
-    Shard(Shard),
+/// A connection that another one keeps alive.
+#[derive(Clone)]
+pub(crate) struct WeakConnection {
+    inner: Weak<Inner>,
 }
 
 /// How long connecting may take. Callers wait only until their own deadlines.
@@ -63,63 +58,63 @@ const HANDSHAKE: Duration = Duration::from_secs(60);
 struct Probed {
     connection: MultiplexedConnection,
     located: Located,
-    handshake: Option<Handshake>,
-}
-
-/// What a node's handshake has found out about the server.
-#[derive(Debug)]
-pub(crate) struct Handshake {
-    pub(crate) identity: Identity,
+    identity: Option<Identity>,
 }
 
 type Replies = Vec<RedisResult<Value>>;
 
 impl Connection {
-    pub(crate) fn new(route: Route, role: Role, deadline: Duration) -> Self {
-        let line = Arc::new(Inner {
-            route,
-            role,
+    pub(crate) fn new(
+        resolve: impl Resolve + 'static,
+        lifecycle: Option<Arc<dyn Lifecycle>>,
+        deadline: Duration,
+    ) -> Self {
+        let inner = Arc::new(Inner {
+            resolve: Box::new(resolve),
+            lifecycle,
             deadline,
             breaker: Mutex::new(Breaker::new(deadline, Instant::now())),
             opened: breaker_opened(),
         });
-        Self { line }
+        Self { inner }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakConnection {
+        WeakConnection {
+            inner: Arc::downgrade(&self.inner),
+        }
     }
 
     /// Begins to connect, if there is a runtime.
     pub(crate) fn begin(&self) {
         if Handle::try_current().is_ok() {
-            let _ = self.line.ask(Patience::Read);
+            let _ = self.inner.ask(Patience::Read);
         }
-    }
-
-    pub(crate) const fn of(line: Arc<Inner>) -> Self {
-        Self { line }
     }
 
     /// Checks whether this session's connection is up.
     pub(crate) fn is(&self, session: u64) -> bool {
-        self.line.breaker().number() == Some(session)
+        self.inner.breaker().number() == Some(session)
     }
 
     /// Returns the session number of the connection that is up.
     pub(crate) fn session(&self) -> Option<u64> {
-        self.line.breaker().number()
+        self.inner.breaker().number()
     }
 
     /// Returns since when the connection has been up.
     pub(crate) fn since(&self) -> Option<Instant> {
-        self.line.breaker().since()
+        self.inner.breaker().since()
     }
 
     /// Gives up the connection of this session, if it is still up. A new one is made.
     pub(crate) fn give_up(&self, session: u64, trouble: ConnectError) {
-        self.line.lost(session, trouble);
+        self.inner.lost(session, trouble);
     }
 
     /// Runs `what` if this session's connection is up, which it stays meanwhile.
     pub(crate) fn while_up(&self, session: u64, what: impl FnOnce()) {
-        let breaker = self.line.breaker();
+        let breaker = self.inner.breaker();
         if breaker.number() == Some(session) {
             what();
         }
@@ -128,31 +123,23 @@ impl Connection {
     /// Checks whether this session's connection is up. Gives it up first if its server has had no
     /// standing for one term of trust.
     pub(crate) fn is_alive(&self, session: u64) -> bool {
-        self.line.let_go(Instant::now());
+        self.inner.let_go(Instant::now());
         self.is(session)
     }
 
-    /// Checks whether a primary of a cluster is still the same server. Returns whether this session
-    /// goes on.
-    pub(crate) async fn beat(&self, session: u64, identity: &Identity) -> bool {
-        match &self.line.role {
-            Role::Shard(shard) => shard.beat(self, session, identity).await,
-            Role::Plain | Role::Channel(_) => false,
-        }
-    }
-
-    /// Checks whether the route still leads to this server.
+    /// Checks whether connections still go to this server.
     pub(crate) async fn check(&self, from: &Located) -> Checked {
-        self.line.route.check(from).await
+        self.inner.resolve.check(from).await
     }
 
     /// Waits until the sentinels have said where the primary is now. If it has moved, gives up the
     /// connection to the old one.
     pub(crate) async fn stays(&self, deadline: Deadline) -> Result<(), Failure> {
-        let Role::Channel(node) = &self.line.role else {
+        let Some(lifecycle) = &self.inner.lifecycle else {
             return Ok(());
         };
-        while let Some((number, located)) = node.located().filter(|(number, _)| self.is(*number)) {
+        let named = || lifecycle.named().filter(|(number, _)| self.is(*number));
+        while let Some((number, located)) = named() {
             match timeout_at(deadline.at(), self.check(&located)).await {
                 Ok(Checked::Stays) => break,
                 Ok(Checked::Moved) => {
@@ -161,7 +148,7 @@ impl Connection {
                 }
                 Ok(Checked::Unknown) if !deadline.is_over() => sleep(UNKNOWN).await,
                 Ok(Checked::Unknown) | Err(_) => {
-                    return Err(Failure::NotAsked(self.line.breaker().trouble()));
+                    return Err(Failure::NotAsked(self.inner.breaker().trouble()));
                 }
             }
         }
@@ -170,23 +157,23 @@ impl Connection {
 
     /// Returns the connection that is up, even if its server has no standing.
     pub(crate) fn raw(&self) -> Option<MultiplexedConnection> {
-        let breaker = self.line.breaker();
+        let breaker = self.inner.breaker();
         breaker.connection(breaker.number()?)
     }
 
     /// Closes the connection for good.
     pub(crate) fn close(&self) {
-        self.line.breaker().shut();
+        self.inner.breaker().shut();
     }
 
     /// Returns the deadline of a read that begins now.
     fn deadline(&self) -> Deadline {
-        Deadline::new(self.line.deadline, Patience::Read)
+        Deadline::new(self.inner.deadline, Patience::Read)
     }
 
     /// Returns the connection itself, for work that takes longer than the deadline.
     pub(crate) async fn get(&self) -> Result<MultiplexedConnection, Failure> {
-        let (connection, _) = self.line.get(self.deadline()).await?;
+        let (connection, _) = self.inner.get(self.deadline()).await?;
         Ok(connection)
     }
 
@@ -221,20 +208,20 @@ impl Connection {
         deadline: Deadline,
         pipeline: &mut Pipeline,
     ) -> Result<(Replies, u64), Failure> {
-        let line = &self.line;
-        let (mut connection, number) = line.get(deadline).await?;
+        let inner = &self.inner;
+        let (mut connection, number) = inner.get(deadline).await?;
         let began = Instant::now();
         let asked = pipeline.ignore_errors().query_async(&mut connection);
         let asked = in_time(deadline.at(), asked);
         let asked = match deadline.patience() {
             Patience::Read => asked.await,
-            Patience::Creation | Patience::Removal => line.unless_lost(number, asked).await?,
+            Patience::Creation | Patience::Removal => inner.unless_lost(number, asked).await?,
         };
         match asked {
-            Ok(replies) => Ok((line.answered(number, replies)?, number)),
+            Ok(replies) => Ok((inner.answered(number, replies)?, number)),
             Err(late) => {
                 if late == Late::Silent {
-                    line.unanswered(number, began);
+                    inner.unanswered(number, began);
                 }
                 let waited = Duration::from_millis(began.elapsed().as_millis() as u64);
                 Err(Failure::Timeout(waited))
@@ -251,18 +238,20 @@ impl Connection {
         pipeline: &mut Pipeline,
     ) -> Result<Replies, Failure> {
         let span = spans::redis(operation, pipeline.len());
-        let line = &self.line;
+        let inner = &self.inner;
         let run = async {
-            let connection = line.breaker().connection(session);
+            let connection = inner.breaker().connection(session);
             let mut connection = connection.ok_or(Failure::NotAsked(None))?;
-            let end = line.lapses_at().unwrap_or_else(|| Instant::now() + CONNECT);
+            let end = inner
+                .lapses_at()
+                .unwrap_or_else(|| Instant::now() + CONNECT);
             let asked = pipeline.ignore_errors().query_async(&mut connection);
-            let replies = line.unless_lost(session, timeout_at(end, asked)).await?;
+            let replies = inner.unless_lost(session, timeout_at(end, asked)).await?;
             match replies {
-                Ok(replies) => line.answered(session, replies),
+                Ok(replies) => inner.answered(session, replies),
                 Err(_) => {
-                    line.let_go(Instant::now());
-                    Err(Failure::NotAsked(line.breaker().trouble()))
+                    inner.let_go(Instant::now());
+                    Err(Failure::NotAsked(inner.breaker().trouble()))
                 }
             }
         };
@@ -334,23 +323,36 @@ impl Inner {
         }
     }
 
+    /// Returns the standing of the server, and how long each of its proofs is valid.
+    fn standing(&self) -> Option<(&Trust, Duration)> {
+        self.lifecycle
+            .as_ref()
+            .map(|lifecycle| lifecycle.standing())
+    }
+
+    fn down(&self, number: u64, gap: Option<Gap>) {
+        if let Some(lifecycle) = &self.lifecycle {
+            lifecycle.down(number, gap);
+        }
+    }
+
     /// Returns an error if the connected server has no standing.
     fn lapsed(&self, now: Instant) -> Option<ConnectError> {
-        let (trust, term) = self.role.trust()?;
+        let (trust, term) = self.standing()?;
         (!trust.holds(now)).then_some(ConnectError::Stale(term))
     }
 
     /// Returns when the connection has to be given up: one term of trust after the standing of its
     /// server ends.
     fn lapses_at(&self) -> Option<Instant> {
-        let (trust, term) = self.role.trust()?;
+        let (trust, term) = self.standing()?;
         Some(trust.verified_until()? + term)
     }
 
     /// Gives up a connection whose server has had no standing for one term of trust.
     fn let_go(self: &Arc<Self>, now: Instant) {
         let number = self.breaker().number();
-        if let (Some(number), Some((trust, term))) = (number, self.role.trust())
+        if let (Some(number), Some((trust, term))) = (number, self.standing())
             && let Some(until) = trust.verified_until()
             && until + term <= now
         {
@@ -369,21 +371,19 @@ impl Inner {
                 let transition = breaker.probed(probed.connection, number, Instant::now());
                 if breaker.number() != Some(number) {
                     drop(breaker);
-                    return self.role.disconnected(number, None);
+                    return self.down(number, None);
                 }
                 drop(breaker);
                 Span::current().record("server", field::debug(&probed.located.server));
                 if transition.is_some() {
                     tracing::info!(server = ?probed.located.server, "connected to Redis");
                 }
-                match (&self.role, probed.handshake) {
-                    (Role::Channel(node), Some(handshake)) => {
-                        node.live(&self, number, handshake.identity, probed.located);
-                    }
-                    (Role::Shard(shard), Some(handshake)) => {
-                        shard.live(&self, number, handshake.identity);
-                    }
-                    _ => {}
+                if let (Some(lifecycle), Some(identity)) = (&self.lifecycle, probed.identity) {
+                    let connection = Connection {
+                        inner: Arc::clone(&self),
+                    };
+                    let lifecycle = Arc::clone(lifecycle);
+                    lifecycle.up(&connection, number, identity, probed.located);
                 }
             }
             Err(trouble) => {
@@ -391,18 +391,18 @@ impl Inner {
                 tracing::debug!(error = %trouble, "Redis was probed in vain");
                 let transition = breaker.failed(trouble, Instant::now(), fastrand::f64());
                 drop(breaker);
-                self.role.disconnected(number, Some(Gap::Failed));
+                self.down(number, Some(Gap::Failed));
                 self.opened(transition);
             }
         }
     }
 
     async fn open(self: &Arc<Self>, number: u64) -> Result<Probed, ConnectError> {
-        let located = timeout(CONNECT, self.route.locate()).await;
+        let located = timeout(CONNECT, self.resolve.locate()).await;
         let located = located.unwrap_or(Err(ConnectError::Slow(CONNECT)))?;
-        let server = match &self.role {
-            Role::Plain => located.server.clone(),
-            Role::Channel(_) | Role::Shard(_) => located.server.clone().with_pushes(),
+        let server = match &self.lifecycle {
+            None => located.server.clone(),
+            Some(_) => located.server.clone().with_pushes(),
         };
         // Bounds each answer in the handshake: a network that fails there would otherwise be
         // noticed only after a minute. Operations have deadlines of their own, which come earlier.
@@ -410,13 +410,13 @@ impl Inner {
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(answer));
-        if !matches!(self.role, Role::Plain) {
-            let line = Arc::downgrade(self);
+        if let Some(lifecycle) = &self.lifecycle {
+            let (inner, lifecycle) = (Arc::downgrade(self), Arc::downgrade(lifecycle));
             config = config.set_push_sender(move |push: PushInfo| {
-                if let Some(line) = line.upgrade()
-                    && line.role.is_over(number, &push)
+                if let (Some(inner), Some(lifecycle)) = (inner.upgrade(), lifecycle.upgrade())
+                    && lifecycle.push(number, &push)
                 {
-                    line.lost(number, ConnectError::Closed);
+                    inner.lost(number, ConnectError::Closed);
                 }
                 Ok::<_, Infallible>(())
             });
@@ -426,13 +426,13 @@ impl Inner {
         let connected = timeout(CONNECT, connecting).await;
         let connected = connected.map_err(|_| ConnectError::Slow(CONNECT))?;
         let mut connection = connected.map_err(ConnectError::Connecting)?;
-        let handshake = match &self.role {
-            Role::Plain => None,
-            Role::Channel(node) => {
-                let handshake = node.handshake(&mut connection, number, &self.route, &located);
+        let identity = match &self.lifecycle {
+            None => None,
+            Some(lifecycle) => {
+                let resolve = self.resolve.as_ref();
+                let handshake = lifecycle.handshake(&mut connection, number, resolve, &located);
                 Some(handshake.await?)
             }
-            Role::Shard(shard) => Some(shard.handshake(&mut connection, &self.route).await?),
         };
         // A server that answers too slowly for operations is not used.
         let ping = ::redis::cmd("PING");
@@ -443,7 +443,7 @@ impl Inner {
         Ok(Probed {
             connection,
             located,
-            handshake,
+            identity,
         })
     }
 
@@ -509,7 +509,7 @@ impl Inner {
         let gap = trouble.gap();
         let was_up = self.breaker().lost(session, trouble, Instant::now());
         if was_up {
-            self.role.disconnected(session, Some(gap));
+            self.down(session, Some(gap));
             self.opened(Some(Transition::Opened));
         }
     }
@@ -527,16 +527,14 @@ impl Inner {
                 tracing::warn!(error = %trouble, "Redis is not asked until it answers again");
             }
         }
-        if let (Some(at), false, Ok(runtime)) = (
-            probe_at,
-            matches!(self.role, Role::Plain),
-            Handle::try_current(),
-        ) {
-            let line = Arc::downgrade(self);
+        if let (Some(at), false, Ok(runtime)) =
+            (probe_at, self.lifecycle.is_none(), Handle::try_current())
+        {
+            let inner = Arc::downgrade(self);
             runtime.spawn(async move {
                 sleep_until(at).await;
-                if let Some(line) = line.upgrade() {
-                    let _ = line.ask(Patience::Read);
+                if let Some(inner) = inner.upgrade() {
+                    let _ = inner.ask(Patience::Read);
                 }
             });
         }
@@ -544,11 +542,11 @@ impl Inner {
 }
 
 /// Sends `PING` to a silent server, on the connection that there is, until an answer comes in time.
-async fn listen(line: Weak<Inner>, number: u64, _task: Arc<()>) {
+async fn listen(inner: Weak<Inner>, number: u64, _task: Arc<()>) {
     loop {
-        let Some((mut connection, patience)) = line.upgrade().and_then(|line| {
-            let connection = line.breaker().connection(number)?;
-            Some((connection, line.deadline))
+        let Some((mut connection, patience)) = inner.upgrade().and_then(|inner| {
+            let connection = inner.breaker().connection(number)?;
+            Some((connection, inner.deadline))
         }) else {
             return;
         };
@@ -561,10 +559,10 @@ async fn listen(line: Weak<Inner>, number: u64, _task: Arc<()>) {
             Ok(answer) => answer,
             Err(_) => pong.await,
         };
-        let Some(line) = line.upgrade() else { return };
+        let Some(inner) = inner.upgrade() else { return };
         match answer {
             Ok(_) if is_in_time => {
-                let transition = line.breaker().resumed(number, Instant::now());
+                let transition = inner.breaker().resumed(number, Instant::now());
                 if transition.is_some() {
                     tracing::info!("Redis answers again");
                 }
@@ -573,50 +571,28 @@ async fn listen(line: Weak<Inner>, number: u64, _task: Arc<()>) {
             Ok(_) => {}
             // The heartbeats of a node find out when its connection has to be given up for other
             // errors.
-            Err(error) if error.is_unrecoverable_error() || matches!(line.role, Role::Plain) => {
-                return line.lost(number, ConnectError::Lost(error));
+            Err(error) if error.is_unrecoverable_error() || inner.lifecycle.is_none() => {
+                return inner.lost(number, ConnectError::Lost(error));
             }
             Err(_) => {}
         }
-        drop(line);
+        drop(inner);
         sleep(patience / 2).await;
     }
 }
 
-impl Role {
-    /// Returns the standing of the server, and how long each of its proofs is valid.
-    fn trust(&self) -> Option<(&Trust, Duration)> {
-        match self {
-            Self::Plain => None,
-            Self::Channel(node) => Some((node.channel.trust(), node.trust)),
-            Self::Shard(shard) => Some((&shard.standing, shard.trust())),
-        }
-    }
-
-    /// Notes that a connection is no longer up. With a gap, messages may be missed from now on.
-    fn disconnected(&self, number: u64, gap: Option<Gap>) {
-        match self {
-            Self::Plain => {}
-            Self::Channel(node) => node.channel.disconnected(number, gap),
-            Self::Shard(shard) => shard.disconnected(),
-        }
-    }
-
-    /// Handles a push message. Returns whether it means that the connection is lost.
-    fn is_over(&self, number: u64, push: &PushInfo) -> bool {
-        match self {
-            Self::Plain => false,
-            Self::Channel(node) => node.channel.push(number, push),
-            Self::Shard(_) => push.kind == ::redis::PushKind::Disconnection,
-        }
+impl WeakConnection {
+    pub(crate) fn upgrade(&self) -> Option<Connection> {
+        let inner = self.inner.upgrade()?;
+        Some(Connection { inner })
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("route", &self.line.route)
-            .field("deadline", &self.line.deadline)
+            .field("resolve", &self.inner.resolve)
+            .field("deadline", &self.inner.deadline)
             .finish_non_exhaustive()
     }
 }

@@ -2,12 +2,15 @@
 
 pub(crate) mod address;
 pub(crate) mod breaker;
+mod client;
 pub(crate) mod cluster;
 pub(crate) mod connect_error;
 pub(crate) mod connection;
 pub(crate) mod in_time;
+pub(crate) mod lifecycle;
 pub(crate) mod purge;
 pub(crate) mod resolve;
+pub(crate) mod script;
 pub(crate) mod sentinel;
 pub(crate) mod server_info;
 pub(crate) mod servers;

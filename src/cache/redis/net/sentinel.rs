@@ -2,11 +2,13 @@
 
 use crate::cache::redis::net::address::{HostPort, Server};
 use crate::cache::redis::net::connect_error::ConnectError;
-use crate::cache::redis::net::resolve::Located;
+use crate::cache::redis::net::resolve::{Checked, Located, Resolve};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult};
+use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,7 +55,7 @@ impl Sentinels {
     /// away for a while may name an older one. More than half of the sentinels have to answer; the
     /// others get only [`GRACE`] more. The first answer with a failover after `known` counts at
     /// once.
-    pub(crate) async fn locate(&self, known: Option<u64>) -> Result<Located, ConnectError> {
+    pub(crate) async fn find(&self, known: Option<u64>) -> Result<Located, ConnectError> {
         let began = Instant::now();
         let mut asked: FuturesUnordered<_> =
             self.sentinels.iter().map(|one| self.ask(one)).collect();
@@ -135,6 +137,32 @@ impl Sentinels {
                 "a sentinel's answer has no address and config-epoch",
             ))),
         }
+    }
+}
+
+#[async_trait]
+impl Resolve for Sentinels {
+    async fn locate(&self) -> Result<Located, ConnectError> {
+        self.find(None).await
+    }
+
+    async fn check(&self, from: &Located) -> Checked {
+        let Some((_, epoch)) = from.named else {
+            return Checked::Stays;
+        };
+        let Ok(now) = self.find(Some(epoch)).await else {
+            return Checked::Unknown;
+        };
+        match now.named.map(|(_, now)| now.cmp(&epoch)) {
+            // All sentinels that answered have missed a failover that this node knows of.
+            None | Some(Ordering::Less) => Checked::Unknown,
+            Some(Ordering::Equal) if now.server == from.server => Checked::Stays,
+            Some(_) => Checked::Moved,
+        }
+    }
+
+    fn has_sentinels(&self) -> bool {
+        true
     }
 }
 

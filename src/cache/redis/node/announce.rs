@@ -2,8 +2,10 @@
 
 use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::redis::net::connect_error::failed;
-use crate::cache::redis::net::connection::{Connection, Inner};
-use crate::cache::redis::node::session::{Node, ScriptForm, number, text};
+use crate::cache::redis::net::connection::{Connection, WeakConnection};
+use crate::cache::redis::net::script::ScriptForm;
+use crate::cache::redis::node::read::{number, text};
+use crate::cache::redis::node::session::Node;
 use crate::coherence::message::{MOST_NAMES, Message};
 use crate::coherence::peers::{MOST_TRUST, Peer, PeerSet};
 use crate::types::Error;
@@ -129,13 +131,12 @@ impl Node {
 
 /// Reads the set of nodes from time to time, for as long as the node uses this connection. A change
 /// may come just after the set was lost: the node must then know how long its peers may trust.
-pub(crate) async fn look_around(node: Weak<Node>, line: Weak<Inner>, session: u64) {
+pub(crate) async fn look_around(node: Weak<Node>, connection: WeakConnection, session: u64) {
     loop {
         sleep(MOST_TRUST / 4).await;
-        let (Some(node), Some(line)) = (node.upgrade(), line.upgrade()) else {
+        let (Some(node), Some(connection)) = (node.upgrade(), connection.upgrade()) else {
             return;
         };
-        let connection = Connection::of(line);
         if !connection.is(session) {
             return;
         }

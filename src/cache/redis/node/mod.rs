@@ -1,8 +1,11 @@
 //! How a node works with the other nodes that share the Redis: channel, heartbeats and messages.
 
+mod acknowledge;
 pub(crate) mod announce;
 pub(crate) mod channel;
+mod heartbeat;
 pub(crate) mod namespace;
 pub(crate) mod preflight;
+mod read;
 pub(crate) mod session;
 pub(crate) mod shard;

@@ -1,79 +1,34 @@
-//! What a node does on a connection of its channel: the handshake, the heartbeats, and the
-//! acknowledgements that it has to send.
+//! [`Node`]: a node among the others that share the Redis, and the life of its channel's connection.
 
 use crate::cache::redis::net::connect_error::ConnectError;
-use crate::cache::redis::net::connection::{Connection, Handshake, Inner};
+use crate::cache::redis::net::connection::Connection;
+use crate::cache::redis::net::lifecycle::Lifecycle;
 use crate::cache::redis::net::purge::Record;
-use crate::cache::redis::net::resolve::{Checked, Located, Route};
+use crate::cache::redis::net::resolve::{Located, Resolve};
+use crate::cache::redis::net::script::ScriptForm;
 use crate::cache::redis::net::server_info::{About, Identity};
-use crate::cache::redis::node::announce::{ANNOUNCE, look_around};
+use crate::cache::redis::node::acknowledge::{AckQueue, acknowledge};
+use crate::cache::redis::node::announce::look_around;
 use crate::cache::redis::node::channel::Channel;
+use crate::cache::redis::node::heartbeat::ChannelScripts;
 use crate::cache::redis::node::namespace::NamespaceClaim;
 use crate::cache::redis::node::preflight::preflight;
-use crate::cache::redis::tier::scripts::Source;
 use crate::coherence::Coherence;
-use crate::coherence::message::Message;
-use crate::coherence::peers::{MOST_TRUST, Term};
-use crate::coherence::trust::Proof;
-use crate::telemetry::metrics::purges;
+use crate::coherence::peers::Term;
+use crate::coherence::trust::{Proof, Trust};
+use crate::telemetry::metrics::{Gap, purges};
 use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, RedisResult, Value, cmd};
+use ::redis::{PushInfo, RedisResult, Value, cmd};
+use async_trait::async_trait;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
-
-/// How many heartbeats a node sends while one of them is valid. All but one may be lost.
-const BEATS: u32 = 4;
-
-/// The scripts of the channel. The keys of each are in one slot.
-#[derive(Debug)]
-pub(crate) struct ChannelScripts {
-    /// `nodes private-channel | node keep message epoch` → the epoch of the set of nodes, and the
-    /// time.
-    heartbeat: Source,
-    /// `nodes shared-channel | message…` → the epoch of the set of nodes, the time, and each node
-    /// with the time of its last heartbeat.
-    pub(crate) announce: Source,
-}
-
-/// How long a node without heartbeats stays in the set: longer than any node may trust its memory.
-const KEEP: Duration = MOST_TRUST.saturating_mul(3);
+use tokio::time::{Instant, timeout};
 
 /// How long a node that shuts down waits until Redis has removed it from the set of nodes.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Notes the node in the set of nodes. A set that no node can have made (a value of another type,
-/// an invalid epoch, a time that is far ahead) is replaced by a new set with a new epoch: the nodes
-/// in the old one are unknown.
-const HEARTBEAT: &str = "
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-local names = redis.pcall('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf', 'LIMIT', 0, 2)
-local ahead = redis.pcall('ZCOUNT', KEYS[1], '(' .. now + ARGV[2], '(+inf')
-local epoch = names[1]
-local is_name = epoch and string.find(epoch, '^%d+$') and (#epoch < 20 or epoch <= '18446744073709551615' and #epoch == 20)
-if not (is_name and #names == 1 and ahead == 0) then
-  redis.call('DEL', KEYS[1])
-  epoch = ARGV[4]
-  redis.call('ZADD', KEYS[1], '+inf', epoch)
-end
-redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('PUBLISH', KEYS[2], ARGV[3])
-return {epoch, now}
-";
-
-impl ChannelScripts {
-    pub(crate) fn new() -> Self {
-        Self {
-            heartbeat: Source::new(&[HEARTBEAT]),
-            announce: Source::new(&[ANNOUNCE]),
-        }
-    }
-}
 
 /// A node among the others that share the Redis.
 #[derive(Debug)]
@@ -94,10 +49,10 @@ pub(crate) struct Node {
     /// The advice that was logged already.
     advice: Mutex<HashSet<&'static str>>,
     /// The queue of acknowledgements to send, while no task sends them.
-    owed: Mutex<Option<mpsc::Receiver<(u64, u64)>>>,
+    pub(super) owed: Mutex<Option<mpsc::Receiver<(u64, u64)>>>,
     /// Locked while a heartbeat is under way. A heartbeat that ended after the node has shut down
     /// would put it back into the set of nodes.
-    beating: tokio::sync::Mutex<()>,
+    pub(super) beating: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -124,114 +79,10 @@ impl Node {
         }
     }
 
-    /// Starts the tasks that a node needs on a new connection of its channel.
-    pub(crate) fn live(
-        self: &Arc<Self>,
-        line: &Arc<Inner>,
-        session: u64,
-        identity: Identity,
-        located: Located,
-    ) {
-        let about = (identity, located.clone());
-        let beat = Arc::clone(self).beat(Arc::downgrade(line), session, about);
-        tokio::spawn(beat);
-        tokio::spawn(look_around(
-            Arc::downgrade(self),
-            Arc::downgrade(line),
-            session,
-        ));
-        if located.named.is_some() {
-            let watch = Arc::clone(self).watch(Arc::downgrade(line), session, located);
-            tokio::spawn(watch);
-        }
-        let owed = self
-            .owed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(owed) = owed {
-            let owed = AckQueue {
-                node: Arc::downgrade(self),
-                owed: Some(owed),
-            };
-            tokio::spawn(acknowledge(owed, Arc::downgrade(line)));
-        }
-    }
-
-    /// Prepares a new connection for the node: subscribes to both channels, purges the data of an
-    /// older server, and sends one heartbeat.
-    pub(crate) async fn handshake(
-        &self,
-        connection: &mut MultiplexedConnection,
-        session: u64,
-        route: &Route,
-        located: &Located,
-    ) -> Result<Handshake, ConnectError> {
-        let channel = &self.channel;
-        let began = Instant::now();
-        let about = About::handshake(connection, route.leads_into_a_cluster()).await?;
-        let identity = about.identity.clone();
-        preflight(connection, &self.prefix, "nodes").await?;
-        if let Some(claim) = &self.claim {
-            claim.stake(connection, &channel.nodes_key()).await?;
-        }
-        // The shared channel comes first: a heartbeat on the other one then proves both.
-        let names = [channel.shared_name(), channel.private_name(channel.node)];
-        let subscribed = connection.subscribe(&names).await;
-        subscribed.map_err(|error| match error.code() {
-            Some("NOPERM") => ConnectError::Forbidden(vec![format!(
-                "SUBSCRIBE to {}layercache::* ({error})",
-                self.prefix
-            )]),
-            _ => ConnectError::Connecting(error),
-        })?;
-        channel.connected(session);
-        // These come before any heartbeat, and without a heartbeat there is no trust.
-        channel.proven(session, Proof::Identity, Some(began));
-        channel.proven(session, Proof::Place, located.named.map(|(began, _)| began));
-        // A server that refuses writes gives no trust.
-        let written: RedisResult<Vec<Value>> = self.write().query_async(connection).await;
-        written.map_err(ConnectError::Connecting)?;
-        let nodes = channel.nodes_key();
-        let last = self.last().clone();
-        let mut same = connection.clone();
-        let mut record = Record {
-            connection: &mut same,
-            nodes: &nodes,
-            purges: &self.purges,
-        };
-        let purged = record.purge_if_another(&identity, last.as_ref(), connection, &self.prefix);
-        if purged.await.map_err(ConnectError::Connecting)? {
-            // The purge took time, so check that this is still the same server.
-            let began = Instant::now();
-            let now = About::handshake(connection, route.leads_into_a_cluster()).await?;
-            if now.identity != identity {
-                return Err(ConnectError::Another);
-            }
-            channel.proven(session, Proof::Identity, Some(began));
-        }
-        *self.last() = Some(identity.clone());
-        if located.named.is_some() {
-            *self.place() = Some((session, located.clone()));
-        }
-        let mut pipeline = self.heartbeat(session, ScriptForm::Text);
-        let replies: RedisResult<Vec<RedisResult<Value>>> =
-            pipeline.ignore_errors().query_async(connection).await;
-        let replies = replies.map_err(ConnectError::Connecting)?;
-        if !self.noted(session, &replies) {
-            return Err(match replies.into_iter().next() {
-                Some(Err(error)) => ConnectError::Connecting(error),
-                _ => ConnectError::Stale(channel.term().trust),
-            });
-        }
-        self.advise(&about, route);
-        Ok(Handshake { identity })
-    }
-
     /// Logs the advice for the operators of the servers, each piece once.
-    pub(crate) fn advise(&self, about: &About, route: &Route) {
+    pub(crate) fn advise(&self, about: &About, resolve: &dyn Resolve) {
         let mut given = self.advice.lock().unwrap_or_else(PoisonError::into_inner);
-        for advice in about.advice(matches!(route, Route::Sentinels(_))) {
+        for advice in about.advice(resolve.has_sentinels()) {
             if given.insert(advice) {
                 tracing::warn!("advice for this Redis: {advice}");
             }
@@ -243,139 +94,12 @@ impl Node {
         &self.prefix
     }
 
-    /// Returns the primary as the sentinels have named it, and the number of the connection to it.
-    pub(crate) fn located(&self) -> Option<(u64, Located)> {
-        self.place().clone()
-    }
-
     fn place(&self) -> MutexGuard<'_, Option<(u64, Located)>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Identity>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns a write that changes nothing. A server with too few replicas refuses it. Redis 6.2
-    /// would run a script nevertheless, so this write comes before the heartbeat.
-    fn write(&self) -> Pipeline {
-        let mut pipeline = Pipeline::new();
-        let nodes = self.channel.nodes_key();
-        pipeline.cmd("PERSIST").arg(nodes);
-        pipeline
-    }
-
-    fn heartbeat(&self, session: u64, command: ScriptForm) -> Pipeline {
-        let channel = &self.channel;
-        let mut pipeline = Pipeline::new();
-        let script = command.push(&mut pipeline, &self.scripts.heartbeat);
-        script
-            .arg(2)
-            .arg(channel.nodes_key())
-            .arg(channel.private_name(channel.node))
-            .arg(channel.member())
-            .arg(KEEP.as_millis() as u64)
-            .arg(channel.heartbeat(session).write())
-            .arg(fastrand::u64(..));
-        pipeline
-    }
-
-    fn noted(&self, session: u64, replies: &[RedisResult<Value>]) -> bool {
-        if let [Ok(Value::Array(reply))] = replies
-            && let [epoch, Value::Int(time)] = reply.as_slice()
-            && let (Some(epoch), Ok(time)) = (number(epoch), u64::try_from(*time))
-        {
-            self.channel.noted(session, epoch, time);
-            return true;
-        }
-        false
-    }
-
-    /// Returns the time from one heartbeat to the next.
-    pub(crate) fn pause(&self) -> Duration {
-        self.trust / BEATS
-    }
-
-    /// Sends heartbeats for as long as the node uses this connection. Waits for the answer to a
-    /// heartbeat until the connection is given up: the answer comes when Redis is back.
-    async fn beat(
-        self: Arc<Self>,
-        line: Weak<Inner>,
-        session: u64,
-        (identity, located): (Identity, Located),
-    ) {
-        loop {
-            sleep(self.pause()).await;
-            self.channel.observe();
-            let Some(line) = line.upgrade() else {
-                return;
-            };
-            let connection = Connection::of(line);
-            let _beating = self.beating.lock().await;
-            if !connection.is_alive(session) {
-                return;
-            }
-            let began = Instant::now();
-            let mut questions = self.write();
-            About::ask(&mut questions);
-            let asked = connection.run_on(session, "heartbeat", &mut questions);
-            match asked.await {
-                Ok(replies) => match About::read(&replies) {
-                    Some(now) if now.identity != identity || !now.is_primary => {
-                        connection.give_up(session, ConnectError::Another);
-                        return;
-                    }
-                    Some(_) if replies.iter().all(Result::is_ok) => {}
-                    _ => continue,
-                },
-                Err(_) => continue,
-            }
-            // A server that was frozen may not know yet that it was replaced.
-            if !self.channel.trust().holds(Instant::now()) {
-                match connection.check(&located).await {
-                    Checked::Stays => {}
-                    Checked::Moved => return connection.give_up(session, ConnectError::Another),
-                    Checked::Unknown => continue,
-                }
-            }
-            self.channel.proven(session, Proof::Identity, Some(began));
-            // The text is for a server that has lost its scripts.
-            for command in [ScriptForm::Hash, ScriptForm::Text] {
-                let mut pipeline = self.heartbeat(session, command);
-                let sent = connection.run_on(session, "heartbeat", &mut pipeline);
-                match sent.await {
-                    Ok(replies) if self.noted(session, &replies) => break,
-                    Ok(replies) => {
-                        if replies.iter().any(is_elsewhere) {
-                            connection.give_up(session, ConnectError::Another);
-                            return;
-                        }
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
-    }
-
-    /// Gives up the connection when the sentinels name another primary. Servers without sentinels
-    /// say by themselves that they were replaced.
-    async fn watch(self: Arc<Self>, line: Weak<Inner>, session: u64, located: Located) {
-        loop {
-            sleep(self.pause()).await;
-            let Some(line) = line.upgrade() else {
-                return;
-            };
-            let connection = Connection::of(line);
-            if !connection.is(session) {
-                return;
-            }
-            let began = Instant::now();
-            match connection.check(&located).await {
-                Checked::Stays => self.channel.proven(session, Proof::Place, Some(began)),
-                Checked::Moved => return connection.give_up(session, ConnectError::Another),
-                Checked::Unknown => {}
-            }
-        }
     }
 
     /// Ends trust, closes the connection for good, and removes the node from the set of nodes.
@@ -396,84 +120,125 @@ impl Node {
     }
 }
 
-/// The acknowledgements that a node has to send. A task that ends with its runtime gives them back
-/// to the node, for the next task.
-struct AckQueue {
-    node: Weak<Node>,
-    owed: Option<mpsc::Receiver<(u64, u64)>>,
-}
-
-impl AckQueue {
-    async fn next(&mut self, batch: &mut Vec<(u64, u64)>) -> usize {
-        match &mut self.owed {
-            Some(owed) => owed.recv_many(batch, 64).await,
-            None => 0,
+#[async_trait]
+impl Lifecycle for Node {
+    /// Prepares a new connection for the node: subscribes to both channels, purges the data of an
+    /// older server, and sends one heartbeat.
+    async fn handshake(
+        &self,
+        connection: &mut MultiplexedConnection,
+        number: u64,
+        resolve: &dyn Resolve,
+        located: &Located,
+    ) -> Result<Identity, ConnectError> {
+        let channel = &self.channel;
+        let began = Instant::now();
+        let about = About::handshake(connection, resolve.is_cluster()).await?;
+        let identity = about.identity.clone();
+        preflight(connection, &self.prefix, "nodes").await?;
+        if let Some(claim) = &self.claim {
+            claim.stake(connection, &channel.nodes_key()).await?;
         }
-    }
-}
-
-impl Drop for AckQueue {
-    fn drop(&mut self) {
-        if let Some(node) = self.node.upgrade() {
-            let mut owed = node.owed.lock().unwrap_or_else(PoisonError::into_inner);
-            *owed = self.owed.take();
-        }
-    }
-}
-
-/// Sends the acknowledgements for as long as there is a node.
-async fn acknowledge(mut owed: AckQueue, line: Weak<Inner>) {
-    let mut batch = Vec::new();
-    while owed.next(&mut batch).await > 0 {
-        let (Some(node), Some(line)) = (owed.node.upgrade(), line.upgrade()) else {
-            return;
+        // The shared channel comes first: a heartbeat on the other one then proves both.
+        let names = [channel.shared_name(), channel.private_name(channel.node)];
+        let subscribed = connection.subscribe(&names).await;
+        subscribed.map_err(|error| match error.code() {
+            Some("NOPERM") => ConnectError::Forbidden(vec![format!(
+                "SUBSCRIBE to {}layercache::* ({error})",
+                self.prefix
+            )]),
+            _ => ConnectError::Connecting(error),
+        })?;
+        channel.connected(number);
+        // These come before any heartbeat, and without a heartbeat there is no trust.
+        channel.proven(number, Proof::Identity, Some(began));
+        channel.proven(number, Proof::Place, located.named.map(|(began, _)| began));
+        // A server that refuses writes gives no trust.
+        let written: RedisResult<Vec<Value>> = self.write().query_async(connection).await;
+        written.map_err(ConnectError::Connecting)?;
+        let nodes = channel.nodes_key();
+        let last = self.last().clone();
+        let mut same = connection.clone();
+        let mut record = Record {
+            connection: &mut same,
+            nodes: &nodes,
+            purges: &self.purges,
         };
-        let mut pipeline = Pipeline::new();
-        for (to, id) in batch.drain(..) {
-            let from = node.channel.node;
-            let message = Message::Acknowledge { from, id }.write();
-            let name = node.channel.private_name(to);
-            pipeline.cmd("PUBLISH").arg(name).arg(message);
+        let purged = record.purge_if_another(&identity, last.as_ref(), connection, &self.prefix);
+        if purged.await.map_err(ConnectError::Connecting)? {
+            // The purge took time, so check that this is still the same server.
+            let began = Instant::now();
+            let now = About::handshake(connection, resolve.is_cluster()).await?;
+            if now.identity != identity {
+                return Err(ConnectError::Another);
+            }
+            channel.proven(number, Proof::Identity, Some(began));
         }
-        let connection = Connection::of(line);
-        // If one is lost, the change waits until this node's trust would have lapsed.
-        if let Some(session) = connection.session() {
-            let sent = connection.run_on(session, "acknowledge", &mut pipeline);
-            let _ = sent.await;
+        *self.last() = Some(identity.clone());
+        if located.named.is_some() {
+            *self.place() = Some((number, located.clone()));
+        }
+        let mut pipeline = self.heartbeat(number, ScriptForm::Text);
+        let replies: RedisResult<Vec<RedisResult<Value>>> =
+            pipeline.ignore_errors().query_async(connection).await;
+        let replies = replies.map_err(ConnectError::Connecting)?;
+        if !self.noted(number, &replies) {
+            return Err(match replies.into_iter().next() {
+                Some(Err(error)) => ConnectError::Connecting(error),
+                _ => ConnectError::Stale(channel.term().trust),
+            });
+        }
+        self.advise(&about, resolve);
+        Ok(identity)
+    }
+
+    /// Starts the tasks that a node needs on a new connection of its channel.
+    fn up(
+        self: Arc<Self>,
+        connection: &Connection,
+        number: u64,
+        identity: Identity,
+        located: Located,
+    ) {
+        let about = (identity, located.clone());
+        let beat = Arc::clone(&self).beat(connection.downgrade(), number, about);
+        tokio::spawn(beat);
+        tokio::spawn(look_around(
+            Arc::downgrade(&self),
+            connection.downgrade(),
+            number,
+        ));
+        if located.named.is_some() {
+            let watch = Arc::clone(&self).watch(connection.downgrade(), number, located);
+            tokio::spawn(watch);
+        }
+        let owed = self
+            .owed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(owed) = owed {
+            let owed = AckQueue {
+                node: Arc::downgrade(&self),
+                owed: Some(owed),
+            };
+            tokio::spawn(acknowledge(owed, connection.downgrade()));
         }
     }
-}
 
-/// Whether a call names its script by hash or by text.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum ScriptForm {
-    Hash,
-    Text,
-}
-
-impl ScriptForm {
-    pub(crate) fn push<'a>(self, pipeline: &'a mut Pipeline, script: &Source) -> &'a mut Pipeline {
-        match self {
-            Self::Hash => pipeline.cmd("EVALSHA").arg(&script.hash),
-            Self::Text => pipeline.cmd("EVAL").arg(&script.text),
-        }
+    fn down(&self, number: u64, gap: Option<Gap>) {
+        self.channel.disconnected(number, gap);
     }
-}
 
-/// Checks whether a cluster has moved the slot of the set of nodes to another server.
-fn is_elsewhere(reply: &RedisResult<Value>) -> bool {
-    reply
-        .as_ref()
-        .is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
-}
+    fn push(&self, number: u64, push: &PushInfo) -> bool {
+        self.channel.push(number, push)
+    }
 
-pub(crate) fn number(value: &Value) -> Option<u64> {
-    text(value)?.parse().ok()
-}
+    fn standing(&self) -> (&Trust, Duration) {
+        (self.channel.trust(), self.trust)
+    }
 
-pub(crate) fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(text) => std::str::from_utf8(text).ok(),
-        _ => None,
+    fn named(&self) -> Option<(u64, Located)> {
+        self.place().clone()
     }
 }

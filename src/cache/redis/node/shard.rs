@@ -1,17 +1,20 @@
 //! What a node does on its connection to one primary of a cluster, beside its channel.
 
 use crate::cache::redis::net::address::HostPort;
-use crate::cache::redis::net::cluster::Cluster;
+use crate::cache::redis::net::cluster::{Cluster, ClusterNode};
 use crate::cache::redis::net::connect_error::ConnectError;
-use crate::cache::redis::net::connection::{Connection, Handshake, Inner};
+use crate::cache::redis::net::connection::Connection;
+use crate::cache::redis::net::lifecycle::Lifecycle;
 use crate::cache::redis::net::purge::Record;
-use crate::cache::redis::net::resolve::Route;
+use crate::cache::redis::net::resolve::{Located, Resolve};
 use crate::cache::redis::net::server_info::{About, Identity};
 use crate::cache::redis::node::preflight::preflight;
 use crate::cache::redis::node::session::Node;
 use crate::coherence::trust::{Proof, Trust};
+use crate::telemetry::metrics::Gap;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, RedisError, RedisResult, Value};
+use ::redis::{Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
+use async_trait::async_trait;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -91,40 +94,6 @@ impl Shard {
         pipeline
     }
 
-    /// Makes sure that the data of the primary is not from before a failover.
-    pub(crate) async fn handshake(
-        &self,
-        connection: &mut MultiplexedConnection,
-        route: &Route,
-    ) -> Result<Handshake, ConnectError> {
-        let mut began = Instant::now();
-        let about = About::handshake(connection, true).await?;
-        let tag = self.try_names(connection).await?;
-        preflight(connection, self.node.prefix(), &tag).await?;
-        let mut home = self.home().await?;
-        let nodes = self.node.channel.nodes_key();
-        let mut record = Record {
-            connection: &mut home,
-            nodes: &nodes,
-            purges: &self.node.purges,
-        };
-        let prefix = self.node.prefix();
-        let purged = record.purge_if_another(&about.identity, None, connection, prefix);
-        if purged.await.map_err(ConnectError::Connecting)? {
-            // The purge took time, so check that this is still the same server.
-            began = Instant::now();
-            let now = About::handshake(connection, true).await?;
-            if now.identity != about.identity {
-                return Err(ConnectError::Another);
-            }
-            self.try_names(connection).await?;
-        }
-        self.node.advise(&about, route);
-        self.standing.proven(Proof::Identity, began, self.trust());
-        let identity = about.identity;
-        Ok(Handshake { identity })
-    }
-
     /// Tries the write with one name after another. Returns the name that worked.
     async fn try_names(
         &self,
@@ -157,29 +126,8 @@ impl Shard {
         }
     }
 
-    /// Starts the task that checks a new connection regularly.
-    pub(crate) fn live(&self, line: &Arc<Inner>, session: u64, identity: Identity) {
-        let pause = self.node.pause();
-        let line = Arc::downgrade(line);
-        tokio::spawn(async move {
-            loop {
-                sleep(pause).await;
-                let Some(line) = line.upgrade() else { return };
-                let connection = Connection::of(line);
-                if !connection.is_alive(session) || !connection.beat(session, &identity).await {
-                    return;
-                }
-            }
-        });
-    }
-
     /// Checks whether the primary is still the same server. Returns whether this session goes on.
-    pub(crate) async fn beat(
-        &self,
-        connection: &Connection,
-        session: u64,
-        identity: &Identity,
-    ) -> bool {
+    async fn beat(&self, connection: &Connection, session: u64, identity: &Identity) -> bool {
         let began = Instant::now();
         let Ok(tag) = self.tag() else {
             connection.give_up(session, ConnectError::Another);
@@ -212,16 +160,104 @@ impl Shard {
             _ => {
                 // The slot has moved, or the server is cut off.
                 self.passes(replies.first().and_then(|reply| reply.as_ref().err()));
-                self.disconnected();
+                self.look_again();
                 true
             }
         }
     }
 
-    /// Asks for the map again: the connection is lost, so another primary may serve its slots.
-    pub(crate) fn disconnected(&self) {
+    /// Asks for the map again: another primary may serve the slots.
+    fn look_again(&self) {
         if let Some(cluster) = self.cluster.upgrade() {
             cluster.look_again();
         }
+    }
+}
+
+#[async_trait]
+impl Lifecycle for Shard {
+    /// Makes sure that the data of the primary is not from before a failover.
+    async fn handshake(
+        &self,
+        connection: &mut MultiplexedConnection,
+        _: u64,
+        resolve: &dyn Resolve,
+        _: &Located,
+    ) -> Result<Identity, ConnectError> {
+        let mut began = Instant::now();
+        let about = About::handshake(connection, true).await?;
+        let tag = self.try_names(connection).await?;
+        preflight(connection, self.node.prefix(), &tag).await?;
+        let mut home = self.home().await?;
+        let nodes = self.node.channel.nodes_key();
+        let mut record = Record {
+            connection: &mut home,
+            nodes: &nodes,
+            purges: &self.node.purges,
+        };
+        let prefix = self.node.prefix();
+        let purged = record.purge_if_another(&about.identity, None, connection, prefix);
+        if purged.await.map_err(ConnectError::Connecting)? {
+            // The purge took time, so check that this is still the same server.
+            began = Instant::now();
+            let now = About::handshake(connection, true).await?;
+            if now.identity != about.identity {
+                return Err(ConnectError::Another);
+            }
+            self.try_names(connection).await?;
+        }
+        self.node.advise(&about, resolve);
+        self.standing.proven(Proof::Identity, began, self.trust());
+        Ok(about.identity)
+    }
+
+    /// Checks the server regularly.
+    fn up(self: Arc<Self>, connection: &Connection, number: u64, identity: Identity, _: Located) {
+        let (pause, connection) = (self.node.pause(), connection.downgrade());
+        // The connection holds this, so the task must not.
+        let shard = Arc::downgrade(&self);
+        tokio::spawn(async move {
+            loop {
+                sleep(pause).await;
+                let (Some(shard), Some(connection)) = (shard.upgrade(), connection.upgrade())
+                else {
+                    return;
+                };
+                if !connection.is_alive(number) || !shard.beat(&connection, number, &identity).await
+                {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn down(&self, _: u64, _: Option<Gap>) {
+        self.look_again();
+    }
+
+    fn push(&self, _: u64, push: &PushInfo) -> bool {
+        push.kind == PushKind::Disconnection
+    }
+
+    fn standing(&self) -> (&Trust, Duration) {
+        (&self.standing, self.trust())
+    }
+}
+
+/// A node that is connected to a cluster, with the connection of its channel.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    pub(crate) node: Arc<Node>,
+    pub(crate) home: Connection,
+}
+
+impl ClusterNode for Shards {
+    fn lifecycle(&self, cluster: Weak<Cluster>, primary: HostPort) -> Arc<dyn Lifecycle> {
+        let (node, home) = (Arc::clone(&self.node), self.home.clone());
+        Arc::new(Shard::new(node, home, cluster, primary))
+    }
+
+    fn longest_trust(&self) -> Duration {
+        self.node.channel.longest_trust()
     }
 }

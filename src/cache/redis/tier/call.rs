@@ -3,8 +3,8 @@
 use crate::cache::deadline::Deadline;
 use crate::cache::redis::RedisCache;
 use crate::cache::redis::net::connect_error::failed;
+use crate::cache::redis::net::script::Source;
 use crate::cache::redis::net::servers::{KeyedCommand, Replies, Reply};
-use crate::cache::redis::tier::scripts::Source;
 use crate::coherence::lease::Token;
 use crate::coherence::used_connections::UsedConnections;
 use crate::types::Error;

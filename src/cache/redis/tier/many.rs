@@ -6,10 +6,10 @@
 
 use crate::cache::memory::jittered;
 use crate::cache::redis::RedisCache;
+use crate::cache::redis::net::script::Source;
 use crate::cache::redis::net::servers::{Reply, Servers};
 use crate::cache::redis::net::slots::slot_of;
 use crate::cache::redis::tier::call::{Call, MOST_CALLS, write};
-use crate::cache::redis::tier::scripts::Source;
 use crate::cache::shared::Facts;
 use crate::coherence::lease::Token;
 use crate::types::Error;

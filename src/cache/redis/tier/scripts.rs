@@ -6,28 +6,7 @@
 //!
 //! A value of another type counts as absent, and the next write replaces it.
 
-use ::redis::Script;
-use std::fmt;
-
-/// The text of a script, and the hash by which a server knows it.
-pub(crate) struct Source {
-    pub(crate) text: String,
-    pub(crate) hash: String,
-}
-
-impl Source {
-    pub(crate) fn new(parts: &[&str]) -> Self {
-        let text = parts.concat();
-        let hash = Script::new(&text).get_hash().to_owned();
-        Self { text, hash }
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hash)
-    }
-}
+use crate::cache::redis::net::script::Source;
 
 /// The replies of [`GRANT`](Scripts::grant).
 pub(crate) mod grant {

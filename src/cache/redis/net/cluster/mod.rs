@@ -4,18 +4,19 @@
 mod look;
 mod purge;
 mod run;
+mod slot_primary;
 
 pub(crate) use purge::is_moving;
 
 use crate::cache::redis::net::address::{HostPort, Server};
 use crate::cache::redis::net::connect_error::ConnectError;
-use crate::cache::redis::net::connection::{Connection, Role};
-use crate::cache::redis::net::resolve::Route;
+use crate::cache::redis::net::connection::Connection;
+use crate::cache::redis::net::lifecycle::Lifecycle;
 use crate::cache::redis::net::slots::{SlotMap, slot_of};
-use crate::cache::redis::node::session::Node;
-use crate::cache::redis::node::shard::Shard;
 use crate::coherence::used_connections::UsedConnections;
+use slot_primary::SlotPrimary;
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -36,7 +37,16 @@ pub(crate) struct Cluster {
     /// Locked by the task that asks for the map. Contains when the map was last asked for.
     asking: tokio::sync::Mutex<Option<Instant>>,
     /// The node that uses the cluster, and the connection of its channel.
-    node: OnceLock<(Arc<Node>, Connection)>,
+    node: OnceLock<(Arc<dyn ClusterNode>, Connection)>,
+}
+
+/// What a cluster has to know of the node that uses it.
+pub(crate) trait ClusterNode: Debug + Send + Sync {
+    /// Returns the lifecycle of a new connection to one of the primaries.
+    fn lifecycle(&self, cluster: Weak<Cluster>, primary: HostPort) -> Arc<dyn Lifecycle>;
+
+    /// Returns the longest time for which any node may trust what it has read, with its margin.
+    fn longest_trust(&self) -> Duration;
 }
 
 /// Which primary serves which slots, as far as is known.
@@ -61,16 +71,19 @@ impl Cluster {
         })
     }
 
-    /// Makes this the cluster of a node, and begins to connect if there is a runtime. Returns the
-    /// connection of the node's channel: it leads to the primary that serves the slot of the set of
-    /// nodes.
-    pub(crate) fn join(self: &Arc<Self>, node: Arc<Node>) -> Connection {
-        let slot = slot_of(node.channel.nodes_key().as_bytes());
-        let route = Route::Slot(Weak::clone(&self.me), slot);
-        let home = Connection::new(route, Role::Channel(Arc::clone(&node)), self.deadline);
-        let (_, home) = self.node.get_or_init(|| (node, home));
-        home.begin();
-        home.clone()
+    /// Returns a new connection to the primary that serves the slot of this key, whichever server
+    /// that is.
+    pub(crate) fn connection_of(&self, key: &str, lifecycle: Arc<dyn Lifecycle>) -> Connection {
+        let primary = SlotPrimary {
+            cluster: Weak::clone(&self.me),
+            slot: slot_of(key.as_bytes()),
+        };
+        Connection::new(primary, Some(lifecycle), self.deadline)
+    }
+
+    /// Makes this the cluster of a node, whose channel has the connection `home`.
+    pub(crate) fn join(&self, node: Arc<dyn ClusterNode>, home: Connection) {
+        self.node.get_or_init(|| (node, home));
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<HostPort, Connection>> {
@@ -116,7 +129,7 @@ impl Cluster {
     /// the previous primary.
     pub(crate) fn note_recent(&self, through: &mut UsedConnections, line: &Connection) {
         if let (Some((node, _)), Some(since)) = (self.node.get(), line.since()) {
-            let until = since + node.channel.longest_trust();
+            let until = since + node.longest_trust();
             if Instant::now() < until {
                 through.recent_until(until);
             }
@@ -148,17 +161,11 @@ impl Cluster {
     pub(crate) fn line(&self, place: &HostPort) -> Connection {
         let mut lines = self.lines();
         let line = lines.entry(place.clone()).or_insert_with(|| {
-            let role = match self.node.get() {
-                Some((node, home)) => Role::Shard(Shard::new(
-                    Arc::clone(node),
-                    home.clone(),
-                    Weak::clone(&self.me),
-                    place.clone(),
-                )),
-                None => Role::Plain,
-            };
-            let route = Route::Fixed(self.server(place.clone()));
-            Connection::new(route, role, self.deadline)
+            let lifecycle = self
+                .node
+                .get()
+                .map(|(node, _)| node.lifecycle(Weak::clone(&self.me), place.clone()));
+            Connection::new(self.server(place.clone()), lifecycle, self.deadline)
         });
         line.clone()
     }

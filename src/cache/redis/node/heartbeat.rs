@@ -1,0 +1,197 @@
+//! The heartbeats of a node: what it sends on each connection of its channel, and what it checks.
+
+use super::announce::ANNOUNCE;
+use super::read::number;
+use super::session::Node;
+use crate::cache::redis::net::connect_error::ConnectError;
+use crate::cache::redis::net::connection::WeakConnection;
+use crate::cache::redis::net::resolve::{Checked, Located};
+use crate::cache::redis::net::script::{ScriptForm, Source};
+use crate::cache::redis::net::server_info::{About, Identity};
+use crate::coherence::peers::MOST_TRUST;
+use crate::coherence::trust::Proof;
+use ::redis::{Pipeline, RedisResult, Value};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How many heartbeats a node sends while one of them is valid. All but one may be lost.
+const BEATS: u32 = 4;
+
+/// The scripts of the channel. The keys of each are in one slot.
+#[derive(Debug)]
+pub(crate) struct ChannelScripts {
+    /// `nodes private-channel | node keep message epoch` → the epoch of the set of nodes, and the
+    /// time.
+    heartbeat: Source,
+    /// `nodes shared-channel | message…` → the epoch of the set of nodes, the time, and each node
+    /// with the time of its last heartbeat.
+    pub(crate) announce: Source,
+}
+
+/// How long a node without heartbeats stays in the set: longer than any node may trust its memory.
+const KEEP: Duration = MOST_TRUST.saturating_mul(3);
+
+/// Notes the node in the set of nodes. A set that no node can have made (a value of another type,
+/// an invalid epoch, a time that is far ahead) is replaced by a new set with a new epoch: the nodes
+/// in the old one are unknown.
+const HEARTBEAT: &str = "
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+local names = redis.pcall('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf', 'LIMIT', 0, 2)
+local ahead = redis.pcall('ZCOUNT', KEYS[1], '(' .. now + ARGV[2], '(+inf')
+local epoch = names[1]
+local is_name = epoch and string.find(epoch, '^%d+$') and (#epoch < 20 or epoch <= '18446744073709551615' and #epoch == 20)
+if not (is_name and #names == 1 and ahead == 0) then
+  redis.call('DEL', KEYS[1])
+  epoch = ARGV[4]
+  redis.call('ZADD', KEYS[1], '+inf', epoch)
+end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('PUBLISH', KEYS[2], ARGV[3])
+return {epoch, now}
+";
+
+impl ChannelScripts {
+    pub(crate) fn new() -> Self {
+        Self {
+            heartbeat: Source::new(&[HEARTBEAT]),
+            announce: Source::new(&[ANNOUNCE]),
+        }
+    }
+}
+
+impl Node {
+    /// Returns a write that changes nothing. A server with too few replicas refuses it. Redis 6.2
+    /// would run a script nevertheless, so this write comes before the heartbeat.
+    pub(super) fn write(&self) -> Pipeline {
+        let mut pipeline = Pipeline::new();
+        let nodes = self.channel.nodes_key();
+        pipeline.cmd("PERSIST").arg(nodes);
+        pipeline
+    }
+
+    pub(super) fn heartbeat(&self, session: u64, command: ScriptForm) -> Pipeline {
+        let channel = &self.channel;
+        let mut pipeline = Pipeline::new();
+        let script = command.push(&mut pipeline, &self.scripts.heartbeat);
+        script
+            .arg(2)
+            .arg(channel.nodes_key())
+            .arg(channel.private_name(channel.node))
+            .arg(channel.member())
+            .arg(KEEP.as_millis() as u64)
+            .arg(channel.heartbeat(session).write())
+            .arg(fastrand::u64(..));
+        pipeline
+    }
+
+    pub(super) fn noted(&self, session: u64, replies: &[RedisResult<Value>]) -> bool {
+        if let [Ok(Value::Array(reply))] = replies
+            && let [epoch, Value::Int(time)] = reply.as_slice()
+            && let (Some(epoch), Ok(time)) = (number(epoch), u64::try_from(*time))
+        {
+            self.channel.noted(session, epoch, time);
+            return true;
+        }
+        false
+    }
+
+    /// Returns the time from one heartbeat to the next.
+    pub(crate) fn pause(&self) -> Duration {
+        self.trust / BEATS
+    }
+
+    /// Sends heartbeats for as long as the node uses this connection. Waits for the answer to a
+    /// heartbeat until the connection is given up: the answer comes when Redis is back.
+    pub(super) async fn beat(
+        self: Arc<Self>,
+        connection: WeakConnection,
+        session: u64,
+        (identity, located): (Identity, Located),
+    ) {
+        loop {
+            sleep(self.pause()).await;
+            self.channel.observe();
+            let Some(connection) = connection.upgrade() else {
+                return;
+            };
+            let _beating = self.beating.lock().await;
+            if !connection.is_alive(session) {
+                return;
+            }
+            let began = Instant::now();
+            let mut questions = self.write();
+            About::ask(&mut questions);
+            let asked = connection.run_on(session, "heartbeat", &mut questions);
+            match asked.await {
+                Ok(replies) => match About::read(&replies) {
+                    Some(now) if now.identity != identity || !now.is_primary => {
+                        connection.give_up(session, ConnectError::Another);
+                        return;
+                    }
+                    Some(_) if replies.iter().all(Result::is_ok) => {}
+                    _ => continue,
+                },
+                Err(_) => continue,
+            }
+            // A server that was frozen may not know yet that it was replaced.
+            if !self.channel.trust().holds(Instant::now()) {
+                match connection.check(&located).await {
+                    Checked::Stays => {}
+                    Checked::Moved => return connection.give_up(session, ConnectError::Another),
+                    Checked::Unknown => continue,
+                }
+            }
+            self.channel.proven(session, Proof::Identity, Some(began));
+            // The text is for a server that has lost its scripts.
+            for command in [ScriptForm::Hash, ScriptForm::Text] {
+                let mut pipeline = self.heartbeat(session, command);
+                let sent = connection.run_on(session, "heartbeat", &mut pipeline);
+                match sent.await {
+                    Ok(replies) if self.noted(session, &replies) => break,
+                    Ok(replies) => {
+                        if replies.iter().any(is_elsewhere) {
+                            connection.give_up(session, ConnectError::Another);
+                            return;
+                        }
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Gives up the connection when the sentinels name another primary. Servers without sentinels
+    /// say by themselves that they were replaced.
+    pub(super) async fn watch(
+        self: Arc<Self>,
+        connection: WeakConnection,
+        session: u64,
+        located: Located,
+    ) {
+        loop {
+            sleep(self.pause()).await;
+            let Some(connection) = connection.upgrade() else {
+                return;
+            };
+            if !connection.is(session) {
+                return;
+            }
+            let began = Instant::now();
+            match connection.check(&located).await {
+                Checked::Stays => self.channel.proven(session, Proof::Place, Some(began)),
+                Checked::Moved => return connection.give_up(session, ConnectError::Another),
+                Checked::Unknown => {}
+            }
+        }
+    }
+}
+
+/// Checks whether a cluster has moved the slot of the set of nodes to another server.
+fn is_elsewhere(reply: &RedisResult<Value>) -> bool {
+    reply
+        .as_ref()
+        .is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))
+}
