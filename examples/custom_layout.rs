@@ -44,7 +44,9 @@ impl Layout for GitLfs {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let store = CachedStore::builder(InMemory::new()).layout(GitLfs).build();
+    let store = CachedStore::builder(InMemory::new())
+        .layout(GitLfs)
+        .build()?;
 
     println!("what paths mean");
     let model = path("octo/models", "a model")?;

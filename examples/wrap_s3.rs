@@ -94,9 +94,9 @@ fn open(redis: Option<&str>) -> Result<Store, Box<dyn Error>> {
     let s3 = AmazonS3Builder::from_env().build()?;
     let mut builder = CachedStore::builder(PrefixStore::new(s3, "layercache-example"));
     if let Some(url) = redis {
-        builder = builder.redis(RedisConfig::new(url).with_prefix("layercache-example:"))?;
+        builder = builder.redis(RedisConfig::new(url).with_prefix("layercache-example:"));
     }
-    Ok(builder.build())
+    Ok(builder.build()?)
 }
 
 /// Asks for a blob, and prints which tier answered.

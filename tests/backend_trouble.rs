@@ -363,7 +363,7 @@ async fn odd_answers_are_given_as_they_are_and_not_believed_for_long() {
 fn node(world: &World, redis: &Redis) -> (Metrics, Store) {
     Metrics::of(|| {
         let builder = CachedStore::builder(world.bucket.client());
-        builder.redis(config(redis)).unwrap().build()
+        builder.redis(config(redis)).build().unwrap()
     })
 }
 

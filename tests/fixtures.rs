@@ -258,7 +258,7 @@ async fn a_tag_that_moves_has_moved_at_once() {
 /// Returns a node with a long Redis timeout, for a busy machine.
 fn with_redis<S: ObjectStore>(store: S, redis: &Redis) -> CachedStore<S> {
     let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
-    CachedStore::builder(store).redis(config).unwrap().build()
+    CachedStore::builder(store).redis(config).build().unwrap()
 }
 
 /// Checks answers over an empty store, so that every positive answer comes from Redis.

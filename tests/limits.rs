@@ -23,7 +23,7 @@ const LIMIT: usize = 100;
 fn store(bare: &Bare, memory: MemoryConfig) -> (Metrics, Store) {
     let limits = Limits::default().with_loads(LIMIT).with_changes(LIMIT);
     let builder = CachedStore::builder(bare.clone()).memory(memory);
-    Metrics::of(|| builder.limits(limits).build())
+    Metrics::of(|| builder.limits(limits).build().unwrap())
 }
 
 fn random() -> Path {

@@ -24,7 +24,7 @@ async fn upload(redis: &Redis) -> (Bare, Node, Box<dyn MultipartUpload>) {
     let bare = bare(Duration::ZERO);
     let config = config(redis).with_change_policy(ChangePolicy::Strict);
     let builder = CachedStore::builder(bare.clone()).limits(Limits::default().with_changes(1));
-    let node = builder.redis(config).unwrap().build();
+    let node = builder.redis(config).build().unwrap();
     eventually_changes(&node).await;
     let upload = of_one_part(&node).await;
     (bare, node, upload)

@@ -25,7 +25,7 @@ const NOTE: &str = "layercache::{nodes}::storage";
 
 fn tenant(bucket: &Bucket, tenant: &str, config: RedisConfig) -> Node {
     let store = PrefixStore::new(Arc::clone(bucket), tenant);
-    CachedStore::builder(store).redis(config).unwrap().build()
+    CachedStore::builder(store).redis(config).build().unwrap()
 }
 
 async fn put(bucket: &Bucket, tenant: &str) {
@@ -169,7 +169,7 @@ async fn another_layout_under_the_same_name_space_is_not_cached() {
     let named = || config(&redis).with_namespace("registry");
     let node = |layout: Arc<dyn Layout>| {
         let builder = CachedStore::builder(Arc::clone(&store)).layout(layout);
-        builder.redis(named()).unwrap().build()
+        builder.redis(named()).build().unwrap()
     };
     let first = node(Arc::new(Distribution::default()));
     let link = Link::layer(name(), digest(1));
@@ -188,14 +188,14 @@ async fn replicas_agree_whatever_is_wrapped_around_their_store() {
     let redis = Redis::start().await;
     let store: Bucket = Arc::new(InMemory::new());
     let bare = CachedStore::builder(Arc::clone(&store));
-    let bare = bare.redis(config(&redis)).unwrap().build();
+    let bare = bare.redis(config(&redis)).build().unwrap();
     let link = Link::layer(name(), digest(1));
     let path = Distribution::default().link_path(&link).unwrap();
     let text = digest(1).to_string();
     store.put(&path, text.into()).await.unwrap();
     until(&bare, (true, CacheStatus::Memory)).await;
     let limited = CachedStore::builder(LimitStore::new(Arc::clone(&store), 7));
-    let limited = limited.redis(config(&redis)).unwrap().build();
+    let limited = limited.redis(config(&redis)).build().unwrap();
     assert_eq!(contains(&limited).await, (true, CacheStatus::Redis));
 
     // Stores of different types share their entries if they have the same namespace.
@@ -204,7 +204,7 @@ async fn replicas_agree_whatever_is_wrapped_around_their_store() {
     until(&node, (true, CacheStatus::Memory)).await;
     let node = CachedStore::builder(Arc::clone(&store)).redis(named);
     assert_eq!(
-        contains(&node.unwrap().build()).await,
+        contains(&node.build().unwrap()).await,
         (true, CacheStatus::Redis)
     );
 }
@@ -259,7 +259,7 @@ async fn the_longest_times_are_taken_by_redis() {
     let store = PrefixStore::new(Arc::clone(&bucket), "a");
     let memory = MemoryConfig::default().with_ttl(Duration::MAX);
     let builder = CachedStore::builder(store).memory(memory);
-    let node = builder.redis(config.clone()).unwrap().build();
+    let node = builder.redis(config.clone()).build().unwrap();
     let layers = node.registry().repository(name());
     layers.link(&digest(1)).await.unwrap();
     until(&node, (true, CacheStatus::Memory)).await;

@@ -30,7 +30,7 @@ fn path(i: usize, digest: &Digest) -> Path {
 
 fn node(bare: &Bare, config: RedisConfig) -> Node {
     let builder = CachedStore::builder(bare.clone()).layout(OciImages::default());
-    builder.redis(config).unwrap().build()
+    builder.redis(config).build().unwrap()
 }
 
 async fn ask(node: &Node, path: &Path) -> (ObjectMeta, CacheStatus) {

@@ -65,8 +65,8 @@ async fn bare_with_a_blob() -> Bare {
 fn node(bare: &Bare, config: RedisConfig) -> CachedStore<Bare> {
     CachedStore::builder(bare.clone())
         .redis(config)
-        .unwrap()
         .build()
+        .unwrap()
 }
 
 fn layers(node: &CachedStore<Bare>) -> Repository<StoreBackend<Bare>> {

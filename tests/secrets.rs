@@ -201,9 +201,9 @@ async fn the_library_tells_nobody() {
         let tiered = TieredCache::with_redis(MemoryConfig::default(), cache);
         is_clean("Debug", &format!("{tiered:?} {tiered:#?}"));
 
-        let builder = CachedStore::builder(InMemory::new()).redis(config).unwrap();
+        let builder = CachedStore::builder(InMemory::new()).redis(config);
         is_clean("Debug", &format!("{builder:?} {builder:#?}"));
-        let store = builder.build();
+        let store = builder.build().unwrap();
         let (registry, path) = (store.registry(), Path::from("docker/registry/v2/x"));
         let repository = registry.repository("library/alpine".parse().unwrap());
         let blobs = registry.blobs();
@@ -234,6 +234,7 @@ async fn the_library_tells_nobody() {
             RedisCache::new(RedisConfig::new(*url)).err(),
             CachedStore::builder(InMemory::new())
                 .redis(RedisConfig::new(*url))
+                .build()
                 .err(),
         ];
         for error in errors {

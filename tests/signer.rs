@@ -74,7 +74,7 @@ async fn a_signed_write_keeps_the_cache_away_until_it_expires() {
 async fn any_number_of_signed_writes_holds_up_no_change() {
     let bare = Minio::shared().await.new_store().await;
     let builder = CachedStore::builder(bare).limits(Limits::default().with_changes(1));
-    let store = builder.build();
+    let store = builder.build().unwrap();
     let signs_and_puts = async {
         for kind in ["one", "with options", "many"] {
             sign(&store, kind).await;
@@ -132,7 +132,7 @@ async fn nodes(redis: &Redis, minio: &Minio) -> [CachedStore<AmazonS3>; 2] {
     [(); 2].map(|()| {
         let config = config(redis).with_fence_ttl(Duration::from_millis(1500));
         let builder = CachedStore::builder(minio.store(&bucket));
-        builder.redis(config).unwrap().build()
+        builder.redis(config).build().unwrap()
     })
 }
 

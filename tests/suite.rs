@@ -66,9 +66,9 @@ fn cached<S: ObjectStore>(inner: S, layout: impl Layout, redis: Option<&Redis>) 
             let timeout = std::time::Duration::from_secs(5);
             let config = RedisConfig::new(redis.url());
             let config = config.with_prefix(prefix).with_timeout(timeout);
-            builder.redis(config).unwrap().build()
+            builder.redis(config).build().unwrap()
         }
-        None => builder.build(),
+        None => builder.build().unwrap(),
     }
 }
 

@@ -70,8 +70,8 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
         .layout(layout)
         .memory(memory)
         .redis(config)
-        .map_err(refused)?
-        .build();
+        .build()
+        .map_err(refused)?;
 
     let bar = out.progress();
     let last = Arc::new(Mutex::new(WarmProgress::default()));

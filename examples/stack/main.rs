@@ -41,7 +41,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     ask(&counted, &store, "PrefixStore(CachedStore(store))").await?;
 
     let counted = Counted::default();
-    let cached = CachedStore::builder(counted.clone()).layout(below).build();
+    let cached = CachedStore::builder(counted.clone())
+        .layout(below)
+        .build()?;
     let store = PrefixStore::new(cached, "tenant");
     ask(
         &counted,

@@ -18,7 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 ///
 /// // The store accepts 100 calls at a time: 2 for each of 40 loads, and 20 for changes.
 /// let limits = Limits::default().with_loads(40).with_changes(20);
-/// let store = CachedStore::builder(InMemory::new()).limits(limits).build();
+/// let store = CachedStore::builder(InMemory::new()).limits(limits).build()?;
+/// # Ok::<(), layercache::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -7,6 +7,7 @@ use crate::cache::{RedisCache, RedisConfig};
 use crate::coherence::limiter::Limits;
 use crate::layout::{Distribution, Layout};
 use crate::read_through::VerifierConfig;
+use crate::types::Error;
 use object_store::ObjectStore;
 use std::sync::Arc;
 
@@ -21,8 +22,9 @@ use std::sync::Arc;
 ///     .layout(OciImages::default())
 ///     .memory(MemoryConfig::default().with_capacity(256 << 20))
 ///     .limits(Limits::default().with_loads(256))
-///     .build();
+///     .build()?;
 /// assert_eq!(store.to_string(), "CachedStore(InMemory)");
+/// # Ok::<(), layercache::Error>(())
 /// ```
 #[derive(Debug)]
 #[must_use]
@@ -33,7 +35,7 @@ pub struct CachedStoreBuilder<S> {
     limits: Limits,
     verifier: Option<VerifierConfig>,
     #[cfg(feature = "redis")]
-    redis: Option<RedisCache>,
+    redis: Option<RedisConfig>,
 }
 
 impl<S: ObjectStore> CachedStoreBuilder<S> {
@@ -75,7 +77,8 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     ///
     /// let store = CachedStore::builder(InMemory::new())
     ///     .verifier(VerifierConfig::default())
-    ///     .build();
+    ///     .build()?;
+    /// # Ok::<(), layercache::Error>(())
     /// ```
     pub const fn verifier(mut self, verifier: VerifierConfig) -> Self {
         self.verifier = Some(verifier);
@@ -87,9 +90,6 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     ///
     /// Does not connect, so that a node can start without Redis.
     ///
-    /// # Errors
-    /// Returns an error if the address is not valid.
-    ///
     /// ```
     /// use layercache::{CachedStore, RedisConfig};
     /// use object_store::memory::InMemory;
@@ -97,23 +97,33 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), layercache::Error> {
     /// let store = CachedStore::builder(InMemory::new())
-    ///     .redis(RedisConfig::new("redis://127.0.0.1"))?
-    ///     .build();
+    ///     .redis(RedisConfig::new("redis://127.0.0.1"))
+    ///     .build()?;
     /// # Ok(())
     /// # }
     /// ```
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-    pub fn redis(mut self, redis: RedisConfig) -> Result<Self, crate::types::Error> {
-        self.redis = Some(RedisCache::new(redis)?);
-        Ok(self)
+    pub fn redis(mut self, redis: RedisConfig) -> Self {
+        self.redis = Some(redis);
+        self
     }
 
     /// Builds the store.
-    pub fn build(self) -> CachedStore<S> {
+    ///
+    /// # Errors
+    /// Returns [`Error::Setting`] if a setting does not work, for example the address of Redis.
+    pub fn build(
+        #[cfg_attr(
+            not(feature = "redis"),
+            allow(unused_mut, reason = "only Redis is taken out")
+        )]
+        mut self,
+    ) -> Result<CachedStore<S>, Error> {
         #[cfg(feature = "redis")]
-        let cache = match self.redis {
+        let cache = match self.redis.take() {
             Some(redis) => {
+                let redis = RedisCache::new(redis)?;
                 let redis = redis.of_store(&self.inner, Arc::clone(&self.layout));
                 TieredCache::with_redis(self.memory, redis)
             }
@@ -121,6 +131,16 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         };
         #[cfg(not(feature = "redis"))]
         let cache = TieredCache::in_memory(self.memory);
+        Ok(self.build_with(cache))
+    }
+
+    /// Builds the store with a cache in memory only, which cannot fail.
+    pub(super) fn build_in_memory(self) -> CachedStore<S> {
+        let cache = TieredCache::in_memory(self.memory);
+        self.build_with(cache)
+    }
+
+    fn build_with(self, cache: TieredCache) -> CachedStore<S> {
         let options = (self.limits, self.verifier);
         CachedStore::with(self.inner, self.layout, cache, options)
     }

@@ -72,7 +72,7 @@ use std::sync::Arc;
 /// use layercache::CachedStore;
 /// use object_store::memory::InMemory;
 ///
-/// let store = CachedStore::builder(InMemory::new()).build();
+/// let store = CachedStore::new(InMemory::new());
 /// store.warm(None).await?; // before the first requests, from lists
 /// store.purge().await?; // after a garbage collection that the cache did not see
 /// store.clear_memory(); // this node's memory only
@@ -165,7 +165,7 @@ pub struct CachedStore<S: ObjectStore> {
 impl<S: ObjectStore> CachedStore<S> {
     /// Wraps `inner` with a cache in memory only and the layout of docker/distribution.
     pub fn new(inner: S) -> Self {
-        Self::builder(inner).build()
+        Self::builder(inner).build_in_memory()
     }
 
     /// Returns a builder that wraps `inner`.

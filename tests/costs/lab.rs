@@ -83,7 +83,7 @@ impl Lab {
         let bare = Recording::new(InMemory::new());
         let builder = CachedStore::builder(bare.clone()).redis(config(&meter));
         let lab = Self {
-            node: builder.unwrap().build(),
+            node: builder.build().unwrap(),
             bare,
             shared: Some(Shared {
                 _redis: redis,

@@ -23,7 +23,7 @@ async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
     let (metrics, node) = Metrics::of(|| {
         let builder = CachedStore::builder(bare.clone()).redis(config(&redis));
         let verifier = VerifierConfig::default().with_hits(1.0);
-        builder.unwrap().verifier(verifier).build()
+        builder.verifier(verifier).build().unwrap()
     });
     let other = nodes::node(&bare, &redis);
     tokio::time::sleep(SETTLED).await;

@@ -77,8 +77,7 @@ pub(crate) fn of_a_new_cache() -> String {
     let (metrics, store) = Metrics::of(|| {
         let builder = CachedStore::builder(bare(Duration::ZERO));
         let builder = builder.redis(config_at("redis://127.0.0.1:1"));
-        let builder = builder.expect("an address");
-        builder.verifier(VerifierConfig::default()).build()
+        builder.verifier(VerifierConfig::default()).build().unwrap()
     });
     let text = metrics.text();
     drop(store);

@@ -358,7 +358,7 @@ async fn deleting_two(
 ) {
     let way = Recording::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
     let builder = CachedStore::builder(way.clone());
-    let node = builder.redis(config).unwrap().build();
+    let node = builder.redis(config).build().unwrap();
     node.put(&link_path(1), digest(1).to_string().into())
         .await
         .unwrap();

@@ -59,7 +59,7 @@ pub fn node(bare: &Bare, redis: &Redis) -> Node {
 
 pub fn node_with(bare: &Bare, config: RedisConfig) -> Node {
     let builder = CachedStore::builder(bare.clone());
-    builder.redis(config).unwrap().build()
+    builder.redis(config).build().unwrap()
 }
 
 pub fn name() -> RepositoryName {

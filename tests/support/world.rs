@@ -30,7 +30,10 @@ pub fn world(layout: impl Layout) -> World {
     };
     let bare = Recording::new(InMemory::new());
     World {
-        store: CachedStore::builder(bare.clone()).layout(layout).build(),
+        store: CachedStore::builder(bare.clone())
+            .layout(layout)
+            .build()
+            .expect("settings that work"),
         bare,
         blob,
         link,

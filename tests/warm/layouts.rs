@@ -40,7 +40,7 @@ async fn where_the_object_is_the_membership_no_content_is_read() {
     bare.put(&"library/alpine/index.json".into(), "{}".into())
         .await
         .unwrap();
-    let store = CachedStore::builder(bare).layout(layout).build();
+    let store = CachedStore::builder(bare).layout(layout).build().unwrap();
     let warmed = store.warm(None).await.unwrap();
     assert_eq!((warmed.filled, warmed.skipped), (40, 1));
     assert_eq!(store.get_ref().reads(), 0);
@@ -57,7 +57,7 @@ async fn a_flat_store_is_warmed() {
     }
     let memory = MemoryConfig::default();
     let builder = CachedStore::builder(bare.clone()).layout(layout.clone());
-    let store = builder.memory(memory).build();
+    let store = builder.memory(memory).build().unwrap();
     assert_eq!(store.warm(None).await.unwrap().filled, 20);
     knows_blobs(&store, 20, CacheStatus::Memory).await;
 }

@@ -42,7 +42,7 @@ impl Shared {
 }
 
 fn node<S: ObjectStore>(bare: Recording<S>, config: RedisConfig) -> CachedStore<Recording<S>> {
-    CachedStore::builder(bare).redis(config).unwrap().build()
+    CachedStore::builder(bare).redis(config).build().unwrap()
 }
 
 /// Returns how many keys match this pattern.

@@ -135,7 +135,7 @@ fn node(inner: &InMemory, url: String) -> CachedStore<InMemory> {
         .with_timeout(Duration::from_secs(5))
         .with_trust_timeout(Duration::from_secs(60));
     let store = CachedStore::builder(inner.fork()).redis(config);
-    store.expect("a configuration").build()
+    store.build().expect("a configuration")
 }
 
 impl Blob {

@@ -171,7 +171,7 @@ async fn fill(redis: &Redis, root: &Path, store_path: bool, digests: &[Digest]) 
         .with_timeout(Duration::from_secs(5))
         .with_store_path(store_path);
     let store = CachedStore::builder(inner).redis(config);
-    let store = store.expect("a configuration").build();
+    let store = store.build().expect("a configuration");
     let repository = store
         .registry()
         .repository(REPOSITORY.parse().expect("a name"));

@@ -53,7 +53,7 @@ fn memory(runtime: &Runtime, bucket: &Bucket) -> Row {
         raw.push(begun.elapsed());
         drop(cache);
 
-        let store = bucket.cached().build();
+        let store = bucket.cached().build().expect("settings that work");
         let (warmed, taken) = warm(runtime, &store);
         ours.push(taken);
         holds &= is_complete(&warmed) && bucket.takes_lists(1);
@@ -133,7 +133,7 @@ fn redis(runtime: &Runtime, bucket: &Bucket) -> Row {
         let config = RedisConfig::new(server.url()).with_timeout(Duration::from_secs(5));
         let store = runtime.block_on(async {
             let builder = bucket.cached().redis(config);
-            builder.expect("settings that work").build()
+            builder.build().expect("settings that work")
         });
         // The node fills memory too, as soon as it may trust it.
         std::thread::sleep(Duration::from_millis(1500));

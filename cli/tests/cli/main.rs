@@ -167,7 +167,7 @@ impl Stage {
 
     fn node_with(&self, config: RedisConfig) -> Node {
         let store = LocalFileSystem::new_with_prefix(self.folder.path()).unwrap();
-        CachedStore::builder(store).redis(config).unwrap().build()
+        CachedStore::builder(store).redis(config).build().unwrap()
     }
 
     /// Puts this many blobs into a repository through the node, so that all tiers know them.

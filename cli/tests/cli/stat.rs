@@ -217,8 +217,8 @@ async fn a_bucket_below_a_prefix() {
     let store = PrefixStore::new(minio.store(&bucket), "cli/eu");
     let node = CachedStore::builder(store)
         .redis(config(&redis))
-        .unwrap()
-        .build();
+        .build()
+        .unwrap();
     let path = Distribution::default().blob_path(&digest(0)).unwrap();
     node.put(&path, "content".into()).await.unwrap();
     let repository = node.registry().repository(name("a/b"));

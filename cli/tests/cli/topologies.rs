@@ -15,8 +15,8 @@ async fn push(folder: &Path, url: &str) {
     let store = LocalFileSystem::new_with_prefix(folder).unwrap();
     let node = CachedStore::builder(store)
         .redis(config_at(url))
-        .unwrap()
-        .build();
+        .build()
+        .unwrap();
     for i in 0..8 {
         let path = Distribution::default().blob_path(&digest(i)).unwrap();
         node.put(&path, "content".into()).await.unwrap();

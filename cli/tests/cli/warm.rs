@@ -92,8 +92,8 @@ async fn a_bucket_is_resumed() {
     // A node then sees the entries.
     let node = CachedStore::builder(minio.store(&bucket))
         .redis(config(&redis))
-        .unwrap()
-        .build();
+        .build()
+        .unwrap();
     run_with(&["warm"], &env).await.expect(0);
     let repository = node.registry().repository(name("a/b"));
     let answer = repository

@@ -161,11 +161,10 @@ impl Options {
                 .with_store_path(!self.redis_omit_path)
                 .with_change_timeout(self.redis_change_timeout)
                 .with_change_policy(self.change_policy.into());
-            builder = builder
-                .redis(config)
-                .map_err(|error| refuse("--redis", error.into()))?;
+            builder = builder.redis(config);
         }
-        Ok(builder.build())
+        let built = builder.build();
+        built.map_err(|error| refuse("--redis", error.into()))
     }
 
     /// Returns the names of the cache's tiers, without the password of Redis.

@@ -11,7 +11,8 @@ use std::time::Duration;
 ///
 /// // About 400,000 blobs. Memory forgets a blob within a minute after a garbage collection.
 /// let memory = MemoryConfig::default().with_capacity(256 << 20).with_ttl(Duration::from_secs(60));
-/// let store = CachedStore::builder(InMemory::new()).memory(memory).build();
+/// let store = CachedStore::builder(InMemory::new()).memory(memory).build()?;
+/// # Ok::<(), layercache::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

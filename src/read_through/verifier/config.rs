@@ -19,7 +19,8 @@
 ///     .with_hits(0.01)
 ///     .with_deletes(true)
 ///     .with_queue(1024);
-/// let store = CachedStore::builder(InMemory::new()).verifier(verifier).build();
+/// let store = CachedStore::builder(InMemory::new()).verifier(verifier).build()?;
+/// # Ok::<(), layercache::Error>(())
 /// ```
 ///
 /// # What `stale` proves

@@ -51,5 +51,5 @@ pub fn node(store: &Flaky, url: &str) -> CachedStore<Flaky> {
         .with_fence_ttl(FENCE);
     let builder = CachedStore::builder(store.clone());
     let builder = builder.memory(MemoryConfig::default()).redis(config);
-    builder.unwrap().build()
+    builder.build().unwrap()
 }
