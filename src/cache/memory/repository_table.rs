@@ -2,7 +2,8 @@
 
 use crate::types::{Link, LinkKind, RepositoryName};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The number of owners at which a table is full, so that memory starts a new one.
 const MOST: usize = 1 << 16;
@@ -12,11 +13,20 @@ const MOST: usize = 1 << 16;
 /// uses it.
 ///
 /// Looking up an owner by its number takes no lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RepositoryTable {
-    owners: boxcar::Vec<Owner>,
+    /// The owners by number, in chunks of [`CHUNK`]. A chunk is allocated for its first owner.
+    owners: [OnceLock<Box<[OnceLock<Owner>]>>; CHUNKS],
+    count: AtomicUsize,
     numbers: Mutex<HashMap<Owner, OwnerId>>,
 }
+
+/// The most owners of a table: twice the number at which memory replaces it. Updates that took the
+/// table before may still add owners to it.
+const MOST_OWNERS: usize = 2 * MOST;
+
+const CHUNK: usize = 1 << 10;
+const CHUNKS: usize = MOST_OWNERS / CHUNK;
 
 /// A repository and the kind of a membership in it.
 pub(super) type Owner = (RepositoryName, LinkKind);
@@ -25,14 +35,26 @@ pub(super) type Owner = (RepositoryName, LinkKind);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OwnerId(u32);
 
+impl Default for RepositoryTable {
+    fn default() -> Self {
+        Self {
+            owners: [const { OnceLock::new() }; CHUNKS],
+            count: AtomicUsize::new(0),
+            numbers: Mutex::default(),
+        }
+    }
+}
+
 impl RepositoryTable {
     pub(super) fn is_full(&self) -> bool {
-        self.owners.count() >= MOST
+        self.count.load(Ordering::Relaxed) >= MOST
     }
 
     /// Returns the owner with this number.
     pub(super) fn owner(&self, number: OwnerId) -> Option<&Owner> {
-        self.owners.get(number.0 as usize)
+        let number = number.0 as usize;
+        let chunk = self.owners.get(number / CHUNK)?.get()?;
+        chunk.get(number % CHUNK)?.get()
     }
 
     /// Returns the number of a link's owner, and adds the owner if it has no number yet. Returns
@@ -46,13 +68,18 @@ impl RepositoryTable {
         if let Some(number) = numbers.get(owner) {
             return Some(*number);
         }
-        // Twice the size at which memory replaces a table: updates that have taken this table
-        // before may still add owners to it.
-        if self.owners.count() >= 2 * MOST {
+        // Only the holder of the lock adds owners.
+        let count = numbers.len();
+        let chunk = self.owners.get(count / CHUNK)?;
+        let chunk = chunk.get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
+        let stored = chunk[count % CHUNK].get_or_init(|| owner.clone());
+        // A panic before the insertion below would have left another owner here.
+        if stored != owner {
             return None;
         }
-        let number = OwnerId(self.owners.push(owner.clone()).try_into().ok()?);
+        let number = OwnerId(count.try_into().ok()?);
         numbers.insert(owner.clone(), number);
+        self.count.store(numbers.len(), Ordering::Relaxed);
         Some(number)
     }
 }
