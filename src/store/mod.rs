@@ -72,7 +72,7 @@ use std::sync::Arc;
 /// use layercache::CachedStore;
 /// use object_store::memory::InMemory;
 ///
-/// let store = CachedStore::new(InMemory::new());
+/// let store = CachedStore::builder(InMemory::new()).build()?;
 /// store.warm(None).await?; // before the first requests, from lists
 /// store.purge().await?; // after a garbage collection that the cache did not see
 /// store.clear_memory(); // this node's memory only

@@ -27,7 +27,7 @@ const NEW: &[&str] = &[
 
 impl Certificates {
     /// Makes the certificates of a new authority that no program trusts yet.
-    pub fn new() -> Self {
+    pub fn make_all() -> Self {
         let folder = tempfile::tempdir().expect("a folder for certificates");
         let made = Self { folder };
         made.make(

@@ -115,7 +115,7 @@ async fn it_is_served_by_valkey() {
 #[tokio::test]
 async fn it_is_served_with_tls() {
     let setup = Setup::new(Version::Redis, &[]);
-    is_served_by(setup.with_tls(&Arc::new(Certificates::new()))).await;
+    is_served_by(setup.with_tls(&Arc::new(Certificates::make_all()))).await;
 }
 
 /// If the address names another kind of server than there is, the error says so.

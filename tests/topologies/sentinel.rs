@@ -90,7 +90,7 @@ async fn the_primary_is_found_on_valkey() {
 
 #[tokio::test]
 async fn the_primary_and_the_sentinels_are_reached_with_tls() {
-    let setup = Setup::new(Version::Redis, &[]).with_tls(&Arc::new(Certificates::new()));
+    let setup = Setup::new(Version::Redis, &[]).with_tls(&Arc::new(Certificates::make_all()));
     let watched = Watched::start_as(setup).await;
     let keys = |pattern: &str| keys(&watched.servers[watched.primary()], 0, pattern);
     serves(&watched.url(), keys).await;

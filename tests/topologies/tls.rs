@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// Starts a server with certificates of its own, and with these additional arguments.
 async fn redis_with(args: &[&str]) -> (Redis, Arc<Certificates>) {
-    let certificates = Arc::new(Certificates::new());
+    let certificates = Arc::new(Certificates::make_all());
     let setup = Setup::new(Version::Redis, args).with_tls(&certificates);
     (Redis::start_as(setup).await, certificates)
 }
@@ -34,7 +34,7 @@ async fn a_server_is_reached_with_its_authority_and_a_clients_certificate() {
     );
     let reason = only_reads(config_at(without)).await;
     names(&reason, &["certificate"], &["pa55w0rd"]);
-    let another = Certificates::new();
+    let another = Certificates::make_all();
     let url = redis.url().replace(
         certificates.path("client").to_str().unwrap(),
         another.path("client").to_str().unwrap(),
@@ -63,7 +63,7 @@ async fn a_server_that_asks_for_no_certificate_is_reached_with_its_authority() {
 async fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
     let args = ["--tls-auth-clients", "no", "--bind", "127.0.0.1 127.0.0.2"];
     let (redis, certificates) = redis_with(&args).await;
-    let another = Certificates::new();
+    let another = Certificates::make_all();
     let url = |host: &str, query: String| {
         config_at(format!("rediss://:pa55w0rd@{host}:{}{query}", redis.port()))
     };
@@ -95,7 +95,7 @@ async fn who_speaks_otherwise_is_not_waited_for() {
 
 #[test]
 fn files_that_do_not_hold_what_they_should_are_refused_at_once() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make_all();
     let path = |file: &str| certificates.path(file).to_str().unwrap().to_owned();
     fs::write(certificates.path("broken.pem"), "no certificate").unwrap();
     let (ca, client, key) = (path("ca.pem"), path("client.pem"), path("client.key"));

@@ -1,4 +1,4 @@
-//! How connections are served: as by [`axum::serve`], and with limits, which it does not have.
+//! How connections are served: as by [`axum::serve()`], and with limits, which it does not have.
 
 use crate::unread::Unread;
 use axum::Router;
