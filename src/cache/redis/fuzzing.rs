@@ -130,7 +130,7 @@ pub fn message(bytes: &[u8]) {
 
 /// Checks that a change never waits longer than the longest trust allows, however the set of nodes
 /// reads. A change may wait for no node only if the whole set was understood.
-pub fn set(bytes: &[u8]) {
+pub fn peer_set(bytes: &[u8]) {
     let (epoch, peers, _) = &*NODE;
     let mut parts = bytes
         .split(|byte| *byte == b'\n')
