@@ -113,17 +113,11 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     ///
     /// # Errors
     /// Returns [`Error::Setting`] if a setting does not work, for example the address of Redis.
-    pub fn build(
-        #[cfg_attr(
-            not(feature = "redis"),
-            allow(unused_mut, reason = "only Redis is taken out")
-        )]
-        mut self,
-    ) -> Result<CachedStore<S>, Error> {
+    pub fn build(self) -> Result<CachedStore<S>, Error> {
         #[cfg(feature = "redis")]
-        let cache = match self.redis.take() {
+        let cache = match &self.redis {
             Some(redis) => {
-                let redis = RedisCache::new(redis)?;
+                let redis = RedisCache::new(redis.clone())?;
                 let redis = redis.of_store(&self.inner, Arc::clone(&self.layout));
                 TieredCache::with_redis(self.memory, redis)
             }

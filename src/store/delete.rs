@@ -70,7 +70,7 @@ impl<S: ObjectStore> CachedStore<S> {
         match self.core.change(ChangeKind::Removal, keys, call).await {
             Ok(results) => {
                 let results = self.confirm(results).await;
-                self.audit(results.iter().flatten());
+                self.verify(results.iter().flatten());
                 results
             }
             Err(error) => (0..count).map(|_| Err(to_store(error.again()))).collect(),
@@ -80,7 +80,7 @@ impl<S: ObjectStore> CachedStore<S> {
 
 impl<S: ObjectStore> CachedStore<S> {
     /// Tells the verifier of deleted paths.
-    fn audit<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
+    fn verify<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
         let meanings = paths.filter_map(|path| self.meaning(path));
         self.core.verify_deleted(meanings.flat_map(keys));
     }

@@ -258,7 +258,7 @@ async fn a_shared_tier_that_is_down_costs_reads_nothing_and_refuses_changes() {
     assert_eq!(
         filled,
         Found::default(),
-        "memory is not filled without the read_stamp"
+        "memory is not filled without the stamp"
     );
 
     let error = world.layers.unlink(&world.link.digest).await.unwrap_err();

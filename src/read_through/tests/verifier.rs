@@ -200,7 +200,7 @@ async fn the_queues_are_bounded_and_what_is_dropped_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_an_auditor_there_is_no_task_and_with_one_none_stays() {
+async fn without_a_verifier_there_is_no_task_and_with_one_none_stays() {
     let alive = || Handle::current().metrics().num_alive_tasks();
     let world = world(false);
     known_to(&world, "memory").await;
