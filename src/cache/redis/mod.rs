@@ -175,7 +175,7 @@ impl RedisCache {
         let home = match &servers {
             Servers::One(connection) => connection.clone(),
             Servers::Cluster(cluster) => {
-                let lifecycle: Arc<dyn Lifecycle> = Arc::clone(&node) as _;
+                let lifecycle: Arc<dyn Lifecycle<Connection>> = Arc::clone(&node) as _;
                 let home = cluster.connection_of(&node.channel.nodes_key(), lifecycle);
                 let shards = Shards {
                     node: Arc::clone(&node),
@@ -269,7 +269,7 @@ impl Drop for RedisCache {
 impl Address {
     /// Returns the servers at this address, for `node` or for plain use. Does not connect yet.
     fn servers(&self, timeout: Duration, node: Option<Arc<Node>>) -> Servers {
-        let lifecycle = node.map(|node| node as Arc<dyn Lifecycle>);
+        let lifecycle = node.map(|node| node as Arc<dyn Lifecycle<Connection>>);
         Servers::One(match self.clone() {
             Self::One(server) => Connection::new(server, lifecycle, timeout),
             Self::Sentinel {

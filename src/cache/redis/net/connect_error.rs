@@ -3,6 +3,7 @@
 use crate::telemetry::metrics::Gap;
 use crate::types::Error;
 use ::redis::RedisError;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,17 +12,19 @@ use std::time::Duration;
 pub(crate) enum ConnectError {
     #[error("no connection: {0}; is Redis there, and are user, password and certificates right?")]
     Connecting(#[source] RedisError),
-    #[error("no answer within {0:?} while connecting; does Redis hang, or a firewall swallow it?")]
+    #[error(
+        "no answer within {0:?} while connecting; does Redis hang, or does a firewall drop packets?"
+    )]
     Slow(Duration),
     #[error("the connection was lost: {0}")]
     Lost(#[source] RedisError),
     #[error("the server has closed the connection")]
     Closed,
-    #[error("nothing came back for {0:?}; is Redis overloaded, or the timeout too short?")]
+    #[error("Redis has sent nothing for {0:?}; is Redis overloaded, or is the timeout too short?")]
     Silent(Duration),
-    #[error("for {0:?} nothing has shown that this server is still the one to ask")]
+    #[error("for {0:?} this node has had no proof that the server is still the primary")]
     Stale(Duration),
-    #[error("the server says {0}: it is not a primary that can be used now")]
+    #[error("the server has answered {0}: it cannot be used as the primary now")]
     Demoted(String),
     #[error("the server is a replica: name its primary, or its sentinels (redis+sentinel://)")]
     Replica,
@@ -29,18 +32,18 @@ pub(crate) enum ConnectError {
     InCluster,
     #[error("the server is a sentinel: name it as redis+sentinel://, with its service")]
     Sentinel,
-    #[error("behind the connection is another server than before")]
+    #[error("the connection leads to a different server than before")]
     Another,
     #[error(
-        "the server hides its run_id and its master_replid: a failover could not be noticed; let INFO \
-         say them"
+        "the server hides its run_id and its master_replid, so this node could not notice a \
+         failover; let INFO return them"
     )]
     Anonymous,
     #[error("Redis refuses what the cache needs: {}; grant the user these commands and keys", .0.join(", "))]
     Forbidden(Vec<String>),
     #[error(
-        "{key} says that what is cached there is of {there:?}, and this node caches {ours:?}; \
-         give each storage a name space (RedisConfig::namespace), or delete that key after a purge"
+        "the key {key} says that this Redis caches the storage {there:?}, and this node caches \
+         {ours:?}; give each storage a name space (RedisConfig::namespace), or delete that key after a purge"
     )]
     Foreign {
         key: String,
@@ -48,8 +51,8 @@ pub(crate) enum ConnectError {
         ours: String,
     },
     #[error(
-        "{answered} of {sentinels} sentinels know a primary of service `{service}`, and more than half \
-         have to{}",
+        "{answered} of {sentinels} sentinels have named a primary of service `{service}`, but more \
+         than half of them must name one{}",
         because(.source)
     )]
     NoPrimary {
@@ -58,20 +61,21 @@ pub(crate) enum ConnectError {
         service: String,
         source: Option<RedisError>,
     },
-    #[error("no node of the cluster says who serves which slots{}", because(.0))]
+    #[error("no server of the cluster has sent the map of its slots{}", because(.0))]
     NoMap(Option<RedisError>),
     #[error("no primary of the cluster serves slot {0}")]
     NoSlot(u16),
-    #[error("what was kept from an earlier life of this server could not be ruled out: {0}")]
+    #[error("this node could not find out whether the server has old data: {0}")]
     Unproven(#[source] Box<Failure>),
     #[error("this node has shut down")]
     ShutDown,
 }
 
-fn because(source: &Option<RedisError>) -> String {
-    source
+/// Writes the cause of an error behind its text, if the cause is known.
+fn because(cause: &Option<impl Display>) -> String {
+    cause
         .as_ref()
-        .map(|source| format!(": {source}"))
+        .map(|cause| format!(": {cause}"))
         .unwrap_or_default()
 }
 
@@ -97,11 +101,11 @@ impl ConnectError {
 /// Why an operation failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("no answer within {0:?}; is Redis overloaded, or the timeout too short?")]
+    #[error("no answer within {0:?}; is Redis overloaded, or is the timeout too short?")]
     Timeout(Duration),
-    #[error("Redis is not asked{}", .0.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default())]
+    #[error("Redis is not asked{}", because(.0))]
     NotAsked(#[source] Option<Arc<ConnectError>>),
-    #[error("the connection was lost before an answer came{}", .0.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default())]
+    #[error("the connection was lost before an answer came{}", because(.0))]
     Lost(#[source] Option<Arc<ConnectError>>),
     #[error("{0}")]
     Redis(#[from] RedisError),

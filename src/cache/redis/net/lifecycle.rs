@@ -1,7 +1,6 @@
 //! [`Lifecycle`]: what happens to a connection beside the operations on it.
 
 use crate::cache::redis::net::connect_error::ConnectError;
-use crate::cache::redis::net::connection::Connection;
 use crate::cache::redis::net::resolve::{Located, Resolve};
 use crate::cache::redis::net::server_info::Identity;
 use crate::coherence::trust::Trust;
@@ -13,12 +12,12 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The events in the life of a connection. A node implements this for its channel, and for its
-/// connection to each primary of a cluster.
+/// The events in the life of a connection of type `C`. A node implements this for its channel, and
+/// for its connection to each primary of a cluster.
 ///
 /// A connection has a number, which no other connection has.
 #[async_trait]
-pub(crate) trait Lifecycle: Debug + Send + Sync {
+pub(crate) trait Lifecycle<C>: Debug + Send + Sync {
     /// Prepares a new connection before its first use, and returns which server it leads to.
     async fn handshake(
         &self,
@@ -29,13 +28,7 @@ pub(crate) trait Lifecycle: Debug + Send + Sync {
     ) -> Result<Identity, ConnectError>;
 
     /// The connection is up. Starts the tasks that it needs, which end when the connection does.
-    fn up(
-        self: Arc<Self>,
-        connection: &Connection,
-        number: u64,
-        identity: Identity,
-        located: Located,
-    );
+    fn up(self: Arc<Self>, connection: &C, number: u64, identity: Identity, located: Located);
 
     /// The connection is no longer up. With a gap, messages may be missed from now on.
     fn down(&self, number: u64, gap: Option<Gap>);

@@ -1,4 +1,4 @@
-//! Which server is the primary, as the sentinels say.
+//! [`Sentinels`]: how the sentinels name the primary.
 
 use crate::cache::redis::net::address::{HostPort, Server};
 use crate::cache::redis::net::connect_error::ConnectError;
@@ -33,8 +33,8 @@ pub(crate) struct Sentinels {
 #[derive(Default)]
 struct Idle(Mutex<HashMap<HostPort, MultiplexedConnection>>);
 
-/// The answer of one sentinel.
-struct Said {
+/// The answer of one sentinel: which server is the primary.
+struct Named {
     /// The epoch of the latest failover that the sentinel knows. It grows with each failover.
     epoch: u64,
     host: String,
@@ -57,20 +57,20 @@ impl Sentinels {
     /// once.
     pub(crate) async fn find(&self, known: Option<u64>) -> Result<Located, ConnectError> {
         let began = Instant::now();
-        let mut asked: FuturesUnordered<_> =
+        let mut answers: FuturesUnordered<_> =
             self.sentinels.iter().map(|one| self.ask(one)).collect();
-        let (mut latest, mut source, mut answered) = (None::<Said>, None, 0);
+        let (mut latest, mut source, mut answered) = (None::<Named>, None, 0);
         let mut end = began + PATIENCE;
-        while let Ok(Some(answer)) = timeout_at(end, asked.next()).await {
+        while let Ok(Some(answer)) = timeout_at(end, answers.next()).await {
             match answer {
-                Ok(said) => {
+                Ok(named) => {
                     answered += 1;
-                    let is_news = known.is_some_and(|known| said.epoch > known);
+                    let is_news = known.is_some_and(|known| named.epoch > known);
                     if latest
                         .as_ref()
-                        .is_none_or(|latest| said.epoch > latest.epoch)
+                        .is_none_or(|latest| named.epoch > latest.epoch)
                     {
-                        latest = Some(said);
+                        latest = Some(named);
                     }
                     if is_news {
                         break;
@@ -82,11 +82,11 @@ impl Sentinels {
                 Err(error) => source = Some(error),
             }
         }
-        let is_news = |said: &Said| known.is_some_and(|known| said.epoch > known);
+        let is_news = |named: &Named| known.is_some_and(|known| named.epoch > known);
         match latest {
-            Some(said) if self.is_most(answered) || is_news(&said) => Ok(Located {
-                server: self.primary.at(&said.host, said.port),
-                named: Some((began, said.epoch)),
+            Some(named) if self.is_most(answered) || is_news(&named) => Ok(Located {
+                server: self.primary.at(&named.host, named.port),
+                named: Some((began, named.epoch)),
             }),
             _ => Err(ConnectError::NoPrimary {
                 answered,
@@ -103,35 +103,35 @@ impl Sentinels {
     }
 
     /// Asks a sentinel, on the connection that there is or on a new one.
-    async fn ask(&self, sentinel: &Server) -> RedisResult<Said> {
+    async fn ask(&self, sentinel: &Server) -> RedisResult<Named> {
         let place = sentinel.place();
         let idle = self.idle.connections().remove(&place);
         if let Some(mut connection) = idle
-            && let Ok(said) = self.ask_through(&mut connection).await
+            && let Ok(named) = self.ask_on(&mut connection).await
         {
             self.idle.connections().insert(place, connection);
-            return Ok(said);
+            return Ok(named);
         }
         let client = sentinel.client()?;
         let mut connection = client.get_multiplexed_async_connection().await?;
-        let said = self.ask_through(&mut connection).await?;
+        let named = self.ask_on(&mut connection).await?;
         self.idle.connections().insert(place, connection);
-        Ok(said)
+        Ok(named)
     }
 
-    async fn ask_through(&self, connection: &mut MultiplexedConnection) -> RedisResult<Said> {
+    async fn ask_on(&self, connection: &mut MultiplexedConnection) -> RedisResult<Named> {
         // The epoch comes first, so the address is of that failover or of a later one. The address
         // in the reply to `SENTINEL MASTER` is not used: it is the old primary's until all replicas
         // follow the new one.
-        let mut asked = Pipeline::new();
+        let mut pipeline = Pipeline::new();
         for question in ["MASTER", "GET-MASTER-ADDR-BY-NAME"] {
-            asked.cmd("SENTINEL").arg(question).arg(&self.service);
+            pipeline.cmd("SENTINEL").arg(question).arg(&self.service);
         }
         let (fields, address): (HashMap<String, String>, Option<(String, u16)>) =
-            asked.query_async(connection).await?;
+            pipeline.query_async(connection).await?;
         let epoch = fields.get("config-epoch");
         match (address, epoch.and_then(|epoch| epoch.parse().ok())) {
-            (Some((host, port)), Some(epoch)) => Ok(Said { epoch, host, port }),
+            (Some((host, port)), Some(epoch)) => Ok(Named { epoch, host, port }),
             _ => Err(RedisError::from((
                 ErrorKind::UnexpectedReturnType,
                 "a sentinel's answer has no address and config-epoch",

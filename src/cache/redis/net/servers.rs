@@ -35,7 +35,7 @@ pub(crate) type Reply = Result<Value, Failure>;
 #[derive(Debug, Default)]
 pub(crate) struct Replies {
     pub(crate) each: Vec<Reply>,
-    pub(crate) through: UsedConnections,
+    pub(crate) connections: UsedConnections,
 }
 
 impl KeyedCommand {
@@ -67,22 +67,22 @@ impl Servers {
     pub(crate) fn up(&self) -> UsedConnections {
         match self {
             Self::One(connection) => {
-                let mut through = UsedConnections::default();
-                through.and(connection.session());
-                through
+                let mut used = UsedConnections::default();
+                used.and(connection.session());
+                used
             }
             Self::Cluster(cluster) => cluster.up(),
         }
     }
 
     /// Checks whether these connections are still up.
-    pub(crate) fn is_up(&self, through: &UsedConnections) -> bool {
+    pub(crate) fn is_up(&self, used: &UsedConnections) -> bool {
         let now = Instant::now();
         match self {
-            Self::One(connection) => through.is_up(|number| connection.is(number), now),
+            Self::One(connection) => used.is_up(|number| connection.is(number), now),
             Self::Cluster(cluster) => {
                 let up = cluster.numbers();
-                through.is_up(|number| up.contains(&number), now)
+                used.is_up(|number| up.contains(&number), now)
             }
         }
     }
@@ -94,13 +94,13 @@ impl Servers {
     /// `cluster-node-timeout` bounds how late that is.
     pub(crate) async fn stands(
         &self,
-        through: &UsedConnections,
+        used: &UsedConnections,
         deadline: Deadline,
     ) -> Result<bool, Failure> {
         if let Self::One(connection) = self {
-            connection.stays(deadline).await?;
+            connection.check_primary(deadline).await?;
         }
-        Ok(self.is_up(through))
+        Ok(self.is_up(used))
     }
 
     /// Returns since when all connections that lead to these keys have been up; without keys, all
@@ -143,12 +143,12 @@ impl Servers {
                 for command in commands {
                     pipeline.add_command(command.cmd);
                 }
-                let answered = connection.run_until(deadline, &mut pipeline).await;
-                let (replies, number) = answered.map_err(|failure| failed(operation, failure))?;
+                let answer = connection.run_until(deadline, &mut pipeline).await;
+                let (replies, number) = answer.map_err(|failure| failed(operation, failure))?;
                 let each = replies.into_iter();
                 Replies {
                     each: each.map(|reply| reply.map_err(Failure::Redis)).collect(),
-                    through: UsedConnections::one(number),
+                    connections: UsedConnections::one(number),
                 }
             }
             Self::Cluster(cluster) => cluster.run(&commands, deadline).await,
@@ -165,12 +165,12 @@ impl Servers {
     /// Removes all leases in the scope, then all entries. Has no deadline.
     pub(crate) async fn purge(&self, scope: &Scope<'_>) -> Result<(), Failure> {
         let span = spans::redis("purge", 1);
-        let done = self.take_all(scope).instrument(span.clone()).await;
+        let done = self.purge_all(scope).instrument(span.clone()).await;
         spans::failed(&span, done.as_ref().err());
         done
     }
 
-    async fn take_all(&self, scope: &Scope<'_>) -> Result<(), Failure> {
+    async fn purge_all(&self, scope: &Scope<'_>) -> Result<(), Failure> {
         match self {
             Self::One(connection) => {
                 let mut connection = connection.get().await?;

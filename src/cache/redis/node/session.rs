@@ -121,7 +121,7 @@ impl Node {
 }
 
 #[async_trait]
-impl Lifecycle for Node {
+impl Lifecycle<Connection> for Node {
     /// Prepares a new connection for the node: subscribes to both channels, purges the data of an
     /// older server, and sends one heartbeat.
     async fn handshake(

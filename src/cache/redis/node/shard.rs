@@ -175,7 +175,7 @@ impl Shard {
 }
 
 #[async_trait]
-impl Lifecycle for Shard {
+impl Lifecycle<Connection> for Shard {
     /// Makes sure that the data of the primary is not from before a failover.
     async fn handshake(
         &self,
@@ -252,7 +252,7 @@ pub(crate) struct Shards {
 }
 
 impl ClusterNode for Shards {
-    fn lifecycle(&self, cluster: Weak<Cluster>, primary: HostPort) -> Arc<dyn Lifecycle> {
+    fn lifecycle(&self, cluster: Weak<Cluster>, primary: HostPort) -> Arc<dyn Lifecycle<Connection>> {
         let (node, home) = (Arc::clone(&self.node), self.home.clone());
         Arc::new(Shard::new(node, home, cluster, primary))
     }

@@ -98,7 +98,10 @@ impl RedisCache {
         calls: impl IntoIterator<Item = Call>,
         deadline: Deadline,
     ) -> Result<(Vec<Value>, UsedConnections), Error> {
-        let Replies { each, through } = self.run_each(operation, script, calls, deadline).await?;
+        let Replies {
+            each,
+            connections: through,
+        } = self.run_each(operation, script, calls, deadline).await?;
         let values: Result<Vec<_>, _> = each.into_iter().collect();
         let values = values.map_err(|failure| failed(operation, failure))?;
         Ok((values, through))
@@ -118,7 +121,7 @@ impl RedisCache {
         for calls in calls.chunks(MOST_CALLS) {
             let some = self.run_some(operation, script, calls, deadline).await?;
             all.each.extend(some.each);
-            all.through.and_all(some.through);
+            all.connections.and_all(some.connections);
         }
         Ok(all)
     }
@@ -154,7 +157,7 @@ impl RedisCache {
         for (i, reply) in unknown.into_iter().zip(again.each) {
             replies.each[i] = reply;
         }
-        replies.through.and_all(again.through);
+        replies.connections.and_all(again.connections);
         Ok(replies)
     }
 }

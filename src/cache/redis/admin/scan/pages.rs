@@ -86,9 +86,9 @@ impl RedisCache {
     fn line(&self, shard: &Shard) -> Connection {
         match (&self.servers, &shard.place) {
             (Servers::One(connection), _) => connection.clone(),
-            (Servers::Cluster(cluster), Some(place)) => cluster.line(place),
+            (Servers::Cluster(cluster), Some(place)) => cluster.connection_to(place),
             // Does not happen: every shard of a cluster has a place.
-            (Servers::Cluster(cluster), None) => cluster.line(&HostPort::default()),
+            (Servers::Cluster(cluster), None) => cluster.connection_to(&HostPort::default()),
         }
     }
 

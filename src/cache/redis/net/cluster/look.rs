@@ -72,13 +72,17 @@ impl Cluster {
         fastrand::shuffle(&mut servers);
         servers.truncate(MOST_ASKED);
         let answers = join_all(servers.iter().map(|server| async {
-            let slow = |_| RedisError::from((ErrorKind::Io, "a node does not answer"));
+            let slow = |_| RedisError::from((ErrorKind::Io, "a server does not answer"));
             timeout(PATIENCE, ask(server)).await.map_err(slow)?
         }));
         let (mut latest, mut source) = (None::<SlotMap>, None);
         for answer in answers.await {
             match answer {
-                Ok(map) if latest.as_ref().is_none_or(|l| map.epoch > l.epoch) => {
+                Ok(map)
+                    if latest
+                        .as_ref()
+                        .is_none_or(|latest| map.epoch > latest.epoch) =>
+                {
                     latest = Some(map);
                 }
                 Ok(_) => {}
@@ -93,12 +97,12 @@ impl Cluster {
                 Ok(latest)
             }
             None => {
-                let trouble = ConnectError::NoMap(source);
-                tracing::debug!(error = %trouble, "the cluster was asked in vain");
+                let error = ConnectError::NoMap(source);
+                tracing::debug!(%error, "no server of the cluster has sent its map");
                 if known.is_none() {
-                    self.map.send_replace(Known::Never(trouble.clone()));
+                    self.map.send_replace(Known::Never(error.clone()));
                 }
-                Err(trouble)
+                Err(error)
             }
         }
     }
@@ -107,14 +111,14 @@ impl Cluster {
         let primaries = map.primaries();
         self.map.send_replace(Known::Map(Arc::clone(map)));
         let gone: Vec<_> = self
-            .lines()
+            .connections()
             .extract_if(|place, _| !primaries.contains(place))
             .collect();
-        for (_, line) in gone {
-            line.close();
+        for (_, connection) in gone {
+            connection.close();
         }
         for place in primaries {
-            self.line(&place).begin();
+            self.connection_to(&place).begin();
         }
     }
 
@@ -127,16 +131,16 @@ impl Cluster {
         }
         loop {
             let known = seen.wait_for(|known| !matches!(known, Known::NotYet));
-            let trouble = match timeout_at(deadline.at(), known).await {
+            let error = match timeout_at(deadline.at(), known).await {
                 Ok(Ok(known)) => match &*known {
                     Known::Map(map) => return Ok(Arc::clone(map)),
-                    Known::Never(trouble) => Some(Arc::new(trouble.clone())),
+                    Known::Never(error) => Some(Arc::new(error.clone())),
                     Known::NotYet => None,
                 },
                 Ok(Err(_)) | Err(_) => None,
             };
             if deadline.patience() != Patience::Removal || deadline.is_over() {
-                return Err(Failure::NotAsked(trouble));
+                return Err(Failure::NotAsked(error));
             }
             let _ = timeout_at(deadline.at(), async {
                 sleep(PAUSE).await;
@@ -156,7 +160,7 @@ async fn ask(server: &Server) -> RedisResult<SlotMap> {
     SlotMap::read(&server.place().0, &info, &slots).ok_or_else(|| {
         RedisError::from((
             ErrorKind::UnexpectedReturnType,
-            "a node's CLUSTER INFO and SLOTS make no sense",
+            "a server has sent a CLUSTER INFO or CLUSTER SLOTS that cannot be read",
         ))
     })
 }

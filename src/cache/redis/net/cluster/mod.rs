@@ -33,7 +33,8 @@ pub(crate) struct Cluster {
     seeds: Vec<Server>,
     deadline: Duration,
     map: watch::Sender<Known>,
-    lines: Mutex<HashMap<HostPort, Connection>>,
+    /// The connection to each primary.
+    connections: Mutex<HashMap<HostPort, Connection>>,
     /// Locked by the task that asks for the map. Contains when the map was last asked for.
     asking: tokio::sync::Mutex<Option<Instant>>,
     /// The node that uses the cluster, and the connection of its channel.
@@ -43,7 +44,11 @@ pub(crate) struct Cluster {
 /// What a cluster has to know of the node that uses it.
 pub(crate) trait ClusterNode: Debug + Send + Sync {
     /// Returns the lifecycle of a new connection to one of the primaries.
-    fn lifecycle(&self, cluster: Weak<Cluster>, primary: HostPort) -> Arc<dyn Lifecycle>;
+    fn lifecycle(
+        &self,
+        cluster: Weak<Cluster>,
+        primary: HostPort,
+    ) -> Arc<dyn Lifecycle<Connection>>;
 
     /// Returns the longest time for which any node may trust what it has read, with its margin.
     fn longest_trust(&self) -> Duration;
@@ -65,7 +70,7 @@ impl Cluster {
             seeds,
             deadline,
             map: watch::Sender::new(Known::NotYet),
-            lines: Mutex::default(),
+            connections: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             node: OnceLock::new(),
         })
@@ -73,7 +78,11 @@ impl Cluster {
 
     /// Returns a new connection to the primary that serves the slot of this key, whichever server
     /// that is.
-    pub(crate) fn connection_of(&self, key: &str, lifecycle: Arc<dyn Lifecycle>) -> Connection {
+    pub(crate) fn connection_of(
+        &self,
+        key: &str,
+        lifecycle: Arc<dyn Lifecycle<Connection>>,
+    ) -> Connection {
         let primary = SlotPrimary {
             cluster: Weak::clone(&self.me),
             slot: slot_of(key.as_bytes()),
@@ -86,9 +95,11 @@ impl Cluster {
         self.node.get_or_init(|| (node, home));
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<HostPort, Connection>> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<HostPort, Connection>> {
         // Each change of it is complete, so a panic in another thread leaves it valid.
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> Option<Arc<SlotMap>> {
@@ -101,37 +112,37 @@ impl Cluster {
     /// Returns the numbers of the connections that are up.
     pub(crate) fn numbers(&self) -> Vec<u64> {
         let home = self.node.get().and_then(|(_, home)| home.session());
-        let lines = self.lines();
-        let lines = lines.values().filter_map(Connection::session);
-        home.into_iter().chain(lines).collect()
+        let connections = self.connections();
+        let numbers = connections.values().filter_map(Connection::session);
+        home.into_iter().chain(numbers).collect()
     }
 
     /// Returns all connections, with that of the node's channel.
     pub(crate) fn up(&self) -> UsedConnections {
-        let lines: Vec<_> = self.lines().values().cloned().collect();
-        let mut through = UsedConnections::default();
-        for line in &lines {
-            through.and(line.session());
-            self.note_recent(&mut through, line);
+        let connections: Vec<_> = self.connections().values().cloned().collect();
+        let mut used = UsedConnections::default();
+        for connection in &connections {
+            used.and(connection.session());
+            self.note_recent(&mut used, connection);
         }
-        self.through_home(&mut through);
-        through
+        self.add_home(&mut used);
+        used
     }
 
     /// Adds the connection of the node's channel, because the node publishes through it.
-    pub(crate) fn through_home(&self, through: &mut UsedConnections) {
+    pub(crate) fn add_home(&self, used: &mut UsedConnections) {
         if let Some((_, home)) = self.node.get() {
-            through.and(home.session());
+            used.and(home.session());
         }
     }
 
     /// Notes whether a connection is recent. Other nodes may then still act on what they read from
     /// the previous primary.
-    pub(crate) fn note_recent(&self, through: &mut UsedConnections, line: &Connection) {
-        if let (Some((node, _)), Some(since)) = (self.node.get(), line.since()) {
+    pub(crate) fn note_recent(&self, used: &mut UsedConnections, connection: &Connection) {
+        if let (Some((node, _)), Some(since)) = (self.node.get(), connection.since()) {
             let until = since + node.longest_trust();
             if Instant::now() < until {
-                through.recent_until(until);
+                used.recent_until(until);
             }
         }
     }
@@ -146,7 +157,9 @@ impl Cluster {
             let all = known.iter().flat_map(|map| map.primaries());
             places = all.map(Some).collect();
         }
-        let since = places.into_iter().map(|place| self.line(&place?).since());
+        let since = places
+            .into_iter()
+            .map(|place| self.connection_to(&place?).since());
         let now = Instant::now();
         // A connection that is not up counts as new: it may come to lead to another server.
         since.map(|since| since.unwrap_or(now)).max().unwrap_or(now)
@@ -158,22 +171,22 @@ impl Cluster {
     }
 
     /// Returns the connection to a primary, and adds it if there is none.
-    pub(crate) fn line(&self, place: &HostPort) -> Connection {
-        let mut lines = self.lines();
-        let line = lines.entry(place.clone()).or_insert_with(|| {
+    pub(crate) fn connection_to(&self, place: &HostPort) -> Connection {
+        let mut connections = self.connections();
+        let connection = connections.entry(place.clone()).or_insert_with(|| {
             let lifecycle = self
                 .node
                 .get()
                 .map(|(node, _)| node.lifecycle(Weak::clone(&self.me), place.clone()));
             Connection::new(self.server(place.clone()), lifecycle, self.deadline)
         });
-        line.clone()
+        connection.clone()
     }
 
     /// Closes the connections to all primaries for good.
     pub(crate) fn close(&self) {
-        for line in self.lines().values() {
-            line.close();
+        for connection in self.connections().values() {
+            connection.close();
         }
     }
 }

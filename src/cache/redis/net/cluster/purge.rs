@@ -20,15 +20,10 @@ impl Cluster {
     pub(crate) async fn purge(&self, scope: &Scope<'_>) -> Result<(), Failure> {
         let mut before = self.look_now().await;
         for _ in 0..MOST_PASSES {
-            let map = before.map_err(|trouble| Failure::NotAsked(Some(Arc::new(trouble))))?;
-            let lines: Vec<_> = map
-                .primaries()
-                .iter()
-                .map(|place| self.line(place))
-                .collect();
-            let mut connections = Vec::with_capacity(lines.len());
-            for line in &lines {
-                connections.push(line.get().await?);
+            let map = before.map_err(|error| Failure::NotAsked(Some(Arc::new(error))))?;
+            let mut connections = Vec::new();
+            for place in map.primaries() {
+                connections.push(self.connection_to(&place).get().await?);
             }
             let mut is_whole = true;
             for connection in &mut connections {
@@ -48,7 +43,7 @@ impl Cluster {
         }
         Err(Failure::Redis(RedisError::from((
             ErrorKind::Client,
-            "slots were moved all the time; purge again when the cluster is at rest",
+            "slots kept moving during the purge; purge again when no slot is moving",
         ))))
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// How long a command waits for a slot that is moving before it is sent again.
-const ON_ITS_WAY: Duration = Duration::from_millis(2);
+const SLOT_PAUSE: Duration = Duration::from_millis(2);
 
 /// The server that a command goes to next.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,11 +36,11 @@ impl Cluster {
                 let each = commands.iter().map(|_| Err(failure.clone()));
                 return Replies {
                     each: each.collect(),
-                    through: UsedConnections::default(),
+                    connections: UsedConnections::default(),
                 };
             }
         };
-        let mut through = UsedConnections::default();
+        let mut used = UsedConnections::default();
         let mut replies: Vec<Option<Reply>> = commands.iter().map(|_| None).collect();
         let mut open: BTreeMap<Hop, Vec<usize>> = BTreeMap::new();
         for (i, command) in commands.iter().enumerate() {
@@ -49,25 +49,25 @@ impl Cluster {
                 Some(place) => open.entry(Hop::to(place.clone())).or_default().push(i),
                 None => {
                     self.look_again();
-                    let trouble = Some(Arc::new(ConnectError::NoSlot(slot)));
-                    replies[i] = Some(Err(Failure::NotAsked(trouble)));
+                    let error = Some(Arc::new(ConnectError::NoSlot(slot)));
+                    replies[i] = Some(Err(Failure::NotAsked(error)));
                 }
             }
         }
         while !open.is_empty() {
             let hops = std::mem::take(&mut open);
-            let asked = join_all(hops.iter().map(|(hop, which)| async move {
+            let sent = join_all(hops.iter().map(|(hop, which)| async move {
                 let commands = which.iter().map(|i| &commands[*i]);
-                let line = self.line(&hop.place);
-                let (answers, number) = send(&line, commands, hop.asking, deadline).await;
-                (answers, number, line)
+                let connection = self.connection_to(&hop.place);
+                let (answers, number) = send(&connection, commands, hop.asking, deadline).await;
+                (answers, number, connection)
             }));
-            let mut is_on_its_way = false;
-            for ((hop, which), (answers, number, line)) in hops.iter().zip(asked.await) {
+            let mut is_moving = false;
+            for ((hop, which), (answers, number, connection)) in hops.iter().zip(sent.await) {
                 let is_final = |reply: &Reply| self.next_hop(hop, reply).is_none();
                 if number.is_some() && answers.iter().any(is_final) {
-                    through.and(number);
-                    self.note_recent(&mut through, &line);
+                    used.and(number);
+                    self.note_recent(&mut used, &connection);
                 }
                 for (i, reply) in which.iter().zip(answers) {
                     let next = self.next_hop(hop, &reply);
@@ -76,23 +76,23 @@ impl Cluster {
                         Err(Failure::NotAsked(_)) => self.moved_from(hop, &commands[*i]),
                         _ => None,
                     });
-                    is_on_its_way |= next.as_ref() == Some(hop);
+                    is_moving |= next.as_ref() == Some(hop);
                     if let Some(next) = next.filter(|_| !deadline.is_over()) {
                         open.entry(next).or_default().push(*i);
                     }
                     replies[*i] = Some(reply);
                 }
             }
-            if is_on_its_way {
-                sleep(ON_ITS_WAY).await;
+            if is_moving {
+                sleep(SLOT_PAUSE).await;
             }
         }
         let none = || Err(Failure::NotAsked(None));
-        self.through_home(&mut through);
+        self.add_home(&mut used);
         let each = replies.into_iter();
         Replies {
             each: each.map(|reply| reply.unwrap_or_else(none)).collect(),
-            through,
+            connections: used,
         }
     }
 
@@ -135,7 +135,7 @@ impl Hop {
 }
 
 async fn send<'a>(
-    line: &Connection,
+    connection: &Connection,
     commands: impl Iterator<Item = &'a KeyedCommand>,
     asking: bool,
     deadline: Deadline,
@@ -148,7 +148,7 @@ async fn send<'a>(
         pipeline.add_command(command.cmd().clone());
         count += 1;
     }
-    match line.run_until(deadline, &mut pipeline).await {
+    match connection.run_until(deadline, &mut pipeline).await {
         Ok((replies, number)) => {
             let step = if asking { 2 } else { 1 };
             let replies = replies.into_iter().skip(step - 1).step_by(step);
