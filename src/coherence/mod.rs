@@ -10,13 +10,15 @@
 //! | [`load`] | the steps of a load, from the shared tier to the backend |
 //! | [`change`] | the steps of a change, before and after the backend's own call |
 //! | [`used_connections`] | whether an operation's connections were replaced since |
-//! | [`peers`], [`message`] | which other nodes a change awaits, and what nodes send each other |
+//! | [`peers`] | which other nodes a change awaits |
+//! | [`message`], [`action`] | what nodes send each other, and what the receiver does about it |
 //! | [`clock`] | whether Redis's clock has been steady: it dates the members of the peer set |
 //! | [`journal`] | which changed keys still have to be removed |
 //!
 //! The node runs this code, and so does a model checker: `model` (in tests) leaves out one rule at
 //! a time and shows what breaks without it.
 
+pub(crate) mod action;
 pub(crate) mod change;
 pub(crate) mod clock;
 pub(crate) mod flight;
@@ -35,8 +37,9 @@ pub(crate) mod trust;
 pub(crate) mod used_connections;
 
 use crate::types::link::WireName;
+use action::{AckRequest, Action};
 use generation::{EntryStamp, Generations, ReadStamp, Snapshot};
-use peers::{Action, OwedAck};
+use std::time::Duration;
 use tokio::time::Instant;
 use trust::Trust;
 
@@ -99,22 +102,22 @@ impl Coherence {
         self.trust.lose();
     }
 
-    /// Applies a message. Returns the node that expects an acknowledgement, if any. The caller
-    /// applies messages in order, each to its end before the next.
-    pub(crate) fn apply(&self, heard: &Action, trust: std::time::Duration) -> OwedAck {
-        match heard {
-            Action::Forget { names, owed, .. } => {
+    /// Applies a message. Returns the acknowledgement to send, if any. The caller applies messages
+    /// in order, each to its end before the next.
+    pub(crate) fn apply(&self, action: &Action, trust: Duration) -> Option<AckRequest> {
+        match action {
+            Action::Forget { names, ack, .. } => {
                 for name in names {
                     self.generations.bump_named(*name);
                 }
-                *owed
+                *ack
             }
-            Action::Flush { owed, .. } => {
+            Action::Flush { ack, .. } => {
                 self.generations.flush();
-                *owed
+                *ack
             }
             Action::Beat { sent } => {
-                self.trust.heard(*sent, trust);
+                self.trust.heartbeat_returned(*sent, trust);
                 None
             }
             Action::Acknowledged { .. } | Action::Ignore => None,

@@ -82,7 +82,7 @@ impl Trust {
     }
 
     /// Records that the heartbeat that was sent at `sent` came back.
-    pub(crate) fn heard(&self, sent: Instant, term: Duration) {
+    pub(crate) fn heartbeat_returned(&self, sent: Instant, term: Duration) {
         let until = self.since_base(sent + term);
         self.change(Proof::Heartbeat, |known| known.max(until));
     }
@@ -157,7 +157,7 @@ mod tests {
     const TERM: Duration = Duration::from_secs(2);
 
     #[test]
-    fn a_node_that_is_alone_always_trusts() {
+    fn a_node_without_other_nodes_always_trusts() {
         assert!(Trust::alone().holds(Instant::now() + Duration::from_secs(1 << 30)));
     }
 
@@ -166,17 +166,17 @@ mod tests {
         let trust = Trust::none(Instant::now());
         let sent = Instant::now();
         assert!(!trust.holds(sent));
-        trust.heard(sent, TERM);
+        trust.heartbeat_returned(sent, TERM);
         assert!(trust.holds(sent + TERM - Duration::from_millis(1)));
         assert!(!trust.holds(sent + TERM));
     }
 
     #[test]
-    fn an_older_heartbeat_shortens_nothing_and_a_loss_ends_all() {
+    fn an_older_heartbeat_does_not_shorten_trust_and_a_loss_ends_it() {
         let trust = Trust::none(Instant::now());
         let sent = Instant::now() + Duration::from_secs(1);
-        trust.heard(sent, TERM);
-        trust.heard(sent - Duration::from_secs(1), TERM);
+        trust.heartbeat_returned(sent, TERM);
+        trust.heartbeat_returned(sent - Duration::from_secs(1), TERM);
         assert!(trust.holds(sent + TERM - Duration::from_millis(1)));
         trust.lose();
         assert!(!trust.holds(sent));
@@ -187,7 +187,7 @@ mod tests {
         let trust = Trust::none(Instant::now());
         let began = Instant::now();
         let second = Duration::from_secs(1);
-        trust.heard(began + second * 5, TERM);
+        trust.heartbeat_returned(began + second * 5, TERM);
         assert_eq!(trust.verified_until(), Some(began + second * 5 + TERM));
         for proof in [Proof::Identity, Proof::Place] {
             trust.proven(proof, began + second, TERM);

@@ -2,7 +2,7 @@
 
 use crate::cache::redis::net::address::Address;
 use crate::coherence::change::ChangePolicy;
-use crate::coherence::peers::MOST_TRUST;
+use crate::coherence::peers::term::MOST_TRUST;
 use crate::types::Error;
 use crate::types::error::BoxError;
 use std::fmt;

@@ -4,8 +4,10 @@
 use crate::cache::redis::node::announce::read_peer_set;
 use crate::cache::redis::tier::fields::{self, StoredPath};
 use crate::coherence::Coherence;
+use crate::coherence::action::Action;
 use crate::coherence::message::Message;
-use crate::coherence::peers::{Action, MOST_TRUST, PeerTracker, Term};
+use crate::coherence::peers::PeerTracker;
+use crate::coherence::peers::term::{MOST_TRUST, Term};
 use crate::types::netstring::{is_line, is_pairs};
 use crate::types::{Digest, LayerMeta};
 use ::redis::Value;
@@ -118,12 +120,12 @@ pub fn message(bytes: &[u8]) {
     }
     let is_read = read.is_some();
     let peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
-    let heard = peers.on_message(7, read);
-    assert!(is_read || matches!(heard, Action::Flush { owed: None, .. }));
-    let owed = coherence.apply(&heard, TERM.trust);
+    let action = peers.on_message(7, read);
+    assert!(is_read || matches!(action, Action::Flush { ack: None, .. }));
+    let ack = coherence.apply(&action, TERM.trust);
     assert!(
-        owed.is_none_or(|(to, _)| to != 1),
-        "nothing is owed to oneself"
+        ack.is_none_or(|ack| ack.to != 1),
+        "a node acknowledges nothing to itself"
     );
     assert!(!coherence.trust.holds(*epoch + TERM.trust));
 }
@@ -157,7 +159,7 @@ pub fn peer_set(bytes: &[u8]) {
     assert!(awaited.end() >= published);
     assert!(awaited.end() <= published + MOST_TRUST + MOST_TRUST / 20);
     if awaited.is_over(published) {
-        assert!(set.epoch == 5 && set.nodes.iter().any(|seen| seen.node == 1));
-        assert!(set.nodes.iter().all(|seen| seen.trust <= MOST_TRUST));
+        assert!(set.epoch == 5 && set.nodes.iter().any(|peer| peer.node == 1));
+        assert!(set.nodes.iter().all(|peer| peer.trust <= MOST_TRUST));
     }
 }

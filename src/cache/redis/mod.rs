@@ -31,8 +31,8 @@ use net::sentinel::Sentinels;
 use net::servers::Servers;
 use node::announce::Forget;
 use node::namespace::{self, NamespaceClaim};
-use node::session::Node;
-use node::shard::Shards;
+use node::primary::NodeInCluster;
+use node::this_node::Node;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,11 +177,11 @@ impl RedisCache {
             Servers::Cluster(cluster) => {
                 let lifecycle: Arc<dyn Lifecycle<Connection>> = Arc::clone(&node) as _;
                 let home = cluster.connection_of(&node.channel.nodes_key(), lifecycle);
-                let shards = Shards {
+                let member = NodeInCluster {
                     node: Arc::clone(&node),
                     home: home.clone(),
                 };
-                cluster.join(Arc::new(shards), home.clone());
+                cluster.join(Arc::new(member), home.clone());
                 home
             }
         };

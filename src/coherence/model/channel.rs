@@ -4,7 +4,7 @@ use super::Model;
 use super::rules::Rule;
 use super::state::{Check, KEY, State, Telling, at};
 use crate::coherence::message::Message;
-use crate::coherence::peers::Action;
+use crate::coherence::action::{AckRequest, Action};
 use crate::coherence::trust::Proof;
 
 impl Model {
@@ -67,7 +67,7 @@ impl Model {
         }
         let trust = node.peers.term().trust;
         let owed = node.coherence.apply(&heard, trust);
-        if let Some((to, id)) = owed
+        if let Some(AckRequest { to, id }) = owed
             && let Some(sender) = state.nodes.get_mut(to as usize)
             && sender.session.is_some()
         {

@@ -10,7 +10,10 @@ use crate::coherence::generation::{Generations, MemoryFence, ReadStamp, Stamp};
 use crate::coherence::lease::{EndReply, Token};
 use crate::coherence::load::{Load, LoadStep};
 use crate::coherence::message::Message;
-use crate::coherence::peers::{Awaited, Peer, PeerSet, PeerTracker, Term};
+use crate::coherence::peers::PeerTracker;
+use crate::coherence::peers::awaited::Awaited;
+use crate::coherence::peers::peer_set::{Peer, PeerSet};
+use crate::coherence::peers::term::Term;
 use crate::coherence::slot::Slot;
 use crate::coherence::trust::{Proof, Trust};
 use crate::types::Digest;
@@ -312,7 +315,7 @@ impl Model {
             peers.noted(session, (1, millis(1)), at(1));
             // The node has read the peer set.
             peers.awaited(&set, at(1), at(1));
-            coherence.trust.heard(at(1), term.trust);
+            coherence.trust.heartbeat_returned(at(1), term.trust);
             if self.asks(i) {
                 coherence.trust.proven(Proof::Place, at(1), term.trust);
             }

@@ -6,7 +6,9 @@ use super::signed::Signing;
 use super::state::{ChangeAt, KEY, Kind, State, Telling, at, long_ago, millis};
 use crate::coherence::change::ChangeStep;
 use crate::coherence::message::Message;
-use crate::coherence::peers::{Awaited, Peer, PeerSet, PeerTracker};
+use crate::coherence::peers::PeerTracker;
+use crate::coherence::peers::awaited::Awaited;
+use crate::coherence::peers::peer_set::{Peer, PeerSet};
 use crate::types::link::WireName;
 
 impl Model {

@@ -1,23 +1,36 @@
 //! How a node sends the acknowledgements that other nodes wait for.
 
-use super::session::Node;
+use super::this_node::Node;
 use crate::cache::redis::net::connection::WeakConnection;
+use crate::coherence::action::AckRequest;
 use crate::coherence::message::Message;
 use ::redis::Pipeline;
-use std::sync::{PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use tokio::sync::mpsc;
+
+/// The most acknowledgements that are sent in one pipeline.
+const MOST_AT_ONCE: usize = 64;
 
 /// The acknowledgements that a node has to send. A task that ends with its runtime gives them back
 /// to the node, for the next task.
 pub(super) struct AckQueue {
-    pub(super) node: Weak<Node>,
-    pub(super) owed: Option<mpsc::Receiver<(u64, u64)>>,
+    node: Weak<Node>,
+    pending: Option<mpsc::Receiver<AckRequest>>,
 }
 
 impl AckQueue {
-    async fn next(&mut self, batch: &mut Vec<(u64, u64)>) -> usize {
-        match &mut self.owed {
-            Some(owed) => owed.recv_many(batch, 64).await,
+    /// Takes the queue from the node, if no task has it.
+    pub(super) fn take(node: &Arc<Node>) -> Option<Self> {
+        let pending = node.acks().take()?;
+        Some(Self {
+            node: Arc::downgrade(node),
+            pending: Some(pending),
+        })
+    }
+
+    async fn next(&mut self, requests: &mut Vec<AckRequest>) -> usize {
+        match &mut self.pending {
+            Some(pending) => pending.recv_many(requests, MOST_AT_ONCE).await,
             None => 0,
         }
     }
@@ -26,21 +39,20 @@ impl AckQueue {
 impl Drop for AckQueue {
     fn drop(&mut self) {
         if let Some(node) = self.node.upgrade() {
-            let mut owed = node.owed.lock().unwrap_or_else(PoisonError::into_inner);
-            *owed = self.owed.take();
+            *node.acks() = self.pending.take();
         }
     }
 }
 
 /// Sends the acknowledgements for as long as there is a node.
-pub(super) async fn acknowledge(mut owed: AckQueue, connection: WeakConnection) {
-    let mut batch = Vec::new();
-    while owed.next(&mut batch).await > 0 {
-        let (Some(node), Some(connection)) = (owed.node.upgrade(), connection.upgrade()) else {
+pub(super) async fn acknowledge(mut queue: AckQueue, connection: WeakConnection) {
+    let mut requests = Vec::new();
+    while queue.next(&mut requests).await > 0 {
+        let (Some(node), Some(connection)) = (queue.node.upgrade(), connection.upgrade()) else {
             return;
         };
         let mut pipeline = Pipeline::new();
-        for (to, id) in batch.drain(..) {
+        for AckRequest { to, id } in requests.drain(..) {
             let from = node.channel.node;
             let message = Message::Acknowledge { from, id }.write();
             let name = node.channel.private_name(to);

@@ -5,9 +5,10 @@ use crate::cache::redis::net::connect_error::failed;
 use crate::cache::redis::net::connection::{Connection, WeakConnection};
 use crate::cache::redis::net::script::ScriptForm;
 use crate::cache::redis::node::read::{number, text};
-use crate::cache::redis::node::session::Node;
+use crate::cache::redis::node::this_node::Node;
 use crate::coherence::message::{MOST_NAMES, Message};
-use crate::coherence::peers::{MOST_TRUST, Peer, PeerSet};
+use crate::coherence::peers::peer_set::{Peer, PeerSet};
+use crate::coherence::peers::term::MOST_TRUST;
 use crate::types::Error;
 use ::redis::{ErrorKind, Pipeline, RedisError, Value};
 use futures::FutureExt;
@@ -15,19 +16,6 @@ use futures::future::BoxFuture;
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-
-/// Publishes messages, and then reads the set of nodes. A node that joins the set later has no
-/// trust from before the messages. If the set is not one that nodes have made, or has 4096 members
-/// or more, the reply says that its members are unknown.
-pub(crate) const ANNOUNCE: &str = "
-for i = 1, #ARGV do redis.call('PUBLISH', KEYS[2], ARGV[i]) end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local names = redis.pcall('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf', 'LIMIT', 0, 2)
-local nodes = redis.pcall('ZRANGEBYSCORE', KEYS[1], 0, '(+inf', 'WITHSCORES', 'LIMIT', 0, 4096)
-if nodes.err or #names ~= 1 or #nodes == 8192 then return {'', now, {}} end
-return {names[1], now, nodes}
-";
 
 /// What all nodes have to forget.
 #[derive(Debug, Clone, Copy)]
@@ -101,9 +89,9 @@ impl Node {
         deadline: Deadline,
     ) -> Result<PeerSet, Error> {
         let mut last = None;
-        for command in [ScriptForm::Hash, ScriptForm::Text] {
+        for form in [ScriptForm::Hash, ScriptForm::Text] {
             let mut pipeline = Pipeline::new();
-            let script = command.push(&mut pipeline, &self.scripts.announce);
+            let script = form.push(&mut pipeline, &self.scripts.announce);
             script
                 .arg(2)
                 .arg(self.channel.nodes_key())
@@ -116,22 +104,25 @@ impl Node {
             {
                 Some(Ok(reply)) => {
                     return read_peer_set(&reply).ok_or_else(|| {
-                        let odd = RedisError::from((ErrorKind::UnexpectedReturnType, "no set"));
-                        failed("announce", odd)
+                        failed("announce", unexpected("the reply has no set of nodes"))
                     });
                 }
                 Some(Err(error)) => last = Some(error),
                 None => {}
             }
         }
-        let nothing = || RedisError::from((ErrorKind::UnexpectedReturnType, "no answer"));
-        Err(failed("announce", last.unwrap_or_else(nothing)))
+        let last = last.unwrap_or_else(|| unexpected("the script has no reply"));
+        Err(failed("announce", last))
     }
+}
+
+fn unexpected(what: &'static str) -> RedisError {
+    RedisError::from((ErrorKind::UnexpectedReturnType, what))
 }
 
 /// Reads the set of nodes from time to time, for as long as the node uses this connection. A change
 /// may come just after the set was lost: the node must then know how long its peers may trust.
-pub(crate) async fn look_around(node: Weak<Node>, connection: WeakConnection, session: u64) {
+pub(super) async fn refresh_peer_set(node: Weak<Node>, connection: WeakConnection, session: u64) {
     loop {
         sleep(MOST_TRUST / 4).await;
         let (Some(node), Some(connection)) = (node.upgrade(), connection.upgrade()) else {
@@ -156,7 +147,7 @@ pub(crate) fn read_peer_set(reply: &Value) -> Option<PeerSet> {
         return None;
     };
     let (pairs, _) = nodes.as_chunks::<2>();
-    let nodes: Option<Vec<_>> = pairs.iter().map(seen).collect();
+    let nodes: Option<Vec<_>> = pairs.iter().map(read_peer).collect();
     Some(PeerSet {
         // If a member is unreadable, the whole set counts as unknown.
         epoch: number(epoch).filter(|_| nodes.is_some()).unwrap_or(0),
@@ -166,7 +157,7 @@ pub(crate) fn read_peer_set(reply: &Value) -> Option<PeerSet> {
 }
 
 /// Reads a member of the set of nodes, and when its last heartbeat came.
-fn seen([member, time]: &[Value; 2]) -> Option<Peer> {
+fn read_peer([member, time]: &[Value; 2]) -> Option<Peer> {
     let (node, trust) = text(member)?.split_once(':')?;
     Some(Peer {
         node: node.parse().ok()?,

@@ -1,66 +1,21 @@
 //! The heartbeats of a node: what it sends on each connection of its channel, and what it checks.
 
-use super::announce::ANNOUNCE;
 use super::read::number;
-use super::session::Node;
+use super::this_node::Node;
 use crate::cache::redis::net::connect_error::ConnectError;
 use crate::cache::redis::net::connection::WeakConnection;
 use crate::cache::redis::net::resolve::{Checked, Located};
-use crate::cache::redis::net::script::{ScriptForm, Source};
+use crate::cache::redis::net::script::ScriptForm;
 use crate::cache::redis::net::server_info::{About, Identity};
-use crate::coherence::peers::MOST_TRUST;
+use crate::coherence::peers::term::MOST_TRUST;
 use crate::coherence::trust::Proof;
 use ::redis::{Pipeline, RedisResult, Value};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How many heartbeats a node sends while one of them is valid. All but one may be lost.
-const BEATS: u32 = 4;
-
-/// The scripts of the channel. The keys of each are in one slot.
-#[derive(Debug)]
-pub(crate) struct ChannelScripts {
-    /// `nodes private-channel | node keep message epoch` → the epoch of the set of nodes, and the
-    /// time.
-    heartbeat: Source,
-    /// `nodes shared-channel | message…` → the epoch of the set of nodes, the time, and each node
-    /// with the time of its last heartbeat.
-    pub(crate) announce: Source,
-}
-
 /// How long a node without heartbeats stays in the set: longer than any node may trust its memory.
 const KEEP: Duration = MOST_TRUST.saturating_mul(3);
-
-/// Notes the node in the set of nodes. A set that no node can have made (a value of another type,
-/// an invalid epoch, a time that is far ahead) is replaced by a new set with a new epoch: the nodes
-/// in the old one are unknown.
-const HEARTBEAT: &str = "
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-local names = redis.pcall('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf', 'LIMIT', 0, 2)
-local ahead = redis.pcall('ZCOUNT', KEYS[1], '(' .. now + ARGV[2], '(+inf')
-local epoch = names[1]
-local is_name = epoch and string.find(epoch, '^%d+$') and (#epoch < 20 or epoch <= '18446744073709551615' and #epoch == 20)
-if not (is_name and #names == 1 and ahead == 0) then
-  redis.call('DEL', KEYS[1])
-  epoch = ARGV[4]
-  redis.call('ZADD', KEYS[1], '+inf', epoch)
-end
-redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('PUBLISH', KEYS[2], ARGV[3])
-return {epoch, now}
-";
-
-impl ChannelScripts {
-    pub(crate) fn new() -> Self {
-        Self {
-            heartbeat: Source::new(&[HEARTBEAT]),
-            announce: Source::new(&[ANNOUNCE]),
-        }
-    }
-}
 
 impl Node {
     /// Returns a write that changes nothing. A server with too few replicas refuses it. Redis 6.2
@@ -72,10 +27,10 @@ impl Node {
         pipeline
     }
 
-    pub(super) fn heartbeat(&self, session: u64, command: ScriptForm) -> Pipeline {
+    pub(super) fn heartbeat(&self, session: u64, form: ScriptForm) -> Pipeline {
         let channel = &self.channel;
         let mut pipeline = Pipeline::new();
-        let script = command.push(&mut pipeline, &self.scripts.heartbeat);
+        let script = form.push(&mut pipeline, &self.scripts.heartbeat);
         script
             .arg(2)
             .arg(channel.nodes_key())
@@ -96,11 +51,6 @@ impl Node {
             return true;
         }
         false
-    }
-
-    /// Returns the time from one heartbeat to the next.
-    pub(crate) fn pause(&self) -> Duration {
-        self.trust / BEATS
     }
 
     /// Sends heartbeats for as long as the node uses this connection. Waits for the answer to a
@@ -124,8 +74,8 @@ impl Node {
             let began = Instant::now();
             let mut questions = self.write();
             About::ask(&mut questions);
-            let asked = connection.run_on(session, "heartbeat", &mut questions);
-            match asked.await {
+            let answer = connection.run_on(session, "heartbeat", &mut questions);
+            match answer.await {
                 Ok(replies) => match About::read(&replies) {
                     Some(now) if now.identity != identity || !now.is_primary => {
                         connection.give_up(session, ConnectError::Another);
@@ -146,13 +96,13 @@ impl Node {
             }
             self.channel.proven(session, Proof::Identity, Some(began));
             // The text is for a server that has lost its scripts.
-            for command in [ScriptForm::Hash, ScriptForm::Text] {
-                let mut pipeline = self.heartbeat(session, command);
+            for form in [ScriptForm::Hash, ScriptForm::Text] {
+                let mut pipeline = self.heartbeat(session, form);
                 let sent = connection.run_on(session, "heartbeat", &mut pipeline);
                 match sent.await {
                     Ok(replies) if self.noted(session, &replies) => break,
                     Ok(replies) => {
-                        if replies.iter().any(is_elsewhere) {
+                        if replies.iter().any(has_moved) {
                             connection.give_up(session, ConnectError::Another);
                             return;
                         }
@@ -190,7 +140,7 @@ impl Node {
 }
 
 /// Checks whether a cluster has moved the slot of the set of nodes to another server.
-fn is_elsewhere(reply: &RedisResult<Value>) -> bool {
+fn has_moved(reply: &RedisResult<Value>) -> bool {
     reply
         .as_ref()
         .is_err_and(|error| matches!(error.code(), Some("MOVED" | "ASK")))

@@ -69,11 +69,11 @@ impl NamespaceClaim {
         };
         self.refused.increment(1);
         let ours = self.storage.clone();
-        let trouble = ConnectError::Foreign { key, there, ours };
+        let error = ConnectError::Foreign { key, there, ours };
         if !self.is_told.swap(true, Ordering::Relaxed) {
-            tracing::error!(error = %trouble, "this Redis is not used");
+            tracing::error!(%error, "this Redis is not used");
         }
-        Err(trouble)
+        Err(error)
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_of_one_registry_note_the_same() {
+    fn nodes_of_one_registry_note_the_same_text() {
         let throttled = ThrottledStore::new(InMemory::new(), ThrottleConfig::default());
         assert_eq!(of(&InMemory::new()), of(&throttled));
         assert_eq!(of(&InMemory::new()), of(&LimitStore::new(throttled, 7)));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn others_note_something_else() {
+    fn nodes_of_different_registries_note_different_texts() {
         let [a, b] = ["a", "b"].map(|tenant| PrefixStore::new(InMemory::new(), tenant));
         let mut all = vec![of(&a), of(&b), of(&InMemory::new())];
         let template: Template = "oci-blobs/{digest}".parse().unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_and_nothing_long_is_noted() {
+    fn the_note_has_no_secret_and_is_short() {
         for store in [
             "Http(https://me:s3cret@host)",
             "Az(https://host?sig=s3cret)",

@@ -1,4 +1,4 @@
-//! What a node does on its connection to one primary of a cluster, beside its channel.
+//! What a node does on its connections to the primaries of a cluster, beside its channel.
 
 use crate::cache::redis::net::address::HostPort;
 use crate::cache::redis::net::cluster::{Cluster, ClusterNode};
@@ -9,7 +9,7 @@ use crate::cache::redis::net::purge::Record;
 use crate::cache::redis::net::resolve::{Located, Resolve};
 use crate::cache::redis::net::server_info::{About, Identity};
 use crate::cache::redis::node::preflight::preflight;
-use crate::cache::redis::node::session::Node;
+use crate::cache::redis::node::this_node::Node;
 use crate::coherence::trust::{Proof, Trust};
 use crate::telemetry::metrics::Gap;
 use ::redis::aio::MultiplexedConnection;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a node knows about its connection to one primary of a cluster.
 #[derive(Debug)]
-pub(crate) struct Shard {
+pub(crate) struct PrimaryLifecycle {
     pub(crate) node: Arc<Node>,
     /// The connection of the node's channel, whose primary has the record of servers.
     pub(crate) home: Connection,
@@ -37,10 +37,10 @@ pub(crate) struct Shard {
     /// The standing of the primary behind the connection that is up.
     pub(crate) standing: Trust,
     /// How many names are skipped, because their slots were moving.
-    passed: AtomicUsize,
+    skipped: AtomicUsize,
 }
 
-impl Shard {
+impl PrimaryLifecycle {
     pub(crate) fn new(
         node: Arc<Node>,
         home: Connection,
@@ -56,7 +56,7 @@ impl Shard {
             cluster,
             place,
             standing,
-            passed: AtomicUsize::new(0),
+            skipped: AtomicUsize::new(0),
         }
     }
 
@@ -67,8 +67,8 @@ impl Shard {
     /// Returns a name whose slot the primary serves.
     fn tag(&self) -> Result<String, ConnectError> {
         let cluster = self.cluster.upgrade().ok_or(ConnectError::ShutDown)?;
-        let passed = self.passed.load(Ordering::Relaxed) % NAMES;
-        let tag = cluster.tag_of(&self.place, passed);
+        let skipped = self.skipped.load(Ordering::Relaxed) % NAMES;
+        let tag = cluster.tag_of(&self.place, skipped);
         // A primary that serves few slots may have no other name.
         tag.or_else(|| cluster.tag_of(&self.place, 0))
             .ok_or(ConnectError::Another)
@@ -76,13 +76,13 @@ impl Shard {
 
     /// Skips the current name from now on if this error says that its slot is moving. Returns
     /// whether it says so.
-    fn passes(&self, error: Option<&RedisError>) -> bool {
+    fn skips_moving(&self, error: Option<&RedisError>) -> bool {
         let code = error.and_then(RedisError::code);
-        let is_on_its_way = matches!(code, Some("ASK" | "TRYAGAIN" | "MOVED"));
-        if is_on_its_way {
-            self.passed.fetch_add(1, Ordering::Relaxed);
+        let is_moving = matches!(code, Some("ASK" | "TRYAGAIN" | "MOVED"));
+        if is_moving {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
         }
-        is_on_its_way
+        is_moving
     }
 
     /// Returns a write that changes nothing. A server refuses it if it is no primary, has too few
@@ -104,7 +104,7 @@ impl Shard {
             let written: RedisResult<Vec<Value>> = self.write(&tag).query_async(connection).await;
             match written {
                 Ok(_) => return Ok(tag),
-                Err(error) if self.passes(Some(&error)) => {}
+                Err(error) if self.skips_moving(Some(&error)) => {}
                 Err(error) => return Err(ConnectError::Connecting(error)),
             }
         }
@@ -135,8 +135,8 @@ impl Shard {
         };
         let mut questions = self.write(&tag);
         About::ask(&mut questions);
-        let asked = connection.run_on(session, "heartbeat", &mut questions);
-        let Ok(replies) = asked.await else {
+        let answer = connection.run_on(session, "heartbeat", &mut questions);
+        let Ok(replies) = answer.await else {
             return true;
         };
         match About::read(&replies) {
@@ -159,7 +159,7 @@ impl Shard {
             }
             _ => {
                 // The slot has moved, or the server is cut off.
-                self.passes(replies.first().and_then(|reply| reply.as_ref().err()));
+                self.skips_moving(replies.first().and_then(|reply| reply.as_ref().err()));
                 self.look_again();
                 true
             }
@@ -175,7 +175,7 @@ impl Shard {
 }
 
 #[async_trait]
-impl Lifecycle<Connection> for Shard {
+impl Lifecycle<Connection> for PrimaryLifecycle {
     /// Makes sure that the data of the primary is not from before a failover.
     async fn handshake(
         &self,
@@ -215,15 +215,16 @@ impl Lifecycle<Connection> for Shard {
     fn up(self: Arc<Self>, connection: &Connection, number: u64, identity: Identity, _: Located) {
         let (pause, connection) = (self.node.pause(), connection.downgrade());
         // The connection holds this, so the task must not.
-        let shard = Arc::downgrade(&self);
+        let primary = Arc::downgrade(&self);
         tokio::spawn(async move {
             loop {
                 sleep(pause).await;
-                let (Some(shard), Some(connection)) = (shard.upgrade(), connection.upgrade())
+                let (Some(primary), Some(connection)) = (primary.upgrade(), connection.upgrade())
                 else {
                     return;
                 };
-                if !connection.is_alive(number) || !shard.beat(&connection, number, &identity).await
+                if !connection.is_alive(number)
+                    || !primary.beat(&connection, number, &identity).await
                 {
                     return;
                 }
@@ -246,15 +247,19 @@ impl Lifecycle<Connection> for Shard {
 
 /// A node that is connected to a cluster, with the connection of its channel.
 #[derive(Debug)]
-pub(crate) struct Shards {
+pub(crate) struct NodeInCluster {
     pub(crate) node: Arc<Node>,
     pub(crate) home: Connection,
 }
 
-impl ClusterNode for Shards {
-    fn lifecycle(&self, cluster: Weak<Cluster>, primary: HostPort) -> Arc<dyn Lifecycle<Connection>> {
+impl ClusterNode for NodeInCluster {
+    fn lifecycle(
+        &self,
+        cluster: Weak<Cluster>,
+        primary: HostPort,
+    ) -> Arc<dyn Lifecycle<Connection>> {
         let (node, home) = (Arc::clone(&self.node), self.home.clone());
-        Arc::new(Shard::new(node, home, cluster, primary))
+        Arc::new(PrimaryLifecycle::new(node, home, cluster, primary))
     }
 
     fn longest_trust(&self) -> Duration {
