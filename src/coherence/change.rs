@@ -72,8 +72,8 @@ impl ChangePolicy {
 pub(crate) struct Change {
     /// Whether the change is made while Redis cannot be reached.
     goes_on: bool,
-    /// The connections that `BEGIN` went through, if it was executed.
-    through: Option<UsedConnections>,
+    /// The connections that `BEGIN` used, if it was executed.
+    used: Option<UsedConnections>,
     /// Whether the other nodes have to be notified once more.
     publishes_again: bool,
 }
@@ -132,14 +132,14 @@ impl Change {
     pub(crate) const fn new(policy: ChangePolicy, kind: ChangeKind) -> Self {
         Self {
             goes_on: policy.goes_on(kind),
-            through: None,
+            used: None,
             publishes_again: false,
         }
     }
 
     #[cfg(test)]
-    pub(super) const fn through(&self) -> Option<&UsedConnections> {
-        self.through.as_ref()
+    pub(super) const fn used(&self) -> Option<&UsedConnections> {
+        self.used.as_ref()
     }
 
     pub(crate) const fn first(&self) -> ChangeStep {
@@ -151,12 +151,12 @@ impl Change {
         self.goes_on
     }
 
-    /// Continues after `BEGIN`. `through` has the connections of a `BEGIN` that was executed.
+    /// Continues after `BEGIN`. `used` has the connections of a `BEGIN` that was executed.
     /// `None` means that it failed, and may be executed later. `again` says whether there is time
     /// for another try.
-    pub(crate) fn begun(&mut self, through: Option<UsedConnections>, again: bool) -> ChangeStep {
-        self.through = through;
-        match (&self.through, again) {
+    pub(crate) fn begun(&mut self, used: Option<UsedConnections>, again: bool) -> ChangeStep {
+        self.used = used;
+        match (&self.used, again) {
             (Some(_), _) => ChangeStep::Publish,
             (None, true) => ChangeStep::Begin,
             (None, false) => self.without_redis(),
@@ -172,7 +172,7 @@ impl Change {
     }
 
     fn without_redis(&mut self) -> ChangeStep {
-        self.through = None;
+        self.used = None;
         match self.goes_on {
             true => ChangeStep::Call { fenced: false },
             false => ChangeStep::Over(Conclusion::Refused),
@@ -181,7 +181,7 @@ impl Change {
 
     /// Continues after the backend's call, and after the other nodes were awaited.
     pub(crate) const fn called(&self, outcome: Outcome) -> ChangeStep {
-        match (outcome, &self.through) {
+        match (outcome, &self.used) {
             (_, None) => ChangeStep::Over(Conclusion::Queued),
             (Outcome::Unknown, _) => ChangeStep::Over(Conclusion::Open),
             (Outcome::Written | Outcome::Over | Outcome::Nothing, _) => ChangeStep::End,
@@ -206,7 +206,7 @@ impl Change {
             };
         };
         let is_same = self
-            .through
+            .used
             .as_ref()
             .is_some_and(|before| before.is_same(after));
         self.publishes_again |= !(ended.stood && is_same);
@@ -229,8 +229,8 @@ impl Change {
     }
 
     /// Continues after the other nodes were notified once more, or after that failed.
-    pub(crate) const fn published_again(&self, told: bool) -> ChangeStep {
-        ChangeStep::Over(match told {
+    pub(crate) const fn published_again(&self, published: bool) -> ChangeStep {
+        ChangeStep::Over(match published {
             true => Conclusion::Done,
             false => Conclusion::Queued,
         })
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_nothing_disturbs() {
+    fn an_undisturbed_change_ends_after_its_confirmation() {
         let mut change = published();
         assert_eq!(change.called(Outcome::Over), ChangeStep::End);
         let ended = change.ended(Some((STOOD, &UsedConnections::one(1))), false);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_at_a_server_that_was_replaced_is_made_again_and_told_again() {
+    fn an_end_at_a_replaced_server_is_sent_again_and_published_again() {
         let mut change = published();
         for number in [1, 2] {
             let ended = change.ended(Some((STOOD, &UsedConnections::one(number))), false);
@@ -307,15 +307,15 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_that_was_gone_is_told_once_more() {
+    fn a_change_whose_fence_was_gone_publishes_once_more() {
         let gone = EndReply {
             stood: false,
             ..STOOD
         };
-        for (ended, through) in [(gone, 1), (STOOD, 2)] {
+        for (ended, number) in [(gone, 1), (STOOD, 2)] {
             let mut change = published();
             change.called(Outcome::Over);
-            change.ended(Some((ended, &UsedConnections::one(through))), false);
+            change.ended(Some((ended, &UsedConnections::one(number))), false);
             assert_eq!(
                 change.confirmed(Some(true)),
                 ChangeStep::PublishAgain,
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_still_happen_has_no_end() {
+    fn a_change_whose_call_may_still_happen_has_no_end() {
         let change = published();
         assert_eq!(
             change.called(Outcome::Unknown),
@@ -344,13 +344,13 @@ mod tests {
     #[test]
     fn without_redis_removals_are_strict_and_creations_go_on() {
         use ChangePolicy::{BestEffort, Strict, StrictRemovals};
-        for (policy, makes) in [
+        for (policy, is_made) in [
             (StrictRemovals, [true, false]),
             (Strict, [false, false]),
             (BestEffort, [true, true]),
         ] {
-            for (kind, makes) in KINDS.into_iter().zip(makes) {
-                let last = match makes {
+            for (kind, is_made) in KINDS.into_iter().zip(is_made) {
+                let last = match is_made {
                     true => ChangeStep::Call { fenced: false },
                     false => ChangeStep::Over(Conclusion::Refused),
                 };
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_lost_is_tried_again_while_there_is_time_and_then_owed() {
+    fn a_lost_end_is_tried_again_while_there_is_time_and_then_queued() {
         let mut change = published();
         change.called(Outcome::Over);
         assert_eq!(change.ended(None, true), ChangeStep::End);

@@ -2,8 +2,9 @@
 
 use super::Model;
 use super::rules::{Fault, Rule};
-use super::signed::Signing;
-use super::state::{ChangeAt, Changing, KEY, Kind, Late, State, Telling, Violation, at};
+use super::state::change::{ChangeAt, Changing, Kind, Notifying, Signing};
+use super::state::{KEY, Late, State, Violation};
+use super::ticks::at;
 use crate::coherence::change::{ChangeStep, Conclusion, Outcome};
 use crate::coherence::lease::{EndReply, Token};
 use crate::coherence::slot::Slot;
@@ -16,9 +17,9 @@ impl Model {
             ChangeAt::Idle => self.start(state, i),
             ChangeAt::Next(ChangeStep::Begin) => {
                 if self.bends(Rule::PublishAfterBegin)
-                    && matches!(state.changes[i].telling, Telling::Not)
+                    && matches!(state.changes[i].notifying, Notifying::Not)
                 {
-                    state.changes[i].telling = Telling::Awaiting(self.publish(state, i)?);
+                    state.changes[i].notifying = Notifying::Awaiting(self.publish(state, i)?);
                     return Some(());
                 }
                 if self.bends(Rule::BeginBeforeTheBackend) && state.changes[i].called.is_none() {
@@ -28,18 +29,19 @@ impl Model {
                 if session.is_some() {
                     self.begin(state, i);
                 }
-                let through = session.map(UsedConnections::one);
+                let used = session.map(UsedConnections::one);
                 let change = &mut state.changes[i];
                 // The model needs no wait for a connection: a change that waits is the same as one
                 // that begins later.
-                change.at = ChangeAt::Next(change.change.begun(through, false));
+                change.at = ChangeAt::Next(change.change.begun(used, false));
                 change.since = state.now;
-                self.turn(state, i);
+                self.apply_step(state, i);
             }
-            // The step `tell` publishes the message. Then the call may be made.
+            // The step `notify` publishes the message. Then the call may be made.
             ChangeAt::Next(ChangeStep::Publish) => {
                 let change = &mut state.changes[i];
-                let is_published = matches!(change.telling, Telling::Awaiting(_) | Telling::Over);
+                let is_published =
+                    matches!(change.notifying, Notifying::Awaiting(_) | Notifying::Over);
                 if !is_published && !self.bends(Rule::PublishBeforeTheCall) {
                     return None;
                 }
@@ -48,7 +50,7 @@ impl Model {
             ChangeAt::Next(ChangeStep::Call { fenced }) => {
                 let change = &mut state.changes[i];
                 let outcome = change.called?;
-                if fenced && !matches!(change.telling, Telling::Over) {
+                if fenced && !matches!(change.notifying, Notifying::Over) {
                     return None;
                 }
                 let outcome = match outcome {
@@ -58,13 +60,13 @@ impl Model {
                     outcome => outcome,
                 };
                 change.at = ChangeAt::Next(change.change.called(outcome));
-                self.turn(state, i);
+                self.apply_step(state, i);
             }
             ChangeAt::Next(ChangeStep::End) => {
                 let Some(session) = self.session_of(state, i) else {
                     let change = &mut state.changes[i];
                     change.at = ChangeAt::Next(change.change.ended(None, false));
-                    self.turn(state, i);
+                    self.apply_step(state, i);
                     return Some(());
                 };
                 let ended = self.end(state, i);
@@ -73,17 +75,17 @@ impl Model {
             ChangeAt::EndReply(ended, session) => self.ended(state, i, ended, session),
             ChangeAt::Next(ChangeStep::Confirm) => self.confirm(state, i),
             ChangeAt::Next(ChangeStep::PublishAgain) => {
-                let Telling::Over = state.changes[i].telling else {
+                let Notifying::Over = state.changes[i].notifying else {
                     return None;
                 };
                 let change = &mut state.changes[i];
                 change.at = ChangeAt::Next(change.change.published_again(true));
-                self.turn(state, i);
+                self.apply_step(state, i);
             }
             ChangeAt::Signing(at) => self.sign(state, i, at)?,
             ChangeAt::Purging { leases, entries } => self.purge(state, i, leases, entries)?,
             ChangeAt::Unqueued => state.changes[i].at = ChangeAt::Queued { session: None },
-            ChangeAt::Queued { session } => self.work_off(state, i, session)?,
+            ChangeAt::Queued { session } => self.run_queue(state, i, session)?,
             ChangeAt::Next(ChangeStep::Over(_))
             | ChangeAt::Acknowledged
             | ChangeAt::Unpromised
@@ -119,9 +121,9 @@ impl Model {
     pub(super) fn session_of(&self, state: &State, i: usize) -> Option<u64> {
         let n = state.changes[i].node;
         let node = &state.nodes[n];
-        let is_taken_in =
+        let is_deceived =
             self.asks(n) && state.lags(n) && node.coherence.trusted(at(state.now)).is_some();
-        node.session.filter(|_| state.reaches(n) || is_taken_in)
+        node.session.filter(|_| state.reaches(n) || is_deceived)
     }
 
     /// Makes the node ask whether the server that executed `END` is still the primary.
@@ -136,7 +138,7 @@ impl Model {
         }
         let change = &mut state.changes[i];
         change.at = ChangeAt::Next(change.change.confirmed(Some(stayed)));
-        self.turn(state, i);
+        self.apply_step(state, i);
     }
 
     /// Executes `BEGIN`.
@@ -183,7 +185,7 @@ impl Model {
         let late = Late::Begin(server, change.token, change.kind == Kind::Put);
         change.at = ChangeAt::Next(change.change.begun(None, again));
         state.late.push(late);
-        self.turn(state, i);
+        self.apply_step(state, i);
         state.spend(match again {
             true => Fault::LateBegin(i),
             false => Fault::LastBegin(i),
@@ -191,20 +193,20 @@ impl Model {
     }
 
     /// Applies the consequences of a step that was just decided.
-    fn turn(&self, state: &mut State, i: usize) {
+    fn apply_step(&self, state: &mut State, i: usize) {
         let change = &mut state.changes[i];
         if self.bends(Rule::TheFenceIsASet) && change.at == ChangeAt::Next(ChangeStep::PublishAgain)
         {
             // The node repeats the whole change after a lost fence.
             change.at = ChangeAt::Next(ChangeStep::Begin);
-            change.telling = Telling::Not;
+            change.notifying = Notifying::Not;
             if change.begins > 2 {
                 state.violation = Some(Violation::Livelock);
             }
         }
         let change = &mut state.changes[i];
         match change.at {
-            ChangeAt::Next(ChangeStep::PublishAgain) => change.telling = Telling::Not,
+            ChangeAt::Next(ChangeStep::PublishAgain) => change.notifying = Notifying::Not,
             ChangeAt::Next(ChangeStep::Over(conclusion)) => {
                 change.at = match conclusion {
                     Conclusion::Done => ChangeAt::Acknowledged,
@@ -212,7 +214,7 @@ impl Model {
                     Conclusion::Queued if self.bends(Rule::RemovalsAreStrict) => {
                         ChangeAt::Acknowledged
                     }
-                    Conclusion::Queued if self.bends(Rule::OwedBeforeTheFencesEnd) => {
+                    Conclusion::Queued if self.bends(Rule::QueuedBeforeTheFencesEnd) => {
                         ChangeAt::Unqueued
                     }
                     Conclusion::Queued => ChangeAt::Queued { session: None },
@@ -284,9 +286,9 @@ impl Model {
     fn ended(&self, state: &mut State, i: usize, ended: EndReply, session: u64) {
         let change = &mut state.changes[i];
         change.end = Some(session);
-        let through = change.change.through().cloned();
-        let through = through.filter(|_| self.bends(Rule::AnotherConnectionIsALostFence));
-        let through = through.unwrap_or_else(|| UsedConnections::one(session));
+        let used = change.change.used().cloned();
+        let used = used.filter(|_| self.bends(Rule::AnotherConnectionIsALostFence));
+        let used = used.unwrap_or_else(|| UsedConnections::one(session));
         let fence = change.fence.take();
         let read_stamp = fence.and_then(|fence| {
             let generations = &state.nodes[change.node].coherence.generations;
@@ -295,20 +297,20 @@ impl Model {
         if let (true, Some(read_stamp)) = (ended.filled, read_stamp) {
             state.nodes[change.node].memory = Some(read_stamp.stamp());
         }
-        change.at = ChangeAt::Next(change.change.ended(Some((ended, &through)), false));
-        self.turn(state, i);
+        change.at = ChangeAt::Next(change.change.ended(Some((ended, &used)), false));
+        self.apply_step(state, i);
     }
 
     /// Takes the next step of the retry queue: it removes the keys of a change, and notifies the
     /// other nodes.
-    fn work_off(&self, state: &mut State, i: usize, session: Option<u64>) -> Option<()> {
+    fn run_queue(&self, state: &mut State, i: usize, session: Option<u64>) -> Option<()> {
         let now = self.session_of(state, i);
-        let Some(through) = session else {
+        let Some(before) = session else {
             state.changes[i].at = ChangeAt::Queued { session: now };
             now?;
             let change = &mut state.changes[i];
             change.tries += 1;
-            change.telling = Telling::Not;
+            change.notifying = Notifying::Not;
             let token = Token::of(10 * (1 + i as u64) + change.tries);
             let is_open = change.called == Some(Outcome::Unknown);
             let n = change.node;
@@ -320,10 +322,12 @@ impl Model {
             return Some(());
         };
         let change = &mut state.changes[i];
-        if !matches!(change.telling, Telling::Over) && !self.bends(Rule::OwedIsTold) {
+        if !matches!(change.notifying, Notifying::Over)
+            && !self.bends(Rule::QueuedUntilTheNodesAreNotified)
+        {
             // If the connection was lost before the other nodes were notified, the queue begins
             // again.
-            if now == session || !matches!(change.telling, Telling::Not) {
+            if now == session || !matches!(change.notifying, Notifying::Not) {
                 return None;
             }
             change.at = ChangeAt::Queued { session: None };
@@ -335,7 +339,7 @@ impl Model {
         };
         let change = &mut state.changes[i];
         change.at = match change.called {
-            _ if has_moved || now != Some(through) => ChangeAt::Queued { session: None },
+            _ if has_moved || now != Some(before) => ChangeAt::Queued { session: None },
             Some(Outcome::Unknown) => ChangeAt::Unpromised,
             _ => ChangeAt::Acknowledged,
         };
@@ -347,8 +351,10 @@ impl Model {
         let next = |state: &mut State, leases, entries| {
             state.changes[i].at = ChangeAt::Purging { leases, entries };
         };
-        if self.bends(Rule::PurgeFlushesLast) && matches!(state.changes[i].telling, Telling::Not) {
-            state.changes[i].telling = Telling::Awaiting(self.publish(state, i)?);
+        if self.bends(Rule::PurgeFlushesLast)
+            && matches!(state.changes[i].notifying, Notifying::Not)
+        {
+            state.changes[i].notifying = Notifying::Awaiting(self.publish(state, i)?);
             return Some(());
         }
         self.session_of(state, i)?;
@@ -368,7 +374,7 @@ impl Model {
                 next(state, true, true);
             }
             (true, true) => {
-                let Telling::Over = state.changes[i].telling else {
+                let Notifying::Over = state.changes[i].notifying else {
                     return None;
                 };
                 state.nodes[n].coherence.generations.flush();
@@ -379,7 +385,7 @@ impl Model {
     }
 
     /// Executes a command or a call that was given up.
-    pub(super) fn happen(&self, state: &mut State, i: usize) -> Option<()> {
+    pub(super) fn execute_late(&self, state: &mut State, i: usize) -> Option<()> {
         let server = state.redis.server;
         match state.late.remove(i) {
             Late::Begin(of, token, take_lease) if of == server => {

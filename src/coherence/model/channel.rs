@@ -2,9 +2,11 @@
 
 use super::Model;
 use super::rules::Rule;
-use super::state::{Check, KEY, State, Telling, at};
-use crate::coherence::message::Message;
+use super::state::change::Notifying;
+use super::state::{Check, KEY, State};
+use super::ticks::at;
 use crate::coherence::action::{AckRequest, Action};
+use crate::coherence::message::Message;
 use crate::coherence::trust::Proof;
 
 impl Model {
@@ -29,12 +31,12 @@ impl Model {
         let session = state.nodes[n].session.filter(|_| arrives)?;
         let data = state.data_of(n);
         if data.nodes.is_none() {
-            data.births += 1;
+            data.epochs += 1;
         }
-        let births = data.births;
+        let epochs = data.epochs;
         let (epoch, seen) = data
             .nodes
-            .get_or_insert_with(|| (births, vec![None; count]));
+            .get_or_insert_with(|| (epochs, vec![None; count]));
         seen[n] = Some(time);
         let epoch = *epoch;
         let node = &mut state.nodes[n];
@@ -59,15 +61,15 @@ impl Model {
             return None;
         }
         let message = node.inbox.remove(i);
-        let mut heard = node.peers.on_message(session, Some(message));
-        if let Action::Beat { sent } = &mut heard
+        let mut action = node.peers.on_message(session, Some(message));
+        if let Action::Beat { sent } = &mut action
             && self.bends(Rule::TrustCountsFromTheSending)
         {
             *sent = now;
         }
         let trust = node.peers.term().trust;
-        let owed = node.coherence.apply(&heard, trust);
-        if let Some(AckRequest { to, id }) = owed
+        let ack = node.coherence.apply(&action, trust);
+        if let Some(AckRequest { to, id }) = ack
             && let Some(sender) = state.nodes.get_mut(to as usize)
             && sender.session.is_some()
         {
@@ -75,12 +77,12 @@ impl Model {
                 .inbox
                 .push(Message::Acknowledge { from: n as u64, id });
         }
-        if let Action::Acknowledged { from, id } = heard {
+        if let Action::Acknowledged { from, id } = action {
             for change in &mut state.changes {
                 if change.node == n
                     && (change.id == id || self.bends(Rule::AcknowledgementsCarryTheId))
-                    && let Telling::Awaiting(awaited) | Telling::Early(awaited) =
-                        &mut change.telling
+                    && let Notifying::Awaiting(awaited) | Notifying::Early(awaited) =
+                        &mut change.notifying
                 {
                     awaited.acknowledged(from);
                 }
@@ -109,8 +111,8 @@ impl Model {
         }
         let node = &mut state.nodes[n];
         if node.session.is_some() {
-            if self.bends(Rule::SharedChannelFirst) && !node.hears_shared {
-                node.hears_shared = true;
+            if self.bends(Rule::SharedChannelFirst) && !node.has_shared_channel {
+                node.has_shared_channel = true;
                 return Some(());
             }
             return None;
@@ -119,7 +121,7 @@ impl Model {
         state.sessions += 1;
         node.session = Some(session);
         node.server = state.redis.server;
-        node.hears_shared = !self.bends(Rule::SharedChannelFirst);
+        node.has_shared_channel = !self.bends(Rule::SharedChannelFirst);
         match self.bends(Rule::FlushOnResubscribe) {
             true => node.coherence.disconnected(),
             false => node.coherence.connected(),
@@ -130,8 +132,8 @@ impl Model {
             node.coherence.trust.proven(Proof::Place, now, trust);
         }
         let (data, server) = (&mut state.redis.data, state.redis.server);
-        if data.noted != server {
-            data.noted = server;
+        if data.recorded != server {
+            data.recorded = server;
             if !self.bends(Rule::PurgeAfterAFailover) {
                 data.slot.lease = None;
                 data.slot.entry = None;

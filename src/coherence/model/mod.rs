@@ -12,16 +12,21 @@
 
 mod changes;
 mod channel;
+mod initial;
+mod notify;
 mod reads;
 mod rules;
 mod signed;
 mod state;
-mod telling;
 mod tests;
+mod ticks;
 
 use crate::coherence::change::{Change, ChangePolicy};
+use initial::Has;
 use rules::{Fault, Rule};
-use state::{Changing, Has, Kind, Reader, State};
+use state::State;
+use state::change::{ChangeAt, Changing, Kind};
+use state::read::{LoadAt, Loading, ReadAt, Reader};
 use stateright::Property;
 
 /// Describes one world to explore.
@@ -58,23 +63,29 @@ const REST: &str = "nothing stale at rest";
 enum Action {
     Tick,
     Read(usize),
-    LosePatience(usize),
+    StopWaiting(usize),
     Load(usize),
     Change(usize),
     Call(usize),
-    Tell(usize),
+    Notify(usize),
     Beat(usize),
     Note(usize),
-    Hear(usize, usize),
+    Apply(usize, usize),
     Connect(usize),
     Check(usize),
-    Happen(usize),
+    ExecuteLate(usize),
     Fault(Fault),
 }
 
 impl Model {
     fn bends(&self, rule: Rule) -> bool {
         self.bent == Some(rule)
+    }
+
+    /// Returns whether a node has to know that the primary has not moved.
+    fn asks(&self, n: usize) -> bool {
+        let asks = self.checks.get(n).is_some_and(|checks| *checks > 0);
+        asks && !self.bends(Rule::StandingNeedsThePlace)
     }
 
     fn fault(&self, state: &mut State, fault: Fault) -> Option<()> {
@@ -85,7 +96,7 @@ impl Model {
             Fault::Renewal(i) => return self.renew(state, i),
             Fault::LateGrant => return self.lose_grant(state),
             Fault::LateFill => {
-                let filling = |load: &state::Loading| load.at == state::LoadAt::Fill;
+                let filling = |load: &Loading| load.at == LoadAt::Fill;
                 let load = state.loads.iter().position(filling)?;
                 return self.give_fill_up(state, load);
             }
@@ -98,7 +109,7 @@ impl Model {
             Fault::EvictLease => drop(data.slot.lease.take()?),
             Fault::EvictFence if data.slot.fence.is_empty() => return None,
             Fault::EvictFence => data.slot.fence.clear(),
-            Fault::EvictNodes => drop(data.nodes.take()?),
+            Fault::EvictPeerSet => drop(data.nodes.take()?),
             Fault::Disconnect(n) => self.disconnect(state, n)?,
             Fault::SetClock(ahead) => state.redis.ahead += ahead,
             Fault::Lag => state.redis.replica = Some(data.clone()),
@@ -106,7 +117,7 @@ impl Model {
                 state.redis.server += 1;
                 (data.slot, data.nodes) = Default::default();
                 // The server is empty, so there is nothing to purge.
-                data.noted = state.redis.server;
+                data.recorded = state.redis.server;
             }
             Fault::Failover => self.fail_over(state)?,
             Fault::HandOver => {
@@ -115,13 +126,14 @@ impl Model {
             }
             Fault::Crash(i) => {
                 let change = &mut state.changes[i];
-                use state::ChangeAt::{Dead, Idle, Queued};
                 // A change in the retry queue of a node that dies is not modelled: the time to live
                 // bounds its effect.
-                if matches!(change.at, Idle | Queued { .. }) || change.at.is_over() {
+                if matches!(change.at, ChangeAt::Idle | ChangeAt::Queued { .. })
+                    || change.at.is_over()
+                {
                     return None;
                 }
-                change.at = Dead;
+                change.at = ChangeAt::Dead;
                 // The fence of a dead change expires.
                 state.faults.push(Fault::EvictFence);
             }
@@ -155,7 +167,7 @@ impl stateright::Model for Model {
                 })
                 .collect(),
             faults: self.faults.clone(),
-            ..self.finished(*has)
+            ..self.initial(*has)
         };
         let absent = |state: State| match self.absent {
             Some(n) => state.absent(n),
@@ -171,17 +183,16 @@ impl stateright::Model for Model {
         }
         // For speed, the plainly impossible steps are left out here. The other impossible steps
         // return `None`.
-        use state::{ChangeAt, Reading};
         for (i, reader) in state.readers.iter().enumerate() {
             match reader.at {
-                Reading::Waiting(_) => {
-                    actions.extend([Action::Read(i), Action::LosePatience(i)]);
+                ReadAt::Waiting(_) => {
+                    actions.extend([Action::Read(i), Action::StopWaiting(i)]);
                 }
-                Reading::Joined { .. } | Reading::Done => {}
+                ReadAt::Joined { .. } | ReadAt::Done => {}
                 _ => actions.push(Action::Read(i)),
             }
             // All reads are alike, so the second one begins only after the first one.
-            if reader.at == Reading::Idle {
+            if reader.at == ReadAt::Idle {
                 break;
             }
         }
@@ -195,7 +206,7 @@ impl stateright::Model for Model {
                 if change.called.is_none() {
                     actions.push(Action::Call(i));
                 }
-                actions.push(Action::Tell(i));
+                actions.push(Action::Notify(i));
             }
         }
         for (n, node) in state.nodes.iter().enumerate() {
@@ -207,16 +218,16 @@ impl stateright::Model for Model {
             if node.session.is_some() && (node.checks > 0 || node.check.is_some()) {
                 actions.push(Action::Check(n));
             }
-            if !state.reaches(n) || !node.hears_shared {
+            if !state.reaches(n) || !node.has_shared_channel {
                 actions.push(Action::Connect(n));
             }
             let reach = match self.bends(Rule::HeartbeatInOrder) {
                 true => node.inbox.len(),
                 false => node.inbox.len().min(1),
             };
-            actions.extend((0..reach).map(|i| Action::Hear(n, i)));
+            actions.extend((0..reach).map(|i| Action::Apply(n, i)));
         }
-        actions.extend((0..state.late.len()).map(Action::Happen));
+        actions.extend((0..state.late.len()).map(Action::ExecuteLate));
         let mut faults = state.faults.clone();
         faults.sort_unstable();
         faults.dedup();
@@ -234,17 +245,17 @@ impl stateright::Model for Model {
                 Some(())
             }
             Action::Read(i) => self.read(&mut next, i),
-            Action::LosePatience(i) => self.lose_patience(&mut next, i),
+            Action::StopWaiting(i) => self.stop_waiting(&mut next, i),
             Action::Load(i) => self.load(&mut next, i),
             Action::Change(i) => self.change(&mut next, i),
             Action::Call(i) => self.call(&mut next, i),
-            Action::Tell(i) => self.tell(&mut next, i),
+            Action::Notify(i) => self.notify(&mut next, i),
             Action::Beat(n) => self.beat(&mut next, n),
             Action::Note(n) => self.note(&mut next, n),
-            Action::Hear(n, i) => self.on_message(&mut next, n, i),
+            Action::Apply(n, i) => self.on_message(&mut next, n, i),
             Action::Connect(n) => self.connect(&mut next, n),
             Action::Check(n) => self.check(&mut next, n),
-            Action::Happen(i) => self.happen(&mut next, i),
+            Action::ExecuteLate(i) => self.execute_late(&mut next, i),
             Action::Fault(fault) => self.fault(&mut next, fault),
         }?;
         Some(next)

@@ -2,9 +2,10 @@
 
 use super::Model;
 use super::rules::{Fault, Rule};
-use super::state::{
-    ChangeAt, KEY, Kind, Late, LoadAt, Loading, Reader, Reading, State, Violation, at,
-};
+use super::state::change::{ChangeAt, Kind};
+use super::state::read::{LoadAt, Loading, ReadAt, Reader};
+use super::state::{KEY, Late, State, Violation};
+use super::ticks::at;
 use crate::coherence::flight::{Arrival, LatestLoad};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::load::{FinishStep, Load, LoadStep, Verdict};
@@ -16,43 +17,43 @@ impl Model {
         let node = &state.nodes[reader.node];
         let trusted = node.coherence.trusted(at(state.now));
         match reader.at {
-            Reading::Idle => {
+            ReadAt::Idle => {
                 state.readers[i].acknowledged = state.acknowledged(reader.node);
                 if self.bends(Rule::TrustBeforeTheStamp) {
                     let stamp = state.nodes[reader.node].coherence.generations.now(&KEY);
-                    state.readers[i].at = Reading::Stamped { stamp };
+                    state.readers[i].at = ReadAt::Stamped { stamp };
                     return Some(());
                 }
                 self.look(state, i);
             }
-            Reading::Stamped { stamp } => match node.memory {
+            ReadAt::Stamped { stamp } => match node.memory {
                 Some(entry) if trusted.is_some() && entry == stamp => finish(state, i, true),
-                _ => self.board(state, i),
+                _ => self.choose_load(state, i),
             },
-            Reading::Looking { entry } => {
+            ReadAt::Looking { entry } => {
                 let stamp = node.coherence.generations.now(&KEY);
                 let lives =
                     entry.is_some_and(|entry| entry == stamp || self.bends(Rule::StampOnValues));
                 match lives {
                     true => finish(state, i, true),
-                    false => self.board(state, i),
+                    false => self.choose_load(state, i),
                 }
             }
-            Reading::Waiting(number) => {
+            ReadAt::Waiting(number) => {
                 let runs = |load: &Loading| (load.node, load.number) == (reader.node, number);
                 if state.loads.iter().any(runs) {
                     return None;
                 }
                 self.look(state, i);
             }
-            Reading::Joined { .. } | Reading::Done => return None,
+            ReadAt::Joined { .. } | ReadAt::Done => return None,
         }
         Some(())
     }
 
     /// Ends a read's wait for the load that runs.
-    pub(super) fn lose_patience(&self, state: &mut State, i: usize) -> Option<()> {
-        let Reading::Waiting(_) = state.readers[i].at else {
+    pub(super) fn stop_waiting(&self, state: &mut State, i: usize) -> Option<()> {
+        let ReadAt::Waiting(_) = state.readers[i].at else {
             return None;
         };
         self.look(state, i);
@@ -64,22 +65,22 @@ impl Model {
         let node = &state.nodes[state.readers[i].node];
         let trusts = node.coherence.trusted(at(state.now)).is_some() || self.bends(Rule::Trust);
         match node.memory {
-            entry @ Some(_) if trusts => state.readers[i].at = Reading::Looking { entry },
-            _ => self.board(state, i),
+            entry @ Some(_) if trusts => state.readers[i].at = ReadAt::Looking { entry },
+            _ => self.choose_load(state, i),
         }
     }
 
     /// Decides which load a read joins, starts or waits for.
-    fn board(&self, state: &mut State, i: usize) {
+    fn choose_load(&self, state: &mut State, i: usize) {
         let reader = &state.readers[i];
         let n = reader.node;
         let latest = state.nodes[n].latest;
         let is_late = reader.arrival.is_none() && latest.is_some();
         let mut arrival = reader.arrival.unwrap_or(Arrival::new(latest));
         if is_late && let Some(number) = latest {
-            let boarded = self.bent_boarding(state, n, number);
-            if let Some(negative_only) = boarded {
-                state.readers[i].at = Reading::Joined {
+            let joins = self.joins_too_early(state, n, number);
+            if let Some(negative_only) = joins {
+                state.readers[i].at = ReadAt::Joined {
                     number,
                     negative_only,
                 };
@@ -89,14 +90,14 @@ impl Model {
         let latest_load = arrival.latest_load(latest);
         let node = &mut state.nodes[n];
         let at = match (latest_load, latest) {
-            (LatestLoad::StartedBefore, Some(number)) => Reading::Waiting(number),
-            (LatestLoad::StartedAfter, Some(number)) => Reading::Joined {
+            (LatestLoad::StartedBefore, Some(number)) => ReadAt::Waiting(number),
+            (LatestLoad::StartedAfter, Some(number)) => ReadAt::Joined {
                 number,
                 negative_only: false,
             },
             _ => {
-                let number = node.departures;
-                node.departures += 1;
+                let number = node.loads_started;
+                node.loads_started += 1;
                 node.latest = Some(number);
                 state.loads.push(Loading {
                     node: n,
@@ -108,7 +109,7 @@ impl Model {
                     waited: false,
                     at: LoadAt::Start,
                 });
-                Reading::Joined {
+                ReadAt::Joined {
                     number,
                     negative_only: false,
                 }
@@ -120,7 +121,7 @@ impl Model {
 
     /// Returns `Some` if a bent rule lets a read join a load that started before the read. It holds
     /// whether the read takes only a negative answer.
-    fn bent_boarding(&self, state: &State, n: usize, number: u64) -> Option<bool> {
+    fn joins_too_early(&self, state: &State, n: usize, number: u64) -> Option<bool> {
         let runs = |load: &&Loading| (load.node, load.number) == (n, number);
         let load = state.loads.iter().find(runs)?;
         let node = &state.nodes[n];
@@ -134,15 +135,16 @@ impl Model {
                 | LoadAt::LookedUp(_)
                 | LoadAt::Next(LoadStep::LookUp | LoadStep::Grant { .. })
         );
-        if self.bends(Rule::NobodyBoards)
-            || self.bends(Rule::BoardingByStampNeedsTheLease) && same_stamp && trusts
-            || self.bends(Rule::BoardingByLeaseNeedsTrust)
+        if self.bends(Rule::NoReadJoinsAnEarlierLoad)
+            || self.bends(Rule::JoiningByStampNeedsTheLease) && same_stamp && trusts
+            || self.bends(Rule::JoiningByLeaseNeedsTrust)
                 && same_stamp
                 && (in_redis || load.lease.is_some())
         {
             return Some(false);
         }
-        self.bends(Rule::NegativesBoardNeither).then_some(true)
+        self.bends(Rule::NoNegativeFromAnEarlierLoad)
+            .then_some(true)
     }
 
     /// Takes the next step of a load.
@@ -151,8 +153,9 @@ impl Model {
         let node = &state.nodes[load.node];
         let is_connected = state.reaches(load.node);
         // Redis may still hold the old values of the keys in the node's retry queue.
-        let asks =
-            is_connected && (!state.owes(load.node) || self.bends(Rule::NothingIsAskedWhileOwed));
+        let asks = is_connected
+            && (!state.has_queued(load.node)
+                || self.bends(Rule::NoReadFromRedisWhileKeysAreQueued));
         let next = match load.at {
             LoadAt::Start => {
                 let trusted = node.coherence.trusted(at(state.now));
@@ -188,33 +191,33 @@ impl Model {
             LoadAt::Next(LoadStep::Pause(_)) => LoadAt::Next(LoadStep::Ask),
             LoadAt::Next(LoadStep::Answer) => {
                 self.answer(state, i, true);
-                return self.arrive(state, i);
+                return self.end_load(state, i);
             }
             LoadAt::Next(LoadStep::Ask) => LoadAt::Read(state.backend),
             LoadAt::Read(found) => {
                 self.answer(state, i, found);
-                let said = if found { Verdict::Yes } else { Verdict::No };
-                match (load.load.finish(said), load.lease) {
+                let verdict = if found { Verdict::Yes } else { Verdict::No };
+                match (load.load.finish(verdict), load.lease) {
                     (FinishStep::Fill, Some(_)) => LoadAt::Fill,
                     (FinishStep::Fill, None) => LoadAt::Filled(false),
                     (FinishStep::Release | FinishStep::Repair, Some(_)) => LoadAt::Release,
                     (FinishStep::Release | FinishStep::Repair, None) => {
-                        return self.arrive(state, i);
+                        return self.end_load(state, i);
                     }
                 }
             }
             LoadAt::Fill => LoadAt::Filled(is_connected && self.fill(state, load.token)),
             LoadAt::Filled(accepted) => {
-                if accepted || self.bends(Rule::MemoryFilledWithARight) {
+                if accepted || self.bends(Rule::MemoryIsFilledAfterRedis) {
                     self.fill_memory(state, i);
                 }
-                return self.arrive(state, i);
+                return self.end_load(state, i);
             }
             LoadAt::Release => {
                 if is_connected {
                     state.redis.data.slot.release(load.token);
                 }
-                return self.arrive(state, i);
+                return self.end_load(state, i);
             }
         };
         state.loads[i].at = next;
@@ -231,7 +234,7 @@ impl Model {
             return None;
         };
         load.at = LoadAt::Next(load.load.granted(&[Grant::Unknown]));
-        load.lease = Some(load.token).filter(|_| self.bends(Rule::UnknownIsNoLease));
+        load.lease = Some(load.token).filter(|_| self.bends(Rule::AnUnknownGrantIsNoLease));
         state.late.push(Late::Grant(server, load.token, steal));
         state.spend(Fault::LateGrant)
     }
@@ -244,7 +247,7 @@ impl Model {
         }
         state.late.push(Late::Fill(state.redis.server, load.token));
         state.spend(Fault::LateFill)?;
-        self.arrive(state, i)
+        self.end_load(state, i)
     }
 
     pub(super) fn fill(&self, state: &mut State, token: Token) -> bool {
@@ -269,16 +272,16 @@ impl Model {
         let (n, number) = (state.loads[i].node, state.loads[i].number);
         for reader in 0..state.readers.len() {
             let Reader { node, at, .. } = state.readers[reader];
-            let Reading::Joined {
-                number: boarded,
+            let ReadAt::Joined {
+                number: joined,
                 negative_only,
             } = at
             else {
                 continue;
             };
-            match (node, boarded) == (n, number) {
+            match (node, joined) == (n, number) {
                 true if negative_only && found => {
-                    state.readers[reader].at = Reading::Waiting(number);
+                    state.readers[reader].at = ReadAt::Waiting(number);
                 }
                 true => finish(state, reader, found),
                 false => {}
@@ -287,7 +290,7 @@ impl Model {
     }
 
     /// Ends a load.
-    fn arrive(&self, state: &mut State, i: usize) -> Option<()> {
+    fn end_load(&self, state: &mut State, i: usize) -> Option<()> {
         let load = state.loads.remove(i);
         let latest = &mut state.nodes[load.node].latest;
         if *latest == Some(load.number) {
@@ -300,7 +303,7 @@ impl Model {
 /// Ends a read, and records a violation if its answer was not allowed.
 fn finish(state: &mut State, i: usize, found: bool) {
     let reader = &mut state.readers[i];
-    reader.at = Reading::Done;
+    reader.at = ReadAt::Done;
     let mask = reader.acknowledged;
     // An acknowledged change forbids the answer, unless an opposite change may have come after it.
     let forbids = |forbidding: usize, explains: fn(Kind) -> bool| {

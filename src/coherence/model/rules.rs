@@ -31,21 +31,21 @@ pub(super) enum Rule {
     /// A read compares the stamp of a value in memory.
     StampOnValues,
     /// No read joins a load that started before the read began. Bent: every read joins it.
-    NobodyBoards,
+    NoReadJoinsAnEarlierLoad,
     /// No read joins a load that started before the read began. Bent: a read joins it if the load's
     /// stamp is current and the node has trust, even if the load has no lease.
-    BoardingByStampNeedsTheLease,
+    JoiningByStampNeedsTheLease,
     /// No read joins a load that started before the read began. Bent: a read joins it if the load's
     /// stamp is current and the load has its lease or is still asking Redis, even if the node has
     /// no trust.
-    BoardingByLeaseNeedsTrust,
+    JoiningByLeaseNeedsTrust,
     /// No read joins a load that started before the read began. Bent: a read joins it, but takes
     /// only the answer that the object was not found.
-    NegativesBoardNeither,
+    NoNegativeFromAnEarlierLoad,
     /// A read checks trust before it reads a stamp.
     TrustBeforeTheStamp,
     /// Memory is filled only if Redis has accepted the fill.
-    MemoryFilledWithARight,
+    MemoryIsFilledAfterRedis,
     /// Memory answers only while the node has trust.
     Trust,
     /// Trust counts from when the heartbeat was sent, not from when it came back.
@@ -61,7 +61,7 @@ pub(super) enum Rule {
     /// An acknowledgement carries the id of the message that it acknowledges.
     AcknowledgementsCarryTheId,
     /// The peer set is read after the publish.
-    NodesReadAfterThePublish,
+    PeerSetReadAfterThePublish,
     /// The publish comes after `BEGIN`.
     PublishAfterBegin,
     /// The publish comes before the backend's call.
@@ -69,7 +69,7 @@ pub(super) enum Rule {
     /// The wait of T counts from when the publish was confirmed.
     WaitCountsFromTheConfirmation,
     /// A change waits T when the peer set has a new epoch.
-    WaitWhenTheNodesAreLost,
+    WaitWhenThePeerSetIsLost,
     /// A change waits T after its node has connected.
     WaitWhenJustConnected,
     /// A change waits T after Redis's clock was set.
@@ -85,11 +85,11 @@ pub(super) enum Rule {
     /// A removal is refused while Redis cannot be reached. Bent: it is made, and acknowledged.
     RemovalsAreStrict,
     /// A node reads nothing from Redis while its retry queue holds a key.
-    NothingIsAskedWhileOwed,
+    NoReadFromRedisWhileKeysAreQueued,
     /// A change is in the retry queue before its fences in memory end.
-    OwedBeforeTheFencesEnd,
+    QueuedBeforeTheFencesEnd,
     /// A change stays in the retry queue until the other nodes were notified.
-    OwedIsTold,
+    QueuedUntilTheNodesAreNotified,
     /// A node remembers a step of Redis's clock, even if heartbeats came after it.
     StepsBetweenHeartbeatsCount,
     /// A step of Redis's clock that is shorter than the node's own trust hides no peer with a
@@ -104,11 +104,11 @@ pub(super) enum Rule {
     StandingCountsFromTheBegin,
     /// A lease that may have been granted does not count, because Redis may grant it after a
     /// change.
-    UnknownIsNoLease,
+    AnUnknownGrantIsNoLease,
     /// The fence of a signed URL stands until the URL has expired.
     SignedFenceStands,
     /// When a signed URL has expired, all nodes are notified, even if its fence still stood.
-    SignedEndTells,
+    SignedEndNotifies,
     /// A removal ends only if the server was still the primary after `END`.
     EndIsConfirmed,
 }
@@ -119,7 +119,7 @@ pub(super) enum Fault {
     EvictEntry,
     EvictLease,
     EvictFence,
-    EvictNodes,
+    EvictPeerSet,
     /// This node's connection is lost, with all messages on it.
     Disconnect(usize),
     /// This change's node dies.

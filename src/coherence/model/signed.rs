@@ -3,25 +3,13 @@
 
 use super::Model;
 use super::rules::Rule;
-use super::state::{ChangeAt, State, Telling};
+use super::state::State;
+use super::state::change::{ChangeAt, Notifying, Signing};
 use crate::coherence::change::Outcome;
 use crate::coherence::lease::Token;
 
 /// The most times that a signed URL's fence is set.
 const MOST: u64 = 2;
-
-/// Says how far a signed URL has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Signing {
-    /// The node is about to set the fence.
-    Begin,
-    /// The node notifies the other nodes, and awaits them.
-    Tell,
-    /// The caller has the URL.
-    Open,
-    /// The URL has expired. The node notifies the other nodes, and awaits them.
-    Expired,
-}
 
 impl Model {
     /// Takes the next step of a signed URL. In the model a client always calls the URL before it
@@ -30,27 +18,27 @@ impl Model {
         let change = &state.changes[i];
         let next = match at {
             Signing::Begin => {
-                self.put_up(state, i)?;
-                Signing::Tell
+                self.set_fence(state, i)?;
+                Signing::Notify
             }
-            Signing::Tell => {
-                let Telling::Over = change.telling else {
+            Signing::Notify => {
+                let Notifying::Over = change.notifying else {
                     return None;
                 };
                 if self.bends(Rule::SignedFenceStands) {
-                    self.take_down(state, i)?;
+                    self.remove_fence(state, i)?;
                 }
                 Signing::Open
             }
             Signing::Open => {
                 change.called?;
-                self.take_down(state, i)?;
-                state.changes[i].telling = Telling::Not;
+                self.remove_fence(state, i)?;
+                state.changes[i].notifying = Notifying::Not;
                 Signing::Expired
             }
             Signing::Expired => {
-                let is_told = matches!(change.telling, Telling::Over);
-                if !is_told && !self.bends(Rule::SignedEndTells) {
+                let is_told = matches!(change.notifying, Notifying::Over);
+                if !is_told && !self.bends(Rule::SignedEndNotifies) {
                     return None;
                 }
                 let change = &mut state.changes[i];
@@ -72,12 +60,12 @@ impl Model {
         if state.changes[i].tries == MOST || state.data_of(n).slot.fence.contains(&token) {
             return None;
         }
-        self.put_up(state, i)?;
+        self.set_fence(state, i)?;
         self.publish(state, i)?;
         Some(())
     }
 
-    fn put_up(&self, state: &mut State, i: usize) -> Option<()> {
+    fn set_fence(&self, state: &mut State, i: usize) -> Option<()> {
         self.session_of(state, i)?;
         let change = &mut state.changes[i];
         change.tries += 1;
@@ -87,7 +75,7 @@ impl Model {
         Some(())
     }
 
-    fn take_down(&self, state: &mut State, i: usize) -> Option<()> {
+    fn remove_fence(&self, state: &mut State, i: usize) -> Option<()> {
         self.session_of(state, i)?;
         let (n, token) = (state.changes[i].node, state.changes[i].token);
         state.data_of(n).slot.end(token, None);

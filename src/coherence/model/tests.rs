@@ -1,8 +1,10 @@
 //! Explores worlds with all rules kept, and for each rule the smallest world that fails when the
 //! rule is bent.
 
+use super::initial::Has;
 use super::rules::{Fault, Rule};
-use super::state::{Has, Kind, Reading};
+use super::state::change::Kind;
+use super::state::read::ReadAt;
 use super::{ANSWERS, Model, REST};
 use stateright::{Checker, HasDiscoveries, Model as _};
 use std::collections::BTreeSet;
@@ -103,7 +105,7 @@ impl Model {
             .find_map(|name| Some((name, found.get(name)?)))
         else {
             panic!(
-                "without {rule:?} all is well: {} states",
+                "no property fails without {rule:?}: {} states",
                 checker.unique_state_count()
             );
         };
@@ -139,7 +141,7 @@ macro_rules! needed {
 }
 
 use Fault::{
-    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictNodes, Failover, HandOver, Lag,
+    Crash, Disconnect, EvictEntry, EvictFence, EvictLease, EvictPeerSet, Failover, HandOver, Lag,
     LastBegin, LateBegin, LateCall, LateFill, LateGrant, Renewal, Restart, SetClock,
 };
 
@@ -160,13 +162,13 @@ needed! {
     renewal_never_recreates: RenewalNeverRecreates,
         world(COLD, &[1], &[EvictFence, Renewal(0)]).beats(&[0, 0]);
     stamp_on_values: StampOnValues, world(WARM, &[1], &[]);
-    a_load_that_has_started_is_not_joined: NobodyBoards, world(COLD, &[1, 1], &[]);
-    boarding_by_stamp_needs_the_lease: BoardingByStampNeedsTheLease, world(COLD, &[1, 1], &[]);
-    boarding_by_lease_needs_trust: BoardingByLeaseNeedsTrust, world(IN_REDIS, &[1, 1], &[]);
-    negatives_board_neither: NegativesBoardNeither,
+    no_read_joins_an_earlier_load: NoReadJoinsAnEarlierLoad, world(COLD, &[1, 1], &[]);
+    joining_by_stamp_needs_the_lease: JoiningByStampNeedsTheLease, world(COLD, &[1, 1], &[]);
+    joining_by_lease_needs_trust: JoiningByLeaseNeedsTrust, world(IN_REDIS, &[1, 1], &[]);
+    no_negative_from_an_earlier_load: NoNegativeFromAnEarlierLoad,
         world(ABSENT, &[1, 1], &[]).changes(&[(0, Kind::Put)]);
     trust_before_the_stamp: TrustBeforeTheStamp, world(WARM, &[1], &[]);
-    memory_filled_with_a_right: MemoryFilledWithARight, world(COLD, &[1, 1], &[]);
+    memory_is_filled_after_redis: MemoryIsFilledAfterRedis, world(COLD, &[1, 1], &[]);
     trust: Trust, world(WARM, &[1], &[]);
     trust_counts_from_the_sending: TrustCountsFromTheSending, world(WARM, &[1], &[]);
     heartbeat_in_order: HeartbeatInOrder, world(WARM, &[1], &[]);
@@ -176,14 +178,14 @@ needed! {
     waiting_for_acknowledgements: WaitingForAcknowledgements, world(WARM, &[1], &[]);
     acknowledgements_carry_the_id:
         AcknowledgementsCarryTheId, world(COLD, &[1, 1], &[EvictFence]);
-    nodes_read_after_the_publish:
-        NodesReadAfterThePublish, world(IN_REDIS, &[1, 1], &[]).without(1);
+    peer_set_read_after_the_publish:
+        PeerSetReadAfterThePublish, world(IN_REDIS, &[1, 1], &[]).without(1);
     publish_after_begin: PublishAfterBegin, world(IN_REDIS, &[1, 1], &[]);
     publish_before_the_call: PublishBeforeTheCall, world(WARM, &[], &[Crash(0)]);
     wait_counts_from_the_confirmation: WaitCountsFromTheConfirmation, world(WARM, &[1], &[]);
-    wait_when_the_nodes_are_lost: WaitWhenTheNodesAreLost, world(WARM, &[1], &[EvictNodes]);
+    wait_when_the_peer_set_is_lost: WaitWhenThePeerSetIsLost, world(WARM, &[1], &[EvictPeerSet]);
     wait_when_just_connected: WaitWhenJustConnected,
-        world(WARM, &[1], &[Disconnect(0), EvictNodes]).beats(&[1, 0]);
+        world(WARM, &[1], &[Disconnect(0), EvictPeerSet]).beats(&[1, 0]);
     wait_when_the_clock_was_set: WaitWhenTheClockWasSet, world(WARM, &[1], &[SetClock(4)]);
     purge_after_a_failover: PurgeAfterAFailover, world(IN_REDIS, &[1], &[Lag, Failover]);
     another_connection_is_a_lost_fence: AnotherConnectionIsALostFence,
@@ -194,18 +196,18 @@ needed! {
         world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
     removals_are_strict: RemovalsAreStrict,
         world(IN_REDIS, &[1], &[Disconnect(0)]).beats(&[0, 0]);
-    nothing_is_asked_while_owed: NothingIsAskedWhileOwed,
+    no_read_from_redis_while_keys_are_queued: NoReadFromRedisWhileKeysAreQueued,
         world(IN_REDIS, &[0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
-    owed_before_the_fences_end: OwedBeforeTheFencesEnd,
+    queued_before_the_fences_end: QueuedBeforeTheFencesEnd,
         world(IN_REDIS, &[0, 0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
-    owed_is_told: OwedIsTold,
+    queued_until_the_nodes_are_notified: QueuedUntilTheNodesAreNotified,
         world(WARM, &[1], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
     steps_between_heartbeats_count: StepsBetweenHeartbeatsCount,
         world(WARM, &[1], &[SetClock(3)]).beats(&[1, 0]);
     a_step_hides_no_peer: AStepHidesNoPeer,
         world(WARM, &[1], &[SetClock(3)]).trusts(&[7, 1]);
     the_longest_trust_is_remembered: TheLongestTrustIsRemembered,
-        world(WARM, &[1], &[Disconnect(0), EvictNodes])
+        world(WARM, &[1], &[Disconnect(0), EvictPeerSet])
             .trusts(&[1, 2]).beats(&[1, 0]).ticks(3);
     standing_needs_the_place: StandingNeedsThePlace,
         world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
@@ -213,9 +215,9 @@ needed! {
         world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
     signed_fence_stands: SignedFenceStands,
         world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
-    signed_end_tells: SignedEndTells,
+    signed_end_notifies: SignedEndNotifies,
         world(IN_REDIS, &[1], &[EvictFence]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
-    unknown_is_no_lease: UnknownIsNoLease,
+    an_unknown_grant_is_no_lease: AnUnknownGrantIsNoLease,
         world(COLD, &[1], &[LateGrant]).beats(&[0, 0]);
     end_is_confirmed: EndIsConfirmed,
         world(COLD, &[1], &[HandOver]).without(1).checks(&[1]).beats(&[0, 0]).ticks(1);
@@ -235,13 +237,13 @@ fn reads_are_answered_from_all_tiers() {
         for action in found {
             state = model.next_state(&state, action).expect("a possible step");
         }
-        assert_eq!(state.readers[0].at, Reading::Done);
-        assert!(Model::answers(&state, 1), "and memory is filled");
+        assert_eq!(state.readers[0].at, ReadAt::Done);
+        assert!(Model::answers(&state, 1), "the read has filled memory");
     }
 }
 
 /// Worlds with more faults than any single rule needs.
-macro_rules! read_stamp {
+macro_rules! holds {
     ($($name:ident: $model:expr;)*) => {$(
         #[test]
         fn $name() {
@@ -251,7 +253,7 @@ macro_rules! read_stamp {
     )*};
 }
 
-read_stamp! {
+holds! {
     reads_on_both_nodes: world(WARM, &[0, 1], &[]).beats(&[1, 1]);
     fence_lease_and_entry_evicted:
         world(COLD, &[1], &[EvictFence, EvictLease, EvictEntry, LateFill]).beats(&[0, 1]);
@@ -261,7 +263,7 @@ read_stamp! {
     both_lose_their_connection:
         world(WARM, &[1], &[Disconnect(0), Disconnect(1)]).beats(&[0, 1]);
     nodes_evicted_after_a_connection:
-        world(WARM, &[1], &[EvictNodes, EvictNodes, Disconnect(1)]).beats(&[1, 1]);
+        world(WARM, &[1], &[EvictPeerSet, EvictPeerSet, Disconnect(1)]).beats(&[1, 1]);
     two_delete: world(COLD, &[1], &[EvictFence])
         .changes(&[(0, Kind::Delete), (1, Kind::Delete)]).beats(&[0, 0]);
     a_put_beside_a_delete: world(IN_REDIS, &[1], &[])
@@ -272,7 +274,7 @@ read_stamp! {
     a_delete_that_dies_beside_a_memory: world(WARM, &[1], &[Crash(0)]);
     a_delete_given_up_beside_a_lost_connection:
         world(COLD, &[1], &[LateCall(0), Disconnect(1)]).beats(&[0, 1]);
-    a_purge_with_evictions: world(IN_REDIS, &[1], &[EvictNodes, Disconnect(1)])
+    a_purge_with_evictions: world(IN_REDIS, &[1], &[EvictPeerSet, Disconnect(1)])
         .changes(&[(0, Kind::Purge)]).beats(&[0, 1]);
     a_failover_with_a_clock_of_its_own:
         world(COLD, &[1], &[Lag, Failover, SetClock(3)]).beats(&[0, 1]);

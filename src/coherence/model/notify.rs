@@ -2,8 +2,9 @@
 
 use super::Model;
 use super::rules::Rule;
-use super::signed::Signing;
-use super::state::{ChangeAt, KEY, Kind, State, Telling, at, long_ago, millis};
+use super::state::change::{ChangeAt, Kind, Notifying, Signing};
+use super::state::{KEY, State};
+use super::ticks::{at, long_ago, millis};
 use crate::coherence::change::ChangeStep;
 use crate::coherence::message::Message;
 use crate::coherence::peers::PeerTracker;
@@ -14,14 +15,14 @@ use crate::types::link::WireName;
 impl Model {
     /// Takes the next step of notifying the other nodes. These steps go on beside the backend's
     /// call.
-    pub(super) fn tell(&self, state: &mut State, i: usize) -> Option<()> {
+    pub(super) fn notify(&self, state: &mut State, i: usize) -> Option<()> {
         let change = &state.changes[i];
         let is_due = matches!(
             change.at,
             ChangeAt::Next(
                 ChangeStep::Publish | ChangeStep::Call { fenced: true } | ChangeStep::PublishAgain
             ) | ChangeAt::Queued { session: Some(_) }
-                | ChangeAt::Signing(Signing::Tell | Signing::Expired)
+                | ChangeAt::Signing(Signing::Notify | Signing::Expired)
                 | ChangeAt::Purging {
                     leases: true,
                     entries: true,
@@ -32,30 +33,30 @@ impl Model {
         }
         if !is_due {
             // Bent: the peer set is read before the message is published.
-            if self.bends(Rule::NodesReadAfterThePublish)
+            if self.bends(Rule::PeerSetReadAfterThePublish)
                 && change.at == ChangeAt::Next(ChangeStep::Begin)
-                && matches!(change.telling, Telling::Not)
+                && matches!(change.notifying, Notifying::Not)
             {
                 let awaited = self.awaited(state, i);
-                state.changes[i].telling = Telling::Early(awaited);
+                state.changes[i].notifying = Notifying::Early(awaited);
                 return Some(());
             }
             return None;
         }
-        state.changes[i].telling = match &change.telling {
-            Telling::Not => Telling::Awaiting(self.publish(state, i)?),
-            Telling::Early(awaited) => {
+        state.changes[i].notifying = match &change.notifying {
+            Notifying::Not => Notifying::Awaiting(self.publish(state, i)?),
+            Notifying::Early(awaited) => {
                 let awaited = awaited.clone();
                 self.publish(state, i)?;
-                Telling::Awaiting(awaited)
+                Notifying::Awaiting(awaited)
             }
-            Telling::Awaiting(awaited)
+            Notifying::Awaiting(awaited)
                 if awaited.is_over(at(state.now))
                     || self.bends(Rule::WaitingForAcknowledgements) =>
             {
-                Telling::Over
+                Notifying::Over
             }
-            Telling::Awaiting(_) | Telling::Over => return None,
+            Notifying::Awaiting(_) | Notifying::Over => return None,
         };
         Some(())
     }
@@ -66,8 +67,8 @@ impl Model {
         self.session_of(state, i)?;
         let change = &mut state.changes[i];
         // A message with id 0 would ask for no acknowledgement.
-        change.id = 1 + 10 * i as u64 + u64::from(change.tellings);
-        change.tellings += 1;
+        change.id = 1 + 10 * i as u64 + u64::from(change.notices);
+        change.notices += 1;
         let (from, id) = (n as u64, change.id);
         let message = match change.kind {
             Kind::Purge => Message::Flush { from, id },
@@ -80,8 +81,8 @@ impl Model {
         // The sender does not need its own message: it has already dropped the key.
         for other in (0..state.nodes.len()).filter(|other| *other != n) {
             let (sender, node) = (&state.nodes[n], &state.nodes[other]);
-            let hears = node.session.is_some() && node.hears_shared;
-            if hears && node.server == sender.server {
+            let receives = node.session.is_some() && node.has_shared_channel;
+            if receives && node.server == sender.server {
                 state.nodes[other].inbox.push(message.clone());
             }
         }
@@ -96,9 +97,9 @@ impl Model {
             true => state.changes[i].since,
             false => now,
         };
-        let (epoch, seen) = state.data_of(n).nodes.clone().unwrap_or_default();
-        let seen = seen.iter().enumerate().filter_map(|(node, seen)| {
-            seen.map(|time| Peer {
+        let (epoch, peer) = state.data_of(n).nodes.clone().unwrap_or_default();
+        let peer = peer.iter().enumerate().filter_map(|(node, peer)| {
+            peer.map(|time| Peer {
                 node: node as u64,
                 trust: state.nodes[node].peers.term().trust,
                 time,
@@ -107,25 +108,25 @@ impl Model {
         let mut set = PeerSet {
             epoch,
             time,
-            nodes: seen.collect(),
+            nodes: peer.collect(),
         };
         if self.bends(Rule::AStepHidesNoPeer) {
-            set.nodes.retain(|seen| {
-                let age = u128::from(time - seen.time);
-                age <= 2 * seen.trust.as_millis()
+            set.nodes.retain(|peer| {
+                let age = u128::from(time - peer.time);
+                age <= 2 * peer.trust.as_millis()
             });
         }
         let (asked, published) = (at(now), at(published));
         // With a bent rule, the node's tracker is replaced by one that knows too little.
-        if let Some(mut believer) = self.believer(state, n, &mut set) {
-            return believer.awaited(&set, asked, published);
+        if let Some(mut bent_tracker) = self.bent_tracker(state, n, &mut set) {
+            return bent_tracker.awaited(&set, asked, published);
         }
         state.nodes[n].peers.awaited(&set, asked, published)
     }
 
     /// If a rule that waits T is bent, returns a tracker to which the peer set seems known, or
     /// which has forgotten what it should remember.
-    fn believer(&self, state: &State, n: usize, set: &mut PeerSet) -> Option<PeerTracker> {
+    fn bent_tracker(&self, state: &State, n: usize, set: &mut PeerSet) -> Option<PeerTracker> {
         let mut peers = state.nodes[n].peers.clone();
         let own = Peer {
             node: n as u64,
@@ -140,8 +141,8 @@ impl Model {
             peers.noted(99, (set.epoch, before), long_ago());
         };
         match self.bent? {
-            Rule::WaitWhenTheNodesAreLost | Rule::WaitWhenJustConnected => {
-                if !set.nodes.iter().any(|seen| seen.node == own.node) {
+            Rule::WaitWhenThePeerSetIsLost | Rule::WaitWhenJustConnected => {
+                if !set.nodes.iter().any(|peer| peer.node == own.node) {
                     set.nodes.push(own);
                 }
                 set.epoch = set.epoch.max(1);
