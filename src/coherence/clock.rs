@@ -179,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn a_step_between_two_readings_is_remembered_until_nobody_trusts_from_before() {
+    fn a_step_between_two_readings_is_remembered_until_all_earlier_trust_has_ended() {
         assert!(is_steady(&[9000; 8]));
         for step in [0, 12_000] {
             let stepped = |after| [vec![9000; 6], vec![step; after]].concat();
             for after in 1..=4 {
                 assert!(!is_steady(&stepped(after)), "{after} readings ago");
             }
-            assert!(is_steady(&stepped(5)), "it is long ago");
+            assert!(is_steady(&stepped(5)), "the step is long ago");
         }
     }
 
@@ -194,7 +194,10 @@ mod tests {
     fn small_steps_add_up() {
         assert!(is_steady(&[0, 0, 0, 700, 700]));
         assert!(!is_steady(&[0, 0, 700, 1400, 2100]));
-        assert!(!is_steady(&[0, 3000, 0, 0, 0]), "there and back");
+        assert!(
+            !is_steady(&[0, 3000, 0, 0, 0]),
+            "the clock stepped forward and back"
+        );
     }
 
     #[test]
@@ -215,12 +218,18 @@ mod tests {
         let mut clock = ServerClock::new(base, TRUST);
         let slow = reading(base, 0, 0, 1500);
         clock.read(slow);
-        assert!(!clock.is_steady(slow, base, TRUST), "nothing is known");
+        assert!(
+            !clock.is_steady(slow, base, TRUST),
+            "the clock is not known yet"
+        );
         clock.read(reading(base, 2000, 0, 2));
         clock.read(reading(base, 2500, 0, 1500));
         let is_steady = |reading, since| clock.is_steady(reading, base + ms(since), TRUST);
         assert!(is_steady(reading(base, 4500, 0, 2), 2500));
-        assert!(!is_steady(reading(base, 4500, 0, 2), 1500), "not so long");
+        assert!(
+            !is_steady(reading(base, 4500, 0, 2), 1500),
+            "the clock was not known at that time"
+        );
         // The clock stepped while the slow reading was under way.
         assert!(!is_steady(reading(base, 4500, 2500, 2), 2500));
         // A reading that itself took long may hide a step.
@@ -228,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_times_are_no_trouble() {
+    fn any_time_of_the_server_is_read_without_a_panic() {
         let base = Instant::now();
         let mut clock = ServerClock::new(base, TRUST);
         for i in 0..100 {
@@ -247,7 +256,7 @@ mod tests {
         /// Checks that no reading since `since` differs by more than the tolerance while the clock
         /// counts as steady, however long the answers took.
         #[test]
-        fn what_counts_as_steady_was(
+        fn a_clock_that_counts_as_steady_was_steady(
             readings in prop::collection::vec((1..2000u64, 0..4000u64, 0..600u64), 2..40),
             window in 0..10_000u64,
         ) {

@@ -279,7 +279,7 @@ mod tests {
         Arc::new(Flights::new(Limiter::new("test", 2)))
     }
 
-    fn depart(
+    fn start(
         table: &Table,
         arrival: &mut Arrival,
     ) -> (RunningLoad<&'static str, u32>, Joined<u32>) {
@@ -292,24 +292,24 @@ mod tests {
     #[tokio::test]
     async fn a_load_that_has_started_is_not_joined() {
         let table = table();
-        let (running, _) = depart(&table, &mut table.ask(&"key"));
+        let (running, _) = start(&table, &mut table.ask(&"key"));
 
         let mut late = table.ask(&"key");
         let FlightStep::Wait(ended) = table.step(&"key", &mut late, None) else {
-            panic!("a load that left before the question was joined");
+            panic!("the caller joined a load that had started before it arrived");
         };
         running.answer(1);
         drop(running);
         ended.wait().await;
-        let (next, joined) = depart(&table, &mut late);
+        let (next, joined) = start(&table, &mut late);
         next.answer(2);
         assert_eq!(joined.answer().await, Some(2));
     }
 
     #[tokio::test]
-    async fn those_who_waited_share_the_one_next_load() {
+    async fn all_callers_that_waited_share_the_next_load() {
         let table = table();
-        let (running, _) = depart(&table, &mut table.ask(&"key"));
+        let (running, _) = start(&table, &mut table.ask(&"key"));
         let mut waiting: Vec<_> = (0..5).map(|_| table.ask(&"key")).collect();
         for arrival in &mut waiting {
             assert!(matches!(
@@ -318,7 +318,7 @@ mod tests {
             ));
         }
         drop(running);
-        let (next, _) = depart(&table, &mut waiting[0]);
+        let (next, _) = start(&table, &mut waiting[0]);
         let joined: Vec<_> = waiting[1..]
             .iter_mut()
             .map(|arrival| match table.step(&"key", arrival, None) {
@@ -337,37 +337,41 @@ mod tests {
     #[test]
     fn a_load_that_hangs_does_not_stop_the_next() {
         let table = table();
-        let (hanging, _) = depart(&table, &mut table.ask(&"key"));
+        let (hanging, _) = start(&table, &mut table.ask(&"key"));
         let mut second = table.ask(&"key");
         assert!(matches!(
             table.step(&"key", &mut second, None),
             FlightStep::Wait(_)
         ));
         // The second caller no longer waits, although the first load still runs.
-        let (next, _) = depart(&table, &mut second);
+        let (next, _) = start(&table, &mut second);
         drop(hanging);
-        assert_eq!(table.table().len(), 1, "the first took the second off");
+        assert_eq!(
+            table.table().len(),
+            1,
+            "the first load removed the second one from the table"
+        );
         drop(next);
         assert!(table.table().is_empty());
     }
 
     #[tokio::test]
-    async fn a_load_that_dies_leaves_nobody_waiting() {
+    async fn a_load_that_ends_without_an_answer_ends_its_callers_wait() {
         let table = table();
-        let (running, joined) = depart(&table, &mut table.ask(&"key"));
+        let (running, joined) = start(&table, &mut table.ask(&"key"));
         drop(running);
         assert_eq!(joined.answer().await, None);
         assert!(table.table().is_empty());
     }
 
     #[tokio::test]
-    async fn a_load_that_has_no_turn_takes_no_place() {
+    async fn a_load_without_a_permit_takes_no_place_in_the_table() {
         let table = table();
-        let depart = |key| match table.step(&key, &mut table.ask(&key), None) {
+        let start = |key| match table.step(&key, &mut table.ask(&key), None) {
             FlightStep::Start(running, _) => running,
             other => panic!("{other:?}"),
         };
-        let (first, _second) = (depart("first"), depart("second"));
+        let (first, _second) = (start("first"), start("second"));
         let mut late = table.ask(&"key");
         assert!(matches!(
             table.step(&"key", &mut late, None),
@@ -377,7 +381,7 @@ mod tests {
         let step = table.step(&"first", &mut joins, None);
         assert!(
             matches!(step, FlightStep::Join(_)),
-            "to join needs no permit"
+            "a caller joins without a permit"
         );
         assert_eq!(table.table().len(), 2);
 
@@ -394,21 +398,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_load_is_forsaken_when_nobody_waits_for_it_and_not_before() {
+    async fn a_load_is_abandoned_when_no_caller_waits_for_it_and_not_before() {
         const PATIENCE: Duration = Duration::from_secs(1);
         let table = table();
-        let (running, joined) = depart(&table, &mut table.ask(&"key"));
-        let is_forsaken = || tokio::time::timeout(PATIENCE * 2, running.abandoned(PATIENCE));
-        assert!(is_forsaken().await.is_err(), "one has joined it");
+        let (running, joined) = start(&table, &mut table.ask(&"key"));
+        let is_abandoned = || tokio::time::timeout(PATIENCE * 2, running.abandoned(PATIENCE));
+        assert!(is_abandoned().await.is_err(), "a caller has joined it");
         let FlightStep::Wait(ended) = table.step(&"key", &mut table.ask(&"key"), None) else {
-            panic!("it runs");
+            panic!("the load runs");
         };
         drop(joined);
-        assert!(is_forsaken().await.is_err(), "one waits for its end");
+        assert!(is_abandoned().await.is_err(), "a caller waits for its end");
         drop(ended);
         let early = tokio::time::timeout(PATIENCE / 2, running.abandoned(PATIENCE));
-        assert!(early.await.is_err(), "there has to be time to fill");
-        assert!(is_forsaken().await.is_ok());
-        assert!(table.table().is_empty(), "nobody may join it now");
+        assert!(early.await.is_err(), "the load has time to fill the cache");
+        assert!(is_abandoned().await.is_ok());
+        assert!(table.table().is_empty(), "no caller can join the load now");
     }
 }

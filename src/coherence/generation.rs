@@ -136,9 +136,9 @@ impl Generations {
         let MemoryFence { stripe, stamp } = fence;
         let before = self.stripes[stripe].fetch_add(GENERATION - FENCE, Ordering::AcqRel);
         let global = self.global.load(Ordering::Acquire);
-        let undisturbed = Stamp(global.wrapping_add(before)) == stamp;
+        let is_undisturbed = Stamp(global.wrapping_add(before)) == stamp;
         let after = Stamp(stamp.0.wrapping_add(GENERATION - FENCE));
-        (undisturbed && after.0 & (GENERATION - 1) == 0).then_some(ReadStamp(after))
+        (is_undisturbed && after.0 & (GENERATION - 1) == 0).then_some(ReadStamp(after))
     }
 
     /// Makes all values of one key outdated.
@@ -253,7 +253,7 @@ mod tests {
     const KEY: Key = Key::Meta(Digest::Sha256([1; 32]));
 
     #[test]
-    fn a_right_from_before_a_change_is_gone_and_none_is_given_during_it() {
+    fn a_stamp_from_before_a_change_is_invalid_and_none_is_given_during_it() {
         let generations = Generations::new();
         let before = generations.read_stamp(&KEY).unwrap();
         let fence = generations.begin(&KEY);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_gives_a_right_that_holds_unless_disturbed() {
+    fn the_end_of_a_change_gives_a_valid_stamp_unless_another_change_came_in_between() {
         let generations = Generations::new();
         let fence = generations.begin(&KEY);
         let read_stamp = generations.end(fence).unwrap();
@@ -298,20 +298,20 @@ mod tests {
         assert_eq!(
             generations.read_stamp(&KEY),
             None,
-            "the second is under way"
+            "the second change is under way"
         );
         generations.end(second);
         assert!(generations.read_stamp(&KEY).is_some());
     }
 
     #[test]
-    fn a_snapshot_gives_the_rights_of_its_moment() {
+    fn a_snapshot_gives_the_stamps_of_its_moment() {
         let generations = Generations::new();
         let other = Key::Meta(Digest::Sha256([2; 32]));
         let fence = generations.begin(&KEY);
         let snapshot = generations.snapshot();
         generations.end(fence);
-        assert_eq!(snapshot.read_stamp(&KEY), None, "it was being changed");
+        assert_eq!(snapshot.read_stamp(&KEY), None, "the key was being changed");
         let read_stamp = snapshot.read_stamp(&other).unwrap();
         assert!(generations.holds(&other, read_stamp));
         generations.bump(&other);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_takes_all_rights() {
+    fn a_flush_makes_all_stamps_invalid() {
         let generations = Generations::new();
         let read_stamp = generations.read_stamp(&KEY).unwrap();
         generations.flush();

@@ -10,15 +10,15 @@ use std::hash::Hash;
 /// stands for all keys that exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Journal<K: Eq + Hash> {
-    owed: HashSet<K>,
+    waiting: HashSet<K>,
     everything: bool,
-    /// The batch that a task is removing now. The task may end before it has finished.
-    begun: Option<Batch<K>>,
+    /// The keys that a task is removing now. The task may end before it has finished.
+    begun: Option<PendingKeys<K>>,
 }
 
 /// The keys that are removed together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Batch<K> {
+pub(crate) enum PendingKeys<K> {
     Keys(Vec<K>),
     /// All keys that exist.
     Everything,
@@ -31,13 +31,13 @@ pub(crate) const MOST: usize = 10_000;
 /// backend denies, and such requests must not make the journal stand for all keys.
 const MOST_REPAIRS: usize = MOST / 2;
 
-/// The most keys of a batch: as many as one message can name.
-const BATCH: usize = 1000;
+/// The most keys that are removed together: as many as one message can name.
+const MOST_AT_ONCE: usize = 1000;
 
 impl<K: Eq + Hash + Clone> Journal<K> {
     pub(crate) fn new() -> Self {
         Self {
-            owed: HashSet::new(),
+            waiting: HashSet::new(),
             everything: false,
             begun: None,
         }
@@ -45,27 +45,27 @@ impl<K: Eq + Hash + Clone> Journal<K> {
 
     /// Returns whether no key is left to remove.
     pub(crate) fn is_clear(&self) -> bool {
-        self.owed.is_empty() && !self.everything && self.begun.is_none()
+        self.waiting.is_empty() && !self.everything && self.begun.is_none()
     }
 
-    /// Returns how many keys are left to remove, including those of the current batch. Returns
+    /// Returns how many keys are left to remove, including those that a task is removing. Returns
     /// `MOST + 1` while all keys are to be removed.
     pub(crate) fn len(&self) -> usize {
         match &self.begun {
             _ if self.everything => MOST + 1,
-            Some(Batch::Everything) => MOST + 1,
-            Some(Batch::Keys(keys)) => self.owed.len() + keys.len(),
-            None => self.owed.len(),
+            Some(PendingKeys::Everything) => MOST + 1,
+            Some(PendingKeys::Keys(keys)) => self.waiting.len() + keys.len(),
+            None => self.waiting.len(),
         }
     }
 
     /// Adds keys.
     pub(crate) fn enqueue(&mut self, keys: impl IntoIterator<Item = K>) {
         if !self.everything {
-            self.owed.extend(keys);
+            self.waiting.extend(keys);
         }
-        if self.owed.len() > MOST {
-            self.owed.clear();
+        if self.waiting.len() > MOST {
+            self.waiting.clear();
             self.everything = true;
         }
     }
@@ -73,7 +73,7 @@ impl<K: Eq + Hash + Clone> Journal<K> {
     /// Adds keys that the backend has denied, if there is room for them. They may be left out,
     /// because no caller was promised that they are gone. Returns whether there was room.
     pub(crate) fn enqueue_if_room(&mut self, keys: Vec<K>) -> bool {
-        let has_room = self.everything || self.owed.len() + keys.len() <= MOST_REPAIRS;
+        let has_room = self.everything || self.waiting.len() + keys.len() <= MOST_REPAIRS;
         if has_room {
             self.enqueue(keys);
         }
@@ -85,29 +85,30 @@ impl<K: Eq + Hash + Clone> Journal<K> {
         self.everything
     }
 
-    /// Returns the batch to remove next, or `None` when no key is left. The journal keeps the batch
-    /// until [`done`](Self::done) is called. A batch that was begun and is not done is begun again.
-    pub(crate) fn next(&mut self) -> Option<Batch<K>> {
+    /// Returns the keys to remove next, or `None` when no key is left. The journal keeps them until
+    /// [`done`](Self::done) is called. Keys whose removal has begun and is not done are returned
+    /// again.
+    pub(crate) fn next(&mut self) -> Option<PendingKeys<K>> {
         match self.begun.take() {
-            Some(Batch::Keys(keys)) => self.enqueue(keys),
-            Some(Batch::Everything) => self.everything = true,
+            Some(PendingKeys::Keys(keys)) => self.enqueue(keys),
+            Some(PendingKeys::Everything) => self.everything = true,
             None => {}
         }
         self.begun = if self.everything {
             self.everything = false;
-            self.owed.clear();
-            Some(Batch::Everything)
+            self.waiting.clear();
+            Some(PendingKeys::Everything)
         } else {
-            let keys: Vec<_> = self.owed.iter().take(BATCH).cloned().collect();
+            let keys: Vec<_> = self.waiting.iter().take(MOST_AT_ONCE).cloned().collect();
             for key in &keys {
-                self.owed.remove(key);
+                self.waiting.remove(key);
             }
-            (!keys.is_empty()).then_some(Batch::Keys(keys))
+            (!keys.is_empty()).then_some(PendingKeys::Keys(keys))
         };
         self.begun.clone()
     }
 
-    /// Drops the current batch from the journal, because its keys are removed.
+    /// Drops the keys that [`next`](Self::next) has returned, because they are removed.
     pub(crate) fn done(&mut self) {
         self.begun = None;
     }
@@ -118,22 +119,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_owed_is_owed_until_it_is_taken_away() {
+    fn a_key_stays_in_the_journal_until_it_is_removed() {
         let mut journal = Journal::new();
         journal.enqueue([1, 2]);
         journal.enqueue([2, 3]);
-        assert!(matches!(journal.next(), Some(Batch::Keys(keys)) if keys.len() == 3));
+        assert!(matches!(journal.next(), Some(PendingKeys::Keys(keys)) if keys.len() == 3));
         assert!(!journal.is_clear());
         journal.enqueue([3, 4]);
-        // The task that began the batch has failed, or has ended with its runtime.
-        assert!(matches!(journal.next(), Some(Batch::Keys(keys)) if keys.len() == 4));
+        // The task that began to remove the keys has failed, or has ended with its runtime.
+        assert!(matches!(journal.next(), Some(PendingKeys::Keys(keys)) if keys.len() == 4));
         assert_eq!(journal.len(), 4);
         journal.enqueue([4]);
         journal.done();
         assert_eq!(
             journal.next(),
-            Some(Batch::Keys(vec![4])),
-            "changed once more while it was taken away"
+            Some(PendingKeys::Keys(vec![4])),
+            "the key was changed again while it was removed"
         );
         journal.done();
         assert_eq!(journal.next(), None);
@@ -141,22 +142,26 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_everything() {
+    fn too_many_keys_stand_for_all_keys() {
         let mut journal = Journal::new();
         journal.enqueue(0..=MOST);
-        assert_eq!(journal.next(), Some(Batch::Everything));
+        assert_eq!(journal.next(), Some(PendingKeys::Everything));
         journal.enqueue([1]);
         assert_eq!(journal.len(), MOST + 1);
-        assert_eq!(journal.next(), Some(Batch::Everything), "it was not done");
+        assert_eq!(
+            journal.next(),
+            Some(PendingKeys::Everything),
+            "the removal is not done"
+        );
         journal.enqueue([1]);
         journal.done();
-        assert_eq!(journal.next(), Some(Batch::Keys(vec![1])));
+        assert_eq!(journal.next(), Some(PendingKeys::Keys(vec![1])));
         journal.done();
         assert_eq!(journal.next(), None);
     }
 
     #[test]
-    fn what_was_denied_never_makes_everything_owed() {
+    fn repairs_never_make_the_journal_stand_for_all_keys() {
         let mut journal = Journal::new();
         assert!(journal.enqueue_if_room(vec![0, 1]));
         for i in 0..2 * MOST {
@@ -172,16 +177,16 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_no_more_than_a_message_names() {
+    fn no_more_keys_are_removed_together_than_a_message_names() {
         let mut journal = Journal::new();
-        journal.enqueue(0..BATCH + 1);
+        journal.enqueue(0..MOST_AT_ONCE + 1);
         let sizes = std::iter::from_fn(|| match journal.next()? {
-            Batch::Keys(keys) => {
+            PendingKeys::Keys(keys) => {
                 journal.done();
                 Some(keys.len())
             }
-            Batch::Everything => None,
+            PendingKeys::Everything => None,
         });
-        assert_eq!(sizes.collect::<Vec<_>>(), [BATCH, 1]);
+        assert_eq!(sizes.collect::<Vec<_>>(), [MOST_AT_ONCE, 1]);
     }
 }

@@ -121,8 +121,8 @@ impl Load {
     }
 
     /// Returns what to do about a fact, after this verdict of the backend.
-    pub(crate) const fn finish(&self, said: Verdict) -> FinishStep {
-        match said {
+    pub(crate) const fn finish(&self, verdict: Verdict) -> FinishStep {
+        match verdict {
             Verdict::Yes => FinishStep::Fill,
             // A verified load did not ask the tiers, so a tier may hold the fact. Any other load
             // has found no entry there.
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_waiting_load_looks_again_a_few_times_and_then_asks_without_a_lease() {
+    fn a_waiting_load_looks_again_a_few_times_and_then_asks_the_backend_without_a_lease() {
         let mut load = Load::new(false);
         assert_eq!(load.begin(), LoadStep::LookUp);
         for pause in PAUSES {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_and_not_understood_is_replaced() {
+    fn an_entry_that_cannot_be_read_is_replaced() {
         let mut load = Load::new(false);
         assert_eq!(load.granted(&[Grant::Hit]), LoadStep::LookUp);
         assert_eq!(load.looked_up(false), LoadStep::Grant { steal: true });
@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_is_under_way_or_no_answer_is_no_reason_to_wait() {
+    fn a_load_waits_neither_for_a_change_nor_for_a_silent_server() {
         for grants in [&[Grant::Blocked][..], &[]] {
             assert_eq!(Load::new(false).granted(grants), LoadStep::Ask);
         }
     }
 
     #[test]
-    fn what_was_verified_asks_no_tier_and_heals() {
+    fn a_verified_load_asks_no_tier_and_repairs() {
         let mut load = Load::new(true);
         assert_eq!(load.begin(), LoadStep::Grant { steal: true });
         assert_eq!(load.granted(&[Grant::Blocked]), LoadStep::Ask);

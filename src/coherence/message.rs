@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_version_says_is_not_understood() {
+    fn a_message_of_a_later_version_is_not_understood() {
         let mut later = Message::Flush { from: 1, id: 2 }.write();
         later[0] = 2;
         assert_eq!(Message::read(&later), None);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_longer_than_any_message_is_not_understood() {
+    fn a_message_that_is_too_long_is_not_understood() {
         let message = |count| Message::Invalidate {
             from: 1,
             id: 2,
@@ -141,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn foreign_bytes_never_panic(bytes: Vec<u8>) {
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
             if let Some(message) = Message::read(&bytes) {
                 prop_assert_eq!(message.write(), bytes);
             }

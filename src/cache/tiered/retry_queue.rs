@@ -5,7 +5,7 @@
 
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::{SharedSettings, SharedTier};
-use crate::coherence::journal::{Batch, Journal, MOST};
+use crate::coherence::journal::{Journal, MOST, PendingKeys};
 use crate::coherence::lease::Token;
 use crate::coherence::used_connections::UsedConnections;
 use crate::telemetry::metrics::{Part, limit_hits, purges, retry_queue_keys};
@@ -70,7 +70,7 @@ enum Progress {
 
 #[derive(Debug)]
 enum Job {
-    TakeAway(Batch<QueuedKey>),
+    TakeAway(PendingKeys<QueuedKey>),
     Lift(Lift),
 }
 
@@ -239,8 +239,8 @@ impl RetryQueue {
 
     async fn run(&self, job: &Job) -> Result<(), Error> {
         match job {
-            Job::TakeAway(Batch::Keys(keys)) => self.take_away(keys).await,
-            Job::TakeAway(Batch::Everything) => {
+            Job::TakeAway(PendingKeys::Keys(keys)) => self.take_away(keys).await,
+            Job::TakeAway(PendingKeys::Everything) => {
                 self.purges.increment(1);
                 self.tier.purge().await
             }

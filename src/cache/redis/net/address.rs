@@ -38,7 +38,7 @@ pub(crate) type HostPort = (String, u16);
 #[derive(Clone, Default)]
 #[cfg_attr(
     not(feature = "redis-tls"),
-    allow(dead_code, reason = "nobody gets so far as to use them")
+    allow(dead_code, reason = "only TLS reads them")
 )]
 pub(crate) struct Tls {
     /// The only certificate authority to trust. Without it, TLS uses the platform's root
@@ -69,18 +69,18 @@ pub(crate) enum AddressError {
     Redis(String),
     #[error("the address names no sentinel's service: redis+sentinel://host:26379/service")]
     NoService,
-    #[error("a cluster has one database only, number 0; leave out what stands behind its hosts")]
+    #[error("a cluster has only the database 0; remove the text after its hosts")]
     Database,
-    #[error("the address has a parameter that means nothing here; {0}")]
+    #[error("the address has an unknown parameter; {0}")]
     Parameter(&'static str),
-    #[error("`cert` and `key` go together: the client's certificate and its key, both PEM")]
+    #[error("`cert` and `key` go together; name the client's certificate and its key, both as PEM")]
     HalfClient,
     #[error("`{parameter}` names a file that cannot be read: {source}")]
     File {
         parameter: &'static str,
         source: std::io::Error,
     },
-    #[error("`{0}` names a file that holds no {1} in PEM")]
+    #[error("`{0}` names a file without a {1} in PEM")]
     NotPem(&'static str, &'static str),
     #[error("TLS needs the crate's feature `redis-tls`")]
     #[cfg_attr(feature = "redis-tls", allow(dead_code, reason = "it is on"))]
@@ -115,7 +115,7 @@ impl Address {
         if matches!(scheme, "unix" | "redis+unix" | "valkey+unix") {
             return Ok(Self::One(Server::new(url, None)?));
         }
-        let (plain, kept) = match scheme.split_once('+') {
+        let (plain, kind) = match scheme.split_once('+') {
             None => (scheme, Scheme::Alone),
             Some((plain, "sentinel")) => (plain, Scheme::BySentinels),
             Some((plain, "cluster")) => (plain, Scheme::InCluster),
@@ -135,12 +135,12 @@ impl Address {
             Some((user, hosts)) => (format!("{user}@"), hosts),
             None => (String::new(), authority),
         };
-        let parameters = Parameters::parse(query, is_secure, kept == Scheme::BySentinels)?;
+        let parameters = Parameters::parse(query, is_secure, kind == Scheme::BySentinels)?;
         let tls = is_secure.then(|| parameters.tls()).transpose()?;
         let server = |user: &str, host: &str, database: &str| {
             Server::new(&format!("{plain}://{user}{host}/{database}"), tls.clone())
         };
-        match kept {
+        match kind {
             Scheme::Alone => Ok(Self::One(server(&user, hosts, path)?)),
             Scheme::BySentinels => {
                 let (service, database) = path.split_once('/').unwrap_or((path, ""));
@@ -318,9 +318,9 @@ mod tests {
     }
 
     #[test]
-    fn one_server() {
+    fn an_address_of_one_server() {
         let Ok(Address::One(server)) = Address::parse("redis://me:p%40ss@cache:7000/3") else {
-            panic!("one server");
+            panic!("not one server");
         };
         assert_eq!(format!("{server:?}"), "cache:7000");
         let settings = server.info.redis_settings();
@@ -329,14 +329,14 @@ mod tests {
         assert_eq!(settings.db(), 3);
         let Ok(Address::One(server)) = Address::parse("unix:///run/redis.sock?user=me&pass=x&db=2")
         else {
-            panic!("one server");
+            panic!("not one server");
         };
         assert_eq!(format!("{server:?}"), "/run/redis.sock");
         assert_eq!(server.info.redis_settings().db(), 2);
     }
 
     #[test]
-    fn sentinels_have_a_service_and_passwords_of_their_own() {
+    fn an_address_of_sentinels_has_a_service_and_their_own_passwords() {
         let url = "redis+sentinel://me:secret@a,b:7001,[::1]/main/4?sentinel_password=other";
         let Ok(Address::Sentinel {
             sentinels,
@@ -344,7 +344,7 @@ mod tests {
             primary,
         }) = Address::parse(url)
         else {
-            panic!("sentinels");
+            panic!("not sentinels");
         };
         assert_eq!(hosts(&sentinels), "[a:26379, b:7001, ::1:26379]");
         assert_eq!(service, "main");
@@ -358,16 +358,16 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_has_seeds() {
+    fn an_address_of_a_cluster_has_seeds() {
         let Ok(Address::Cluster { seeds }) = Address::parse("redis+cluster://:x@a:1,b:2") else {
-            panic!("a cluster");
+            panic!("not a cluster");
         };
         assert_eq!(hosts(&seeds), "[a:1, b:2]");
         assert_eq!(seeds[1].info.redis_settings().password(), Some("x"));
     }
 
     #[test]
-    fn what_cannot_be_says_why_and_no_secret() {
+    fn an_error_says_why_the_address_is_invalid_and_shows_no_secret() {
         for (url, why) in [
             ("cache:6379", "begins with redis://"),
             ("http://:secret@cache", "begins with redis://"),
@@ -393,11 +393,11 @@ mod tests {
 
     #[cfg(feature = "redis-tls")]
     #[test]
-    fn certificates_are_read_at_once() {
+    fn certificates_are_read_when_the_address_is_parsed() {
         for (query, why) in [
             ("ca=/nowhere/ca.pem", "`ca` names a file"),
             ("cert=/nowhere/cert.pem", "`cert` and `key` go together"),
-            ("sentinel_user=x", "means nothing here"),
+            ("sentinel_user=x", "unknown parameter"),
         ] {
             let error = match Address::parse(&format!("rediss://:secret@cache?{query}")) {
                 Err(error) => error.to_string(),

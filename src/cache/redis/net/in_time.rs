@@ -63,7 +63,7 @@ mod tests {
     const LONG: Duration = Duration::from_millis(60);
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_in_all_that_time_is_silence() {
+    async fn no_answer_until_the_deadline_is_silence() {
         let start = Instant::now();
         let late = in_time(start + PATIENCE, pending::<()>()).await;
         assert_eq!(late, Err(Late::Silent));
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_there_when_the_runtime_woke_is_in_time() {
+    async fn an_answer_that_came_while_the_runtime_was_busy_is_in_time() {
         let (answer, answered) = oneshot::channel();
         let end = Instant::now() + PATIENCE;
         tokio::spawn(async move {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_runtime_that_is_always_late_proves_nothing() {
+    async fn a_runtime_that_is_always_late_does_not_prove_silence() {
         let busy = tokio::spawn(async {
             loop {
                 thread::sleep(LONG);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// How many keys one step scans and removes.
-const BATCH: usize = 1000;
+const PAGE: usize = 1000;
 
 /// How long one node has for a purge before another node begins one as well.
 const LOCK: Duration = Duration::from_secs(10);
@@ -71,7 +71,7 @@ impl Record<'_> {
             if !self.needs_purge(server, last).await? {
                 break;
             }
-            tracing::warn!("Redis is another server than before: what it has is purged");
+            tracing::warn!("Redis is another server than before: its cached data is purged");
             self.purges.increment(1);
             everything(connection, &Scope::all(prefix)).await?;
             break;
@@ -258,7 +258,7 @@ async fn matching(
             .arg("MATCH")
             .arg(&pattern)
             .arg("COUNT")
-            .arg(BATCH);
+            .arg(PAGE);
         let (next, mut keys): (u64, Vec<Vec<u8>>) = scan.query_async(connection).await?;
         keys.retain(is_ours);
         if let Some(which) = scope.of {
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_about_one_repository_or_none() {
+    fn a_key_belongs_to_one_repository_or_to_none() {
         let scope = Scope::all("eu:");
         for (key, name) in [
             ("eu:repository::a/b::blobs", Some("a/b")),

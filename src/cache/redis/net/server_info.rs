@@ -121,7 +121,7 @@ impl About {
         let advice = [
             (
                 self.version != (0, 0) && self.version < (6, 2),
-                "it is older than Redis 6.2, with which nothing here was tested",
+                "it is older than Redis 6.2, the oldest version that layercache is tested with",
             ),
             (
                 self.memory == Some(MaxMemory::None),
@@ -168,7 +168,10 @@ pub(crate) fn text(value: &Value) -> Option<String> {
 }
 
 fn nothing() -> RedisError {
-    RedisError::from((ErrorKind::UnexpectedReturnType, "INFO says nothing"))
+    RedisError::from((
+        ErrorKind::UnexpectedReturnType,
+        "the reply to INFO cannot be read",
+    ))
 }
 
 #[cfg(test)]
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_says_who_it_is() {
+    fn the_identity_and_role_of_a_server_are_read() {
         let about = About::parse(SERVER, REPLICATION, None);
         assert_eq!(about.identity.as_str(), "abc def");
         assert!(about.is_primary && !about.in_cluster && !about.is_sentinel);
@@ -194,7 +197,10 @@ mod tests {
         assert!(about.identity.is_hidden());
         for (server, replication) in [(SERVER, ""), ("", REPLICATION)] {
             let about = About::parse(server, replication, None);
-            assert!(!about.identity.is_hidden(), "one of them is enough");
+            assert!(
+                !about.identity.is_hidden(),
+                "one of the two parts is enough"
+            );
         }
     }
 

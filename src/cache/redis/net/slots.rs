@@ -181,7 +181,7 @@ mod tests {
 
     /// The expected values come from `CLUSTER KEYSLOT`.
     #[test]
-    fn a_slot_is_that_of_the_tag() {
+    fn the_hash_tag_of_a_key_decides_its_slot() {
         for (key, slot) in [
             ("123456789", 12739),
             ("foo", 12182),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_have_a_primary() {
+    fn each_served_slot_has_a_primary() {
         let map = map(vec![
             range(5000, 16383, text("b"), 2),
             range(0, 99, Value::Nil, 1),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_no_map() {
+    fn an_impossible_answer_is_no_map() {
         for ranges in [
             vec![],
             vec![text("?")],
