@@ -2,17 +2,16 @@
 
 use crate::error::Error;
 use crate::limits::Limits;
-use crate::lookup::LookUps;
-use crate::options::Options;
+use crate::options::{LookUps, Options};
 use crate::paths::Paths;
-use crate::uploads::Sessions;
-use layercache::{CachedStore, Registry, Repository, RepositoryName, StoreBackend};
+use crate::sessions::Sessions;
+use crate::storage::Store;
+use layercache::{Registry, Repository, RepositoryName, StoreBackend};
 use metrics_exporter_prometheus::PrometheusHandle;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
 
-pub(crate) type Store = CachedStore<Arc<dyn ObjectStore>>;
 type Backend = StoreBackend<Arc<dyn ObjectStore>>;
 
 pub(crate) struct App {
@@ -39,7 +38,7 @@ impl App {
         }
     }
 
-    /// Returns the layers of a repository.
+    /// Returns a repository, for its layers.
     pub(crate) fn repository(&self, name: &RepositoryName) -> Repository<Backend> {
         self.registry.repository(name.clone())
     }

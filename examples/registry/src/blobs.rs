@@ -1,4 +1,4 @@
-//! How blobs are served: `HEAD`, `GET` and `DELETE` of `/v2/<name>/blobs/<digest>`.
+//! Serves blobs: `HEAD`, `GET` and `DELETE` of `/v2/<name>/blobs/<digest>`.
 
 use crate::app::App;
 use crate::error::Error;
@@ -23,7 +23,7 @@ pub(crate) async fn read(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Error> {
-    // The access check: a client learns nothing about a blob that is not in this repository.
+    // The access check: the answer says nothing about a blob that is not in this repository.
     let answer = look_up(app, Link::layer(name.clone(), *digest)).await?;
     let response = match answer.value {
         Some(meta) => serve(app, digest, meta.length(), method, headers).await,
@@ -76,7 +76,8 @@ async fn serve(
     })
 }
 
-/// Whether the range applies. With `If-Range` it applies only if the client has the same content.
+/// Returns whether the range applies. With `If-Range` it applies only if the client has the same
+/// content.
 fn applies(headers: &HeaderMap, e_tag: &str) -> bool {
     !headers.contains_key(IF_RANGE) || text(headers, IF_RANGE) == Some(e_tag)
 }
@@ -85,8 +86,8 @@ async fn content(app: &App, digest: &Digest, range: Option<Range<u64>>) -> Resul
     let options = GetOptions::new().with_range(range);
     match app.store.get_opts(&app.paths.blob(digest), options).await {
         Ok(result) => Ok(Body::from_stream(result.into_stream())),
-        // A garbage collection deleted the blob behind the cache's back. The store has just removed
-        // it from the cache.
+        // A garbage collection has deleted the blob without the cache. The store has just removed
+        // the blob from the cache.
         Err(object_store::Error::NotFound { .. }) => Err(Error::BlobUnknown(*digest)),
         Err(error) => Err(error.into()),
     }

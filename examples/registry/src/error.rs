@@ -1,4 +1,4 @@
-//! [`Error`]: how a request can fail, in the words of the distribution specification.
+//! [`Error`]: how a request can fail, with the codes of the distribution specification.
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER};
@@ -8,8 +8,10 @@ use layercache::{Digest, DigestError, RepositoryNameError};
 use serde_json::{Value, json};
 use std::error::Error as StdError;
 
+/// Why a request was refused or failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+#[non_exhaustive]
+pub enum Error {
     #[error(transparent)]
     NameInvalid(#[from] RepositoryNameError),
     #[error("repository name not known to registry")]
@@ -30,11 +32,11 @@ pub(crate) enum Error {
     UploadUnknown,
     #[error("blob upload invalid: {0}")]
     UploadInvalid(&'static str),
-    #[error("blob upload invalid: another request is under way")]
+    #[error("blob upload invalid: another request uses this upload")]
     UploadBusy,
-    #[error("blob upload invalid: the chunk does not follow what was received")]
+    #[error("blob upload invalid: the chunk does not continue the received bytes")]
     UploadOutOfOrder { received: u64 },
-    #[error("the blob is too big")]
+    #[error("the blob is too large")]
     UploadTooBig,
     #[error("too many uploads")]
     TooManyUploads,
@@ -42,14 +44,14 @@ pub(crate) enum Error {
     ManifestUnknown,
     #[error("manifest invalid: {0}")]
     ManifestInvalid(String),
-    #[error("manifest too big")]
+    #[error("manifest too large")]
     ManifestTooBig,
     #[error("manifest blob unknown to registry")]
     ManifestBlobsUnknown(Vec<Digest>),
-    #[error("{digest} is {actual} bytes long, not {said}")]
+    #[error("{digest} has {actual} bytes, but the manifest says {stated}")]
     SizeInvalid {
         digest: Digest,
-        said: u64,
+        stated: u64,
         actual: u64,
     },
     #[error("invalid query: {0}")]
@@ -58,7 +60,7 @@ pub(crate) enum Error {
     NoSuchEndpoint,
     #[error("the operation is unsupported")]
     Unsupported { allow: &'static str },
-    #[error("not purged: {0}")]
+    #[error("the cache was not purged: {0}")]
     NotPurged(#[source] layercache::Error),
     #[error(transparent)]
     Cache(#[from] layercache::Error),
@@ -68,7 +70,7 @@ pub(crate) enum Error {
     Write(#[from] std::io::Error),
     #[error("the stored content is damaged: {0}")]
     Damaged(Digest),
-    #[error("the request's task has failed")]
+    #[error("the task of the request has failed")]
     TaskFailed,
 }
 
@@ -134,9 +136,9 @@ impl Error {
         }
     }
 
-    /// Whether the client should repeat the request: a change was refused or could not be
-    /// confirmed, because Redis could not be told of it. `CachedStore` wraps this error once more,
-    /// so all sources are searched.
+    /// Returns whether the client should repeat the request. The cache refused a change, or could
+    /// not confirm it, because it could not reach Redis. `CachedStore` wraps this error once more,
+    /// so the method searches all sources.
     fn is_retryable(&self) -> bool {
         let mut cause: Option<&(dyn StdError + 'static)> = match self {
             Self::Cache(error) => Some(error),
@@ -171,14 +173,14 @@ impl Error {
 
     fn body(&self) -> Value {
         let code = self.code();
-        // The client does not learn the details of an error in the server. The log has them.
+        // The log has the details of an error in the server. The client does not get them.
         let message = match (self, code) {
             (_, "UNKNOWN") => "unknown error".to_owned(),
             (Self::NotPurged(_), _) => {
-                "other nodes could not be told, only this one has forgotten; try again".to_owned()
+                "only this node has removed its cached facts; it could not tell the other nodes; try again".to_owned()
             }
             (_, "UNAVAILABLE") => {
-                "the other nodes could not be told of the change, try again".to_owned()
+                "this node could not tell the other nodes of the change; try again".to_owned()
             }
             _ => self.to_string(),
         };

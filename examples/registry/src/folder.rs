@@ -1,8 +1,8 @@
-//! How a folder serves as the store.
+//! A store in a folder.
 //!
-//! `LocalFileSystem` removes a folder with the last file in it. A write that makes the same folder
-//! at that moment fails with "Unable to create dir". The next try can make the folder, so
-//! [`Folder`] repeats the write.
+//! `LocalFileSystem` removes a folder when it removes the last file in it. If a write creates the
+//! same folder at that moment, the write fails with "Unable to create dir". The next try can create
+//! the folder, so [`Folder`] repeats the write.
 
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
@@ -15,16 +15,19 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::ops::Range;
 
-/// The most tries of a write.
+/// How often a write is tried.
 const TRIES: usize = 100;
 
+/// A `LocalFileSystem` that repeats a write if its folder was removed meanwhile.
 #[derive(Debug)]
-pub(crate) struct Folder(LocalFileSystem);
+pub struct Folder(LocalFileSystem);
 
 impl Folder {
+    /// Opens a folder.
+    ///
     /// # Errors
     /// Returns an error if the folder does not exist.
-    pub(crate) fn new(path: &std::path::Path) -> Result<Self> {
+    pub fn new(path: &std::path::Path) -> Result<Self> {
         let store = LocalFileSystem::new_with_prefix(path)?;
         Ok(Self(store.with_automatic_cleanup(true)))
     }
@@ -36,7 +39,7 @@ impl fmt::Display for Folder {
     }
 }
 
-/// Whether a folder was removed while this write made a file in it.
+/// Returns whether the write failed because its folder was removed meanwhile.
 fn lost_its_folder(error: &Error) -> bool {
     let Error::Generic { source, .. } = error else {
         return false;
@@ -51,7 +54,8 @@ fn lost_its_folder(error: &Error) -> bool {
     false
 }
 
-async fn again<T, F: Future<Output = Result<T>>>(mut write: impl FnMut() -> F) -> Result<T> {
+/// Repeats a write until it does not lose its folder.
+async fn retry<T, F: Future<Output = Result<T>>>(mut write: impl FnMut() -> F) -> Result<T> {
     for _ in 1..TRIES {
         match write().await {
             Err(error) if lost_its_folder(&error) => tokio::task::yield_now().await,
@@ -70,7 +74,7 @@ impl ObjectStore for Folder {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        again(|| self.0.put_opts(to, payload.clone(), options.clone())).await
+        retry(|| self.0.put_opts(to, payload.clone(), options.clone())).await
     }
 
     async fn put_multipart_opts(
@@ -78,15 +82,15 @@ impl ObjectStore for Folder {
         to: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        again(|| self.0.put_multipart_opts(to, options.clone())).await
+        retry(|| self.0.put_multipart_opts(to, options.clone())).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        again(|| self.0.copy_opts(from, to, options.clone())).await
+        retry(|| self.0.copy_opts(from, to, options.clone())).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        again(|| self.0.rename_opts(from, to, options.clone())).await
+        retry(|| self.0.rename_opts(from, to, options.clone())).await
     }
 
     async fn get_opts(&self, of: &Path, options: GetOptions) -> Result<GetResult> {

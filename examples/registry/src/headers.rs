@@ -1,4 +1,4 @@
-//! The headers of registries, and the headers of HTTP that need a rule.
+//! The headers of the registry API, and the helpers for headers of HTTP.
 
 use axum::http::header::{IF_NONE_MATCH, LINK};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,8 +13,8 @@ pub(crate) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filt
 pub(crate) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(crate) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
-/// Adds the header that says which tier answered the access check ([RFC 9211]). A response that is
-/// an error gets it too.
+/// Adds the header that names the tier that answered the access check ([RFC 9211]). An error gets
+/// it too.
 ///
 /// [RFC 9211]: https://www.rfc-editor.org/rfc/rfc9211
 pub(crate) fn with_cache_status(response: impl IntoResponse, status: CacheStatus) -> Response {
@@ -30,12 +30,12 @@ pub(crate) fn with_cache_status(response: impl IntoResponse, status: CacheStatus
     response
 }
 
-/// Returns the entity tag of content that never changes.
+/// Returns the entity tag of the content with this digest.
 pub(crate) fn e_tag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }
 
-/// Whether the client already has the content that `e_tag` names.
+/// Returns whether the client already has the content that `e_tag` names.
 pub(crate) fn is_known(headers: &HeaderMap, e_tag: &str) -> bool {
     let lines = headers.get_all(IF_NONE_MATCH).iter();
     let mut tags = lines
@@ -52,7 +52,7 @@ pub(crate) fn next_page(path: &str, query: &str) -> (HeaderName, String) {
     (LINK, format!("<{path}?{query}>; rel=\"next\""))
 }
 
-/// Returns a header's value, if it is text.
+/// Returns the value of a header, if it is text.
 pub(crate) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }

@@ -1,4 +1,4 @@
-//! Which limits hold for clients: in size, number and time.
+//! The limits for clients: in size, number and time.
 
 use crate::units::{parse_size, parse_time};
 use std::time::Duration;

@@ -1,21 +1,10 @@
-//! The two questions of every read: is this blob in this repository, and how long is it?
+//! Answers the two questions of every read: is this blob in this repository, and how long is it?
 
 use crate::app::App;
 use crate::error::Error;
-use clap::ValueEnum;
+use crate::options::LookUps;
 use layercache::{Answer, CacheStatus, Freshness, LayerMeta, Link, LinkKind};
 use object_store::ObjectStoreExt;
-
-/// Where the two questions go. `Verified` and `Plain` are for comparisons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LookUps {
-    /// Ask the cache
-    Cached,
-    /// Ask the storage both questions at the same time
-    Verified,
-    /// Ask the storage one question after the other, as a registry without a cache does
-    Plain,
-}
 
 /// Returns the metadata of the blob that a link leads to. Returns `None` if there is no such link,
 /// or no such blob.
@@ -23,7 +12,7 @@ pub(crate) async fn look_up(app: &App, link: Link) -> Result<Answer<Option<Layer
     let freshness = match app.look_ups {
         LookUps::Cached => Freshness::Cached,
         LookUps::Verified => Freshness::Verified,
-        LookUps::Plain => return plainly(app, &link).await,
+        LookUps::Plain => return uncached(app, &link).await,
     };
     let repository = app.registry.repository(link.repository);
     let repository = match link.kind {
@@ -33,8 +22,8 @@ pub(crate) async fn look_up(app: &App, link: Link) -> Result<Answer<Option<Layer
     Ok(repository.stat(&link.digest, freshness).await?)
 }
 
-async fn plainly(app: &App, link: &Link) -> Result<Answer<Option<LayerMeta>>, Error> {
-    let value = match found_plainly(app, link).await {
+async fn uncached(app: &App, link: &Link) -> Result<Answer<Option<LayerMeta>>, Error> {
+    let value = match link_then_blob(app, link).await {
         Ok(meta) => meta,
         Err(object_store::Error::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
@@ -43,7 +32,7 @@ async fn plainly(app: &App, link: &Link) -> Result<Answer<Option<LayerMeta>>, Er
     Ok(Answer { value, status })
 }
 
-async fn found_plainly(app: &App, link: &Link) -> object_store::Result<Option<LayerMeta>> {
+async fn link_then_blob(app: &App, link: &Link) -> object_store::Result<Option<LayerMeta>> {
     let (store, digest) = (app.store.get_ref(), link.digest.to_string());
     let content = store.get(&app.paths.link(link)).await?;
     if content.meta.size != digest.len() as u64 || content.bytes().await? != digest {

@@ -1,9 +1,7 @@
-//! The flags, and the store that they describe.
+//! The flags, and the store that they configure.
 
-use crate::app::Store;
 use crate::limits::Limits;
-use crate::lookup::LookUps;
-use crate::storage;
+use crate::storage::{self, Store};
 use crate::units::{parse_share, parse_time};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
@@ -14,8 +12,11 @@ use url::Url;
 /// A small OCI registry with a cache of blob metadata.
 #[derive(Parser)]
 #[command(name = "registry")]
-// It has no `Debug`, because the address of Redis may hold a password.
-pub(crate) struct Options {
+#[allow(
+    missing_debug_implementations,
+    reason = "the address of Redis may hold a password"
+)]
+pub struct Options {
     /// The address to listen on; port 0 takes a free one
     #[arg(long, env = "LAYERCACHE_LISTEN", default_value = "127.0.0.1:5000")]
     pub(crate) listen: String,
@@ -124,6 +125,17 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
 }
 
+/// How a read learns whether a blob is there. `Verified` and `Plain` are for comparisons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LookUps {
+    /// Ask the cache
+    Cached,
+    /// Ask the storage both questions at the same time
+    Verified,
+    /// Ask the storage one question after the other, as a registry without a cache does
+    Plain,
+}
+
 /// A [`ChangePolicy`] on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Policy {
@@ -146,7 +158,7 @@ impl From<Policy> for ChangePolicy {
 }
 
 impl Options {
-    /// Opens the store that the flags describe. An error names the flag.
+    /// Opens the store that the flags configure. An error names the flag.
     pub(crate) fn store(&self) -> Result<Store, clap::Error> {
         let inner = storage::open(&self.storage).map_err(|why| refuse("--storage", why))?;
         let mut builder = CachedStore::builder(inner);

@@ -1,5 +1,5 @@
-//! Where the objects are: blobs and links, and those that the cache does not know: tags, referrers
-//! and uploads.
+//! Where the objects are in the storage: blobs and links, and the objects that the cache does not
+//! know (tags, referrers, uploads).
 
 use crate::route::Tag;
 use layercache::layout::{Distribution, Layout};
@@ -7,62 +7,58 @@ use layercache::{Digest, Link, RepositoryName};
 use object_store::path::Path;
 use uuid::Uuid;
 
-#[derive(Default)]
-pub(crate) struct Paths {
+#[derive(Debug, Default)]
+pub struct Paths {
     layout: Distribution,
 }
 
 impl Paths {
-    pub(crate) fn blob(&self, digest: &Digest) -> Path {
+    pub fn blob(&self, digest: &Digest) -> Path {
         let path = self.layout.blob_path(digest);
         path.expect("this layout has a path for every digest")
     }
 
-    pub(crate) fn link(&self, link: &Link) -> Path {
+    pub fn link(&self, link: &Link) -> Path {
         let path = self.layout.link_path(link);
         path.expect("this layout has a path for every link")
     }
 
-    pub(crate) fn repository(&self, name: &RepositoryName) -> Path {
+    pub fn repository(&self, name: &RepositoryName) -> Path {
         self.layout.repository_path(name)
     }
 
-    pub(crate) fn upload(&self, name: &RepositoryName, id: Uuid) -> Path {
+    pub fn upload(&self, name: &RepositoryName, id: Uuid) -> Path {
         self.below(name, &format!("_uploads/{id}/data"))
     }
 
-    pub(crate) fn tags(&self, name: &RepositoryName) -> Path {
+    pub fn tags(&self, name: &RepositoryName) -> Path {
         self.below(name, "_manifests/tags")
     }
 
     /// Returns the folder of a tag.
-    pub(crate) fn tag(&self, name: &RepositoryName, tag: &Tag) -> Path {
+    pub fn tag(&self, name: &RepositoryName, tag: &Tag) -> Path {
         self.below(name, &format!("_manifests/tags/{tag}"))
     }
 
     /// Returns the path of the link to the manifest that a tag points at.
-    pub(crate) fn tag_current(&self, name: &RepositoryName, tag: &Tag) -> Path {
+    pub fn tag_current(&self, name: &RepositoryName, tag: &Tag) -> Path {
         self.below(name, &format!("_manifests/tags/{tag}/current/link"))
     }
 
-    /// Returns the path of the entry that says that a tag points at a manifest, or did so before.
-    pub(crate) fn tag_index(&self, name: &RepositoryName, tag: &Tag, digest: &Digest) -> Path {
+    /// Returns the path of the entry of a manifest in a tag's index. The index has all manifests
+    /// that the tag has pointed at.
+    pub fn tag_index(&self, name: &RepositoryName, tag: &Tag, digest: &Digest) -> Path {
         let digest = parts(digest);
         self.below(name, &format!("_manifests/tags/{tag}/index/{digest}/link"))
     }
 
-    /// Returns the folder of all manifests that refer to a subject. The Go registry does not know
-    /// it.
-    pub(crate) fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Path {
+    /// Returns the folder with one entry for each manifest that names a subject. The Go registry
+    /// does not know this folder.
+    pub fn referrers(&self, name: &RepositoryName, subject: &Digest) -> Path {
         self.below(name, &format!("_manifests/referrers/{}", parts(subject)))
     }
 
-    pub(crate) fn referrer(
-        &self,
-        name: &RepositoryName,
-        subject: &Digest,
-        manifest: &Digest,
-    ) -> Path {
+    pub fn referrer(&self, name: &RepositoryName, subject: &Digest, manifest: &Digest) -> Path {
         let (subject, manifest) = (parts(subject), parts(manifest));
         self.below(
             name,

@@ -1,4 +1,4 @@
-//! How much of the machine the process uses, for `/metrics`.
+//! Measures the memory, tasks, threads and files of the process, for `/metrics`.
 
 use metrics::{Unit, describe_gauge, gauge};
 use std::fs;
@@ -14,7 +14,7 @@ pub(crate) fn describe() {
     describe_gauge!("process_threads", Unit::Count, "Threads of the process.");
 }
 
-/// Measures, and sets the gauges. Outside Linux it counts only tasks.
+/// Measures, and sets the gauges. On systems other than Linux it counts only tasks.
 pub(crate) fn observe() {
     let tasks = Handle::current().metrics().num_alive_tasks();
     gauge!("tokio_alive_tasks").set(tasks as f64);

@@ -1,4 +1,4 @@
-//! How byte ranges are parsed: of a download ([RFC 9110]) and of an upload's chunk.
+//! Parses byte ranges: the range of a download ([RFC 9110]), and of a chunk of an upload.
 //!
 //! [RFC 9110]: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests
 
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_those_of_rfc_9110() {
+    fn ranges_follow_rfc_9110() {
         let requested = |header| requested(header, 10).ok();
         assert_eq!(requested("bytes=0-4"), Some(Some(0..5)));
         assert_eq!(requested("bytes=0-99"), Some(Some(0..10)));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_read_in_all_their_spellings() {
+    fn chunk_ranges_are_parsed_in_all_spellings() {
         for header in ["0-4", "bytes 0-4/*", "bytes=0-4", " 0-4/5 "] {
             assert_eq!(of_chunk(header), Some(0..=4), "{header}");
         }

@@ -1,19 +1,16 @@
-//! How referrers are listed and recorded: the manifests that name another manifest as their
-//! subject.
+//! Lists referrers: the manifests that name another manifest as their subject.
 
 use crate::app::App;
 use crate::error::Error;
 use crate::headers::{FILTERS_APPLIED, next_page};
 use crate::lookup::look_up;
-use crate::manifests::{self, Manifest, OCI_INDEX};
-use crate::paths::digest_of_link;
-use crate::router::Parameters;
+use crate::manifests::{self, Manifest, OCI_INDEX, subjects};
+use crate::parameters::Parameters;
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use layercache::{Digest, Link, RepositoryName};
-use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
@@ -30,7 +27,7 @@ pub(crate) async fn list(
     subject: &Digest,
     parameters: &Parameters,
 ) -> Result<Response, Error> {
-    let mut digests = all(app, name, subject).await?;
+    let mut digests = subjects::referrers(app, name, subject).await?;
     if let Some(last) = &parameters.last {
         let last: Digest = last.parse()?;
         digests.retain(|digest| *digest > last);
@@ -64,17 +61,6 @@ pub(crate) async fn list(
     Ok((AppendHeaders(headers), Body::from(index.to_string())).into_response())
 }
 
-async fn all(app: &App, name: &RepositoryName, subject: &Digest) -> Result<Vec<Digest>, Error> {
-    let links = app.store.list(Some(&app.paths.referrers(name, subject)));
-    let links: Vec<_> = links.try_collect().await?;
-    let digests = links
-        .iter()
-        .filter_map(|link| digest_of_link(&link.location));
-    let mut digests: Vec<_> = digests.collect();
-    digests.sort_unstable();
-    Ok(digests)
-}
-
 /// Returns a referrer's descriptor. Returns `None` if the manifest is gone or cannot be parsed.
 async fn describe(
     app: &App,
@@ -104,27 +90,4 @@ async fn describe(
         descriptor["annotations"] = json!(annotations);
     }
     Ok(Some(descriptor))
-}
-
-/// Records that `manifest` refers to `subject`.
-pub(crate) async fn add(
-    app: &App,
-    name: &RepositoryName,
-    subject: &Digest,
-    manifest: &Digest,
-) -> Result<(), Error> {
-    let path = app.paths.referrer(name, subject, manifest);
-    app.store.put(&path, manifest.to_string().into()).await?;
-    Ok(())
-}
-
-/// Removes the record that `manifest` refers to `subject`.
-pub(crate) async fn remove(
-    app: &App,
-    name: &RepositoryName,
-    subject: &Digest,
-    manifest: &Digest,
-) -> Result<(), Error> {
-    app.delete(&app.paths.referrer(name, subject, manifest))
-        .await
 }

@@ -1,4 +1,4 @@
-//! Which resource the path of a request names.
+//! Parses the path of a request into the resource that it names.
 
 use crate::error::Error;
 use layercache::{Digest, RepositoryName};
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 #[derive(Debug)]
-pub(crate) enum Route {
+pub enum Route {
     Blob(RepositoryName, Digest),
     Uploads(RepositoryName),
     Upload(RepositoryName, Uuid),
@@ -19,8 +19,8 @@ pub(crate) enum Route {
 impl FromStr for Route {
     type Err = Error;
 
-    /// Parses the text after `/v2/`. A name may hold slashes, and words such as `blobs`, so the
-    /// text is parsed from the right.
+    /// Parses the text after `/v2/`. A name may hold slashes and words such as `blobs`, so the text
+    /// is parsed from the right.
     fn from_str(path: &str) -> Result<Self, Error> {
         let (rest, last) = path.rsplit_once('/').ok_or(Error::NoSuchEndpoint)?;
         let (name, word) = rest.rsplit_once('/').ok_or(Error::NoSuchEndpoint)?;
@@ -46,7 +46,7 @@ impl FromStr for Route {
 
 /// How a request names a manifest.
 #[derive(Debug)]
-pub(crate) enum Reference {
+pub enum Reference {
     Tag(Tag),
     Digest(Digest),
 }
@@ -62,9 +62,9 @@ impl FromStr for Reference {
     }
 }
 
-/// A tag. It is always a safe part of a path.
+/// A tag. It is always safe as a part of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Tag(String);
+pub struct Tag(String);
 
 impl FromStr for Tag {
     type Err = Error;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_read_from_the_right() {
+    fn paths_are_parsed_from_the_right() {
         let digest = format!("sha256:{}", "ab".repeat(32));
         let id = Uuid::nil();
         for (path, meaning) in [

@@ -1,8 +1,9 @@
-//! Which function answers a request.
+//! Chooses the function that answers a request.
 
 use crate::app::App;
 use crate::error::Error;
 use crate::headers::API_VERSION;
+use crate::parameters::Parameters;
 use crate::route::{Reference, Route};
 use crate::{admin, blobs, manifests, process, referrers, tags, uploads};
 use axum::Router;
@@ -12,10 +13,10 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use serde::Deserialize;
 use std::sync::Arc;
 
-/// Returns the router of all endpoints. If `is_admin`, the endpoint for operators is among them.
+/// Returns the router of all endpoints. It has the endpoint for operators only if `is_admin` is
+/// set.
 pub(crate) fn router(app: Arc<App>, is_admin: bool) -> Router {
     let api = Router::new()
         .route("/v2", any(base))
@@ -28,19 +29,6 @@ pub(crate) fn router(app: Arc<App>, is_admin: bool) -> Router {
         router = router.route("/admin/purge", any(admin::purge));
     }
     router.merge(api).with_state(app)
-}
-
-/// All parameters that a query may have. An endpoint uses those that it knows, and ignores the
-/// rest.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Parameters {
-    pub(crate) digest: Option<String>,
-    pub(crate) mount: Option<String>,
-    pub(crate) from: Option<String>,
-    pub(crate) n: Option<String>,
-    pub(crate) last: Option<String>,
-    pub(crate) artifact_type: Option<String>,
 }
 
 async fn base(method: Method) -> Result<Response, Error> {
@@ -65,7 +53,7 @@ async fn dispatch(
     let Path(path) = path.map_err(|_| Error::NoSuchEndpoint)?;
     let (parts, body) = request.into_parts();
     let Query(parameters) = Query::<Parameters>::try_from_uri(&parts.uri)
-        .map_err(|_| Error::QueryInvalid("it cannot be read"))?;
+        .map_err(|_| Error::QueryInvalid("it cannot be parsed"))?;
     let (app, headers) = (&app, &parts.headers);
 
     match (path.parse()?, &parts.method) {

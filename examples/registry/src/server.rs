@@ -1,4 +1,4 @@
-//! How connections are served: as by [`axum::serve()`], and with limits, which it does not have.
+//! Serves connections as [`axum::serve()`] does, but with limits that `axum` does not have.
 
 use crate::unread::Unread;
 use axum::Router;
@@ -18,11 +18,11 @@ const MAX_HEAD: usize = 80 << 10;
 /// How many headers a request may have.
 const MAX_HEADERS: usize = 100;
 
-/// How long the server accepts no connection after it had no room for one.
+/// How long the server accepts no connection after it could not accept one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves until `stop`, and then until all requests are answered. A client may take `patience` to
-/// send the head of a request, and may leave an answer unread for `patience`.
+/// Serves until `stop` is ready, and then until all requests are answered. A client may take up to
+/// `patience` to send the head of a request, and to read a part of an answer.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -38,11 +38,10 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => connect(&graceful, stream, router.clone(), patience),
-            // The error belongs to one client, or to all of them, for example because too many
-            // files are open.
+            // The error concerns one client, or all of them: for example, too many files are open.
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
-                if !is_of_one(&error) {
+                if !concerns_one_client(&error) {
                     sleep(PAUSE).await;
                 }
             }
@@ -53,7 +52,7 @@ pub(crate) async fn serve(
 }
 
 fn connect(graceful: &GracefulShutdown, stream: TcpStream, router: Router, patience: Duration) {
-    // An answer is written as a whole, so a delay to collect more bytes would gain nothing.
+    // The server writes an answer as a whole, so a delay to collect more bytes gains nothing.
     let _ = stream.set_nodelay(true);
     let stream = TokioIo::new(Unread::new(stream, patience));
     let connection = http1::Builder::new()
@@ -70,7 +69,8 @@ fn connect(graceful: &GracefulShutdown, stream: TcpStream, router: Router, patie
     });
 }
 
-fn is_of_one(error: &std::io::Error) -> bool {
+/// Returns whether the error concerns only one client.
+fn concerns_one_client(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
         error.kind(),

@@ -1,10 +1,10 @@
-//! How tags are read and changed: names that point at manifests and can be moved.
+//! Reads and changes tags. A tag is a name that points at a manifest, and can be moved.
 
 use crate::app::App;
 use crate::error::Error;
 use crate::headers::next_page;
+use crate::parameters::Parameters;
 use crate::route::Tag;
-use crate::router::Parameters;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -130,7 +130,8 @@ pub(crate) async fn remove_all(
     work.await
 }
 
-/// Removes a tag. Removes its pointer first: if the rest fails, readers find no tag.
+/// Removes a tag. Removes the link to its manifest first: if a later step fails, readers find no
+/// tag.
 async fn remove(app: &App, name: &RepositoryName, tag: &Tag) -> Result<(), Error> {
     app.delete(&app.paths.tag_current(name, tag)).await?;
     let rest = app.store.list(Some(&app.paths.tag(name, tag)));

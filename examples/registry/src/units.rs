@@ -1,9 +1,9 @@
-//! How flags write times, sizes and shares.
+//! Parses the times, sizes and shares in flags.
 
 use std::time::Duration;
 
 /// The longest time, in milliseconds. No clock overflows with it.
-const MOST: u64 = 365 * 24 * 60 * 60 * 1000;
+const MAX_MILLIS: u64 = 365 * 24 * 60 * 60 * 1000;
 
 /// Parses `50ms`, `1s`, `15m`. A number without a unit is milliseconds.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
@@ -12,12 +12,12 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
         "" | "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
-        unit => return Err(format!("unknown unit `{unit}`, known are ms, s and m")),
+        unit => return Err(format!("the unit `{unit}` is unknown; use ms, s or m")),
     };
     match number.checked_mul(millis) {
-        Some(0) => Err("it has to be longer than nothing".to_owned()),
-        Some(millis) if millis <= MOST => Ok(Duration::from_millis(millis)),
-        _ => Err("it is too long: the most is a year".to_owned()),
+        Some(0) => Err("it must be longer than zero".to_owned()),
+        Some(millis) if millis <= MAX_MILLIS => Ok(Duration::from_millis(millis)),
+        _ => Err("it is too long; the maximum is one year".to_owned()),
     }
 }
 
@@ -31,32 +31,32 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         unit => {
             return Err(format!(
-                "unknown unit `{unit}`, known are B, KiB, MiB and GiB"
+                "the unit `{unit}` is unknown; use B, KiB, MiB or GiB"
             ));
         }
     };
     number
         .checked_mul(bytes)
-        .ok_or_else(|| "it is too big".to_owned())
+        .ok_or_else(|| "it is too large".to_owned())
 }
 
 /// Parses a share: 0, 0.01, 1.
 pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("it has to be a number from 0 to 1".to_owned()),
+        _ => Err("it must be a number from 0 to 1".to_owned()),
     }
 }
 
 fn split(text: &str) -> Result<(u64, &str), String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let number = digits.parse().map_err(|_| "a number is expected")?;
+    let number = digits.parse().map_err(|_| "it must begin with a number")?;
     Ok((number, &text[digits.len()..]))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST, parse_share, parse_size, parse_time};
+    use super::{MAX_MILLIS, parse_share, parse_size, parse_time};
     use std::time::Duration;
 
     #[test]
@@ -66,7 +66,7 @@ mod tests {
             ("50ms", 50),
             ("2s", 2_000),
             ("15m", 900_000),
-            ("525600m", MOST),
+            ("525600m", MAX_MILLIS),
         ] {
             assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)));
         }

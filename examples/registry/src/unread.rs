@@ -1,4 +1,4 @@
-//! When the server gives up a connection whose client does not read the answer.
+//! Ends a connection whose client does not read the answer.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A stream whose write fails if it could write nothing at all for `patience`. Reads are not
-/// limited.
+/// A stream whose write fails after it could not write any byte for `patience`. Reads have no
+/// limit.
 pub(crate) struct Unread<S> {
     stream: S,
     patience: Duration,
@@ -104,7 +104,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_nothing_is_given_up() {
+    async fn a_write_fails_if_the_client_reads_nothing() {
         let (stream, _other) = duplex(10);
         let begin = Instant::now();
         let written = Unread::new(stream, PATIENCE).write_all(&[0; 11]).await;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_slowly_is_not() {
+    async fn a_write_to_a_slow_client_succeeds() {
         let (stream, mut other) = duplex(10);
         let reads = tokio::spawn(async move {
             let mut read = Vec::new();
@@ -127,7 +127,7 @@ mod tests {
         });
         let mut stream = Unread::new(stream, PATIENCE);
         stream.write_all(&[7; 100]).await.unwrap();
-        // An idle stream may rest for any time. The next write has its whole time again.
+        // A stream may be idle for any time. The next write has its whole time again.
         sleep(PATIENCE * 3).await;
         assert_eq!(reads.await.unwrap(), [7; 100]);
         stream.write_all(&[7; 10]).await.unwrap_err();

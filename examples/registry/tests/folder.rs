@@ -1,20 +1,18 @@
 //! Tests the example registry's store in a folder.
 
-#[path = "../src/folder.rs"]
-mod folder;
-
-use folder::Folder;
 use futures::future::try_join_all;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use registry::folder::Folder;
 use std::sync::Arc;
 
 const WRITERS: usize = 8;
 const ROUNDS: usize = 2000;
 
-/// Each writer removes the folder together with its own file, while the other writers create it.
+/// Each writer deletes its own file, and the folder with it if it is the last file. At the same
+/// time the other writers create the folder.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_write_outlives_that_its_folder_is_removed_with_the_last_file() {
+async fn a_write_succeeds_while_other_writers_remove_its_folder() {
     let root = tempfile::tempdir().unwrap();
     let store: Arc<dyn ObjectStore> = Arc::new(Folder::new(root.path()).unwrap());
     store.put(&"source/data".into(), "x".into()).await.unwrap();

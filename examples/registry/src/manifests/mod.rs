@@ -3,6 +3,7 @@
 
 mod model;
 mod read;
+pub(crate) mod subjects;
 mod write;
 
 pub(crate) use model::{Manifest, OCI_INDEX};

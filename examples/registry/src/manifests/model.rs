@@ -1,4 +1,4 @@
-//! What a registry must understand of a manifest.
+//! The parts of a manifest that a registry reads.
 
 use crate::error::Error;
 use layercache::Digest;
@@ -47,15 +47,15 @@ fn parse_digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D:
 }
 
 impl Descriptor {
-    /// Whether the content may be stored elsewhere, so that this registry need not have it.
+    /// Returns whether the content may be stored elsewhere, so that this registry does not need it.
     pub(crate) fn is_foreign(&self) -> bool {
         self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
     }
 }
 
 impl Manifest {
-    /// Parses what a client sends as `content_type`. Refuses a manifest whose media type is
-    /// unknown, or is not the one of its fields or of `content_type`.
+    /// Parses the manifest that a client sends as `content_type`. Refuses an unknown media type,
+    /// and one that does not match the fields or `content_type`.
     pub(crate) fn parse(content: &[u8], content_type: Option<&str>) -> Result<Self, Error> {
         let invalid = |why: &str| Err(Error::ManifestInvalid(why.to_owned()));
         let manifest: Self = serde_json::from_slice(content)
@@ -63,7 +63,7 @@ impl Manifest {
         if manifest.schema_version != 2 {
             return invalid("only schema version 2 is supported");
         }
-        // If a manifest could be read both as an image and as an index, clients could see different
+        // A manifest must not be both an image and an index: two clients could then read different
         // contents under one digest (CVE-2021-41190).
         let is_image = manifest.config.is_some() && manifest.manifests.is_none();
         let is_index =
@@ -72,7 +72,7 @@ impl Manifest {
             OCI_MANIFEST | DOCKER_MANIFEST if is_image => {}
             OCI_INDEX | DOCKER_LIST if is_index => {}
             OCI_MANIFEST | DOCKER_MANIFEST | OCI_INDEX | DOCKER_LIST => {
-                return invalid("its fields are not those of its media type");
+                return invalid("its fields do not match its media type");
             }
             _ => return invalid("unknown media type"),
         }
@@ -80,7 +80,7 @@ impl Manifest {
             .and_then(|text| text.split(';').next())
             .map(str::trim);
         if essence.is_some_and(|essence| !essence.eq_ignore_ascii_case(manifest.media_type())) {
-            return invalid("its media type is not the Content-Type");
+            return invalid("its media type differs from the Content-Type");
         }
         Ok(manifest)
     }
@@ -103,19 +103,19 @@ impl Manifest {
         self.artifact_type.as_deref().or_else(of_config)
     }
 
-    /// Returns the blobs that the manifest is made of.
+    /// Returns the blobs that the manifest consists of.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         self.config.iter().chain(self.layers.iter().flatten())
     }
 
-    /// Returns the manifests that the manifest is made of.
+    /// Returns the manifests that the manifest lists, if it is an index.
     pub(crate) fn children(&self) -> impl Iterator<Item = &Descriptor> {
         self.manifests.iter().flatten()
     }
 }
 
-/// Returns the media type to serve stored content with. Another registry, which knows more kinds of
-/// manifests, may have stored it.
+/// Returns the media type of a stored manifest, for the `Content-Type`. The manifest may come from
+/// another registry that accepts more kinds of manifests.
 pub(crate) fn media_type_of(content: &[u8]) -> String {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

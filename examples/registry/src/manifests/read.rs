@@ -74,7 +74,7 @@ pub(crate) async fn content(app: &App, digest: &Digest, length: u64) -> Result<B
     Ok(content)
 }
 
-/// Whether `content` has this `digest`.
+/// Returns whether `content` has this `digest`.
 pub(super) fn is_of(digest: &Digest, content: &[u8]) -> bool {
     match digest {
         Digest::Sha256(hash) => Sha256::digest(content)[..] == hash[..],

@@ -3,11 +3,12 @@
 use super::MAX_SIZE;
 use super::model::{Descriptor, Manifest};
 use super::read::{content, is_of};
+use super::subjects;
 use crate::app::App;
 use crate::error::Error;
 use crate::headers::{CONTENT_DIGEST, SUBJECT, text};
 use crate::route::Reference;
-use crate::{referrers, tags};
+use crate::tags;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
@@ -19,8 +20,8 @@ use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Answers `PUT`. Writes the content first, then the link, the tag and the referrer, so that each
-/// of them leads readers to something that exists.
+/// Answers `PUT`. Writes the content first, then the link, the tag and the referrer. So each of
+/// them names only objects that exist.
 pub(crate) async fn write(
     app: &App,
     name: &RepositoryName,
@@ -49,23 +50,24 @@ pub(crate) async fn write(
         (CONTENT_DIGEST, digest.to_string()),
     ];
     if let Some(subject) = &manifest.subject {
-        referrers::add(app, name, &subject.digest, &digest).await?;
+        subjects::add(app, name, &subject.digest, &digest).await?;
         answer.push((SUBJECT, subject.digest.to_string()));
     }
     Ok((StatusCode::CREATED, AppendHeaders(answer)).into_response())
 }
 
-/// Receives a whole body. The client may take `patience` for each piece.
+/// Receives a whole body. The client may take up to `patience` for each piece.
 async fn receive(body: Body, patience: Duration) -> Result<Vec<u8>, Error> {
     let invalid = |why: &str| Error::ManifestInvalid(why.to_owned());
     let mut content = Vec::new();
     let mut body = body.into_data_stream();
     loop {
         let chunk = timeout(patience, body.next()).await;
-        let Some(chunk) = chunk.map_err(|_| invalid("nothing more came"))? else {
+        let Some(chunk) = chunk.map_err(|_| invalid("the client sent no data for too long"))?
+        else {
             return Ok(content);
         };
-        let chunk = chunk.map_err(|_| invalid("the request was cut off"))?;
+        let chunk = chunk.map_err(|_| invalid("the request ended too early"))?;
         if (content.len() + chunk.len()) as u64 > MAX_SIZE {
             return Err(Error::ManifestTooBig);
         }
@@ -73,9 +75,8 @@ async fn receive(body: Body, patience: Duration) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Checks that the repository has everything that a manifest is made of, in the sizes that it
-/// names. Asks the storage, because a garbage collection may have deleted a blob that the cache
-/// still has.
+/// Checks that the repository has all parts of a manifest, in the sizes that the manifest states.
+/// Asks the storage, because a garbage collection may have deleted a blob that the cache still has.
 async fn verify(app: &App, name: &RepositoryName, manifest: &Manifest) -> Result<(), Error> {
     let layers = app.repository(name);
     let manifests = layers.manifests();
@@ -100,10 +101,10 @@ async fn verify(app: &App, name: &RepositoryName, manifest: &Manifest) -> Result
         if let Some(actual) = meta.map(|meta| meta.length())
             && actual != part.size
         {
-            let (digest, said) = (part.digest, part.size);
+            let (digest, stated) = (part.digest, part.size);
             return Err(Error::SizeInvalid {
                 digest,
-                said,
+                stated,
                 actual,
             });
         }
@@ -139,14 +140,14 @@ pub(crate) async fn delete(
     let subject = subject(app, digest).await;
     let unconfirmed = match repository.unlink(digest).await {
         Ok(()) => None,
-        // The link is removed, so the rest is removed now. A repeated request would find no link,
-        // and would not remove the rest.
+        // The link is gone. A repeated request would find no link and stop there, so this request
+        // removes the rest.
         Err(error @ CacheError::ChangeUnconfirmed { .. }) => Some(error),
         Err(error) => return Err(error.into()),
     };
     tags::remove_all(app, name, digest).await?;
     if let Some(subject) = subject {
-        referrers::remove(app, name, &subject, digest).await?;
+        subjects::remove(app, name, &subject, digest).await?;
     }
     match unconfirmed {
         Some(error) => Err(error.into()),
@@ -154,8 +155,8 @@ pub(crate) async fn delete(
     }
 }
 
-/// Returns the subject that a manifest refers to. Returns `None` if the manifest cannot be read, so
-/// that it can be deleted nevertheless.
+/// Returns the subject that a manifest names. Returns `None` if the manifest cannot be read: then
+/// it can be deleted nevertheless.
 async fn subject(app: &App, digest: &Digest) -> Option<Digest> {
     let content = content(app, digest, 0).await.ok()?;
     let manifest: Manifest = serde_json::from_slice(&content).ok()?;

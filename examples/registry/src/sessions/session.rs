@@ -1,4 +1,4 @@
-//! The state of one upload: which bytes of a blob were received.
+//! The state of one upload: the bytes of a blob that were received so far.
 
 use crate::error::Error;
 use crate::limits::Limits;
@@ -52,7 +52,7 @@ enum State {
 }
 
 impl Session {
-    pub(super) fn new(
+    pub(crate) fn new(
         id: Uuid,
         repository: RepositoryName,
         store: Arc<dyn ObjectStore>,
@@ -77,47 +77,48 @@ impl Session {
         }
     }
 
-    pub(super) const fn id(&self) -> Uuid {
+    pub(crate) const fn id(&self) -> Uuid {
         self.id
     }
 
-    pub(super) const fn repository(&self) -> &RepositoryName {
+    pub(crate) const fn repository(&self) -> &RepositoryName {
         &self.repository
     }
 
-    /// Returns the path of the content. The content is there when it is [complete](Self::complete).
-    pub(super) const fn path(&self) -> &Path {
+    /// Returns the path of the content. The content is at this path once it is
+    /// [complete](Self::complete).
+    pub(crate) const fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) const fn received(&self) -> u64 {
+    pub(crate) const fn received(&self) -> u64 {
         self.received
     }
 
-    pub(super) const fn limits(&self) -> Limits {
+    pub(crate) const fn limits(&self) -> Limits {
         self.limits
     }
 
-    pub(super) const fn last_used(&self) -> Instant {
+    pub(crate) const fn last_used(&self) -> Instant {
         self.last_used
     }
 
     /// Returns a channel that changes when the registry stops and no longer waits for clients.
-    pub(super) fn closing(&self) -> watch::Receiver<()> {
+    pub(crate) fn closing(&self) -> watch::Receiver<()> {
         self.closing.clone()
     }
 
-    pub(super) const fn has_failed(&self) -> bool {
+    pub(crate) const fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed(_))
     }
 
-    /// Whether all bytes are stored, so that nothing can be appended.
-    pub(super) const fn is_complete(&self) -> bool {
+    /// Returns whether all bytes are stored. Then nothing can be appended.
+    pub(crate) const fn is_complete(&self) -> bool {
         matches!(self.state, State::Closed)
     }
 
     /// Begins a chunk: all bytes from here on belong to it.
-    pub(super) fn begin_chunk(&mut self) {
+    pub(crate) fn begin_chunk(&mut self) {
         self.last = Some(Chunk {
             start: self.received,
             before: self.sha256.clone(),
@@ -126,24 +127,24 @@ impl Session {
 
     /// Returns the hash of all bytes before the last chunk, if `range` is the last chunk. A client
     /// that got no answer sends that chunk again.
-    pub(super) fn before_last(&self, range: &RangeInclusive<u64>) -> Option<Sha256> {
+    pub(crate) fn before_last(&self, range: &RangeInclusive<u64>) -> Option<Sha256> {
         let last = self.last.as_ref()?;
         let is_last =
             last.start == *range.start() && self.received.checked_sub(1) == Some(*range.end());
         is_last.then(|| last.before.clone())
     }
 
-    /// Whether `hash` covers exactly the bytes that were received.
-    pub(super) fn is_all(&self, hash: Sha256) -> bool {
+    /// Returns whether `hash` covers exactly the received bytes.
+    pub(crate) fn is_all(&self, hash: Sha256) -> bool {
         hash.finalize() == self.sha256.clone().finalize()
     }
 
-    /// Appends a piece. May be dropped at any time: the bytes that were written are hashed and
-    /// counted, and the others are not.
-    pub(super) async fn append(&mut self, mut piece: &[u8]) -> Result<(), Error> {
+    /// Appends a piece. The caller may drop the future at any time. The session has then hashed and
+    /// counted the bytes that it wrote, and no others.
+    pub(crate) async fn append(&mut self, mut piece: &[u8]) -> Result<(), Error> {
         while !piece.is_empty() {
             let State::Open(writer) = &mut self.state else {
-                return Err(Error::UploadInvalid("it has ended"));
+                return Err(Error::UploadInvalid("the upload has ended"));
             };
             let count = match writer.write(piece).await {
                 Ok(count) => count,
@@ -169,25 +170,26 @@ impl Session {
         };
     }
 
-    /// Whether the received bytes have this `digest`.
-    pub(super) fn is_of(&self, digest: &Digest) -> bool {
+    /// Returns whether the received bytes have this `digest`.
+    pub(crate) fn is_of(&self, digest: &Digest) -> bool {
         match digest {
             Digest::Sha256(hash) => self.sha256.clone().finalize()[..] == hash[..],
             Digest::Sha512(hash) => self.sha512.clone().finalize()[..] == hash[..],
         }
     }
 
-    /// Writes the bytes that are still in memory. Must not be dropped. A second call does nothing.
-    pub(super) async fn complete(&mut self) -> Result<(), Error> {
+    /// Writes the bytes that are still in memory. The caller must not drop the future. A second
+    /// call does nothing.
+    pub(crate) async fn complete(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Open(mut writer) => Ok(writer.shutdown().await?),
-            State::Failed(_) => Err(Error::UploadInvalid("it has failed")),
+            State::Failed(_) => Err(Error::UploadInvalid("the upload has failed")),
             State::Closed => Ok(()),
         }
     }
 
     /// Removes the content of the upload from the store.
-    pub(super) async fn discard(&mut self) {
+    pub(crate) async fn discard(&mut self) {
         let discarded = match std::mem::replace(&mut self.state, State::Closed) {
             State::Open(mut writer) => {
                 // A multipart upload that is being created must be created before it can be
@@ -204,7 +206,7 @@ impl Session {
             },
         };
         if let Err(error) = discarded {
-            tracing::warn!(%error, path = %self.path, "an upload is left over");
+            tracing::warn!(%error, path = %self.path, "the content of an upload was not removed");
         }
     }
 }

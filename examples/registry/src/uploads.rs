@@ -1,24 +1,16 @@
 //! How uploads are received: `/v2/<name>/blobs/uploads/`, in one request, in two or in chunks.
 
-mod receive;
-mod session;
-mod sessions;
-
-pub(crate) use sessions::Sessions;
-
 use crate::app::App;
 use crate::error::Error;
 use crate::headers::{CONTENT_DIGEST, UPLOAD_ID};
-use crate::router::Parameters;
+use crate::parameters::Parameters;
+use crate::sessions::{Guard, Session, receive, skip};
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, LOCATION, RANGE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use layercache::{Digest, Freshness, RepositoryName};
 use object_store::ObjectStoreExt;
-use receive::{receive, skip};
-use session::Session;
-use sessions::Guard;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -50,7 +42,7 @@ pub(crate) async fn start(
             Err(error)
         }
     };
-    // No client knows of this session, so no client could go on with it.
+    // No client knows the id of this session, so no client can continue it.
     if result.is_err()
         && let Ok(session) = app.uploads.lock(name, id)
     {
@@ -74,11 +66,11 @@ pub(crate) async fn append(
     body: Body,
 ) -> Result<Response, Error> {
     let session = app.uploads.lock(name, id)?;
-    let session = go_on(app, session, headers, body).await?;
+    let session = append_to(app, session, headers, body).await?;
     Ok(accepted(StatusCode::ACCEPTED, &session))
 }
 
-async fn go_on(
+async fn append_to(
     app: &App,
     mut session: Guard,
     headers: &HeaderMap,
@@ -86,8 +78,8 @@ async fn go_on(
 ) -> Result<Guard, Error> {
     match receive(&mut session, headers, body).await {
         Ok(()) => Ok(session),
-        // A client may go on after its connection was cut off. If the store failed, a part is lost,
-        // so the session ends.
+        // A client may continue after its connection broke. If the store failed, a part is lost,
+        // and the session ends.
         Err(error) => {
             if session.has_failed() {
                 app.uploads.discard(session).await;
@@ -110,11 +102,11 @@ pub(crate) async fn finish(
     let digest = digest.parse()?;
     let mut session = app.uploads.lock(name, id)?;
     if session.is_complete() {
-        // All bytes are stored, but an earlier request could not make them a blob. The client
+        // All bytes are stored, but an earlier request could not turn them into a blob. The client
         // repeats that request.
         skip(&mut session, body).await?;
     } else {
-        session = go_on(app, session, headers, body).await?;
+        session = append_to(app, session, headers, body).await?;
     }
     commit(app, session, digest).await
 }
@@ -125,7 +117,7 @@ pub(crate) async fn cancel(app: &App, name: &RepositoryName, id: Uuid) -> Result
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Makes the received bytes a blob of the repository. Runs in a task of its own, so that it
+/// Turns the received bytes into a blob of the repository. Runs in a task of its own, so that it
 /// finishes even if the client disconnects.
 async fn commit(app: &Arc<App>, session: Guard, digest: Digest) -> Result<Response, Error> {
     let app = Arc::clone(app);
@@ -143,8 +135,8 @@ impl App {
             self.uploads.discard(session).await;
             return Err(error);
         }
-        // From here on the session stays until all is done, so that the client can repeat the
-        // request if the cache refuses the change.
+        // The session stays until the blob is linked. So the client can repeat the request if the
+        // cache refuses the change.
         let (name, path) = (session.repository().clone(), session.path().clone());
         let blobs = self.registry.blobs();
         if blobs

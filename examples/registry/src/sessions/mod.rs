@@ -1,6 +1,11 @@
-//! Which uploads run on this node. They end with the process, and clients then start them again.
+//! The uploads that run on this node. They end with the process. Clients then start them again.
 
-use super::session::Session;
+mod receive;
+mod session;
+
+pub(crate) use receive::{receive, skip};
+pub(crate) use session::Session;
+
 use crate::error::Error;
 use crate::limits::Limits;
 use layercache::RepositoryName;
@@ -13,14 +18,14 @@ use tokio::sync::{Mutex as Lock, OwnedMutexGuard, watch};
 use uuid::Uuid;
 
 /// A session, locked for one request.
-pub(super) type Guard = OwnedMutexGuard<Session>;
+pub(crate) type Guard = OwnedMutexGuard<Session>;
 
 pub(crate) struct Sessions {
     store: Arc<dyn ObjectStore>,
     limits: Limits,
-    /// A request locks a session while it holds the lock of this map, and fails if the session is
-    /// already locked. So no request waits for a session. A session is removed from the map only
-    /// with its lock held, so a request never locks a session that was removed.
+    /// A request locks a session while it holds the lock of this map. It fails if another request
+    /// has locked the session, so no request waits for a session. A session is removed from the map
+    /// only while its lock is held, so no request locks a removed session.
     open: Mutex<HashMap<Uuid, Arc<Lock<Session>>>>,
     /// Tells requests that wait for their client that the registry stops.
     closing: watch::Sender<()>,
@@ -40,7 +45,7 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn open(&self, name: &RepositoryName, id: Uuid, path: Path) -> Result<Guard, Error> {
+    pub(crate) fn open(&self, name: &RepositoryName, id: Uuid, path: Path) -> Result<Guard, Error> {
         let (store, closing) = (Arc::clone(&self.store), self.closing.subscribe());
         let session = Session::new(id, name.clone(), store, path, self.limits, closing);
         let session = Arc::new(Lock::new(session));
@@ -53,7 +58,7 @@ impl Sessions {
         guard.map_err(|_| Error::UploadBusy)
     }
 
-    pub(super) fn lock(&self, name: &RepositoryName, id: Uuid) -> Result<Guard, Error> {
+    pub(crate) fn lock(&self, name: &RepositoryName, id: Uuid) -> Result<Guard, Error> {
         let open = self.map();
         let session = open.get(&id).ok_or(Error::UploadUnknown)?;
         let session = Arc::clone(session).try_lock_owned();
@@ -64,9 +69,9 @@ impl Sessions {
         }
     }
 
-    /// Calls `look` with a session. The map stays locked meanwhile, so no other request finds the
-    /// session locked because of this call.
-    pub(super) fn look<T>(
+    /// Calls `look` with a session. The map stays locked during the call, so no other request finds
+    /// the session locked because of it.
+    pub(crate) fn look<T>(
         &self,
         name: &RepositoryName,
         id: Uuid,
@@ -82,13 +87,13 @@ impl Sessions {
     }
 
     /// Ends a session, and removes its content from the store, even if the caller is dropped.
-    pub(super) async fn discard(&self, mut session: Guard) {
+    pub(crate) async fn discard(&self, mut session: Guard) {
         self.map().remove(&session.id());
         let task = tokio::spawn(async move { session.discard().await });
         let _ = task.await;
     }
 
-    /// Ends the sessions that had no new data for too long.
+    /// Ends the sessions that got no new data for `upload_timeout`.
     pub(crate) async fn discard_idle(&self) {
         let now = Instant::now();
         let is_idle =

@@ -1,4 +1,4 @@
-//! How a request's body is written into an upload, piece by piece.
+//! How the body of a request is written into an upload, piece by piece.
 
 use super::session::Session;
 use crate::error::Error;
@@ -36,17 +36,18 @@ impl Pieces {
         let piece = tokio::select! {
             // A broken connection is not always reported, so the wait has a limit.
             piece = timeout(self.patience, self.body.next()) => piece,
-            _ = self.closing.changed() => return Err(Error::UploadInvalid("the registry stops")),
+            _ = self.closing.changed() => return Err(Error::UploadInvalid("the registry is stopping")),
         };
-        let piece = piece.map_err(|_| Error::UploadInvalid("nothing more came"))?;
+        let piece =
+            piece.map_err(|_| Error::UploadInvalid("the client sent no data for too long"))?;
         let piece = piece.transpose();
-        piece.map_err(|_| Error::UploadInvalid("the request was cut off"))
+        piece.map_err(|_| Error::UploadInvalid("the request ended too early"))
     }
 }
 
-/// Appends a request's body. If the body ends early, the session keeps the bytes that it has
+/// Appends the body of a request. If the body ends early, the session keeps the bytes that it has
 /// counted. If the client sends the last chunk a second time, nothing changes.
-pub(super) async fn receive(
+pub(crate) async fn receive(
     session: &mut Session,
     headers: &HeaderMap,
     body: Body,
@@ -61,24 +62,26 @@ pub(super) async fn receive(
         let before = before.ok_or(Error::UploadOutOfOrder { received })?;
         return repeat(session, before, range, pieces).await;
     }
-    append(session, announced(headers, range)?, pieces).await
+    append(session, stated(headers, range)?, pieces).await
 }
 
 async fn append(
     session: &mut Session,
-    announced: Option<u64>,
+    stated: Option<u64>,
     mut pieces: Pieces,
 ) -> Result<(), Error> {
-    let end = announced.map(|length| session.received().saturating_add(length));
+    let end = stated.map(|length| session.received().saturating_add(length));
     let limits = session.limits();
-    // A body that announces too many bytes is refused before any of them is received.
+    // If the stated length is too large, the request is refused before its body is read.
     if end.is_some_and(|end| end > limits.max_upload) {
         return Err(Error::UploadTooBig);
     }
     let mut begins = true;
     while let Some(piece) = pieces.next().await? {
         if end.is_some_and(|end| session.received() + piece.len() as u64 > end) {
-            return Err(Error::UploadInvalid("the chunk is longer than it says"));
+            return Err(Error::UploadInvalid(
+                "the chunk is longer than its stated length",
+            ));
         }
         if session.received() + piece.len() as u64 > limits.max_upload {
             return Err(Error::UploadTooBig);
@@ -90,7 +93,9 @@ async fn append(
         session.append(&piece).await?;
     }
     if end.is_some_and(|end| session.received() != end) {
-        return Err(Error::UploadInvalid("the chunk is shorter than it says"));
+        return Err(Error::UploadInvalid(
+            "the chunk is shorter than its stated length",
+        ));
     }
     Ok(())
 }
@@ -116,34 +121,31 @@ async fn repeat(
     }
 }
 
-/// Reads a body whose bytes were received before, and drops it. The caller checks the digest of the
-/// whole blob afterwards.
-pub(super) async fn skip(session: &mut Session, body: Body) -> Result<(), Error> {
+/// Reads and drops a body that an earlier request has sent already. The caller checks the digest of
+/// the whole blob afterwards.
+pub(crate) async fn skip(session: &mut Session, body: Body) -> Result<(), Error> {
     let mut pieces = Pieces::of(body, session);
     let mut left = session.received();
     while let Some(piece) = pieces.next().await? {
         left = left
             .checked_sub(piece.len() as u64)
-            .ok_or(Error::UploadInvalid("it has ended"))?;
+            .ok_or(Error::UploadInvalid("the upload has ended"))?;
     }
     Ok(())
 }
 
-/// Returns which bytes of the blob the body is, if `Content-Range` says it.
+/// Returns which bytes of the blob the body holds, if `Content-Range` says it.
 fn chunk(headers: &HeaderMap) -> Result<Option<RangeInclusive<u64>>, Error> {
     let Some(range) = headers.get(CONTENT_RANGE) else {
         return Ok(None);
     };
     let range = range.to_str().ok().and_then(range::of_chunk);
-    let range = range.ok_or(Error::UploadInvalid("its Content-Range cannot be read"))?;
+    let range = range.ok_or(Error::UploadInvalid("the Content-Range cannot be parsed"))?;
     Ok(Some(range))
 }
 
 /// Returns how long the body is, if the headers say it.
-fn announced(
-    headers: &HeaderMap,
-    range: Option<RangeInclusive<u64>>,
-) -> Result<Option<u64>, Error> {
+fn stated(headers: &HeaderMap, range: Option<RangeInclusive<u64>>) -> Result<Option<u64>, Error> {
     let length: Option<u64> = text(headers, CONTENT_LENGTH).and_then(|length| length.parse().ok());
     let Some(range) = range else {
         return Ok(length);
