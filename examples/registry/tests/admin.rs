@@ -1,4 +1,4 @@
-//! Tests the purge of the example registry, which operators run after a garbage collection.
+//! Tests the purge of the example registry. Operators run it after a garbage collection.
 
 use test_support as support;
 
@@ -12,7 +12,7 @@ use support::registry::Registry;
 const PURGE: &str = "/admin/purge";
 const MEMORY: &str = "layercache; hit; detail=memory";
 
-/// Three nodes over one folder and one Redis, and an image that all of them know.
+/// Three nodes over one folder and one Redis. The memory of each node has the image.
 struct Cluster {
     first: Node,
     others: [Registry; 2],
@@ -80,14 +80,18 @@ fn is_from_memory(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn nobody_may_purge_unless_that_is_allowed() {
+async fn purge_is_off_by_default() {
     let (off, image) = Node::with_image().await;
     let path = blob("a/b", &image.layer_digest());
     until(|| off.http.head(&path), is_from_memory).await;
     for method in ["POST", "GET", "PUT"] {
         let unknown = answer(off.http.ask(method, "/admin/other")).await;
         let purge = answer(off.http.ask(method, PURGE)).await;
-        assert_eq!(purge.text(), unknown.text(), "as any unknown endpoint");
+        assert_eq!(
+            purge.text(),
+            unknown.text(),
+            "a disabled endpoint must look like an unknown one"
+        );
         purge.refused(404, "NAME_UNKNOWN");
     }
     assert!(is_from_memory(&off.http.head(&path).await));
@@ -103,7 +107,7 @@ async fn nobody_may_purge_unless_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_purge_is_a_post() {
+async fn purge_accepts_only_post() {
     let node = Node::start_with(&["--admin"]).await;
     for method in ["GET", "PUT", "DELETE", "PATCH"] {
         let answer = answer(node.http.ask(method, PURGE)).await;
@@ -115,7 +119,7 @@ async fn a_purge_is_a_post() {
 }
 
 #[tokio::test]
-async fn after_a_garbage_collection_a_purge_through_one_node_makes_all_nodes_answer_right() {
+async fn a_purge_on_one_node_after_garbage_collection_corrects_all_nodes() {
     let cluster = Cluster::start().await;
     cluster.collect();
     for http in cluster.clients() {
@@ -130,7 +134,7 @@ async fn after_a_garbage_collection_a_purge_through_one_node_makes_all_nodes_ans
             http.head(&path).await.expect(404);
         }
     }
-    // A client that asks which layers it may skip now gets the right answer, so its push is
+    // A client that asks which layers it can skip now gets the right answer, so its push is
     // complete.
     through.push("a/b", "latest", &cluster.image).await;
     for http in cluster.clients() {
@@ -139,7 +143,7 @@ async fn after_a_garbage_collection_a_purge_through_one_node_makes_all_nodes_ans
 }
 
 #[tokio::test]
-async fn a_purge_that_redis_cannot_be_told_of_says_so() {
+async fn a_purge_fails_with_503_while_redis_is_down() {
     let mut cluster = Cluster::start().await;
     cluster.collect();
     cluster.redis.kill();
@@ -147,7 +151,7 @@ async fn a_purge_that_redis_cannot_be_told_of_says_so() {
     let refused = http.post(PURGE).await.refused(503, "UNAVAILABLE");
     assert!(refused.header("retry-after").is_some());
     refused.tells_nothing_of(&[&cluster.redis.address(), "127.0.0.1"]);
-    // This node has forgotten the content nevertheless.
+    // This node has removed its own facts nevertheless.
     for path in cluster.paths() {
         http.head(&path).await.expect(404);
     }

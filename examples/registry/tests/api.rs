@@ -19,7 +19,7 @@ async fn with_header(http: &Http, path: &str, name: &str, value: &str) -> Answer
 }
 
 #[tokio::test]
-async fn the_base_says_that_this_is_a_registry() {
+async fn the_base_path_names_the_api_version() {
     let Node { http, .. } = &Node::start().await;
     for path in ["/v2/", "/v2"] {
         for method in ["GET", "HEAD"] {
@@ -31,7 +31,7 @@ async fn the_base_says_that_this_is_a_registry() {
 }
 
 #[tokio::test]
-async fn a_blob_is_served_with_what_clients_and_proxies_need() {
+async fn a_blob_has_the_headers_that_clients_and_proxies_need() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     let digest = image.layer_digest();
     let path = blob("a/b", &digest);
@@ -53,7 +53,7 @@ async fn a_blob_is_served_with_what_clients_and_proxies_need() {
 }
 
 #[tokio::test]
-async fn ranges_of_a_blob_are_those_of_rfc_9110() {
+async fn blob_ranges_follow_rfc_9110() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     let (path, layer) = (blob("a/b", &image.layer_digest()), &image.layer);
     for (range, wanted) in [
@@ -92,7 +92,7 @@ async fn ranges_of_a_blob_are_those_of_rfc_9110() {
 }
 
 #[tokio::test]
-async fn a_range_is_of_the_content_that_the_client_has_or_of_none() {
+async fn if_range_applies_only_to_the_same_content() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     let digest = image.layer_digest();
     for (if_range, status) in [
@@ -113,7 +113,7 @@ async fn a_range_is_of_the_content_that_the_client_has_or_of_none() {
 }
 
 #[tokio::test]
-async fn what_a_client_has_is_not_sent_again() {
+async fn if_none_match_is_answered_with_304() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     let (layer, manifest) = (image.layer_digest(), image.digest());
     for (path, digest) in [
@@ -138,7 +138,7 @@ async fn what_a_client_has_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_deleted_blob_is_gone_from_its_repository_alone() {
+async fn deleting_a_blob_affects_only_its_repository() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     http.push_blob("c/d", &image.layer).await;
     let path = blob("a/b", &image.layer_digest());
@@ -185,7 +185,7 @@ async fn a_manifest_is_served_by_tag_and_digest() {
 }
 
 #[tokio::test]
-async fn a_manifest_is_taken_by_tag_and_digest_in_any_spelling_of_its_type() {
+async fn a_manifest_is_accepted_by_tag_and_digest_with_any_spelling_of_its_media_type() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     let digest = image.digest();
     for reference in ["v1", "V_2.0-rc", &digest] {
@@ -209,7 +209,7 @@ async fn a_manifest_is_taken_by_tag_and_digest_in_any_spelling_of_its_type() {
 }
 
 #[tokio::test]
-async fn a_tag_moves_and_what_it_pointed_at_stays() {
+async fn moving_a_tag_keeps_the_old_manifest() {
     let (Node { http, .. }, old) = &Node::with_image().await;
     let new = Image::new(2);
     http.push("a/b", "latest", &new).await;
@@ -218,7 +218,7 @@ async fn a_tag_moves_and_what_it_pointed_at_stays() {
 }
 
 #[tokio::test]
-async fn an_index_is_of_manifests_that_are_here() {
+async fn an_index_needs_its_manifests_in_the_repository() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     let part = descriptor(OCI_MANIFEST, &image.manifest);
     let index = json!({ "schemaVersion": 2, "manifests": [part] }).to_string();
@@ -232,7 +232,7 @@ async fn an_index_is_of_manifests_that_are_here() {
 }
 
 #[tokio::test]
-async fn a_manifest_is_of_blobs_that_are_here_or_far_away() {
+async fn a_manifest_needs_its_blobs_in_the_repository_or_at_urls() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     let layer = |content| descriptor("application/vnd.oci.image.layer.v1.tar", content);
     let mut lacking = manifest(&image.layer);
@@ -258,7 +258,7 @@ async fn a_manifest_is_of_blobs_that_are_here_or_far_away() {
 }
 
 #[tokio::test]
-async fn a_deleted_tag_leaves_the_manifest() {
+async fn deleting_a_tag_keeps_the_manifest() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     http.put_manifest("a/b", "other", &image.manifest)
         .await
@@ -276,7 +276,7 @@ async fn a_deleted_tag_leaves_the_manifest() {
 }
 
 #[tokio::test]
-async fn a_deleted_manifest_takes_its_tags_along() {
+async fn deleting_a_manifest_deletes_its_tags() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     let kept = Image::new(2);
     http.push("a/b", "kept", &kept).await;

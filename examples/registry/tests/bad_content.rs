@@ -13,7 +13,7 @@ use support::image::sha256;
 const TEN: &[u8] = b"0123456789";
 
 #[tokio::test]
-async fn chunks_whose_range_is_none_or_another() {
+async fn chunks_with_an_invalid_or_unexpected_range_are_refused() {
     let world = World::start().await;
     let (http, upload) = (world.http(), &world.upload);
     let finish = format!("{upload}?digest={}", sha256(TEN));
@@ -38,7 +38,7 @@ async fn chunks_whose_range_is_none_or_another() {
 
 /// A body that ends too early, ends too late or is malformed creates no blob.
 #[tokio::test]
-async fn bodies_that_are_not_what_they_say() {
+async fn bodies_with_a_wrong_length_or_encoding_are_refused() {
     let world = World::start().await;
     let http = world.http();
     let chunked = "Transfer-Encoding: chunked\r\n";
@@ -94,7 +94,7 @@ async fn bodies_that_are_not_what_they_say() {
 }
 
 #[tokio::test]
-async fn content_of_another_digest() {
+async fn content_with_another_digest_is_refused() {
     let world = World::start().await;
     let http = world.http();
     let other = sha256(b"other");
@@ -113,10 +113,10 @@ async fn content_of_another_digest() {
     world.is_unharmed().await;
 }
 
-/// Sends requests at the same time. The upload accepts one at a time, and no byte arrives twice or
-/// in part.
+/// Many clients send to one upload at the same time. The upload accepts one request at a time, and
+/// takes each accepted chunk whole and once.
 #[tokio::test]
-async fn a_crowd_at_one_upload() {
+async fn an_upload_accepts_one_of_many_concurrent_requests() {
     let world = World::start().await;
     let http = world.http();
     let upload = &http.begin_upload("a/b").await;
@@ -167,7 +167,7 @@ fn with(world: &World, field: &str, value: Value) -> String {
 }
 
 #[tokio::test]
-async fn manifests_that_are_none() {
+async fn invalid_manifests_are_refused() {
     let world = World::start().await;
     let layer = |field: &str, value: Value| {
         let mut layer = manifest(&world.image.layer)["layers"][0].clone();
@@ -192,7 +192,7 @@ async fn manifests_that_are_none() {
         text[..text.len() - 1].to_owned(),
         format!("{text}{text}"),
         twice,
-        // Other readers require names, so an array in their order is no manifest.
+        // Other readers need the names of the fields, so an array of the values is no manifest.
         json!([2, OCI_MANIFEST, null, config, [], null, null, null]).to_string(),
         with(
             &world,
@@ -243,14 +243,14 @@ async fn manifests_that_are_none() {
 }
 
 #[tokio::test]
-async fn manifests_that_say_what_is_not_so() {
+async fn manifests_with_wrong_sizes_types_or_blobs_are_refused() {
     let world = World::start().await;
     let http = world.http();
     let layer = manifest(&world.image.layer)["layers"][0].clone();
     for size in [0_u64, 4_999, 5_001, u64::MAX] {
         let mut other = layer.clone();
         other["size"] = size.into();
-        // This also holds if the correct layer stands beside the wrong one.
+        // The same holds if the manifest has the correct layer too.
         for layers in [json!([other]), json!([layer, other])] {
             let bad = with(&world, "layers", layers);
             let put = http.put_manifest("a/b", "latest", bad).await;
@@ -270,7 +270,7 @@ async fn manifests_that_say_what_is_not_so() {
 }
 
 #[tokio::test]
-async fn manifests_that_are_too_big() {
+async fn too_large_manifests_are_refused() {
     let world = World::start().await;
     let http = world.http();
     for length in [(4 << 20) + 1, 32 << 20] {
@@ -299,9 +299,9 @@ async fn manifests_that_are_too_big() {
     assert!(back.expect(200).body == longest);
 }
 
-/// The HTTP library refuses a message that is not HTTP, without a text.
+/// The HTTP library refuses these messages, without a body.
 #[tokio::test]
-async fn what_is_no_http() {
+async fn invalid_http_is_refused() {
     let world = World::start().await;
     let manifest = "/v2/a/b/manifests/latest";
     let many: String = (0..200).map(|i| format!("X-{i}: y\r\n")).collect();
@@ -353,7 +353,7 @@ async fn what_is_no_http() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text() {
+async fn bytes_that_are_not_text_are_refused_or_ignored() {
     let world = World::start().await;
     let raw = |target: &[u8], headers: &[u8]| {
         [
@@ -389,7 +389,7 @@ async fn bytes_that_are_no_text() {
 }
 
 #[tokio::test]
-async fn requests_that_end_too_early() {
+async fn truncated_requests_are_refused() {
     let world = World::start().await;
     let target = format!("/v2/a/b/blobs/uploads/?digest={}", sha256(TEN));
     let whole = head("POST", &target, "Content-Length: 11\r\n") + "0123456789";

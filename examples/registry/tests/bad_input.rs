@@ -15,7 +15,7 @@ const NAMES: &str = "A/b a..b a//b a/ -a a- _a .a a. a___b a.-b \
 
 const TAGS: &str = "-x .x . .. %2e %2e%2e a%20b a+b %00 a%00 %c3%a4 a%0d%0ab a%5cb a%25 a@b a* ~";
 
-/// Paths outside the API.
+/// Paths that the API does not have.
 const NOWHERE: &str = r"
     / /v1/ /etc/passwd //etc/passwd /../etc/passwd /%2e%2e/etc/passwd
     /v2/../../etc/passwd /v2/%2e%2e/%2e%2e/etc/passwd /v2/..%2f..%2fetc%2fpasswd /v2//etc/passwd
@@ -27,7 +27,7 @@ const NOWHERE: &str = r"
 ";
 
 #[tokio::test]
-async fn bad_names() {
+async fn invalid_names_are_refused() {
     let world = World::start().await;
     let digest = world.image.layer_digest();
     let (long, longer) = ("a".repeat(256), "a/".repeat(20_000) + "a");
@@ -69,7 +69,7 @@ async fn bad_names() {
 }
 
 #[tokio::test]
-async fn bad_tags() {
+async fn invalid_tags_are_refused() {
     let world = World::start().await;
     let long = "x".repeat(129);
     for tag in TAGS.split(' ').chain(["", &*long]) {
@@ -85,7 +85,7 @@ async fn bad_tags() {
 }
 
 #[tokio::test]
-async fn bad_digests() {
+async fn invalid_digests_are_refused() {
     let world = World::start().await;
     let hex = "ab".repeat(32);
     let upload = &world.upload;
@@ -145,7 +145,7 @@ async fn bad_digests() {
 }
 
 #[tokio::test]
-async fn paths_that_lead_elsewhere() {
+async fn paths_outside_the_api_are_refused() {
     let world = World::start().await;
     for target in NOWHERE.split_whitespace() {
         world.refuses(target, 404, "NAME_UNKNOWN").await;
@@ -166,7 +166,7 @@ async fn paths_that_lead_elsewhere() {
 }
 
 #[tokio::test]
-async fn uploads_that_nobody_began() {
+async fn unknown_uploads_are_refused() {
     let world = World::start().await;
     for id in "1 .. %2e%2e %00 %c3%a4 00000000-0000-0000-0000-000000000000".split(' ') {
         let target = format!("/v2/a/b/blobs/uploads/{id}");
@@ -185,7 +185,7 @@ async fn uploads_that_nobody_began() {
 }
 
 #[tokio::test]
-async fn bad_queries() {
+async fn invalid_queries_are_refused() {
     let world = World::start().await;
     for query in [
         "n=x",
@@ -203,7 +203,7 @@ async fn bad_queries() {
             .await;
         world.refused(get, 400, "UNSUPPORTED");
     }
-    // A `last` that sorts nowhere is no error, and becomes no path.
+    // A `last` that is not a tag is no error, and the registry makes no path of it.
     for last in ["..", "%2e%2e%2f", "%00", "%ff", "%c3%a4", "a%20b"] {
         let get = world
             .http()
@@ -224,7 +224,7 @@ async fn bad_queries() {
 }
 
 #[tokio::test]
-async fn methods_that_a_place_has_not() {
+async fn unsupported_methods_are_refused() {
     let world = World::start().await;
     let digest = world.image.digest();
     let places = [

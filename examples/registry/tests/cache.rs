@@ -1,5 +1,4 @@
-//! Tests the example registry and its cache: which tier answers, what the metrics count, and what
-//! is removed.
+//! Tests the cache of the example registry: the tier that answers, the metrics, and the removals.
 
 use test_support as support;
 
@@ -25,13 +24,19 @@ async fn with_redis(redis: &Redis) -> Node {
     Node::start_with(&["--redis", &redis.url(), "--redis-timeout", "5s"]).await
 }
 
-/// Asks until memory answers, because a fill runs after the miss.
+/// Starts another registry on the same folder and Redis.
+async fn beside(node: &Node, redis: &Redis) -> Registry {
+    let args = ["--redis", &redis.url(), "--redis-timeout", "5s"];
+    over(node.folder(), &args).await
+}
+
+/// Repeats a request until memory answers, because the fill runs after the miss.
 async fn warm(http: &Http, path: &str) {
     until(|| http.head(path), |answer| status(answer) == MEMORY).await;
 }
 
 #[tokio::test]
-async fn the_cache_status_says_who_answered() {
+async fn the_cache_status_names_the_tier_that_answered() {
     let (node, image) = Node::with_image().await;
     // A process with an empty cache.
     let cold = over(node.folder(), &[]).await;
@@ -60,7 +65,7 @@ async fn the_cache_status_says_who_answered() {
 }
 
 #[tokio::test]
-async fn without_the_cache_everything_is_answered_the_same_and_by_the_storage() {
+async fn look_ups_without_the_cache_give_the_same_answers_from_the_storage() {
     for how in ["verified", "plain"] {
         let Node { http, registry, .. } = &Node::start_with(&["--look-ups", how]).await;
         let image = Image::new(1);
@@ -85,12 +90,11 @@ async fn without_the_cache_everything_is_answered_the_same_and_by_the_storage() 
 }
 
 #[tokio::test]
-async fn what_one_node_has_found_another_is_told_by_redis() {
+async fn a_node_gets_the_facts_of_another_node_from_redis() {
     let (redis, image) = (Redis::start().await, Image::new(1));
     let node = with_redis(&redis).await;
     node.http.push("a/b", "latest", &image).await;
-    let args = ["--redis", &redis.url(), "--redis-timeout", "5s"];
-    let other = over(node.folder(), &args).await;
+    let other = beside(&node, &redis).await;
     let other = Http::new(&other);
     for path in [
         blob("a/b", &image.layer_digest()),
@@ -149,11 +153,7 @@ async fn the_metrics_count_lookups_by_fact_tier_and_result() {
     let warm_ones = counts(&[("membership memory hit", 5), ("meta memory hit", 5)]);
     assert_eq!(counted(http, &before).await, warm_ones);
 
-    let other = over(
-        node.folder(),
-        &["--redis", &redis.url(), "--redis-timeout", "5s"],
-    )
-    .await;
+    let other = beside(&node, &redis).await;
     let other = &Http::new(&other);
     let before = lookups(other).await;
     other.head(&path).await.expect(200);
@@ -194,18 +194,11 @@ async fn the_metrics_count_lookups_by_fact_tier_and_result() {
 #[tokio::test]
 async fn without_redis_reads_go_on_and_a_strict_node_refuses_changes() {
     let (mut redis, image) = (Redis::start().await, Image::new(1));
-    let url = redis.url();
-    let node = Node::start_with(&[
-        "--redis",
-        &url,
-        "--redis-timeout",
-        "5s",
-        "--redis-change-timeout",
-        "1s",
-        "--change-policy",
-        "strict",
-    ])
-    .await;
+    let args = format!(
+        "--redis {} --redis-timeout 5s --redis-change-timeout 1s --change-policy strict",
+        redis.url()
+    );
+    let node = Node::start_with(&args.split(' ').collect::<Vec<_>>()).await;
     let http = &node.http;
     http.push("a/b", "latest", &image).await;
     let upload = http.begin_upload("a/b").await;
@@ -263,15 +256,11 @@ async fn without_redis_reads_go_on_and_a_strict_node_refuses_changes() {
 #[tokio::test]
 async fn without_redis_pushes_go_on_and_removals_are_refused() {
     let (mut redis, image) = (Redis::start().await, Image::new(1));
-    let url = redis.url();
-    let args = [
-        "--redis",
-        &url,
-        "--redis-timeout",
-        "1s",
-        "--redis-change-timeout",
-        "1s",
-    ];
+    let args = format!(
+        "--redis {} --redis-timeout 1s --redis-change-timeout 1s",
+        redis.url()
+    );
+    let args: Vec<_> = args.split(' ').collect();
     let node = Node::start_with(&args).await;
     let other = over(node.folder(), &args).await;
     let (http, other) = (&node.http, Http::new(&other));
@@ -300,11 +289,12 @@ async fn without_redis_pushes_go_on_and_removals_are_refused() {
     http.push("a/b", "newer", &Image::new(3)).await;
 }
 
-/// Garbage collection deletes layers that the cache still knows. The registry tells a client to
-/// skip them, and the client's manifest then names absent layers. See
+/// A garbage collection deletes layers that the cache still has. The registry then tells a client
+/// to skip these layers, and the manifest of the client names absent layers. See
 /// distribution/distribution#4269.
 #[tokio::test]
-async fn distribution_4269_a_push_whose_layers_were_collected_is_refused_and_a_push_anew_heals() {
+async fn distribution_4269_a_push_without_its_collected_layers_is_refused_and_a_complete_push_succeeds()
+ {
     let redis = Redis::start().await;
     for node in [Node::start().await, with_redis(&redis).await] {
         let (http, image) = (&node.http, Image::new(1));
@@ -329,9 +319,9 @@ async fn distribution_4269_a_push_whose_layers_were_collected_is_refused_and_a_p
     }
 }
 
-/// A download notices the missing blob, too, and removes it from the cache.
+/// A download notices that the blob is missing, and removes it from the cache.
 #[tokio::test]
-async fn a_blob_that_was_collected_is_unknown_once_it_is_asked_for() {
+async fn a_download_of_a_collected_blob_removes_it_from_the_cache() {
     let (node, image) = Node::with_image().await;
     let http = &node.http;
     for (path, digest, code) in [
@@ -355,10 +345,11 @@ async fn a_blob_that_was_collected_is_unknown_once_it_is_asked_for() {
     http.pulls("a/b", "latest", &image).await;
 }
 
-/// A digest has to be known as the kind that the client asks for. A manifest is no layer, and a
-/// layer is no manifest, whatever the cache has. See distribution/distribution#4812.
+/// The registry finds a digest only as the kind that the client asks for: a manifest is not a
+/// layer, and a layer is not a manifest, with every state of the cache. See
+/// distribution/distribution#4812.
 #[tokio::test]
-async fn distribution_4812_a_manifest_is_no_blob_and_a_layer_is_no_manifest() {
+async fn distribution_4812_a_manifest_is_not_a_blob_and_a_layer_is_not_a_manifest() {
     let redis = Redis::start().await;
     for node in [Node::start().await, with_redis(&redis).await] {
         let (http, image) = (&node.http, Image::new(1));
@@ -381,8 +372,8 @@ async fn distribution_4812_a_manifest_is_no_blob_and_a_layer_is_no_manifest() {
     }
 }
 
-/// Pushes and pulls an image with a layer that is stored in parts.
-async fn an_image_goes_in_and_comes_out(http: &Http) {
+/// Pushes and pulls an image, and a layer that is stored in parts.
+async fn push_and_pull(http: &Http) {
     let (image, large) = (Image::new(1), content(2, 20 << 20));
     let digest = sha256(&large);
     let upload = http.begin_upload("a/b").await;
@@ -396,12 +387,12 @@ async fn an_image_goes_in_and_comes_out(http: &Http) {
     http.push("a/b", "latest", &image).await;
     http.pulls("a/b", "latest", &image).await;
     let pulled = http.get(&blob("a/b", &digest)).await.expect(200);
-    assert!(pulled.body == large, "another content");
+    assert!(pulled.body == large, "the content differs");
     let request = http.ask("GET", &blob("a/b", &digest));
     let part = answer(request.header("range", "bytes=8388600-8388700")).await;
     assert!(
         part.expect(206).body == large[8_388_600..=8_388_700],
-        "another part"
+        "the part differs"
     );
 
     let mount = format!("/v2/c/d/blobs/uploads/?mount={digest}&from=a/b");
@@ -421,21 +412,21 @@ async fn an_image_goes_in_and_comes_out(http: &Http) {
 }
 
 #[tokio::test]
-async fn an_image_goes_through_redis() {
+async fn an_image_is_pushed_and_pulled_with_redis() {
     let redis = Redis::start().await;
     let node = with_redis(&redis).await;
-    an_image_goes_in_and_comes_out(&node.http).await;
+    push_and_pull(&node.http).await;
     assert_eq!(node.upload_objects(), [""; 0]);
 }
 
 #[tokio::test]
-async fn an_image_goes_through_s3() {
+async fn an_image_is_pushed_and_pulled_with_s3() {
     let minio = Minio::shared().await;
     let bucket = minio.bucket().await;
     let prefix = format!("below/{}", uuid::Uuid::new_v4());
     let storage = format!("s3://{bucket}/{prefix}");
     let registry = Registry::start(&["--storage", &storage], &minio.env(&bucket)).await;
-    an_image_goes_in_and_comes_out(&Http::new(&registry)).await;
+    push_and_pull(&Http::new(&registry)).await;
 
     let objects: Vec<_> = minio.store(&bucket).list(None).try_collect().await.unwrap();
     let paths = objects.iter().map(|object| object.location.as_ref());

@@ -1,5 +1,5 @@
-//! Tests that a client that sends too much, too many or too slowly is refused, and that it holds no
-//! resource for ever.
+//! Tests the limits for clients: in size, number and time. A client that passes a limit is refused,
+//! and holds no resource for ever.
 
 use test_support as support;
 
@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-/// How long the registries in these tests wait for their clients.
-const WAITS: Duration = Duration::from_millis(500);
+/// How long the registries in these tests wait for a client.
+const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The longest time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// More than the registry keeps of a blob in memory, so the blob is stored in parts.
 const LARGE: usize = 20 << 20;
 
-async fn impatient() -> Node {
+async fn with_short_timeout() -> Node {
     Node::start_with(&["--client-timeout", "500ms"]).await
 }
 
@@ -38,27 +38,29 @@ async fn is_closed(mut stream: TcpStream) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn who_does_not_end_a_head_is_hung_up_on() {
-    let node = impatient().await;
+async fn a_connection_without_a_complete_head_is_closed() {
+    let node = with_short_timeout().await;
     for start in ["", "GET", "GET /v2/ HTTP/1.1\r\nHost: x\r\n"] {
         let begin = Instant::now();
         assert_eq!(is_closed(node.http.begin(start).await).await, b"");
-        assert!(begin.elapsed() >= WAITS, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() >= CLIENT_TIMEOUT, "{:?}", begin.elapsed());
     }
-    // A client that sends a little now and then is cut off too.
+    // A client that sends a little now and then does not get more time.
     let mut stream = node.http.begin("GET /v2/ HTTP/1.1\r\n").await;
     let drips = async {
         while stream.write_all(b"X: y\r\n").await.is_ok() {
-            sleep(WAITS / 5).await;
+            sleep(CLIENT_TIMEOUT / 5).await;
         }
     };
-    timeout(PATIENCE, drips).await.expect("it is let go on");
+    timeout(PATIENCE, drips)
+        .await
+        .expect("the server does not close the connection");
     node.http.get("/v2/").await.expect(200);
 }
 
 #[tokio::test]
-async fn who_does_not_end_a_body_is_refused_and_may_go_on() {
-    let (node, image) = (impatient().await, Image::new(1));
+async fn a_body_without_new_data_is_refused_and_the_upload_can_continue() {
+    let (node, image) = (with_short_timeout().await, Image::new(1));
     let http = &node.http;
     http.push("a/b", "latest", &image).await;
     let upload = http.begin_upload("a/b").await;
@@ -78,21 +80,21 @@ async fn who_does_not_end_a_body_is_refused_and_may_go_on() {
     http.pulls("a/b", "latest", &image).await;
 }
 
-/// A slow client is not a silent one.
+/// A client that sends each piece in time can take longer in all.
 #[tokio::test]
-async fn who_sends_a_body_piece_by_piece_is_waited_for() {
+async fn a_slow_body_is_accepted() {
     const PIECES: usize = 8;
-    let node = impatient().await;
+    let node = with_short_timeout().await;
     let digest = sha256(&b"x".repeat(PIECES));
     let target = format!("/v2/a/b/blobs/uploads/?digest={digest}");
     let request = head("POST", &target, &format!("Content-Length: {PIECES}\r\n"));
     let mut stream = node.http.begin(request).await;
     let begin = Instant::now();
     for _ in 0..PIECES {
-        sleep(WAITS / 4).await;
+        sleep(CLIENT_TIMEOUT / 4).await;
         stream.write_all(b"x").await.unwrap();
     }
-    assert!(begin.elapsed() > WAITS);
+    assert!(begin.elapsed() > CLIENT_TIMEOUT);
     read_answer(stream).await.unwrap().expect(201);
 }
 
@@ -105,10 +107,10 @@ async fn open_files(node: &Node) -> u64 {
 }
 
 #[tokio::test]
-async fn who_does_not_read_an_answer_is_hung_up_on() {
+async fn a_connection_with_an_unread_answer_is_closed() {
     const CLIENTS: u64 = 10;
-    let node = impatient().await;
-    // More than the buffers on the way can hold.
+    let node = with_short_timeout().await;
+    // More than all buffers between the server and the client can hold.
     let content = content(1, 32 << 20);
     let digest = node.http.push_blob("a/b", &content).await;
     let before = open_files(&node).await;
@@ -121,23 +123,26 @@ async fn who_does_not_read_an_answer_is_hung_up_on() {
     }
     assert!(
         open_files(&node).await >= before + CLIENTS,
-        "all are served"
+        "the server holds no connection for some clients"
     );
     let end = Instant::now() + PATIENCE;
     while open_files(&node).await > before + 2 {
-        assert!(Instant::now() < end, "they are still served");
-        sleep(WAITS / 10).await;
+        assert!(
+            Instant::now() < end,
+            "the server still holds the connections"
+        );
+        sleep(CLIENT_TIMEOUT / 10).await;
     }
     for stream in streams {
         assert!(
             is_closed(stream).await.len() < content.len(),
-            "all of it came"
+            "the server sent the whole answer"
         );
     }
 }
 
 #[tokio::test]
-async fn a_head_has_so_many_headers_and_bytes() {
+async fn headers_are_limited_in_number_and_size() {
     let node = Node::start().await;
     let get = async |headers: &str| node.http.raw(head("GET", "/v2/", headers)).await.unwrap();
     // The request has two headers already.
@@ -151,7 +156,7 @@ async fn a_head_has_so_many_headers_and_bytes() {
 }
 
 #[tokio::test]
-async fn a_blob_is_only_so_big() {
+async fn max_upload_limits_the_size_of_a_blob() {
     const MOST: usize = 10 << 10;
     let node = Node::start_with(&["--max-upload", "10KiB"]).await;
     let http = &node.http;
@@ -195,11 +200,11 @@ async fn a_blob_is_only_so_big() {
     let finished = http.finish(&upload, &sha256(most), &most[6_000..]).await;
     finished.expect(201);
     let pulled = http.get(&blob("a/b", &sha256(most))).await.expect(200);
-    assert!(pulled.body == most, "another content");
+    assert!(pulled.body == most, "the content differs");
 }
 
 #[tokio::test]
-async fn there_are_as_many_uploads_as_the_operator_wants() {
+async fn max_uploads_limits_the_number_of_uploads() {
     let node = Node::start_with(&["--max-uploads", "2"]).await;
     let http = &node.http;
     let (first, _second) = (http.begin_upload("a/b").await, http.begin_upload("c").await);
@@ -216,7 +221,7 @@ async fn there_are_as_many_uploads_as_the_operator_wants() {
 }
 
 #[tokio::test]
-async fn an_upload_that_nobody_goes_on_with_ends() {
+async fn an_upload_without_new_data_ends() {
     let args = ["--upload-timeout", "1s", "--max-uploads", "2"];
     let node = Node::start_with(&args).await;
     let http = &node.http;
@@ -226,12 +231,12 @@ async fn an_upload_that_nobody_goes_on_with_ends() {
         http.begin_upload("a/b").await,
     );
     http.patch(&idle, &content(1, LARGE)).await.expect(202);
-    assert_ne!(node.stored(), before, "a part is stored by now");
+    assert_ne!(node.stored(), before, "no part is stored yet");
     let mut sent = Vec::new();
     let end = Instant::now() + PATIENCE;
     // A request for the status does not keep an upload alive.
     while http.get(&idle).await.status != 404 {
-        assert!(Instant::now() < end, "it is still there");
+        assert!(Instant::now() < end, "the upload still exists");
         http.patch(&busy, b"x").await.expect(202);
         sent.push(b'x');
         sleep(Duration::from_millis(50)).await;

@@ -1,4 +1,4 @@
-//! Tests the lists of the example registry, tags and referrers, against the distribution
+//! Tests the lists of the example registry (tags, referrers) against the distribution
 //! specification.
 
 use test_support as support;
@@ -29,7 +29,7 @@ fn next(page: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-async fn tags_come_in_order_and_in_pages() {
+async fn tags_are_sorted_and_paged() {
     let (Node { http, .. }, image) = &Node::with_image().await;
     for tag in ["b", "B", "_x", "1.0", "a", "1.0-rc"] {
         http.put_manifest("a/b", tag, &image.manifest)
@@ -43,12 +43,16 @@ async fn tags_come_in_order_and_in_pages() {
         while let Some(path) = link {
             let query = path.strip_prefix("/v2/a/b/tags/list").unwrap();
             let (more, next) = tags(http, query).await;
-            assert!((1..=n).contains(&more.len()), "a page of {}", more.len());
+            assert!(
+                (1..=n).contains(&more.len()),
+                "the page has {} tags",
+                more.len()
+            );
             found.extend(more);
             assert!(found.len() <= all.len(), "{found:?}");
             link = next;
         }
-        assert_eq!(found, all, "{n} a page");
+        assert_eq!(found, all, "pages of {n} tags");
     }
     assert_eq!(tags(http, "?n=0").await, (vec![], None));
     assert_eq!(tags(http, "?last=a").await.0, ["b", "latest"]);
@@ -58,7 +62,7 @@ async fn tags_come_in_order_and_in_pages() {
     unknown.refused(404, "NAME_UNKNOWN");
 }
 
-/// Returns an artifact of this kind that refers to a manifest.
+/// Returns an artifact of this type that names a manifest as its subject.
 fn artifact(number: usize, kind: Option<&str>, subject: &[u8]) -> String {
     let mut artifact = json!({
         "schemaVersion": 2,
@@ -134,7 +138,7 @@ async fn referrers_are_found_by_their_subject_and_type() {
 
 /// A signature may arrive before the manifest that it signs.
 #[tokio::test]
-async fn a_subject_that_nobody_knows_may_have_referrers() {
+async fn an_unknown_subject_can_have_referrers() {
     let Node { http, .. } = &Node::start().await;
     let path = format!("/v2/a/b/referrers/{}", sha256(b"subject"));
     assert_eq!(referrers(http, &path).await.0, [json!(null); 0]);
@@ -146,7 +150,7 @@ async fn a_subject_that_nobody_knows_may_have_referrers() {
 }
 
 #[tokio::test]
-async fn many_referrers_come_in_pages() {
+async fn many_referrers_are_paged() {
     const MANY: usize = 600;
     let (Node { http, .. }, image) = &Node::with_image().await;
     let pushes = futures::stream::iter(0..MANY).map(async |number| {
@@ -167,7 +171,7 @@ async fn many_referrers_come_in_pages() {
             let (manifests, page) = referrers(http, &path).await;
             found.extend(manifests.iter().map(|one| one["digest"].to_string()));
             pages += 1;
-            assert!(pages <= MANY, "a page leads back");
+            assert!(pages <= MANY, "the pages do not end");
             match next(&page) {
                 Some(next) => path = next,
                 None => break,

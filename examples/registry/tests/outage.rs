@@ -1,5 +1,5 @@
-//! Tests that the registry answers a request that it refuses while Redis is down with 503, and that
-//! the client can repeat the request unchanged.
+//! Tests that the registry refuses changes with 503 while Redis is down, and that the client can
+//! repeat each refused request unchanged.
 
 use test_support as support;
 
@@ -11,19 +11,12 @@ use support::redis::Redis;
 
 /// Returns two nodes on one folder and one Redis, with a short change timeout.
 async fn nodes(redis: &Redis) -> (Node, Http, support::registry::Registry) {
-    let url = redis.url();
-    let args = [
-        "--redis",
-        &url,
-        "--redis-timeout",
-        "1s",
-        "--redis-change-timeout",
-        "500ms",
-        "--redis-trust",
-        "600ms",
-        "--change-policy",
-        "strict",
-    ];
+    let args = format!(
+        "--redis {} --redis-timeout 1s --redis-change-timeout 500ms --redis-trust 600ms \
+         --change-policy strict",
+        redis.url()
+    );
+    let args: Vec<_> = args.split(' ').collect();
     let node = Node::start_with(&args).await;
     let other = over(node.folder(), &args).await;
     let http = Http::new(&other);
@@ -47,7 +40,7 @@ async fn repeated<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Answer {
 }
 
 #[tokio::test]
-async fn every_request_that_was_refused_can_be_repeated_as_it_was() {
+async fn every_refused_request_can_be_repeated_unchanged() {
     let mut redis = Redis::start().await;
     let (node, other, _process) = nodes(&redis).await;
     let http = &node.http;
@@ -120,7 +113,7 @@ async fn every_request_that_was_refused_can_be_repeated_as_it_was() {
     for http in [http, &other] {
         for content in [&empty_put, &last_put, &ranged_put, &one_post] {
             let pulled = http.get(&blob("a/b", &sha256(content))).await.expect(200);
-            assert!(pulled.body == **content, "another content");
+            assert!(pulled.body == **content, "the content differs");
         }
         http.pulls("a/b", "new", &image).await;
         http.head(&blob("c/d", &image.layer_digest()))
@@ -134,7 +127,7 @@ async fn every_request_that_was_refused_can_be_repeated_as_it_was() {
 
 /// A client that got no answer to a chunk sends it once more.
 #[tokio::test]
-async fn the_last_chunk_may_be_sent_again() {
+async fn the_last_chunk_can_be_sent_again() {
     let Node { http, .. } = &Node::start().await;
     let begun = http.post("/v2/a/b/blobs/uploads/").await.expect(202);
     let upload = location(&begun);

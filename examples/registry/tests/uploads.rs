@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 /// More than the registry keeps of a blob in memory, so the blob is stored in parts.
 const LARGE: usize = 20 << 20;
 
-const MOST_UPLOADS: usize = 1024;
+const DEFAULT_MAX_UPLOADS: usize = 1024;
 
 fn sha512(content: &[u8]) -> String {
     use sha2::Digest;
@@ -69,7 +69,7 @@ async fn arrived(node: &Node, sent: Answer, content: &[u8], digest: &str) {
     assert_eq!(location(&sent), blob("a/b", digest));
     assert_eq!(sent.header("docker-content-digest"), Some(digest));
     let pulled = node.http.get(&blob("a/b", digest)).await.expect(200);
-    assert!(pulled.body == content, "another content");
+    assert!(pulled.body == content, "the content differs");
     assert_eq!(node.upload_objects(), [""; 0]);
 }
 
@@ -113,7 +113,7 @@ async fn a_blob_arrives_in_a_stream() {
 }
 
 #[tokio::test]
-async fn an_upload_says_where_it_is_and_how_far_it_has_come() {
+async fn an_upload_reports_its_location_and_its_progress() {
     let Node { http, .. } = &Node::start().await;
     let begun = http.post("/v2/a/b/blobs/uploads/").await.expect(202);
     let id = begun.header("docker-upload-uuid").unwrap();
@@ -134,7 +134,7 @@ async fn an_upload_says_where_it_is_and_how_far_it_has_come() {
     over.refused(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
-/// A client that has lost count is told where to continue.
+/// The refusal says how many bytes the registry has received, so the client can continue there.
 #[tokio::test]
 async fn a_chunk_out_of_order_is_refused_and_changes_nothing() {
     let Node { http, .. } = &Node::start().await;
@@ -165,7 +165,7 @@ async fn received(http: &Http, upload: &str, range: &str) {
 }
 
 #[tokio::test]
-async fn an_upload_goes_on_after_a_dropped_connection() {
+async fn an_upload_continues_after_a_dropped_connection() {
     let Node { http, .. } = &Node::start().await;
     for length in [9_000, LARGE] {
         let content = content(3, length);
@@ -184,11 +184,11 @@ async fn an_upload_goes_on_after_a_dropped_connection() {
         let finished = http.finish(&upload, &sha256(&content), third).await;
         finished.expect(201);
         let pulled = http.get(&blob("a/b", &sha256(&content))).await;
-        assert!(pulled.body == content, "another content");
+        assert!(pulled.body == content, "the content differs");
     }
 }
 
-/// Only the client that was cut off knew the upload, so no client could continue it.
+/// No client knows the id of this upload, so no client can continue it.
 #[tokio::test]
 async fn an_upload_in_one_request_that_is_cut_off_leaves_nothing() {
     let node = Node::start().await;
@@ -229,9 +229,9 @@ async fn one_request_at_a_time_may_use_an_upload() {
     http.finish(&upload, &digest, b"").await.expect(201);
 }
 
-/// Requests for the status must not disturb the client that uploads.
+/// A request for the status must not make a chunk fail.
 #[tokio::test]
-async fn to_ask_for_the_status_disturbs_no_chunk() {
+async fn status_requests_do_not_disturb_chunks() {
     const CHUNKS: usize = 300;
     let Node { http, .. } = &Node::start().await;
     let upload = &http.begin_upload("a/b").await;
@@ -246,7 +246,7 @@ async fn to_ask_for_the_status_disturbs_no_chunk() {
         }
     };
     tokio::select! {
-        _ = looking => unreachable!("it goes on and on"),
+        _ = looking => unreachable!("the status requests never end"),
         () = uploading => {}
     }
     let digest = sha256(&b"x".repeat(CHUNKS));
@@ -257,7 +257,7 @@ async fn to_ask_for_the_status_disturbs_no_chunk() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_cancelled_or_of_other_content_leaves_nothing() {
+async fn a_cancelled_upload_and_a_wrong_digest_leave_nothing() {
     let node = Node::start().await;
     let http = &node.http;
     let before = node.stored();
@@ -317,10 +317,10 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it() {
     assert_eq!(pulled.body, b"layer");
 }
 
-/// If a blob cannot be mounted, the client has to upload it. So a client cannot get a blob by
-/// naming its digest.
+/// If a blob cannot be mounted, the client must upload it. So a client gets no access to a blob
+/// only because it knows the digest.
 #[tokio::test]
-async fn a_mount_of_what_the_other_repository_has_not_begins_an_upload() {
+async fn a_mount_of_an_absent_blob_begins_an_upload() {
     let node = Node::start().await;
     let http = &node.http;
     let digest = http.push_blob("secret/place", b"layer").await;
@@ -340,11 +340,11 @@ async fn a_mount_of_what_the_other_repository_has_not_begins_an_upload() {
     assert_eq!(node.stored(), before);
 }
 
-/// Uploads occupy memory, so their number is limited.
+/// Uploads use memory, so their number is limited.
 #[tokio::test]
-async fn there_are_only_so_many_uploads() {
+async fn the_number_of_uploads_is_limited_by_default() {
     let Node { http, .. } = &Node::start().await;
-    let begun = futures::stream::iter(0..MOST_UPLOADS).map(|_| http.begin_upload("a/b"));
+    let begun = futures::stream::iter(0..DEFAULT_MAX_UPLOADS).map(|_| http.begin_upload("a/b"));
     let begun: Vec<_> = begun.buffer_unordered(16).collect().await;
     let refused = http.post("/v2/a/b/blobs/uploads/").await;
     let refused = refused.refused(429, "TOOMANYREQUESTS");
@@ -365,13 +365,13 @@ async fn a_graceful_shutdown_ends_all_uploads() {
         let accepted = node.http.patch(&upload, &content(1, length)).await;
         accepted.expect(202);
     }
-    assert_ne!(node.stored(), before, "a part is stored by now");
+    assert_ne!(node.stored(), before, "no part is stored yet");
     assert!(node.registry.terminate().await.success());
     assert_eq!(node.stored(), before);
 }
 
 #[tokio::test]
-async fn a_graceful_shutdown_lets_a_request_end() {
+async fn a_graceful_shutdown_waits_for_running_requests() {
     let mut node = Node::start().await;
     let digest = sha256(b"helloworld");
     let path = format!("/v2/a/b/blobs/uploads/?digest={digest}");
@@ -395,9 +395,9 @@ async fn a_graceful_shutdown_lets_a_request_end() {
     assert_eq!(pulled.expect(200).body, b"helloworld");
 }
 
-/// The shutdown does not wait for ever for a client that hangs.
+/// The shutdown does not wait for ever for a client that sends nothing.
 #[tokio::test]
-async fn a_graceful_shutdown_ends_the_upload_of_a_client_that_hangs() {
+async fn a_graceful_shutdown_ends_the_upload_of_a_silent_client() {
     let mut node = Node::start().await;
     let before = node.stored();
     let upload = node.http.begin_upload("a/b").await;
