@@ -5,17 +5,21 @@ use clap::Parser;
 use registry::{Options, run};
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(log.with_filter(log_filter()))
         .init();
+    // S3 and Redis use it for TLS. It fails only if the process has a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast::<clap::Error>() {
@@ -26,4 +30,13 @@ async fn main() -> ExitCode {
             }
         },
     }
+}
+
+/// Returns which messages are logged: those that `RUST_LOG` names, or all from `info` up.
+/// `EnvFilter` could also name spans and fields, and needs two crates for regular expressions.
+fn log_filter() -> Targets {
+    let filter = std::env::var("RUST_LOG").ok();
+    filter
+        .and_then(|filter| filter.parse().ok())
+        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
