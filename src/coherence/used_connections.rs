@@ -1,5 +1,6 @@
 //! Decides whether an operation may be lost because one of its connections was replaced.
 
+use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 /// Holds the connections that an operation went through. When one of them is lost, the operation's
@@ -7,9 +8,11 @@ use tokio::time::Instant;
 /// operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct UsedConnections {
-    /// The numbers of the connections, in order, each once. Every connection has a number of its
-    /// own.
-    numbers: Vec<u64>,
+    /// The smallest of the connections' numbers. Every connection has a number of its own. Most
+    /// operations use one connection, which takes no memory on the heap.
+    first: Option<u64>,
+    /// The other numbers.
+    more: BTreeSet<u64>,
     /// Whether a needed connection was not up.
     is_incomplete: bool,
     /// Until when other nodes may still act on answers of the previous server, if a connection is
@@ -20,18 +23,27 @@ pub(crate) struct UsedConnections {
 impl UsedConnections {
     pub(crate) fn one(number: u64) -> Self {
         Self {
-            numbers: vec![number],
+            first: Some(number),
             ..Self::default()
         }
     }
 
     /// Adds a connection. `None` says that a needed connection was not up.
     pub(crate) fn and(&mut self, number: Option<u64>) {
-        match number.map(|number| (number, self.numbers.binary_search(&number))) {
-            Some((number, Err(at))) => self.numbers.insert(at, number),
-            Some((_, Ok(_))) => {}
-            None => self.is_incomplete = true,
+        let Some(number) = number else {
+            self.is_incomplete = true;
+            return;
+        };
+        let first = *self.first.get_or_insert(number);
+        self.first = Some(first.min(number));
+        if first != number {
+            self.more.insert(first.max(number));
         }
+    }
+
+    /// Returns the numbers of the connections, in order, each once.
+    fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.first.iter().chain(&self.more).copied()
     }
 
     /// Records that one of the connections is recent: until `until`, other nodes may still act on
@@ -42,7 +54,7 @@ impl UsedConnections {
 
     /// Adds the connections of another operation.
     pub(crate) fn and_all(&mut self, other: Self) {
-        for number in other.numbers {
+        for number in other.numbers() {
             self.and(Some(number));
         }
         self.is_incomplete |= other.is_incomplete;
@@ -52,20 +64,20 @@ impl UsedConnections {
     /// Returns whether a later operation went through the same connections, and no node can have
     /// acted on another server's answers in between.
     pub(crate) fn is_same(&self, after: &Self) -> bool {
-        let is_certain = |through: &Self| !through.is_incomplete && !through.numbers.is_empty();
+        let is_certain = |through: &Self| !through.is_incomplete && through.first.is_some();
         is_certain(self)
             && is_certain(after)
             && self.recent_until.is_none()
-            && self.numbers == after.numbers
+            && self.numbers().eq(after.numbers())
     }
 
     /// Returns whether all connections are still up, which `is_up` says of each. A connection that
     /// was recent counts as replaced when that time is over.
     pub(crate) fn is_up(&self, is_up: impl Fn(u64) -> bool, now: Instant) -> bool {
         !self.is_incomplete
-            && !self.numbers.is_empty()
+            && self.first.is_some()
             && self.recent_until.is_none_or(|until| now < until)
-            && self.numbers.iter().all(|number| is_up(*number))
+            && self.numbers().all(is_up)
     }
 }
 
