@@ -4,6 +4,11 @@ mod budget;
 mod change;
 mod deny;
 mod expiring_fences;
+#[cfg_attr(
+    not(feature = "signer"),
+    allow(dead_code, reason = "only signed URLs need it")
+)]
+mod fence_keeper;
 mod fill_guard;
 mod many;
 #[cfg_attr(

@@ -5,19 +5,16 @@
 //! one, with a new `BEGIN` and a new message to all nodes. That is safe, because the end of such a
 //! change always tells all nodes and waits for them.
 
-use super::retry_queue::RetryQueue;
+use super::fence_keeper::{Begun, FenceKeeper, PARALLEL};
 use super::{Shared, TieredCache};
-use crate::cache::deadline::Deadline;
-use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::change::ChangeKind;
 use crate::coherence::generation::MemoryFence;
 use crate::coherence::lease::Token;
-use crate::coherence::used_connections::UsedConnections;
 use crate::telemetry::metrics::limit_hits;
+use crate::types::Error;
 use crate::types::link::Key;
-use crate::types::{BoxError, Error};
-use futures::future::{BoxFuture, join_all, try_join, try_join_all};
+use futures::future::join_all;
 use metrics::Counter;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -38,9 +35,6 @@ const SLACK: Duration = Duration::from_secs(30);
 
 /// How many keys one `BEGIN` call and one message to the other nodes cover.
 const TOGETHER: usize = 512;
-
-/// How many fences the node renews or ends at the same time.
-const PARALLEL: usize = 64;
 
 /// The signed URLs of a node that have not expired, by key.
 #[derive(Debug)]
@@ -66,24 +60,6 @@ struct Open {
     fence: MemoryFence,
     /// The fence in Redis. `None` if it was lost, or was never put up.
     begun: Option<Begun>,
-}
-
-#[derive(Debug, Clone)]
-struct Begun {
-    token: Token,
-    /// The connections that its `BEGIN` used.
-    through: UsedConnections,
-    /// Until when the fence stands without a renewal.
-    stands_until: Instant,
-    checked: Instant,
-}
-
-/// The parts of the shared tier that the task needs.
-#[derive(Debug, Clone)]
-struct FenceKeeper {
-    tier: Arc<dyn SharedTier>,
-    queue: Arc<RetryQueue>,
-    settings: SharedSettings,
 }
 
 /// Fences in memory that end when this is dropped.
@@ -314,97 +290,6 @@ impl SignedWrites {
             state.task = None;
         }
         is_over
-    }
-}
-
-impl FenceKeeper {
-    fn of(shared: &Shared) -> Self {
-        Self {
-            tier: Arc::clone(&shared.tier),
-            queue: Arc::clone(&shared.queue),
-            settings: shared.settings,
-        }
-    }
-
-    /// Puts up fences that stand for `time`, and tells all nodes. The returned future is ready when
-    /// no other node can answer with an older value.
-    async fn begin(
-        &self,
-        keys: &[Key],
-        time: Duration,
-        deadline: Deadline,
-    ) -> Result<(Begun, BoxFuture<'static, ()>), Error> {
-        let token = Token::random();
-        let begun = async {
-            // For a short time at first: if the message fails, the fence must not stand for long.
-            let through = self.tier.begin(keys, token, false, deadline).await?;
-            let told = self.tier.publish(keys, deadline);
-            let renewed = self.tier.renew_for(keys, token, time);
-            let (others, stood) = try_join(told, renewed).await?;
-            match stood {
-                true => Ok((through, others)),
-                false => Err(lost()),
-            }
-        };
-        match begun.await {
-            Ok((through, others)) => {
-                let now = Instant::now();
-                let begun = Begun {
-                    token,
-                    through,
-                    stands_until: now + time,
-                    checked: now,
-                };
-                Ok((begun, others))
-            }
-            Err(error) => {
-                // `BEGIN` may have been executed, so its fence must be removed.
-                let (kept, keys) = (self.clone(), keys.to_vec());
-                tokio::spawn(async move {
-                    let deadline = kept.settings.removal_deadline();
-                    let ttl = kept.settings.ttl;
-                    let _ = kept.tier.end(&keys, token, None, ttl, deadline).await;
-                });
-                Err(error)
-            }
-        }
-    }
-
-    async fn end(
-        &self,
-        expired: &[(Key, Option<Begun>, Instant)],
-        keys: &[Key],
-    ) -> Result<(), Error> {
-        let deadline = self.settings.removal_deadline();
-        let mut through = UsedConnections::default();
-        for expired in expired.chunks(PARALLEL) {
-            let end = |(key, begun, _): &(Key, Option<Begun>, Instant)| {
-                let (key, token) = ([key.clone()], begun.as_ref().map(|begun| begun.token));
-                async move {
-                    let token = token.ok_or_else(lost)?;
-                    let ttl = self.settings.ttl;
-                    self.tier.end(&key, token, None, ttl, deadline).await
-                }
-            };
-            for (_, ended) in try_join_all(expired.iter().map(end)).await? {
-                through.and_all(ended);
-            }
-        }
-        self.tier.publish(keys, deadline).await?.await;
-        let deadline = self.settings.removal_deadline();
-        match self.tier.stands(&through, deadline).await? {
-            true => Ok(()),
-            false => Err(lost()),
-        }
-    }
-}
-
-fn lost() -> Error {
-    let source: BoxError = "the fence of a signed URL is lost".into();
-    Error::Cache {
-        tier: "redis",
-        operation: "sign",
-        source,
     }
 }
 
