@@ -25,10 +25,11 @@ pub(crate) enum Patience {
 
 impl Deadline {
     pub(crate) fn new(timeout: Duration, patience: Patience) -> Self {
-        Self {
-            at: Instant::now() + timeout,
-            patience,
-        }
+        Self::ending(Instant::now() + timeout, patience)
+    }
+
+    pub(crate) const fn ending(at: Instant, patience: Patience) -> Self {
+        Self { at, patience }
     }
 
     pub(crate) const fn at(self) -> Instant {

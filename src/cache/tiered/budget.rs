@@ -88,17 +88,31 @@ impl Budget {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        self.ask_timed(operation, ask).await.0
+    }
+
+    /// As [`ask`](Self::ask). Also returns how long the step took.
+    pub(super) async fn ask_timed<T, F>(
+        &mut self,
+        operation: &'static str,
+        ask: impl FnOnce(Deadline) -> F,
+    ) -> (Result<T, Error>, Duration)
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         if self.is_spent() {
-            return Err(Error::Cache {
+            let spent = Error::Cache {
                 tier: "redis",
                 operation,
                 source: Box::new(Spent),
-            });
+            };
+            return (Err(spent), Duration::ZERO);
         }
         let began = Instant::now();
-        let asked = ask(Deadline::new(self.left, Patience::Read)).await;
-        self.left = self.left.saturating_sub(began.elapsed());
+        let asked = ask(Deadline::ending(began + self.left, Patience::Read)).await;
+        let took = began.elapsed();
+        self.left = self.left.saturating_sub(took);
         self.has_failed |= asked.is_err();
-        asked
+        (asked, took)
     }
 }

@@ -288,11 +288,10 @@ impl TieredCache {
         let mut answers = Vec::with_capacity(questions.len());
         if let Some(shared) = self.ask_shared()? {
             for some in questions.chunks(MOST_QUESTIONS) {
-                let began = Instant::now();
                 let tier = &shared.tier;
-                let looked_up = budget.ask("look-up", |deadline| tier.fetch(some, deadline));
-                let looked_up = looked_up.await;
-                shared.duration.record(began.elapsed());
+                let ask = |deadline| tier.fetch(some, deadline);
+                let (looked_up, took) = budget.ask_timed("look-up", ask).await;
+                shared.duration.record(took);
                 match looked_up {
                     Ok(found) => answers.extend(found),
                     Err(error) => {
