@@ -1,20 +1,17 @@
 //! The caches of the two facts (membership and meta), and the tiers that they consist of.
 
+#![cfg_attr(
+    not(all(feature = "redis", feature = "signer")),
+    allow(dead_code, reason = "only Redis and signed URLs need some of it")
+)]
+
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod check;
-#[cfg_attr(
-    not(feature = "redis"),
-    allow(dead_code, reason = "Redis is the only shared tier")
-)]
 pub(crate) mod deadline;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
-#[cfg_attr(
-    not(feature = "redis"),
-    allow(dead_code, reason = "Redis is the only shared tier")
-)]
 pub(crate) mod shared;
 pub(crate) mod tiered;
 

@@ -6,7 +6,8 @@ use crate::coherence::change::ChangePolicy;
 use crate::coherence::lease::{EndReply, Grant, Token};
 use crate::coherence::used_connections::UsedConnections;
 use crate::telemetry::metrics::LookupResult;
-use crate::types::link::{Key, MetaKey, MetaRef, WireName};
+use crate::types::link::{Key, KeyKind, WireName};
+use crate::types::per_key::PerKey;
 use crate::types::question::{Question, QuestionRef};
 use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
@@ -91,13 +92,13 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// stood.
     async fn renew_for(&self, keys: &[Key], token: Token, time: Duration) -> Result<bool, Error>;
 
-    /// Removes entries, leases and this change's fences. Stores the written link, unless another
+    /// Removes entries, leases and this change's fences. Stores the written fact, unless another
     /// change of its key came after this change began.
     async fn end(
         &self,
         keys: &[Key],
         token: Token,
-        written: Option<&Link>,
+        written: Option<&Fact>,
         ttl: Duration,
         deadline: Deadline,
     ) -> Result<(EndReply, UsedConnections), Error>;
@@ -166,147 +167,144 @@ impl SharedSettings {
 }
 
 /// The leases under which the facts of a question may be stored in the shared tier.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Leases {
-    pub(crate) member: Option<Token>,
-    pub(crate) meta: Option<Token>,
+pub(crate) type Leases = PerKey<Token>;
+
+/// The values that a tier has for the keys of a question.
+pub(crate) type Found = PerKey<Value>;
+
+/// Positive facts that a backend has confirmed.
+pub(crate) type Facts = PerKey<Fact>;
+
+/// The value of a cached fact. Each [`KeyKind`] has one variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// A membership, and the metadata of the object whose presence is the membership, if it is
+    /// known.
+    Member {
+        object: Option<LayerMeta>,
+    },
+    Meta(LayerMeta),
 }
 
-/// The facts that a tier has.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) member: Option<Member>,
-    pub(crate) meta: Option<LayerMeta>,
+/// A key with its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fact {
+    pub(crate) key: Key,
+    pub(crate) value: Value,
 }
 
-/// A membership, and the metadata of the object whose presence is the membership, if it is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Member {
-    pub(crate) object: Option<LayerMeta>,
+impl Value {
+    /// A membership whose object is not known.
+    pub(crate) const MEMBER: Self = Self::Member { object: None };
+
+    const fn kind(&self) -> KeyKind {
+        match self {
+            Self::Member { .. } => KeyKind::Membership,
+            Self::Meta(_) => KeyKind::Meta,
+        }
+    }
 }
 
-/// The keys of facts, each by its [`WireName`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyNames {
-    pub(crate) member: Option<u64>,
-    pub(crate) meta: Option<u64>,
-}
-
-impl KeyNames {
-    /// Returns the names of the keys that have a lease.
-    pub(crate) fn leased(self, leases: Leases) -> Self {
+impl Fact {
+    pub(crate) const fn member(link: Link) -> Self {
         Self {
-            member: self.member.filter(|_| leases.member.is_some()),
-            meta: self.meta.filter(|_| leases.meta.is_some()),
+            key: Key::Link(link),
+            value: Value::MEMBER,
         }
     }
 
-    pub(crate) fn count(self) -> u64 {
-        u64::from(self.member.is_some()) + u64::from(self.meta.is_some())
+    pub(crate) const fn meta(digest: Digest, meta: LayerMeta) -> Self {
+        Self {
+            key: Key::Meta(digest),
+            value: Value::Meta(meta),
+        }
     }
-}
 
-/// Positive facts that a backend has confirmed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub(crate) member: Option<(Link, Member)>,
-    pub(crate) meta: Option<(MetaKey, LayerMeta)>,
+    /// Returns whether the key can have this value. See [`is_plausible`].
+    pub(crate) fn is_plausible(&self) -> bool {
+        match &self.value {
+            Value::Member { .. } => true,
+            Value::Meta(meta) => is_plausible(self.key.digest(), meta),
+        }
+    }
 }
 
 impl Question {
     /// Returns the keys of the facts that are not in `found` and have no lease.
     pub(crate) fn missing(&self, found: &Found, leases: Leases) -> Vec<Key> {
-        let is_missing = |key: &Key| !found.has(key) && leases.of_key(key).is_none();
-        self.keys().into_iter().filter(is_missing).collect()
-    }
-}
-
-impl Leases {
-    /// Stores the token of each key whose lease was granted.
-    pub(crate) fn take(&mut self, keys: &[Key], grants: &[Grant], token: Token) {
-        let granted = keys.iter().zip(grants);
-        for (key, _) in granted.filter(|(_, grant)| **grant == Grant::Granted) {
-            match key {
-                Key::Link(_) => self.member = Some(token),
-                Key::Meta(_) | Key::Own(_) => self.meta = Some(token),
-            }
-        }
-    }
-
-    pub(crate) const fn of_key(self, key: &Key) -> Option<Token> {
-        match key {
-            Key::Link(_) => self.member,
-            Key::Meta(_) | Key::Own(_) => self.meta,
-        }
+        let keys = self.keys().with(found.as_ref()).with(leases);
+        let missing = keys.filter_map(|((key, value), lease)| match (value, lease) {
+            (None, None) => Some(key),
+            _ => None,
+        });
+        missing.into_iter().collect()
     }
 }
 
 impl Found {
-    pub(crate) const fn has(&self, key: &Key) -> bool {
-        match key {
-            Key::Link(_) => self.member.is_some(),
-            Key::Meta(_) | Key::Own(_) => self.meta.is_some(),
-        }
+    pub(crate) fn has(&self, kind: KeyKind) -> bool {
+        self.iter().any(|value| value.kind() == kind)
+    }
+
+    pub(crate) fn is_member(&self) -> bool {
+        self.has(KeyKind::Membership)
+    }
+
+    /// Returns the object of the membership: `Some(None)` if only the membership is known.
+    pub(crate) fn object(self) -> Option<Option<LayerMeta>> {
+        self.find_map(|value| match value {
+            Value::Member { object } => Some(object),
+            Value::Meta(_) => None,
+        })
+    }
+
+    pub(crate) fn meta(self) -> Option<LayerMeta> {
+        self.find_map(|value| match value {
+            Value::Meta(meta) => Some(meta),
+            Value::Member { .. } => None,
+        })
+    }
+
+    /// Returns the metadata if the blob is a member. Membership alone decides access.
+    pub(crate) fn meta_if_member(self) -> Option<LayerMeta> {
+        self.is_member().then(|| self.meta()).flatten()
+    }
+
+    /// Returns these values without the objects of memberships, which take ten times the memory of
+    /// the memberships.
+    pub(crate) fn without_objects(self) -> Self {
+        self.map(|value| match value {
+            Value::Member { .. } => Value::MEMBER,
+            value @ Value::Meta(_) => value,
+        })
     }
 
     /// Returns whether these are all facts that `question` asks for.
     pub(crate) fn is_whole<'a>(&self, question: impl Into<QuestionRef<'a>>) -> bool {
-        match question.into() {
-            QuestionRef::Stat(_) | QuestionRef::Own(_) => {
-                self.member.is_some() && self.meta.is_some()
-            }
-            QuestionRef::Link(_) => self.member.is_some(),
-            QuestionRef::Meta(_) => self.meta.is_some(),
-        }
+        self.count() == question.into().keys().count()
     }
 
     /// Returns which facts `question` asks for, and whether each is found, for the metrics.
     pub(crate) fn lookup_result<'a>(&self, question: impl Into<QuestionRef<'a>>) -> LookupResult {
-        let question = question.into();
-        LookupResult {
-            membership: question.link().map(|_| self.member.is_some()),
-            meta: question.meta().map(|_| self.meta.is_some()),
-        }
+        let keys = question.into().keys().with(self.as_ref());
+        keys.map(|(key, value)| (key.kind(), value.is_some()))
     }
 
-    /// Returns these facts together with their keys.
+    /// Returns these values together with their keys.
     pub(crate) fn of(self, question: &Question) -> Facts {
-        Facts {
-            member: question.link().cloned().zip(self.member),
-            meta: question.meta().map(MetaRef::to_owned).zip(self.meta),
-        }
-    }
-
-    /// Adds the facts of `other` that are missing here.
-    pub(crate) fn or(self, other: Self) -> Self {
-        Self {
-            member: self.member.or(other.member),
-            meta: self.meta.or(other.meta),
-        }
+        let facts = question.keys().zip(self);
+        facts.map(|(key, value)| Fact { key, value })
     }
 }
 
 impl Facts {
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.member.is_none() && self.meta.is_none()
+    /// Returns the [`WireName`]s of the keys, without cloning the keys.
+    pub(crate) fn names(&self) -> PerKey<u64> {
+        self.as_ref().map(|fact| fact.key.wire_name())
     }
 
-    /// Returns the names of the facts' keys, without cloning the keys.
-    pub(crate) fn names(&self) -> KeyNames {
-        KeyNames {
-            member: self.member.as_ref().map(|(link, _)| link.wire_name()),
-            meta: self.meta.as_ref().map(|(key, _)| key.wire_name()),
-        }
-    }
-
-    /// Returns the keys of the facts.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
-        let link = self
-            .member
-            .as_ref()
-            .map(|(link, _)| Key::Link(link.clone()));
-        let meta = self.meta.as_ref().map(|(key, _)| key.clone().into());
-        link.into_iter().chain(meta)
+    pub(crate) fn keys(&self) -> PerKey<Key> {
+        self.as_ref().map(|fact| fact.key.clone())
     }
 }
 

@@ -2,6 +2,7 @@
 //! limiter bounds how many run at a time.
 
 use super::{Backend, ReadThrough, WritableBackend};
+use crate::cache::shared::Fact;
 use crate::coherence::change::{ChangeKind, Outcome};
 use crate::telemetry::spans;
 use crate::types::error::BoxError;
@@ -30,8 +31,8 @@ impl<B: Backend> ReadThrough<B> {
         link: Link,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
-        let keys = self.keys_of(&link);
-        self.bracket(ChangeKind::Creation, keys, Some(link), call)
+        let (keys, written) = (self.keys_of(&link), Fact::member(link));
+        self.bracket(ChangeKind::Creation, keys, Some(written), call)
             .await
     }
 
@@ -49,7 +50,7 @@ impl<B: Backend> ReadThrough<B> {
         &self,
         kind: ChangeKind,
         keys: Vec<Key>,
-        link: Option<Link>,
+        written: Option<Fact>,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
         // A caller that is dropped while it waits here has changed nothing.
@@ -60,7 +61,8 @@ impl<B: Backend> ReadThrough<B> {
             let _permit = permit;
             // The span starts when the call starts.
             let call = async { call.instrument(spans::backend("change")).await };
-            core.cache().change(kind, keys, link.as_ref(), call).await
+            let written = written.as_ref();
+            core.cache().change(kind, keys, written, call).await
         };
         let change = tokio::spawn(change.instrument(span));
         change.await.unwrap_or(Err(Error::LoadLost))

@@ -3,7 +3,7 @@
 use super::{Backend, LinkState, WritableBackend};
 use crate::cache::Forgotten;
 use crate::cache::deadline::{Deadline, Patience};
-use crate::cache::shared::{Facts, Found, Leases, Member, SharedTier, Which};
+use crate::cache::shared::{Fact, Facts, Found, Leases, SharedTier, Value, Which};
 use crate::coherence::lease::{EndReply, Grant, Token};
 use crate::coherence::slot::Slot;
 use crate::coherence::used_connections::UsedConnections;
@@ -172,7 +172,7 @@ impl WritableBackend for Arc<FakeBackend> {
 /// A shared tier in memory.
 #[derive(Debug, Default)]
 pub(crate) struct FakeShared {
-    slots: Mutex<HashMap<Key, Slot<Option<LayerMeta>>>>,
+    slots: Mutex<HashMap<Key, Slot<Value>>>,
     pub(crate) fill: Barrier,
     pub(crate) granted: Barrier,
     pub(crate) looked_up: Barrier,
@@ -198,6 +198,14 @@ pub(crate) struct FakeShared {
     pub(crate) renewed: Mutex<Option<Instant>>,
 }
 
+fn failure(operation: &'static str, why: &'static str) -> Error {
+    Error::Cache {
+        tier: "fake",
+        operation,
+        source: why.into(),
+    }
+}
+
 impl FakeShared {
     /// Lets a call reach the tier, with scripts for this number of keys.
     async fn reach(
@@ -217,25 +225,18 @@ impl FakeShared {
         } else {
             self.unanswered.fetch_add(1, Ordering::SeqCst);
             sleep_until(deadline.at()).await;
-            return Err(Error::Cache {
-                tier: "fake",
-                operation,
-                source: "it hangs".into(),
-            });
+            return Err(failure(operation, "it hangs"));
         }
         Ok(())
     }
 
-    fn reply(&self, operation: &'static str) -> Result<(), Error> {
+    /// Returns the connection of a call that was executed, unless its answer is lost.
+    fn reply(&self, operation: &'static str) -> Result<UsedConnections, Error> {
         let less = |lost: usize| lost.checked_sub(1);
         let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
         match self.lost_replies.fetch_update(set, fetch, less) {
-            Ok(_) => Err(Error::Cache {
-                tier: "fake",
-                operation,
-                source: "no answer".into(),
-            }),
-            Err(_) => Ok(()),
+            Ok(_) => Err(failure(operation, "no answer")),
+            Err(_) => Ok(UsedConnections::one(self.session.load(Ordering::SeqCst))),
         }
     }
 
@@ -246,20 +247,16 @@ impl FakeShared {
 
     fn fail(&self, operation: &'static str) -> Result<(), Error> {
         match self.fails.load(Ordering::SeqCst) {
-            true => Err(Error::Cache {
-                tier: "fake",
-                operation,
-                source: "it is down".into(),
-            }),
+            true => Err(failure(operation, "it is down")),
             false => Ok(()),
         }
     }
 
-    fn slot<T>(&self, key: &Key, act: impl FnOnce(&mut Slot<Option<LayerMeta>>) -> T) -> T {
+    fn slot<T>(&self, key: &Key, act: impl FnOnce(&mut Slot<Value>) -> T) -> T {
         act(self.slots.lock().unwrap().entry(key.clone()).or_default())
     }
 
-    fn entry(&self, key: &Key) -> Option<Option<LayerMeta>> {
+    fn entry(&self, key: &Key) -> Option<Value> {
         self.slot(key, |slot| slot.entry.clone())
     }
 
@@ -269,11 +266,8 @@ impl FakeShared {
     }
 
     pub(crate) fn add(&self, facts: Facts) {
-        if let Some((link, _)) = facts.member {
-            self.slot(&Key::Link(link), |slot| slot.entry = Some(None));
-        }
-        if let Some((key, meta)) = facts.meta {
-            self.slot(&key.into(), |slot| slot.entry = Some(Some(meta)));
+        for Fact { key, value } in facts {
+            self.slot(&key, |slot| slot.entry = Some(value));
         }
     }
 }
@@ -302,16 +296,7 @@ impl SharedTier for FakeShared {
     async fn fetch(&self, questions: &[Question], deadline: Deadline) -> Result<Vec<Found>, Error> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);
         self.reach("look-up", 0, deadline).await?;
-        let find = |question: &Question| Found {
-            member: question
-                .link()
-                .and_then(|link| self.entry(&Key::Link(link.clone())))
-                .map(|_| Member::default()),
-            meta: question
-                .meta()
-                .and_then(|meta| self.entry(&meta.to_owned().into()))
-                .flatten(),
-        };
+        let find = |question: &Question| question.keys().filter_map(|key| self.entry(&key));
         let found = questions.iter().map(find).collect();
         self.looked_up.pass().await;
         Ok(found)
@@ -337,18 +322,12 @@ impl SharedTier for FakeShared {
 
     async fn fill(&self, facts: Facts, held: Leases, _ttl: Duration) -> Result<Facts, Error> {
         self.fill.pass().await;
-        self.reach("fill", facts.keys().count(), short()).await?;
-        let fill = |key: Key, lease: Option<Token>, value: Option<LayerMeta>| {
-            lease.is_some_and(|token| self.slot(&key, |slot| slot.fill(token, value)))
-        };
-        Ok(Facts {
-            member: facts
-                .member
-                .filter(|(link, _)| fill(Key::Link(link.clone()), held.member, None)),
-            meta: facts
-                .meta
-                .filter(|(key, meta)| fill(key.clone().into(), held.meta, Some(meta.clone()))),
-        })
+        self.reach("fill", facts.count(), short()).await?;
+        let filled = facts.zip(held).filter(|(fact, token)| {
+            let value = Value::clone(&fact.value);
+            self.slot(&fact.key, |slot| slot.fill(*token, value))
+        });
+        Ok(filled.map(|(fact, _)| fact))
     }
 
     async fn fill_all(
@@ -357,10 +336,7 @@ impl SharedTier for FakeShared {
         token: Token,
         ttl: Duration,
     ) -> Result<Vec<Facts>, Error> {
-        let held = Leases {
-            member: Some(token),
-            meta: Some(token),
-        };
+        let held = Leases::two(token, token);
         let fills = facts.into_iter().map(|facts| self.fill(facts, held, ttl));
         futures::future::try_join_all(fills).await
     }
@@ -384,9 +360,7 @@ impl SharedTier for FakeShared {
         for key in keys {
             self.slot(key, |slot| slot.begin(token, take_lease));
         }
-        let through = UsedConnections::one(self.session.load(Ordering::SeqCst));
-        self.reply("begin")?;
-        Ok(through)
+        self.reply("begin")
     }
 
     async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
@@ -407,7 +381,7 @@ impl SharedTier for FakeShared {
         &self,
         keys: &[Key],
         token: Token,
-        written: Option<&Link>,
+        written: Option<&Fact>,
         _ttl: Duration,
         deadline: Deadline,
     ) -> Result<(EndReply, UsedConnections), Error> {
@@ -417,14 +391,13 @@ impl SharedTier for FakeShared {
             filled: false,
         };
         for key in keys {
-            let is_written = matches!(key, Key::Link(link) if Some(link) == written);
-            let one = self.slot(key, |slot| slot.end(token, is_written.then_some(None)));
+            let written = written.filter(|written| written.key == *key);
+            let value = written.map(|written| written.value.clone());
+            let one = self.slot(key, |slot| slot.end(token, value));
             ended.stood &= one.stood;
             ended.filled |= one.filled;
         }
-        let through = UsedConnections::one(self.session.load(Ordering::SeqCst));
-        self.reply("end")?;
-        Ok((ended, through))
+        Ok((ended, self.reply("end")?))
     }
 
     async fn invalidate(&self, keys: &[Key], deadline: Deadline) -> Result<UsedConnections, Error> {

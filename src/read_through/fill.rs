@@ -21,7 +21,7 @@ impl<B: Backend> ReadThrough<B> {
         // Redis stores only the membership of a link, not its object. So an entry in Redis does not
         // stop memory from caching the object.
         let steal = anew || matches!(question, Question::Link(_));
-        let keys = question.keys();
+        let keys: Vec<_> = question.keys().into_iter().collect();
         // If Redis does not answer, there is no lease, and the caller reads all the same.
         let _ = cache.grant(&mut guard, &keys, steal, budget).await;
         guard
@@ -58,7 +58,7 @@ impl<B: Backend> ReadThrough<B> {
     pub(crate) async fn ask_alone(&self, question: &Question) -> Result<Option<Facts>, Error> {
         let _permit = self.inner.flights.permit().await;
         let found = self.ask_backend(question, Found::default()).await?;
-        let found = found.found(false);
+        let found = found.found.without_objects();
         let answers = found.is_whole(question);
         Ok(answers.then(|| found.of(question)))
     }

@@ -2,14 +2,15 @@
 
 use super::{Backend, LinkState, ReadThrough, Reply, Stat};
 use crate::cache::memory::{ReadStamps, jittered};
-use crate::cache::shared::{Found, Member};
+use crate::cache::shared::{Found, Value};
 use crate::cache::tiered::{Budget, FillGuard};
 use crate::coherence::flight::RunningLoad;
 use crate::coherence::load::{FinishStep, Load, LoadStep, Verdict};
 use crate::telemetry::spans;
 use crate::types::error::BoxError;
-use crate::types::question::Question;
-use crate::types::{Answer, CacheStatus, Error, Freshness, LayerMeta};
+use crate::types::link::KeyKind;
+use crate::types::question::{Question, QuestionRef};
+use crate::types::{Answer, CacheStatus, Error, Freshness};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -22,37 +23,35 @@ const ABANDONED: Duration = Duration::from_secs(10);
 /// The result of a load.
 #[derive(Debug, Clone)]
 pub(super) struct Loaded {
-    pub(super) link: LinkState,
-    pub(super) meta: Option<LayerMeta>,
+    pub(super) found: Found,
+    /// Whether the backend has an object at the membership's path that is not a link.
+    pub(super) is_broken: bool,
     pub(super) status: CacheStatus,
 }
 
 impl From<Found> for Loaded {
     fn from(found: Found) -> Self {
         Self {
-            link: match found.member {
-                Some(member) => LinkState::Linked(member.object),
-                None => LinkState::Absent,
-            },
-            meta: found.meta,
+            found,
+            is_broken: false,
             status: CacheStatus::Memory,
         }
     }
 }
 
 impl Loaded {
-    pub(super) fn answer(self, status: CacheStatus) -> Answer<Self> {
+    pub(super) const fn answer(self, status: CacheStatus) -> Answer<Self> {
         Answer {
             value: self,
             status,
         }
     }
 
-    /// Returns the metadata if the blob is a member. Membership alone decides access.
-    pub(super) fn meta_if_member(self) -> Option<LayerMeta> {
-        match self.link {
-            LinkState::Linked(_) => self.meta,
-            LinkState::Absent | LinkState::Broken => None,
+    pub(super) fn link_state(self) -> LinkState {
+        match self.found.object() {
+            Some(object) => LinkState::Linked(object),
+            None if self.is_broken => LinkState::Broken,
+            None => LinkState::Absent,
         }
     }
 }
@@ -168,7 +167,10 @@ impl<B: Backend> ReadThrough<B> {
         running.answer(loaded.clone());
         // If repositories share no content, the object is the metadata.
         let wants_object = load.is_verified() && self.backend().shares_blobs();
-        let found = loaded.ok().map(|loaded| loaded.found(wants_object));
+        let found = loaded.ok().map(|loaded| match wants_object {
+            true => loaded.found,
+            false => loaded.found.without_objects(),
+        });
         let mut budget = budget.after_the_answer();
         let filled = self.finish(&question, &load, found, &mut guard, &mut budget);
         filled.await;
@@ -188,7 +190,7 @@ impl<B: Backend> ReadThrough<B> {
         let asked = self.consult(question, found).await;
         loads.duration.record(began.elapsed());
         match &asked {
-            Ok(loaded) => loads.count(loaded.clone().found(false).lookup_result(question)),
+            Ok(loaded) => loads.count(loaded.found.lookup_result(question)),
             Err(_) => loads.count_error(Found::default().lookup_result(question)),
         }
         asked
@@ -206,11 +208,8 @@ impl<B: Backend> ReadThrough<B> {
 
     async fn call(&self, question: &Question, found: Found) -> Result<Loaded, Error> {
         let backend = self.backend();
-        let known = found
-            .member
-            .clone()
-            .map(|member| LinkState::Linked(member.object));
-        let stat = match (question, known, &found.meta) {
+        let known = found.clone().object().map(LinkState::Linked);
+        let stat = match (question, known, found.meta()) {
             (Question::Link(link), _, _) => Stat {
                 link: backend.link_state(link).await,
                 meta: Ok(None),
@@ -225,7 +224,7 @@ impl<B: Backend> ReadThrough<B> {
             },
             (Question::Stat(link), None, Some(meta)) => Stat {
                 link: backend.link_state(link).await,
-                meta: Ok(Some(meta.clone())),
+                meta: Ok(Some(meta)),
             },
             (Question::Stat(link) | Question::Own(link), _, _) => backend.stat(link).await,
         };
@@ -243,11 +242,13 @@ impl<B: Backend> ReadThrough<B> {
         budget: &mut Budget,
     ) {
         let (mut denied, mut unused) = (Vec::new(), Vec::new());
-        for key in question.keys() {
-            let said = match &found {
-                None => Verdict::Nothing,
-                Some(found) if found.has(&key) => Verdict::Yes,
-                Some(_) => Verdict::No,
+        let is_answered = found.is_some();
+        let found = found.unwrap_or_default();
+        for (key, value) in question.keys().with(found.as_ref()) {
+            let said = match value {
+                _ if !is_answered => Verdict::Nothing,
+                Some(_) => Verdict::Yes,
+                None => Verdict::No,
             };
             match load.finish(said) {
                 FinishStep::Fill => {}
@@ -260,24 +261,7 @@ impl<B: Backend> ReadThrough<B> {
             cache.deny(&denied, Some(&mut *guard), budget).await;
         }
         cache.release(guard, &unused, budget).await;
-        let facts = found.unwrap_or_default().of(question);
-        cache.fill(guard, facts, budget).await;
-    }
-}
-
-impl Loaded {
-    /// Returns the facts of this result. Keeps the object whose presence is the membership only if
-    /// `wants_object` is set, because it takes ten times the memory of the membership.
-    pub(super) fn found(self, wants_object: bool) -> Found {
-        Found {
-            member: match self.link {
-                LinkState::Linked(object) => Some(Member {
-                    object: object.filter(|_| wants_object),
-                }),
-                LinkState::Absent | LinkState::Broken => None,
-            },
-            meta: self.meta,
-        }
+        cache.fill(guard, found.of(question), budget).await;
     }
 }
 
@@ -297,9 +281,19 @@ fn read(stat: Stat, question: &Question) -> Result<Loaded, BoxError> {
         Err(_) if question.link().is_some() && !is_member => None,
         Err(error) => return Err(error),
     };
+    let is_broken = matches!(link, LinkState::Broken);
+    let mut member = match link {
+        LinkState::Linked(object) => Some(Value::Member { object }),
+        LinkState::Absent | LinkState::Broken => None,
+    };
+    let mut meta = meta.map(Value::Meta);
+    let keys = QuestionRef::from(question).keys();
     Ok(Loaded {
-        link,
-        meta,
+        found: keys.filter_map(|key| match key.kind() {
+            KeyKind::Membership => member.take(),
+            KeyKind::Meta => meta.take(),
+        }),
+        is_broken,
         status: CacheStatus::Miss,
     })
 }

@@ -125,7 +125,7 @@ impl<B: Backend> ReadThrough<B> {
         let (question, meta) = if self.backend().shares_blobs() {
             let question = QuestionRef::Stat(link);
             let found = self.cache().get(question);
-            (question, found.member.and(found.meta))
+            (question, found.meta_if_member())
         } else {
             (QuestionRef::Own(link), self.cache().get_object(link))
         };
@@ -153,7 +153,7 @@ impl<B: Backend> ReadThrough<B> {
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
         let question = Question::stat(link.to_owned(), self.backend().shares_blobs());
         let answer = self.join_load(question, freshness, budget).await?;
-        Ok(answer.map(Loaded::meta_if_member))
+        Ok(answer.map(|loaded| loaded.found.meta_if_member()))
     }
 
     /// Returns whether a blob is in a repository.
@@ -163,14 +163,14 @@ impl<B: Backend> ReadThrough<B> {
         freshness: Freshness,
     ) -> Result<Answer<bool>, Error> {
         let question = QuestionRef::Link(link);
-        if freshness == Freshness::Cached && self.cache().get(question).member.is_some() {
+        if freshness == Freshness::Cached && self.cache().get(question).is_member() {
             self.verify_hit(question);
             return Ok(memory(true));
         }
         let mut budget = self.cache().budget();
         let answer = self.join_load(question.to_owned(), freshness, &mut budget);
         let answer = answer.await?;
-        Ok(answer.map(|loaded| matches!(loaded.link, LinkState::Linked(_))))
+        Ok(answer.map(|loaded| loaded.found.is_member()))
     }
 
     /// Asks the backend for a membership and for the object whose presence proves it. Redis does
@@ -184,7 +184,7 @@ impl<B: Backend> ReadThrough<B> {
         let answer = self
             .join_load(question, Freshness::Verified, budget)
             .await?;
-        Ok(answer.map(|loaded| loaded.link))
+        Ok(answer.map(Loaded::link_state))
     }
 
     /// Returns the metadata of a blob, independent of repositories.
@@ -205,7 +205,7 @@ impl<B: Backend> ReadThrough<B> {
     /// Returns the metadata of a blob, if memory has it.
     pub(crate) fn get_meta(&self, digest: &Digest) -> Option<LayerMeta> {
         let question = QuestionRef::Meta(digest);
-        let meta = self.cache().get(question).meta;
+        let meta = self.cache().get(question).meta();
         if meta.is_some() {
             self.verify_hit(question);
         }
@@ -222,7 +222,7 @@ impl<B: Backend> ReadThrough<B> {
         let answer = self
             .join_load(Question::Meta(*digest), freshness, budget)
             .await?;
-        Ok(answer.map(|loaded| loaded.meta))
+        Ok(answer.map(|loaded| loaded.found.meta()))
     }
 
     /// Returns whether memory has every fact of the question.
@@ -320,7 +320,7 @@ impl<B: Backend> ReadThrough<B> {
 
     /// Returns the metadata that memory has for the question. Does not count as a look-up.
     pub(crate) fn known(&self, question: &Question) -> Option<LayerMeta> {
-        self.cache().peek(question).meta
+        self.cache().peek(question).meta()
     }
 
     /// Returns the answer if Redis has it, for a caller that has no permit to load. So a backend
@@ -347,8 +347,13 @@ impl<B: Backend> ReadThrough<B> {
 
     /// Removes the entries of these keys from all tiers of all nodes, because the backend has just
     /// denied them. Runs in a task of its own, so that a dropped caller does not stop it.
-    pub(crate) async fn deny(&self, keys: Vec<Key>, guard: Option<FillGuard>, budget: Budget) {
-        let core = self.clone();
+    pub(crate) async fn deny(
+        &self,
+        keys: impl IntoIterator<Item = Key> + Send,
+        guard: Option<FillGuard>,
+        budget: Budget,
+    ) {
+        let (core, keys) = (self.clone(), keys.into_iter().collect::<Vec<_>>());
         let (mut guard, mut budget) = (guard, budget);
         let denied = tokio::spawn(async move {
             let cache = core.cache();

@@ -76,5 +76,5 @@ impl<B: Backend> ReadThrough<B> {
 }
 
 fn meta_if_member(loaded: Answer<Loaded>) -> Stated {
-    loaded.map(Loaded::meta_if_member)
+    loaded.map(|loaded| loaded.found.meta_if_member())
 }

@@ -3,10 +3,11 @@
 use super::CachedStore;
 use super::error::{not_found, to_store};
 use super::meta::{contradict, describe, recite};
-use crate::cache::shared::{Facts, Found, Member};
+use crate::cache::shared::{Fact, Facts, Value};
 use crate::cache::tiered::{Budget, FillGuard};
 use crate::layout::Meaning;
 use crate::read_through::LinkState;
+use crate::types::link::{Key, KeyKind, KeyRef};
 use crate::types::question::Question;
 use crate::types::{Answer, CachePolicy, CacheStatus, Digest, Freshness, LayerMeta, Link};
 use bytes::Bytes;
@@ -224,11 +225,11 @@ impl<S: ObjectStore> CachedStore<S> {
         let content = result.bytes().await?;
         let object = object.filter(|_| content == link.digest.to_string());
         if object.is_some() {
-            let facts = Facts {
-                member: Some((link.clone(), Member { object })),
-                meta: None,
+            let fact = Fact {
+                key: Key::Link(link.clone()),
+                value: Value::Member { object },
             };
-            self.core.fill(guard, facts, budget);
+            self.core.fill(guard, Facts::one(fact), budget);
         }
         Ok(GetResult {
             payload: GetResultPayload::Stream(once(content)),
@@ -269,7 +270,7 @@ impl<S: ObjectStore> CachedStore<S> {
             (Ok(meta), guard) if known.is_some_and(|known| contradict(&known, &meta)) => {
                 self.core.deny(question.keys(), guard, budget).await;
             }
-            (Ok(meta), Some(guard)) => self.core.fill(guard, facts(&question, meta), budget),
+            (Ok(meta), Some(guard)) => self.core.fill(guard, facts(&question, &meta), budget),
             _ => {}
         }
         Ok(result)
@@ -312,12 +313,14 @@ pub(super) fn question(meaning: Meaning) -> Question {
 }
 
 /// Returns the facts that come with a blob's content.
-pub(super) fn facts(question: &Question, meta: LayerMeta) -> Facts {
-    let found = Found {
-        member: Some(Member::default()),
-        meta: Some(meta),
-    };
-    found.of(question)
+pub(super) fn facts(question: &Question, meta: &LayerMeta) -> Facts {
+    question.keys().map(|key| Fact {
+        value: match KeyRef::from(&key).kind() {
+            KeyKind::Membership => Value::MEMBER,
+            KeyKind::Meta => Value::Meta(meta.clone()),
+        },
+        key,
+    })
 }
 
 /// Builds the result that the store would return, from cached metadata. Returns `None` if the

@@ -47,16 +47,12 @@ pub(crate) fn backend(call: &'static str) -> Span {
 
 /// Creates the span of a change of these keys: the backend call and all steps around it.
 pub(crate) fn change(keys: &[Key]) -> Span {
-    let first = || match keys.first() {
-        Some(Key::Link(link) | Key::Own(link)) => (Some(&link.repository), Some(&link.digest)),
-        Some(Key::Meta(digest)) => (None, Some(digest)),
-        None => (None, None),
-    };
+    let first = keys.first();
     debug_span!(
         "change",
         keys = keys.len(),
-        repository = first().0.map(display),
-        digest = first().1.map(display),
+        repository = first.and_then(Key::repository).map(display),
+        digest = first.map(Key::digest).map(display),
         conclusion = Empty,
     )
 }

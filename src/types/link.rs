@@ -104,77 +104,82 @@ pub(crate) enum Key {
     Own(Link),
 }
 
-/// The subject of metadata.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum MetaKey {
-    /// A blob that all repositories share.
-    Shared(Digest),
-    /// A repository's own object, whose presence is this membership.
-    Own(Link),
-}
-
-/// A borrowed [`MetaKey`], for look-ups.
+/// A borrowed [`Key`], for look-ups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MetaRef<'a> {
-    Shared(&'a Digest),
+pub(crate) enum KeyRef<'a> {
+    Link(LinkRef<'a>),
+    Meta(&'a Digest),
     Own(LinkRef<'a>),
 }
 
-impl MetaKey {
+/// The kind of a fact. It decides which values a key can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    Membership,
+    Meta,
+}
+
+impl KeyKind {
+    /// The names of all kinds in the metrics, in the order of the variants.
+    pub(crate) const NAMES: [&'static str; 2] = ["membership", "meta"];
+}
+
+impl Key {
     pub(crate) const fn digest(&self) -> &Digest {
         match self {
-            Self::Shared(digest) => digest,
-            Self::Own(link) => &link.digest,
+            Self::Link(link) | Self::Own(link) => &link.digest,
+            Self::Meta(digest) => digest,
         }
     }
 
-    /// Returns the repository whose own object this is, or `None` for a blob that all share.
-    #[cfg(feature = "redis")]
+    /// Returns the repository whose fact this is, or `None` for a fact that all share.
     pub(crate) const fn repository(&self) -> Option<&RepositoryName> {
         match self {
-            Self::Shared(_) => None,
-            Self::Own(link) => Some(&link.repository),
+            Self::Link(link) | Self::Own(link) => Some(&link.repository),
+            Self::Meta(_) => None,
         }
     }
 }
 
-impl<'a> MetaRef<'a> {
+impl<'a> KeyRef<'a> {
+    pub(crate) const fn kind(self) -> KeyKind {
+        match self {
+            Self::Link(_) => KeyKind::Membership,
+            Self::Meta(_) | Self::Own(_) => KeyKind::Meta,
+        }
+    }
+
     #[cfg(feature = "redis")]
     pub(crate) const fn digest(self) -> &'a Digest {
         match self {
-            Self::Shared(digest) => digest,
-            Self::Own(link) => link.digest,
+            Self::Link(link) | Self::Own(link) => link.digest,
+            Self::Meta(digest) => digest,
         }
     }
 
-    pub(crate) fn to_owned(self) -> MetaKey {
+    /// Returns the membership, also that of a repository's own object.
+    pub(crate) const fn link(self) -> Option<LinkRef<'a>> {
         match self {
-            Self::Shared(digest) => MetaKey::Shared(*digest),
-            Self::Own(link) => MetaKey::Own(link.to_owned()),
+            Self::Link(link) | Self::Own(link) => Some(link),
+            Self::Meta(_) => None,
+        }
+    }
+
+    pub(crate) fn to_owned(self) -> Key {
+        match self {
+            Self::Link(link) => Key::Link(link.to_owned()),
+            Self::Meta(digest) => Key::Meta(*digest),
+            Self::Own(link) => Key::Own(link.to_owned()),
         }
     }
 }
 
-impl<'a> From<&'a MetaKey> for MetaRef<'a> {
-    fn from(key: &'a MetaKey) -> Self {
+impl<'a> From<&'a Key> for KeyRef<'a> {
+    fn from(key: &'a Key) -> Self {
         match key {
-            MetaKey::Shared(digest) => Self::Shared(digest),
-            MetaKey::Own(link) => Self::Own(link.into()),
-        }
-    }
-}
-
-impl From<Digest> for MetaKey {
-    fn from(digest: Digest) -> Self {
-        Self::Shared(digest)
-    }
-}
-
-impl From<MetaKey> for Key {
-    fn from(key: MetaKey) -> Self {
-        match key {
-            MetaKey::Shared(digest) => Self::Meta(digest),
-            MetaKey::Own(link) => Self::Own(link),
+            Key::Link(link) => Self::Link(link.into()),
+            Key::Meta(digest) => Self::Meta(digest),
+            Key::Own(link) => Self::Own(link.into()),
         }
     }
 }
@@ -218,22 +223,6 @@ impl WireName for LinkRef<'_> {
     }
 }
 
-/// A repository's own object has the name of its membership, so that both are forgotten together.
-impl WireName for MetaRef<'_> {
-    fn wire_name(&self) -> u64 {
-        match self {
-            Self::Shared(digest) => digest.wire_name(),
-            Self::Own(link) => link.wire_name(),
-        }
-    }
-}
-
-impl WireName for MetaKey {
-    fn wire_name(&self) -> u64 {
-        MetaRef::from(self).wire_name()
-    }
-}
-
 /// A name that was computed before.
 impl WireName for u64 {
     fn wire_name(&self) -> u64 {
@@ -241,12 +230,19 @@ impl WireName for u64 {
     }
 }
 
-impl WireName for Key {
+/// A repository's own object has the name of its membership, so that both are forgotten together.
+impl WireName for KeyRef<'_> {
     fn wire_name(&self) -> u64 {
         match self {
             Self::Link(link) | Self::Own(link) => link.wire_name(),
             Self::Meta(digest) => digest.wire_name(),
         }
+    }
+}
+
+impl WireName for Key {
+    fn wire_name(&self) -> u64 {
+        KeyRef::from(self).wire_name()
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod error;
 pub(crate) mod layer_meta;
 pub(crate) mod link;
 pub(crate) mod netstring;
+pub(crate) mod per_key;
 pub(crate) mod question;
 pub(crate) mod repository;
 pub(crate) mod status;

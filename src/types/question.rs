@@ -1,7 +1,8 @@
 //! [`Question`]: the facts that a caller asks for, about one blob.
 
 use super::digest::Digest;
-use super::link::{Key, Link, LinkRef, MetaRef};
+use super::link::{Key, KeyRef, Link, LinkRef};
+use super::per_key::PerKey;
 
 /// The facts that one call asks for. At most one load runs for each question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,34 +43,21 @@ impl Question {
         }
     }
 
-    /// Returns the key of the meta that is asked for.
-    pub(crate) fn meta(&self) -> Option<MetaRef<'_>> {
-        QuestionRef::from(self).meta()
-    }
-
-    /// Returns the keys of the facts that are asked for.
-    pub(crate) fn keys(&self) -> Vec<Key> {
-        let link = self.link().cloned().map(Key::Link);
-        let meta = self.meta().map(|meta| Key::from(meta.to_owned()));
-        link.into_iter().chain(meta).collect()
+    /// Returns the keys of the facts that are asked for. Every [`PerKey`] of this question has their
+    /// order.
+    pub(crate) fn keys(&self) -> PerKey<Key> {
+        QuestionRef::from(self).keys().map(KeyRef::to_owned)
     }
 }
 
 impl<'a> QuestionRef<'a> {
-    pub(crate) const fn link(self) -> Option<LinkRef<'a>> {
+    /// Returns the keys of the facts that are asked for, the membership first.
+    pub(crate) const fn keys(self) -> PerKey<KeyRef<'a>> {
         match self {
-            Self::Stat(link) | Self::Own(link) | Self::Link(link) => Some(link),
-            Self::Meta(_) => None,
-        }
-    }
-
-    /// Returns the key of the meta that is asked for.
-    pub(crate) const fn meta(self) -> Option<MetaRef<'a>> {
-        match self {
-            Self::Stat(link) => Some(MetaRef::Shared(link.digest)),
-            Self::Own(link) => Some(MetaRef::Own(link)),
-            Self::Link(_) => None,
-            Self::Meta(digest) => Some(MetaRef::Shared(digest)),
+            Self::Stat(link) => PerKey::two(KeyRef::Link(link), KeyRef::Meta(link.digest)),
+            Self::Own(link) => PerKey::two(KeyRef::Link(link), KeyRef::Own(link)),
+            Self::Link(link) => PerKey::one(KeyRef::Link(link)),
+            Self::Meta(digest) => PerKey::one(KeyRef::Meta(digest)),
         }
     }
 
@@ -87,6 +75,18 @@ impl<'a> QuestionRef<'a> {
             Self::Own(link) => Question::Own(link.to_owned()),
             Self::Link(link) => Question::Link(link.to_owned()),
             Self::Meta(digest) => Question::Meta(*digest),
+        }
+    }
+}
+
+/// Returns the question that asks for this fact. Membership comes with a repository's own object,
+/// because the object's presence is the membership.
+impl From<Key> for Question {
+    fn from(key: Key) -> Self {
+        match key {
+            Key::Link(link) => Self::Link(link),
+            Key::Meta(digest) => Self::Meta(digest),
+            Key::Own(link) => Self::Own(link),
         }
     }
 }

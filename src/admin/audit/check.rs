@@ -8,7 +8,7 @@ use super::progress::AuditReport;
 use super::storage::{Look, Proven, Storage};
 use crate::cache::redis::RedisCache;
 use crate::cache::redis::admin::scan::{Held, Now, Subject, Text};
-use crate::types::link::MetaKey;
+use crate::types::link::Key;
 use crate::types::{Error, Link};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
@@ -307,8 +307,8 @@ async fn ask<S: ObjectStore>(
             let digest = alias_of.as_ref().unwrap_or(key.digest());
             let path = path.as_deref().filter(|_| alias_of.is_none());
             let place = match key {
-                MetaKey::Shared(_) => storage.place(digest, path),
-                MetaKey::Own(link) => storage.place_of(link),
+                Key::Meta(_) => storage.place(digest, path),
+                Key::Own(link) | Key::Link(link) => storage.place_of(link),
             };
             let stored = storage.blob(digest, &place, path, look).await?;
             of_meta(meta, path, &place, stored.as_ref())

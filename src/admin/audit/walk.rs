@@ -7,7 +7,7 @@ use super::page::{Choice, PAGE, Page};
 use super::position::{AuditPosition, Within, sum};
 use crate::cache::redis::RedisCache;
 use crate::cache::redis::admin::scan::{Held, KeyPage, MemberPage, Name, Shards, Subject};
-use crate::types::link::MetaKey;
+use crate::types::link::Key;
 use crate::types::{Error, Link, LinkKind, RepositoryName};
 use std::collections::HashSet;
 
@@ -266,7 +266,7 @@ impl<'a> Walk<'a> {
         }
         if self.choice.filter.is_some() {
             let digests = page.facts.iter().filter_map(|fact| match fact {
-                Subject::Member(link) => Some(MetaKey::Shared(link.digest)),
+                Subject::Member(link) => Some(Key::Meta(link.digest)),
                 _ => None,
             });
             let digests: HashSet<_> = digests.collect();
@@ -286,7 +286,7 @@ impl<'a> Walk<'a> {
         for member in members {
             let text = std::str::from_utf8(&member).unwrap_or_default();
             match Name::member(text) {
-                Name::Hash(MetaKey::Shared(digest)) if self.choice.has_digest(&digest) => {
+                Name::Hash(Key::Meta(digest)) if self.choice.has_digest(&digest) => {
                     page.facts.push(Subject::Member(Link {
                         kind,
                         repository: repository.clone(),
@@ -303,7 +303,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Adds the metadata of these blobs to the page.
-    async fn metas(&mut self, page: &mut Page, mut of: Vec<MetaKey>) -> Result<(), Error> {
+    async fn metas(&mut self, page: &mut Page, mut of: Vec<Key>) -> Result<(), Error> {
         of.retain(|key| self.choice.has_digest(key.digest()));
         let held = insist(|| self.redis.metas(&of)).await?;
         for (key, held) in of.into_iter().zip(held) {

@@ -2,8 +2,9 @@
 
 use super::{Memory, MemoryConfig};
 use crate::cache::LayerInfoCache;
-use crate::cache::shared::{Facts, Member};
+use crate::cache::shared::Fact;
 use crate::coherence::Coherence;
+use crate::types::per_key::PerKey;
 use crate::types::question::{Question, QuestionRef};
 use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
@@ -53,16 +54,13 @@ impl LayerInfoCache for MemoryCache {
         Ok(self
             .memory
             .get(QuestionRef::Link(link.into()))
-            .is_some_and(|found| found.member.is_some()))
+            .is_some_and(|found| found.is_member()))
     }
 
     async fn add(&self, link: &Link) -> Result<(), Error> {
         let read_stamps = self.memory.read_stamps(&Question::Link(link.clone()));
-        let facts = Facts {
-            member: Some((link.clone(), Member::default())),
-            meta: None,
-        };
-        self.memory.fill(&facts, read_stamps);
+        let fact = Fact::member(link.clone());
+        self.memory.fill(&PerKey::one(fact), read_stamps);
         Ok(())
     }
 
@@ -73,18 +71,15 @@ impl LayerInfoCache for MemoryCache {
 
     async fn meta(&self, digest: &Digest) -> Result<Option<LayerMeta>, Error> {
         let found = self.memory.get(QuestionRef::Meta(digest));
-        Ok(found.and_then(|found| found.meta))
+        Ok(found.and_then(PerKey::meta))
     }
 
     async fn set_meta(&self, digest: &Digest, meta: &LayerMeta) -> Result<(), Error> {
         // The old meta is removed first, so that it is gone even if the new one is implausible.
         self.memory.generations().bump(digest);
         let read_stamps = self.memory.read_stamps(&Question::Meta(*digest));
-        let facts = Facts {
-            member: None,
-            meta: Some(((*digest).into(), meta.clone())),
-        };
-        self.memory.fill(&facts, read_stamps);
+        let fact = Fact::meta(*digest, meta.clone());
+        self.memory.fill(&PerKey::one(fact), read_stamps);
         Ok(())
     }
 

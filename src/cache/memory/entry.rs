@@ -5,8 +5,8 @@ use super::entry_key::{EntryKey, EntryKeyRef};
 use super::members::{Members, Membership};
 use super::repository_table::RepositoryTable;
 use super::validity::{Tick, Validity};
-use crate::cache::shared::{Found, Member};
-use crate::types::link::LinkRef;
+use crate::cache::shared::{Fact, Found, Value};
+use crate::types::link::{Key, KeyRef, LinkRef};
 use crate::types::question::QuestionRef;
 use crate::types::{LayerMeta, Link};
 use std::cmp::Ordering as Order;
@@ -91,7 +91,7 @@ impl Entry {
         self.is_removed.load(Ordering::Acquire)
     }
 
-    /// Returns the facts that `question` asks for and that are alive.
+    /// Returns the values that `question` asks for and that are alive.
     pub(super) fn read(&self, question: QuestionRef<'_>, moment: Moment<'_>) -> Found {
         self.read_with(self.meta.as_ref(), question, moment)
     }
@@ -103,15 +103,25 @@ impl Entry {
         question: QuestionRef<'_>,
         moment: Moment<'_>,
     ) -> Found {
-        let member = question.link().filter(|link| {
-            let validity = self.member(*link);
-            validity.is_some_and(|validity| moment.is_live(validity))
-        });
-        Found {
-            member: member.map(|_| Member::default()),
-            meta: meta
-                .filter(|_| question.meta().is_some() && moment.is_live(self.validity))
-                .cloned(),
+        let keys = question.keys();
+        keys.filter_map(|key| match key {
+            KeyRef::Link(link) => self.is_member(link, moment).then_some(Value::MEMBER),
+            KeyRef::Meta(_) | KeyRef::Own(_) => {
+                let meta = meta.filter(|_| moment.is_live(self.validity));
+                meta.cloned().map(Value::Meta)
+            }
+        })
+    }
+
+    /// Stores a fact of this entry. Returns whether a membership was dropped to make room.
+    pub(super) fn set(&mut self, fact: &Fact, validity: Validity, now: Tick) -> bool {
+        match (&fact.key, &fact.value) {
+            (Key::Link(link), Value::Member { .. }) => self.set_member(link, validity, now),
+            (_, Value::Meta(meta)) => {
+                self.set_meta(meta.clone(), validity);
+                false
+            }
+            (_, Value::Member { .. }) => false,
         }
     }
 
@@ -124,9 +134,9 @@ impl Entry {
         self.meta.as_ref().filter(|_| moment.is_live(self.validity))
     }
 
-    fn member(&self, link: LinkRef<'_>) -> Option<Validity> {
-        let at = self.find(link).ok()?;
-        Some(self.members[at].validity)
+    pub(super) fn is_member(&self, link: LinkRef<'_>, moment: Moment<'_>) -> bool {
+        let at = self.find(link);
+        at.is_ok_and(|at| moment.is_live(self.members[at].validity))
     }
 
     fn find(&self, link: LinkRef<'_>) -> Result<usize, usize> {
@@ -145,7 +155,7 @@ impl Entry {
 
     /// Adds a membership, or updates its validity. Returns whether another membership was dropped
     /// to make room.
-    pub(super) fn set_member(&mut self, link: &Link, validity: Validity, now: Tick) -> bool {
+    fn set_member(&mut self, link: &Link, validity: Validity, now: Tick) -> bool {
         if let Ok(at) = self.find(link.into()) {
             self.members[at].validity = validity;
             return false;
@@ -219,7 +229,7 @@ mod tests {
             assert_eq!(made_room, i >= MOST_MEMBERS as u64, "{i}");
         }
         assert_eq!(entry.members.len(), MOST_MEMBERS);
-        let is_known = |entry: &Entry, i| entry.member((&link(i)).into()).is_some();
+        let is_known = |entry: &Entry, i| entry.find((&link(i)).into()).is_ok();
         assert!(!is_known(&entry, 9));
         assert!((10..count).all(|i| is_known(&entry, i)));
 

@@ -4,7 +4,7 @@
 //! 8 bytes of the digest, and the entry holds the rest. Two blobs with the same tag replace each
 //! other in the cache. Each look-up compares the whole digest, so no look-up confuses them.
 
-use crate::types::link::{LinkRef, MetaRef, WireName};
+use crate::types::link::{KeyRef, LinkRef, WireName};
 use crate::types::{Digest, Link};
 
 /// The key of an entry in moka.
@@ -27,7 +27,7 @@ pub(super) enum RareKey {
 }
 
 /// The subject of a look-up: a blob, or an object whose presence is a membership.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryKeyRef<'a> {
     Blob(&'a Digest),
     Object(LinkRef<'a>),
@@ -65,11 +65,12 @@ impl EntryKeyRef<'_> {
     }
 }
 
-impl<'a> From<MetaRef<'a>> for EntryKeyRef<'a> {
-    fn from(meta: MetaRef<'a>) -> Self {
-        match meta {
-            MetaRef::Shared(digest) => Self::Blob(digest),
-            MetaRef::Own(link) => Self::Object(link),
+/// Returns the entry that has the fact of a key. A blob's entry has its memberships too.
+impl<'a> From<KeyRef<'a>> for EntryKeyRef<'a> {
+    fn from(key: KeyRef<'a>) -> Self {
+        match key {
+            KeyRef::Link(LinkRef { digest, .. }) | KeyRef::Meta(digest) => Self::Blob(digest),
+            KeyRef::Own(link) => Self::Object(link),
         }
     }
 }

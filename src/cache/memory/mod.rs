@@ -24,13 +24,14 @@ pub use cache::MemoryCache;
 pub use config::MemoryConfig;
 pub(crate) use config::jittered;
 
-use crate::cache::shared::{Facts, Found, Member, is_plausible};
+use crate::cache::shared::{Facts, Found, Value};
 use crate::coherence::generation::{Generations, ReadStamp, Snapshot};
 use crate::coherence::{Coherence, Trusted};
 use crate::telemetry::metrics::{Holdings, describe, limit_hits};
-use crate::types::link::{Key, LinkRef, MetaKey, MetaRef, WireName};
+use crate::types::LayerMeta;
+use crate::types::link::{Key, KeyRef, LinkRef};
+use crate::types::per_key::PerKey;
 use crate::types::question::{Question, QuestionRef};
-use crate::types::{LayerMeta, Link};
 use entry::Entry;
 use entry_key::{EntryKeyRef, Tag};
 use metrics::Counter;
@@ -58,19 +59,13 @@ pub(crate) struct Memory {
 }
 
 /// The read stamps of a load. The load took them before it read anything, and needs them to fill.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ReadStamps {
-    pub(crate) member: Option<ReadStamp>,
-    pub(crate) meta: Option<ReadStamp>,
-}
+pub(crate) type ReadStamps = PerKey<ReadStamp>;
 
 impl ReadStamps {
     /// Returns the stamps of a snapshot for the facts that `question` asks for.
     pub(crate) fn at(snapshot: &Snapshot, question: &Question) -> Self {
-        Self {
-            member: question.link().and_then(|link| snapshot.read_stamp(link)),
-            meta: question.meta().and_then(|meta| snapshot.read_stamp(&meta)),
-        }
+        let keys = QuestionRef::from(question).keys();
+        keys.filter_map(|key| snapshot.read_stamp(&key))
     }
 }
 
@@ -133,10 +128,7 @@ impl Memory {
         if let QuestionRef::Own(link) = question {
             return match self.object(link) {
                 // The presence of the object is the membership.
-                meta @ Some(_) => Some(Found {
-                    member: Some(Member::default()),
-                    meta,
-                }),
+                Some(meta) => Some(PerKey::two(Value::MEMBER, Value::Meta(meta))),
                 None => self.get(QuestionRef::Link(link)),
             };
         }
@@ -172,16 +164,16 @@ impl Memory {
             trusted: self.coherence.regardless(),
             now: self.clock.tick(Instant::now()),
         };
-        let question = match key {
-            Key::Link(link) => QuestionRef::Link(link.into()),
-            Key::Meta(digest) => QuestionRef::Meta(digest),
-            Key::Own(link) => QuestionRef::Own(link.into()),
-        };
-        let entry = self.find(EntryKeyRef::Blob(question.digest()));
-        let object = question.link().map(EntryKeyRef::Object);
+        let key = KeyRef::from(key);
+        let entry = self.find(key.into());
+        let object = key.link().map(EntryKeyRef::Object);
         let object = object.and_then(|object| self.find(object));
-        entry.is_some_and(|entry| entry.read(question, moment).has(key))
-            || object.is_some_and(|object| object.meta(moment).is_some())
+        let has_meta = |entry: &Arc<Entry>| entry.meta(moment).is_some();
+        let has_fact = |entry: &Arc<Entry>| match key {
+            KeyRef::Link(link) => entry.is_member(link, moment),
+            KeyRef::Meta(_) | KeyRef::Own(_) => has_meta(entry),
+        };
+        entry.as_ref().is_some_and(has_fact) || object.as_ref().is_some_and(has_meta)
     }
 
     fn find(&self, subject: EntryKeyRef<'_>) -> Option<Arc<Entry>> {
@@ -202,10 +194,8 @@ impl Memory {
         let Some(trusted) = self.coherence.trusted(Instant::now()) else {
             return ReadStamps::default();
         };
-        ReadStamps {
-            member: question.link().and_then(|link| trusted.read_stamp(link)),
-            meta: question.meta().and_then(|meta| trusted.read_stamp(&meta)),
-        }
+        let keys = QuestionRef::from(question).keys();
+        keys.filter_map(|key| trusted.read_stamp(&key))
     }
 
     /// Returns the stamps of all keys, for a load that does not know yet which keys it will read.
@@ -218,88 +208,59 @@ impl Memory {
     /// Stores facts under their stamps. If a change came after the stamps were taken, the stored
     /// facts are dead from the beginning.
     pub(crate) fn fill(&self, facts: &Facts, read_stamps: ReadStamps) {
-        let now = Instant::now();
-        let deadline = self.clock.after(now, jittered(self.ttl));
-        let now = self.clock.tick(now);
-        let member = facts.member.as_ref().zip(read_stamps.member);
-        let member = member.map(|((link, member), read_stamp)| {
-            let validity = self.validity(link, read_stamp, deadline);
-            (link, member, validity)
-        });
-        let meta = facts.meta.as_ref().zip(read_stamps.meta);
-        let meta = meta.filter(|((key, meta), _)| is_plausible(key.digest(), meta));
-        let meta = meta.map(|((key, meta), read_stamp)| {
-            let validity = self.validity(key, read_stamp, deadline);
-            (MetaRef::from(key), meta, validity)
-        });
-        let set_member = |entry: &mut Entry, link: &Link, validity: Validity| {
-            if entry.set_member(link, validity, now) {
-                self.crowded.increment(1);
-            }
-        };
-        match (member, meta) {
-            // One update for both facts costs half as much as two.
-            (Some((link, _, validity)), Some((MetaRef::Shared(digest), meta, other)))
-                if link.digest == *digest =>
-            {
-                self.update(EntryKeyRef::Blob(digest), |entry| {
-                    set_member(entry, link, validity);
-                    entry.set_meta(meta.clone(), other);
-                });
-            }
-            _ => {
-                if let Some((link, _, validity)) = member {
-                    let blob = EntryKeyRef::Blob(&link.digest);
-                    self.update(blob, |entry| set_member(entry, link, validity));
-                }
-                if let Some((of, meta, validity)) = meta {
-                    self.update(of.into(), |entry| entry.set_meta(meta.clone(), validity));
-                }
-            }
-        }
-        if let Some((
-            link,
-            Member {
-                object: Some(object),
-            },
-            validity,
-        )) = member
-        {
-            let subject = EntryKeyRef::Object(link.into());
-            self.update(subject, |entry| entry.set_meta(object.clone(), validity));
-        }
-    }
-
-    fn validity(&self, key: &impl WireName, read_stamp: ReadStamp, deadline: Tick) -> Validity {
-        Validity::new(self.generations().entry_stamp(key, read_stamp), deadline)
+        self.fill_by(facts, read_stamps, Self::update);
     }
 
     /// As [`fill`](Self::fill), for facts that memory most likely does not have. An entry that
     /// another thread stores at the same moment may be lost, which costs a miss.
     pub(crate) fn fill_new(&self, facts: &Facts, read_stamps: ReadStamps) {
-        match (facts, read_stamps.meta) {
-            (
-                Facts {
-                    member: None,
-                    meta: Some((key @ MetaKey::Shared(digest), meta)),
+        self.fill_by(facts, read_stamps, Self::add);
+    }
+
+    fn fill_by(
+        &self,
+        facts: &Facts,
+        read_stamps: ReadStamps,
+        put: impl Fn(&Self, EntryKeyRef<'_>, &mut dyn FnMut(&mut Entry)),
+    ) {
+        let now = Instant::now();
+        let deadline = self.clock.after(now, jittered(self.ttl));
+        let now = self.clock.tick(now);
+        let facts = facts.as_ref().zip(read_stamps);
+        let facts = facts.filter(|(fact, _)| fact.is_plausible());
+        let facts = facts.map(|(fact, read_stamp)| {
+            let entry_stamp = self.generations().entry_stamp(&fact.key, read_stamp);
+            let subject = EntryKeyRef::from(KeyRef::from(&fact.key));
+            (subject, fact, Validity::new(entry_stamp, deadline))
+        });
+        // One update for all facts of an entry costs half as much as two.
+        let mut left = facts;
+        while let Some(subject) = left.find_map(|(subject, ..)| Some(subject)) {
+            put(self, subject, &mut |entry| {
+                for (_, fact, validity) in left.filter(|(of, ..)| *of == subject) {
+                    if entry.set(fact, validity, now) {
+                        self.crowded.increment(1);
+                    }
+                }
+            });
+            left = left.filter(|(of, ..)| *of != subject);
+        }
+        for (_, fact, validity) in facts {
+            if let (
+                Key::Link(link),
+                Value::Member {
+                    object: Some(object),
                 },
-                Some(read_stamp),
-            ) if is_plausible(digest, meta)
-                && !self.entries.contains_key(&EntryKeyRef::Blob(digest).tag()) =>
+            ) = (&fact.key, &fact.value)
             {
-                let deadline = self.clock.after(Instant::now(), jittered(self.ttl));
-                let blob = EntryKeyRef::Blob(digest);
-                let mut entry = Entry::new(blob, &self.names());
-                entry.set_meta(meta.clone(), self.validity(key, read_stamp, deadline));
-                self.holdings.put(entry.size());
-                self.entries.insert(blob.tag(), Arc::new(entry));
+                let set = &mut |entry: &mut Entry| entry.set_meta(object.clone(), validity);
+                self.update(EntryKeyRef::Object(link.into()), set);
             }
-            _ => self.fill(facts, read_stamps),
         }
     }
 
     /// Replaces an entry by a changed copy. If there is no entry yet, creates one.
-    fn update(&self, subject: EntryKeyRef<'_>, change: impl FnOnce(&mut Entry)) {
+    fn update(&self, subject: EntryKeyRef<'_>, change: &mut dyn FnMut(&mut Entry)) {
         let names = self.names();
         self.entries.entry(subject.tag()).and_upsert_with(|old| {
             let old = old.map(moka::Entry::into_value);
@@ -311,6 +272,17 @@ impl Memory {
             self.holdings.put(entry.size());
             Arc::new(entry)
         });
+    }
+
+    /// Creates an entry. If there is one already, replaces it by a changed copy.
+    fn add(&self, subject: EntryKeyRef<'_>, change: &mut dyn FnMut(&mut Entry)) {
+        if self.entries.contains_key(&subject.tag()) {
+            return self.update(subject, change);
+        }
+        let mut entry = Entry::new(subject, &self.names());
+        change(&mut entry);
+        self.holdings.put(entry.size());
+        self.entries.insert(subject.tag(), Arc::new(entry));
     }
 
     /// Returns the current table, or a new one once that is full. Entries keep the table that they

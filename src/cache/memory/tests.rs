@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::cache::LayerInfoCache;
-use crate::types::Digest;
+use crate::cache::shared::Fact;
+use crate::types::{Digest, Link};
 
 const DIGEST: Digest = Digest::Sha256([1; 32]);
 
@@ -87,16 +88,15 @@ fn memory_of(capacity: u64) -> Memory {
 /// Fills a meta of this length, as a load does that has asked the backend.
 fn fill(memory: &Memory, digest: Digest, length: u64) {
     let meta = LayerMeta::new("a/data", length).unwrap();
-    let facts = Facts {
-        member: None,
-        meta: Some((digest.into(), meta)),
-    };
-    memory.fill(&facts, memory.read_stamps(&Question::Meta(digest)));
+    memory.fill(
+        &PerKey::one(Fact::meta(digest, meta)),
+        memory.read_stamps(&Question::Meta(digest)),
+    );
 }
 
 fn length(memory: &Memory, digest: &Digest) -> Option<u64> {
     let found = memory.get(QuestionRef::Meta(digest));
-    found?.meta.map(|meta| meta.length())
+    found?.meta().map(|meta| meta.length())
 }
 
 /// Asks until this thread's cache has the entry.

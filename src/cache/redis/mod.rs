@@ -18,11 +18,12 @@ use crate::cache::deadline::Deadline;
 use crate::cache::shared::SharedSettings;
 use crate::coherence::Coherence;
 use crate::layout::Layout;
-use crate::telemetry::metrics::{BrokenValues, describe};
-use crate::types::link::{Key, MetaKey, MetaRef};
-use crate::types::{Error, LayerMeta, Link};
+use crate::telemetry::metrics::{broken_values, describe};
+use crate::types::Error;
+use crate::types::link::{Key, KeyKind};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, ready};
+use metrics::Counter;
 use net::address::Address;
 use net::cluster::Cluster;
 use net::connection::Connection;
@@ -36,8 +37,6 @@ use node::this_node::Node;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
-use tier::call::Fields;
-use tier::fields::{self, StoredPath};
 use tier::keys::Keys;
 use tier::scripts::Scripts;
 use tokio::runtime::Handle;
@@ -106,7 +105,7 @@ pub struct RedisCache {
     /// only if the layout agrees with it.
     pub(crate) layout: Option<Arc<dyn Layout>>,
     store_path: bool,
-    pub(crate) broken: BrokenValues,
+    broken: [Counter; KeyKind::NAMES.len()],
     /// Whether the settings name a name space. If they do, the note in Redis omits the store's
     /// name.
     is_named: bool,
@@ -141,7 +140,7 @@ impl RedisCache {
             lease_ttl: config.lease_ttl,
             layout: None,
             store_path: config.store_path,
-            broken: BrokenValues::new(),
+            broken: broken_values(),
             is_named: config.namespace.is_some(),
             storage: None,
             node: None,
@@ -195,37 +194,6 @@ impl RedisCache {
         self.settings
     }
 
-    /// Returns which path a hash may name, as the layout says. `stored` is the path in the hash, if
-    /// any.
-    fn path_of(&self, meta: MetaRef<'_>, stored: Option<&str>) -> StoredPath {
-        let Some(layout) = &self.layout else {
-            return StoredPath::Any;
-        };
-        let path = match meta {
-            MetaRef::Shared(digest) => {
-                if stored.is_some_and(|stored| layout.is_blob_path(digest, stored)) {
-                    return StoredPath::Stored;
-                }
-                layout.blob_path(digest)
-            }
-            MetaRef::Own(link) => layout.link_path(&link.to_owned()),
-        };
-        match path {
-            Some(path) => StoredPath::Only(path.into()),
-            None => StoredPath::None,
-        }
-    }
-
-    /// Returns whose metadata belongs to a membership, as the layout says: the metadata of the blob
-    /// that all repositories share, or of the repository's own copy.
-    fn meta_of(&self, link: &Link) -> MetaKey {
-        let layout = self.layout.as_ref();
-        match layout.is_none_or(|layout| layout.blob_path(&link.digest).is_some()) {
-            true => MetaKey::Shared(link.digest),
-            false => MetaKey::Own(link.clone()),
-        }
-    }
-
     /// Tells all other nodes what to forget. The returned future ends when no node can still answer
     /// with the old values, neither from its memory nor from a primary that was replaced. A node
     /// may use a replaced primary for as long as its memory, counted at the latest from when this
@@ -240,7 +208,8 @@ impl RedisCache {
             return Ok(ready(()).boxed());
         };
         let others = node.publish(home, what, deadline).await?;
-        let subjects: Vec<_> = keys.iter().map(|key| self.keys.subject(key)).collect();
+        let subjects = keys.iter().map(|key| self.keys.subject(key.into()));
+        let subjects: Vec<_> = subjects.collect();
         let since = self.servers.since(subjects.iter().map(String::as_bytes));
         match since.map(|since| since + node.channel.longest_trust()) {
             Some(end) if end > Instant::now() => {
@@ -248,11 +217,6 @@ impl RedisCache {
             }
             _ => Ok(others),
         }
-    }
-
-    /// Returns the fields of a hash: those to set, and the names of those to remove.
-    fn fields(&self, meta: &LayerMeta) -> Fields {
-        fields::write(meta, self.store_path || self.layout.is_none())
     }
 }
 

@@ -4,12 +4,12 @@ use super::*;
 use crate::cache::LayerInfoCache;
 use crate::cache::deadline::Patience;
 use crate::cache::redis::net::servers::KeyedCommand;
-use crate::cache::shared::{Facts, Leases, Member, SharedTier};
+use crate::cache::shared::{Fact, Facts, Leases, SharedTier, Value};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::slot::{Age, Slot};
 use crate::support::redis::{Redis, Version};
-use crate::types::question::Question;
-use crate::types::{Digest, Link};
+use crate::types::link::KeyRef;
+use crate::types::{Digest, LayerMeta, Link};
 use ::redis::{Cmd, cmd};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -91,9 +91,8 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             format!("{:?}", [slot.grant(of(token), steal)]),
         ),
         Act::Fill(token) => {
-            let mut leases = Leases::default();
-            leases.take(keys, &[Grant::Granted], of(token));
-            let facts = cache.fill(fact(key), leases, LONG).await.unwrap();
+            let (facts, leases) = (Facts::one(fact(key)), Leases::one(of(token)));
+            let facts = cache.fill(facts, leases, LONG).await.unwrap();
             let accepted = !facts.is_empty();
             (accepted.to_string(), slot.fill(of(token), ()).to_string())
         }
@@ -136,15 +135,12 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             Default::default()
         }
         Act::End { token, written } => {
-            let link = match key {
-                Key::Link(link) if written => Some(link),
-                _ => None,
-            };
+            let written = written.then(|| fact(key));
             let (ended, _) = cache
-                .end(keys, of(token), link, LONG, later())
+                .end(keys, of(token), written.as_ref(), LONG, later())
                 .await
                 .unwrap();
-            let specified = slot.end(of(token), link.map(|_| ()));
+            let specified = slot.end(of(token), written.map(|_| ()));
             (format!("{ended:?}"), format!("{specified:?}"))
         }
         Act::Evict(part) | Act::Spoil(part) => {
@@ -165,35 +161,22 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             Default::default()
         }
     };
-    let question = match key {
-        Key::Link(link) => Question::Link(link.clone()),
-        Key::Meta(digest) => Question::Meta(*digest),
-        Key::Own(link) => Question::Own(link.clone()),
-    };
-    let found = cache.ask(&[question], later()).await.unwrap();
-    let has = found.iter().any(|found| found.has(key));
+    let found = cache.ask(&[key.clone().into()], later()).await.unwrap();
+    let kind = KeyRef::from(key).kind();
+    let has = found.iter().any(|found| found.has(kind));
     (
         format!("{real} and then {has}"),
         format!("{specified} and then {}", slot.entry.is_some()),
     )
 }
 
-fn fact(key: &Key) -> Facts {
-    match key {
-        Key::Link(link) => Facts {
-            member: Some((link.clone(), Member::default())),
-            meta: None,
-        },
-        Key::Meta(digest) => Facts {
-            member: None,
-            meta: Some(((*digest).into(), LayerMeta::new("a/data", 5).unwrap())),
-        },
-        Key::Own(link) => Facts {
-            member: None,
-            meta: Some((
-                MetaKey::Own(link.clone()),
-                LayerMeta::new("a/data", 5).unwrap(),
-            )),
+fn fact(key: &Key) -> Fact {
+    let meta = LayerMeta::new("a/data", 5).unwrap();
+    Fact {
+        key: key.clone(),
+        value: match KeyRef::from(key).kind() {
+            KeyKind::Membership => Value::MEMBER,
+            KeyKind::Meta => Value::Meta(meta),
         },
     }
 }
@@ -274,7 +257,7 @@ async fn many_are_treated_as_each(version: Version) {
             }
             assert_eq!(granted, specified, "{histories:?}");
         }
-        let facts = keys.iter().map(fact).collect();
+        let facts = keys.iter().map(fact).map(Facts::one).collect();
         let filled = cache.fill_all(facts, token, LONG).await.unwrap();
         for ((key, slot), filled) in keys.iter().zip(&mut slots).zip(filled) {
             assert_eq!(
@@ -338,7 +321,7 @@ async fn a_subject_that_is_named_twice_is_filled_once() {
     let named: Vec<_> = keys.iter().chain(&keys).cloned().collect();
     let granted = cache.grant(&named, token, false, later()).await.unwrap();
     assert_eq!(granted, [Grant::Granted; 8]);
-    let facts: Vec<_> = named.iter().map(fact).collect();
+    let facts: Vec<_> = named.iter().map(fact).map(Facts::one).collect();
     let filled = cache.fill_all(facts.clone(), token, LONG).await.unwrap();
     assert_eq!(filled, facts);
     redis.cli(&["CONFIG", "RESETSTAT"]);
@@ -360,18 +343,13 @@ async fn a_full_server_refuses_a_fill_and_loses_nothing() {
     let link = |seed| Link::layer("a/b".parse().unwrap(), digest(seed));
     cache.add(&link(1)).await.unwrap();
     let keys = [Key::Link(link(2)), Key::Meta(digest(2))];
-    let (token, mut leases) = (Token::of(1), Leases::default());
-    leases.take(
-        &keys,
-        &cache.grant(&keys, token, false, later()).await.unwrap(),
-        token,
-    );
+    let token = Token::of(1);
+    let granted = cache.grant(&keys, token, false, later()).await.unwrap();
+    assert_eq!(granted, [Grant::Granted; 2]);
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    let facts = Facts {
-        meta: fact(&keys[1]).meta,
-        ..fact(&keys[0])
-    };
+    let facts = Facts::two(fact(&keys[0]), fact(&keys[1]));
+    let leases = Leases::two(token, token);
     let filled = cache.fill(facts, leases, LONG).await.unwrap();
     assert_eq!(filled, Facts::default());
     assert!(cache.contains(&link(1)).await.unwrap());

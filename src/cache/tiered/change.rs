@@ -4,15 +4,16 @@
 use super::expiring_fences::ExpiringFences;
 use super::{Shared, TieredCache};
 use crate::cache::deadline::Deadline;
-use crate::cache::memory::{ReadStamps, jittered};
-use crate::cache::shared::{Facts, Member, SharedTier};
+use crate::cache::memory::jittered;
+use crate::cache::shared::{Fact, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::change::{Change, ChangeKind, ChangeStep, Conclusion, Outcome};
 use crate::coherence::generation::{MemoryFence, ReadStamp};
 use crate::coherence::lease::Token;
 use crate::coherence::used_connections::UsedConnections;
+use crate::types::Error;
 use crate::types::link::Key;
-use crate::types::{Error, Link};
+use crate::types::per_key::PerKey;
 use futures::FutureExt;
 use futures::future::{join, ready};
 use std::collections::HashSet;
@@ -106,7 +107,7 @@ impl TieredCache {
     /// Runs `call`, a change of `keys` in the backend, inside the change protocol. From before the
     /// call until it is over, no tier answers these keys or is filled with them. When this returns,
     /// no other node can answer with a value from before the change. If `call` reports that it has
-    /// written `link`, the change fills the link.
+    /// written, the change fills the fact `written`.
     ///
     /// If Redis cannot be told, the policy decides. A change that is made without Redis is in the
     /// retry queue before this node caches anything again.
@@ -120,7 +121,7 @@ impl TieredCache {
         &self,
         kind: ChangeKind,
         mut keys: Vec<Key>,
-        link: Option<&Link>,
+        written: Option<&Fact>,
         call: impl Future<Output = (T, Outcome)>,
     ) -> Result<T, Error> {
         // Each key once: the second `END` of a key would report that its fence was gone.
@@ -136,7 +137,7 @@ impl TieredCache {
                     self.work.changes_open.increment(1);
                 }
                 outcome => {
-                    self.remember_written(link, outcome == Outcome::Written, fences);
+                    self.remember_written(written, outcome == Outcome::Written, fences);
                     self.work.changes_done.increment(1);
                 }
             }
@@ -169,7 +170,7 @@ impl TieredCache {
             step = match step {
                 ChangeStep::Begin => {
                     token = Token::random();
-                    let begin = tier.begin(&keys, token, link.is_some(), tries.deadline);
+                    let begin = tier.begin(&keys, token, written.is_some(), tries.deadline);
                     let begun = begin.await;
                     if !matches!(&begun, Err(error) if !tier.may_be_executed(error)) {
                         strays.push(token);
@@ -205,7 +206,7 @@ impl TieredCache {
                     change.called(outcome)
                 }
                 ChangeStep::End => {
-                    let written = link.filter(|_| was == Some(Outcome::Written));
+                    let written = written.filter(|_| was == Some(Outcome::Written));
                     let ttl = jittered(shared.settings.ttl);
                     let ended = tier.end(&keys, token, written, ttl, tries.deadline).await;
                     let (ended, again) = tries.of(ended).await;
@@ -244,7 +245,7 @@ impl TieredCache {
         // Last, so that the retry queue has the keys before anything is cached again.
         match was {
             Some(Outcome::Unknown) => drop(fences),
-            _ => self.remember_written(link, filled && conclusion == Conclusion::Done, fences),
+            _ => self.remember_written(written, filled && conclusion == Conclusion::Done, fences),
         }
         self.report(conclusion, was, goes_on, result, tries.failure)
     }
@@ -327,16 +328,12 @@ impl TieredCache {
         }
     }
 
-    /// Ends the fences in memory and, if the shared tier was filled with the link, fills memory too.
-    fn remember_written(&self, link: Option<&Link>, filled: bool, fences: Fences) {
+    /// Ends the fences in memory and, if the shared tier was filled with the fact, fills memory too.
+    fn remember_written(&self, written: Option<&Fact>, filled: bool, fences: Fences) {
         let read_stamps = fences.end();
-        if let (Some(link), [read_stamp], true) = (link, &read_stamps[..], filled) {
-            let member = Some((link.clone(), Member::default()));
-            let read_stamps = ReadStamps {
-                member: *read_stamp,
-                meta: None,
-            };
-            self.memory.fill(&Facts { member, meta: None }, read_stamps);
+        if let (Some(fact), [Some(read_stamp)], true) = (written, &read_stamps[..], filled) {
+            let (facts, read_stamps) = (PerKey::one(fact.clone()), PerKey::one(*read_stamp));
+            self.memory.fill(&facts, read_stamps);
         }
     }
 }

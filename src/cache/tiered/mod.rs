@@ -4,49 +4,31 @@ mod budget;
 mod change;
 mod deny;
 mod expiring_fences;
-#[cfg_attr(
-    not(feature = "signer"),
-    allow(dead_code, reason = "only signed URLs need it")
-)]
 mod fence_keeper;
+mod fill;
 mod fill_guard;
-mod many;
-#[cfg_attr(
-    not(feature = "redis"),
-    allow(dead_code, reason = "Redis is the only shared tier")
-)]
+mod plain;
 mod retry_queue;
-#[cfg_attr(
-    not(feature = "redis"),
-    allow(dead_code, reason = "Redis is the only shared tier")
-)]
 mod returns;
+mod signed;
 
 pub(crate) use budget::Budget;
 pub(crate) use fill_guard::FillGuard;
-#[cfg_attr(
-    not(feature = "signer"),
-    allow(dead_code, reason = "only signed URLs need it")
-)]
-mod signed;
 
 use crate::cache::Forgotten;
-use crate::cache::LayerInfoCache;
 use crate::cache::memory::{Memory, MemoryConfig, ReadStamps};
 #[cfg(feature = "redis")]
 use crate::cache::redis::RedisCache;
-use crate::cache::shared::{
-    Facts, Found, KeyNames, MOST_QUESTIONS, Member, SharedSettings, SharedTier, is_plausible,
-};
+use crate::cache::shared::{Found, MOST_QUESTIONS, SharedSettings, SharedTier, Value};
 use crate::coherence::Coherence;
-use crate::coherence::change::{ChangeKind, Outcome};
-use crate::telemetry::metrics::{self, LookupResult, Lookups, Part, Work};
+use crate::coherence::generation::ReadStamp;
+use crate::telemetry::metrics::{self, Lookups, Part, Work};
 use crate::telemetry::spans;
-use crate::types::link::{Key, LinkRef, MetaKey};
+use crate::types::link::{Key, KeyKind, KeyRef, LinkRef};
+use crate::types::per_key::PerKey;
 use crate::types::question::{Question, QuestionRef};
-use crate::types::{Digest, Error, LayerMeta, Link};
+use crate::types::{Error, LayerMeta};
 use ::metrics::Histogram;
-use async_trait::async_trait;
 use expiring_fences::ExpiringFences;
 use retry_queue::RetryQueue;
 use returns::Returns;
@@ -56,7 +38,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-/// A [`LayerInfoCache`] of one or two tiers: memory, and optionally Redis behind it.
+/// A [`LayerInfoCache`](crate::LayerInfoCache) of one or two tiers: memory, and optionally Redis behind it.
 ///
 /// A hit in Redis fills memory. A write goes to Redis first, under a lease, and then to memory. A
 /// removal takes the fact out of this node's memory, then out of Redis, then out of the memory of
@@ -232,32 +214,25 @@ impl TieredCache {
     /// membership.
     pub(crate) fn get_object(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
         let object = self.memory.object(link);
-        self.lookups.count(LookupResult {
-            membership: Some(object.is_some()),
-            meta: None,
-        });
+        let asked = PerKey::one((KeyKind::Membership, object.is_some()));
+        self.lookups.count(asked);
         object
     }
 
     /// Looks up a question in memory without counting, for callers that have counted it before.
     pub(crate) fn peek(&self, question: &Question) -> Found {
-        let found = self.memory.get(question.into()).unwrap_or_default();
-        let object = question
-            .link()
-            .and_then(|link| self.memory.object(link.into()));
-        match object {
-            object @ Some(_) => Found {
-                member: Some(Member { object }),
-                ..found
-            },
-            None => found,
-        }
-    }
-
-    /// Returns the stamps to fill values that are read from now on.
-    pub(crate) fn read_stamps(&self, question: &Question) -> ReadStamps {
-        self.expiring.expire();
-        self.memory.read_stamps(question)
+        let question = QuestionRef::from(question);
+        let found = self.memory.get(question).unwrap_or_default();
+        question.keys().with(found).filter_map(|(key, value)| {
+            let object = match key {
+                KeyRef::Link(link) => self.memory.object(link),
+                KeyRef::Meta(_) | KeyRef::Own(_) => None,
+            };
+            match object {
+                object @ Some(_) => Some(Value::Member { object }),
+                None => value,
+            }
+        })
     }
 
     /// Looks up questions in Redis, in one round trip for each [`MOST_QUESTIONS`] of them, and
@@ -343,56 +318,11 @@ impl TieredCache {
         settings.map_or(Duration::ZERO, |settings| settings.trust_timeout)
     }
 
-    /// Returns whether a key is sure not to have changed since these stamps were taken.
-    pub(crate) fn is_unchanged(&self, key: &Key, read_stamps: ReadStamps) -> bool {
-        let read_stamp = match key {
-            Key::Link(_) => read_stamps.member,
-            Key::Meta(_) | Key::Own(_) => read_stamps.meta,
-        };
+    /// Returns whether a key is sure not to have changed since this stamp was taken.
+    pub(crate) fn is_unchanged(&self, key: &Key, read_stamp: Option<ReadStamp>) -> bool {
         let coherence = self.memory.coherence();
         let trusted = coherence.trusted(Instant::now()).is_some();
         trusted && read_stamp.is_some_and(|read_stamp| coherence.generations.holds(key, read_stamp))
-    }
-
-    /// Counts the result of a fill. `leased` names the keys that had a lease, and `filled` the keys
-    /// that were filled.
-    fn count_fill(&self, leased: KeyNames, filled: KeyNames, read_stamps: ReadStamps) {
-        let work = &self.work;
-        if self.has_shared() {
-            work.leases_lost.increment(leased.count() - filled.count());
-        }
-        let is_changed = |name: Option<u64>, read_stamp: Option<_>| {
-            let pair = name.zip(read_stamp);
-            pair.is_some_and(|(name, read_stamp)| {
-                !self.memory.generations().holds(&name, read_stamp)
-            })
-        };
-        let is_fenced = || {
-            is_changed(leased.member, read_stamps.member)
-                || is_changed(leased.meta, read_stamps.meta)
-        };
-        let counter = match (filled.count(), leased.count()) {
-            (1.., _) => &work.fills_stored,
-            (0, 0) => &work.fills_unleased,
-            _ if !self.has_shared() || is_fenced() => &work.fills_fenced,
-            _ => &work.fills_late,
-        };
-        counter.increment(1);
-    }
-
-    /// Returns the facts whose keys have not changed since their stamps were taken.
-    fn still_allowed(&self, facts: Facts, read_stamps: ReadStamps) -> Facts {
-        let generations = self.memory.generations();
-        Facts {
-            member: facts.member.filter(|(link, _)| {
-                let holds = |read_stamp| generations.holds(link, read_stamp);
-                read_stamps.member.is_some_and(holds)
-            }),
-            meta: facts.meta.filter(|(key, _)| {
-                let holds = |read_stamp| generations.holds(key, read_stamp);
-                read_stamps.meta.is_some_and(holds)
-            }),
-        }
     }
 
     /// Forgets everything: in this node's memory, in Redis and in the memory of all nodes that
@@ -499,81 +429,5 @@ impl TieredCache {
     pub fn clear_memory(&self) {
         self.work.flushed.increment(1);
         self.memory.generations().flush();
-    }
-
-    async fn ask(&self, question: Question) -> Result<Found, Error> {
-        let found = self.get(&question);
-        if found.is_whole(&question) {
-            return Ok(found);
-        }
-        let read_stamps = self.read_stamps(&question);
-        let mut budget = self.budget();
-        let mut answers = self
-            .try_fetch(&[question], &[read_stamps], &mut budget)
-            .await?;
-        Ok(answers.pop().unwrap_or_default())
-    }
-
-    async fn remember(&self, question: Question, facts: Facts) -> Result<(), Error> {
-        let (mut guard, mut budget) = (self.guard([&question]), self.budget());
-        let keys = question.keys();
-        let granted = self.grant(&mut guard, &keys, true, &mut budget).await;
-        if let Err(error) = granted {
-            tracing::debug!(%error, "not filled");
-            return Ok(());
-        }
-        let mut budget = budget.after_the_answer();
-        self.try_fill(&mut guard, facts, &mut budget).await
-    }
-
-    async fn forget(&self, key: Key) -> Result<(), Error> {
-        let nothing = async { ((), Outcome::Over) };
-        self.change(ChangeKind::Removal, vec![key], None, nothing)
-            .await
-    }
-}
-
-/// Returns the facts without an implausible meta.
-fn plausible(facts: Facts) -> Facts {
-    let is_plausible = |(key, meta): &(MetaKey, LayerMeta)| is_plausible(key.digest(), meta);
-    Facts {
-        meta: facts.meta.filter(is_plausible),
-        ..facts
-    }
-}
-
-#[async_trait]
-impl LayerInfoCache for TieredCache {
-    async fn contains(&self, link: &Link) -> Result<bool, Error> {
-        let found = self.ask(Question::Link(link.clone())).await?;
-        Ok(found.member.is_some())
-    }
-
-    async fn add(&self, link: &Link) -> Result<(), Error> {
-        let facts = Facts {
-            member: Some((link.clone(), Member::default())),
-            meta: None,
-        };
-        self.remember(Question::Link(link.clone()), facts).await
-    }
-
-    async fn remove(&self, link: &Link) -> Result<(), Error> {
-        self.forget(Key::Link(link.clone())).await
-    }
-
-    async fn meta(&self, digest: &Digest) -> Result<Option<LayerMeta>, Error> {
-        Ok(self.ask(Question::Meta(*digest)).await?.meta)
-    }
-
-    async fn set_meta(&self, digest: &Digest, meta: &LayerMeta) -> Result<(), Error> {
-        let facts = Facts {
-            member: None,
-            meta: Some(((*digest).into(), meta.clone())),
-        };
-        self.remember(Question::Meta(*digest), facts).await
-    }
-
-    async fn remove_meta(&self, digest: &Digest) -> Result<(), Error> {
-        self.forget(Key::Meta(*digest)).await
     }
 }

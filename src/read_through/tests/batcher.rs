@@ -9,10 +9,8 @@ fn known(count: u8) -> World {
     let world = world(true);
     for seed in 1..=count {
         let meta = LayerMeta::new("a/data", u64::from(seed)).unwrap();
-        world.shared.add(Facts {
-            member: Some((link(seed), Member::default())),
-            meta: Some((link(seed).digest.into(), meta)),
-        });
+        let meta = Fact::meta(link(seed).digest, meta);
+        world.shared.add(Facts::two(Fact::member(link(seed)), meta));
     }
     world
 }

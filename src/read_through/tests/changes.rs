@@ -301,8 +301,8 @@ fn a_creation_without_redis_whose_runtime_ends_amid_it_is_owed() {
     let (world, get) = metered(|| world(true));
     let first = runtime();
     first.block_on(async {
-        let member = Some((world.link.clone(), Member::default()));
-        world.shared.add(Facts { member, meta: None });
+        let fact = Fact::member(world.link.clone());
+        world.shared.add(Facts::one(fact));
         down(&world, true);
         world.backend.written.hold();
         let (layers, digest) = (world.layers.clone(), world.link.digest);

@@ -70,13 +70,11 @@ async fn one_who_waits_for_another_node_in_vain_fills_nothing() {
 
     let load = world.stat_task();
     tokio::time::sleep(Duration::from_millis(30)).await;
-    world.shared.add(Facts {
-        member: Some((world.link.clone(), Member::default())),
-        meta: Some((
-            world.link.digest.into(),
-            LayerMeta::new("a/data", 7).unwrap(),
-        )),
-    });
+    let meta = LayerMeta::new("a/data", 7).unwrap();
+    world.shared.add(Facts::two(
+        Fact::member(world.link.clone()),
+        Fact::meta(world.link.digest, meta),
+    ));
     assert_eq!(load.await.unwrap(), Some(7));
     assert_eq!(get("layercache_coalesced_total{scope=\"cluster\"}"), 1);
 }

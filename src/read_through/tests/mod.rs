@@ -13,7 +13,7 @@ use super::fakes::{FakeBackend, FakeShared};
 use super::*;
 use crate::cache::MemoryConfig;
 use crate::cache::deadline::{Deadline, Patience};
-use crate::cache::shared::{Facts, Found, Member, SharedSettings};
+use crate::cache::shared::{Fact, Facts, Found, SharedSettings};
 use crate::coherence::change::{ChangeKind, ChangePolicy, Outcome};
 use crate::coherence::limiter::Limits;
 use crate::registry::{Registry, Repository};
@@ -146,8 +146,8 @@ async fn a_miss_asks_for_both_facts_and_fills_both_tiers() {
 async fn what_a_tier_knows_is_not_asked_again() {
     let world = world(true);
     world.backend.put(&world.link, 5);
-    let member = Some((world.link.clone(), Member::default()));
-    world.shared.add(Facts { member, meta: None });
+    let fact = Fact::member(world.link.clone());
+    world.shared.add(Facts::one(fact));
     assert_eq!(world.stat().await, (Some(5), CacheStatus::Miss));
     assert_eq!(world.backend.calls(), (0, 1));
 }

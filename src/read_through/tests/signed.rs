@@ -46,7 +46,7 @@ impl World {
             unreachable!("it is one")
         };
         let question = crate::types::question::Question::Meta(digest);
-        self.core.cache().read_stamps(&question).meta.is_some()
+        !self.core.cache().read_stamps(&question).is_empty()
     }
 
     fn published(&self) -> usize {

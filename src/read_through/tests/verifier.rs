@@ -166,10 +166,8 @@ async fn what_is_filled_after_its_delete_is_stale_and_what_is_put_again_is_ok() 
             world.backend.put(&world.link, 7);
         }
         // As a fill without a fence would do.
-        world.shared.add(Facts {
-            member: Some((world.link.clone(), Member::default())),
-            meta: None,
-        });
+        let fact = Fact::member(world.link.clone());
+        world.shared.add(Facts::one(fact));
         sleep(Duration::from_millis(900) + TRUST).await;
         let expected = if is_put_again { [1, 0, 0] } else { [0, 1, 0] };
         assert_eq!(verdicts(&get, "delete", "0.1s", "redis"), expected);

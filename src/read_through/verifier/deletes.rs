@@ -5,7 +5,7 @@ use super::judge::{Positive, judge};
 use crate::cache::shared::MOST_QUESTIONS;
 use crate::read_through::Backend;
 use crate::telemetry::metrics::{Tier, Verifications};
-use crate::types::link::Key;
+use crate::types::link::{Key, KeyRef};
 use crate::types::question::Question;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -90,12 +90,7 @@ async fn look_for<B: Backend>(
 ) -> Option<()> {
     let core = weak.upgrade()?;
     let cache = core.cache();
-    let questions = keys.iter().map(|key| match key {
-        Key::Link(link) => Question::Link(link.clone()),
-        Key::Meta(digest) => Question::Meta(*digest),
-        Key::Own(link) => Question::Own(link.clone()),
-    });
-    let questions: Vec<_> = questions.collect();
+    let questions: Vec<_> = keys.iter().cloned().map(Question::from).collect();
     // Take the stamps before anything is read.
     let read_stamps: Vec<_> = questions
         .iter()
@@ -117,7 +112,7 @@ async fn look_for<B: Backend>(
         let all = keys.iter().zip(&questions).zip(&read_stamps).zip(answers);
         for (((key, question), read_stamps), answer) in all {
             match answer {
-                Some(found) if found.has(key) => positives.push(Positive {
+                Some(found) if found.has(KeyRef::from(key).kind()) => positives.push(Positive {
                     question: question.clone(),
                     read_stamps: *read_stamps,
                     tier,

@@ -6,6 +6,7 @@ use crate::cache::shared::Found;
 use crate::read_through::{Backend, ReadThrough};
 use crate::telemetry::metrics::{Tier, Verifications};
 use crate::types::link::Key;
+use crate::types::per_key::PerKey;
 use crate::types::question::Question;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -49,8 +50,12 @@ pub(super) async fn judge<B: Backend>(
     drop(core);
     sleep(settling).await;
     let core = weak.upgrade()?;
-    for (positive, mut keys) in denied {
-        keys.retain(|key| core.cache().is_unchanged(key, positive.read_stamps));
+    for (positive, keys) in denied {
+        let keys = keys.with(positive.read_stamps);
+        let is_unchanged =
+            |(key, read_stamp): &(Key, Option<_>)| core.cache().is_unchanged(key, *read_stamp);
+        let keys = keys.filter(is_unchanged).map(|(key, _)| key);
+        let keys: Vec<_> = keys.into_iter().collect();
         let verdicts = seen.of(age, positive.tier);
         if keys.is_empty() {
             verdicts.unknown.increment(1);
@@ -70,16 +75,11 @@ pub(super) async fn judge<B: Backend>(
 }
 
 /// Returns the keys that the backend denies. Returns `None` if it does not answer.
-async fn denied_by<B: Backend>(core: &ReadThrough<B>, question: &Question) -> Option<Vec<Key>> {
+async fn denied_by<B: Backend>(core: &ReadThrough<B>, question: &Question) -> Option<PerKey<Key>> {
     let asked = timeout(PATIENCE, core.consult(question, Found::default())).await;
-    let found = asked.ok()?.ok()?.found(true);
-    if found.is_whole(question) {
-        return Some(Vec::new());
-    }
-    let mut keys = question.keys();
+    let found = asked.ok()?.ok()?.found;
     // If repositories share no content, the missing object was the only fact.
-    if core.backend().shares_blobs() {
-        keys.retain(|key| !found.has(key));
-    }
-    Some(keys)
+    let is_all = !found.is_whole(question) && !core.backend().shares_blobs();
+    let keys = question.keys().with(found);
+    Some(keys.filter_map(|(key, value)| (is_all || value.is_none()).then_some(key)))
 }

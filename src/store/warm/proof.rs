@@ -3,7 +3,7 @@
 use super::super::meta::describe_in_part;
 use super::super::read::facts;
 use super::listing::Listed;
-use crate::cache::shared::{Facts, Member, is_plausible};
+use crate::cache::shared::{Fact, Facts, is_plausible};
 use crate::types::Digest;
 use crate::types::question::Question;
 use md5::{Digest as _, Md5};
@@ -11,6 +11,10 @@ use object_store::ObjectMeta;
 
 /// What a listed object proves.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "no value is stored, and most are the large one"
+)]
 pub(super) enum Proof {
     /// The object proves these facts.
     Facts(Facts),
@@ -27,16 +31,15 @@ impl Proof {
             // A link is a membership only if its content is its own digest.
             Question::Link(link) => match () {
                 () if object.size != link.digest.text_len() as u64 => Self::Broken,
-                () if has_text_of(object, &link.digest) => Self::Facts(Facts {
-                    member: Some((link.clone(), Member::default())),
-                    meta: None,
-                }),
+                () if has_text_of(object, &link.digest) => {
+                    Self::Facts(Facts::one(Fact::member(link.clone())))
+                }
                 () => Self::Unread,
             },
             Question::Stat(_) | Question::Own(_) | Question::Meta(_) => {
                 match describe_in_part(&object.location, object) {
                     Ok(meta) if is_plausible(question.digest(), &meta) => {
-                        Self::Facts(facts(question, meta))
+                        Self::Facts(facts(question, &meta))
                     }
                     _ => Self::Broken,
                 }

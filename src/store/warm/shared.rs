@@ -138,7 +138,9 @@ async fn get<S: ObjectStore>(
     let hits: Vec<_> = open.iter().filter(is_hit).collect();
     let questions = hits.iter().map(|listed| listed.question.clone());
     let questions: Vec<_> = questions.collect();
-    let read_stamps = questions.iter().map(|question| guard.read_stamps(question));
+    let read_stamps = questions
+        .iter()
+        .map(|question| guard.read_stamps(question.keys()));
     let read_stamps: Vec<_> = read_stamps.collect();
     let (cache, mut budget) = (store.core.cache(), store.core.cache().budget());
     let found = cache.try_fetch(&questions, &read_stamps, &mut budget);

@@ -18,14 +18,13 @@ pub(crate) use parts::Part;
 pub(crate) use table::describe;
 pub(crate) use verifications::{Tier, Verifications};
 
+use crate::types::link::KeyKind;
+use crate::types::per_key::PerKey;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 /// Counts the look-ups of one tier, by fact and result.
 #[derive(Debug)]
-pub(crate) struct Lookups {
-    membership: Results,
-    meta: Results,
-}
+pub(crate) struct Lookups([Results; KeyKind::NAMES.len()]);
 
 #[derive(Debug)]
 struct Results {
@@ -46,53 +45,27 @@ impl Lookups {
                 none: counter(none),
             }
         };
-        Self {
-            membership: fact("membership"),
-            meta: fact("meta"),
-        }
+        Self(KeyKind::NAMES.map(fact))
     }
 
     /// Counts a look-up: for each fact that it asked for, whether the tier has it.
     pub(crate) fn count(&self, asked: LookupResult) {
-        if let Some(hit) = asked.membership {
-            self.membership.count(hit);
-        }
-        if let Some(hit) = asked.meta {
-            self.meta.count(hit);
+        for (kind, hit) in asked {
+            let Results { hit: yes, miss, .. } = &self.0[kind as usize];
+            (if hit { yes } else { miss }).increment(1);
         }
     }
 
     /// Counts a look-up that the tier could not answer.
     pub(crate) fn count_none(&self, asked: LookupResult) {
-        if asked.membership.is_some() {
-            self.membership.none.increment(1);
-        }
-        if asked.meta.is_some() {
-            self.meta.none.increment(1);
+        for (kind, _) in asked {
+            self.0[kind as usize].none.increment(1);
         }
     }
 }
 
 /// The facts that a look-up asked for, and whether each was found.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LookupResult {
-    pub(crate) membership: Option<bool>,
-    pub(crate) meta: Option<bool>,
-}
-
-impl LookupResult {
-    /// Returns whether all facts were found.
-    const fn is_found(self) -> bool {
-        !matches!(self.membership, Some(false)) && !matches!(self.meta, Some(false))
-    }
-}
-
-impl Results {
-    fn count(&self, hit: bool) {
-        let counter = if hit { &self.hit } else { &self.miss };
-        counter.increment(1);
-    }
-}
+pub(crate) type LookupResult = PerKey<(KeyKind, bool)>;
 
 /// Returns the histogram of the time that a tier takes to answer.
 pub(crate) fn lookup_duration(tier: &'static str) -> Histogram {
@@ -123,7 +96,7 @@ impl Loads {
 
     pub(crate) fn count(&self, asked: LookupResult) {
         self.lookups.count(asked);
-        match asked.is_found() {
+        match asked.iter().all(|(_, is_found)| *is_found) {
             true => self.found.increment(1),
             false => self.absent.increment(1),
         }
@@ -212,23 +185,10 @@ pub(crate) fn breaker_opened() -> Counter {
     counter!(table::BREAKER_OPENED)
 }
 
-/// Counts the values in Redis that no node can have written, by fact.
+/// Returns the counters of values in Redis that no node can have written, one for each kind of fact.
 #[cfg(feature = "redis")]
-#[derive(Debug)]
-pub(crate) struct BrokenValues {
-    pub(crate) membership: Counter,
-    pub(crate) meta: Counter,
-}
-
-#[cfg(feature = "redis")]
-impl BrokenValues {
-    pub(crate) fn new() -> Self {
-        let fact = |fact: &'static str| counter!(table::BROKEN_VALUES, "fact" => fact);
-        Self {
-            membership: fact("membership"),
-            meta: fact("meta"),
-        }
-    }
+pub(crate) fn broken_values() -> [Counter; KeyKind::NAMES.len()] {
+    KeyKind::NAMES.map(|fact| counter!(table::BROKEN_VALUES, "fact" => fact))
 }
 
 /// Runs `make` with a recorder of its own. Returns the result, and a function that reads how often

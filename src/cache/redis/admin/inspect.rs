@@ -4,7 +4,7 @@ use crate::cache::redis::RedisCache;
 use crate::cache::redis::net::connect_error::failed;
 use crate::cache::redis::net::servers::{KeyedCommand, Reply};
 use crate::cache::redis::tier::fields::{self, StoredPath};
-use crate::types::link::{Key, MetaKey};
+use crate::types::link::Key;
 use crate::types::{Digest, Error, LayerMeta, Link, RepositoryName};
 use ::redis::{ErrorKind, RedisError, Value, cmd};
 use std::time::Duration;
@@ -166,7 +166,7 @@ impl RedisCache {
         let manifest = Link::manifest(repository.clone(), *digest);
         let kept = self.kept(&layer, &manifest);
         let of = self.meta_of(kept);
-        let hash = self.keys.of(&of.clone().into());
+        let hash = self.keys.of(&of);
         let sets = [layer, manifest].map(|link| self.keys.of(&Key::Link(link)));
         let media_type = format!("{}::{digest}", sets[0][0]);
 
@@ -232,7 +232,7 @@ impl RedisCache {
     /// Returns a hash as a node would read it, and its fields as they are stored.
     fn read_fields(
         &self,
-        of: &MetaKey,
+        of: &Key,
         reply: Option<Value>,
     ) -> (Held<LayerMeta>, Vec<(&'static str, String)>) {
         let Some(Value::Array(values)) = reply else {

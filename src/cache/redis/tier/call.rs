@@ -5,6 +5,8 @@ use crate::cache::redis::RedisCache;
 use crate::cache::redis::net::connect_error::failed;
 use crate::cache::redis::net::script::Source;
 use crate::cache::redis::net::servers::{KeyedCommand, Replies, Reply};
+use crate::cache::redis::tier::keys::member_of;
+use crate::cache::shared::Fact;
 use crate::coherence::lease::Token;
 use crate::coherence::used_connections::UsedConnections;
 use crate::types::Error;
@@ -50,8 +52,7 @@ impl Call {
 pub(crate) type Fields = (Vec<(&'static str, String)>, Vec<&'static str>);
 
 /// Adds the arguments of a script that writes the entry.
-pub(crate) fn write(call: Call, ttl: Duration, fields: Option<Fields>) -> Call {
-    let (present, absent) = fields.unwrap_or_default();
+pub(crate) fn write(call: Call, ttl: Duration, (present, absent): Fields) -> Call {
     let mut call = call.arg(millis(ttl)).arg(absent.len());
     call.args.extend(absent.into_iter().map(Cow::Borrowed));
     for (name, value) in present {
@@ -69,14 +70,19 @@ impl RedisCache {
     /// Returns a call with what all scripts need: the keys, the kind and member of the subject, the
     /// token.
     pub(crate) fn call(&self, key: &Key, token: Token) -> Call {
-        let (kind, member) = match key {
-            Key::Link(link) => ("set", link.digest.to_string()),
-            Key::Meta(_) | Key::Own(_) => ("hash", String::new()),
+        let (kind, member) = match member_of(key) {
+            Some(digest) => ("set", digest.to_string()),
+            None => ("hash", String::new()),
         };
         Call::new(self.keys.of(key))
             .arg(kind)
             .arg(member)
             .arg(token.number())
+    }
+
+    /// Returns a call of a script that writes this fact.
+    pub(crate) fn write_call(&self, fact: &Fact, token: Token, ttl: Duration) -> Call {
+        write(self.call(&fact.key, token), ttl, self.fields(&fact.value))
     }
 
     /// Returns the deadline of a read that begins now.

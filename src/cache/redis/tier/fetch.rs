@@ -2,13 +2,11 @@
 
 use crate::cache::deadline::Deadline;
 use crate::cache::redis::RedisCache;
-use crate::cache::redis::net::servers::{KeyedCommand, Reply};
 use crate::cache::redis::tier::fields;
-use crate::cache::shared::{Found, Member};
-use crate::types::link::MetaRef;
-use crate::types::question::Question;
-use crate::types::{Error, LayerMeta, Link, LinkKind, RepositoryName};
-use ::redis::{Cmd, RedisWrite};
+use crate::cache::shared::{Found, Value};
+use crate::types::link::KeyKind;
+use crate::types::question::{Question, QuestionRef};
+use crate::types::{Error, LinkKind, RepositoryName};
 use std::collections::BTreeMap;
 
 /// The positions of the questions about the members of each set.
@@ -28,8 +26,10 @@ impl RedisCache {
             let links = places.iter().filter_map(|at| questions[*at].link());
             commands.extend(self.membership_of(&links.collect::<Vec<_>>()));
         }
-        let hashes = questions.iter().filter_map(Question::meta);
-        commands.extend(hashes.map(|meta| self.fields_of(meta)));
+        let keys_of = |question| QuestionRef::from(question).keys();
+        let keys = || questions.iter().map(keys_of);
+        let hashes = keys().flatten().filter(|key| key.kind() == KeyKind::Meta);
+        commands.extend(hashes.map(|key| self.fields_of(key)));
         let replies = self.servers.run("look-up", commands, deadline);
         let mut replies = replies.await?.each.into_iter();
 
@@ -38,53 +38,23 @@ impl RedisCache {
             match fields::read_members(places.len(), replies.next()) {
                 Ok(members) => {
                     for (at, is_member) in places.iter().zip(members) {
-                        answers[*at].member = is_member.then(Member::default);
+                        if is_member {
+                            answers[*at] = Found::one(Value::MEMBER);
+                        }
                     }
                 }
-                Err(fields::Broken) => self.broken.membership.increment(places.len() as u64),
+                Err(fields::Broken) => self.count_broken(KeyKind::Membership, places.len()),
             }
         }
-        for (question, found) in questions.iter().zip(&mut answers) {
-            if let Some(meta) = question.meta() {
-                found.meta = self.read_meta(meta, replies.next());
-            }
+        for (keys, found) in keys().zip(&mut answers) {
+            *found = keys
+                .with(std::mem::take(found))
+                .filter_map(|(key, found)| match key.kind() {
+                    KeyKind::Membership => found,
+                    KeyKind::Meta => self.read_meta(key, replies.next()).map(Value::Meta),
+                });
         }
         Ok(answers)
-    }
-
-    /// Returns a command that asks whether these links, all of one set, are its members. For one
-    /// link it is `SISMEMBER`, as in docker/distribution.
-    fn membership_of(&self, links: &[&Link]) -> Option<KeyedCommand> {
-        let (first, name) = match links {
-            [] => return None,
-            [one] => (one, "SISMEMBER"),
-            [first, ..] => (first, "SMISMEMBER"),
-        };
-        let set = self.keys.set(first);
-        let texts = links.iter().map(|link| link.digest.text_len());
-        let size = name.len() + set.len() + texts.sum::<usize>();
-        let mut command = Cmd::with_capacity(links.len() + 2, size);
-        command.arg(name).arg(set);
-        for link in links {
-            command.write_arg_fmt(link.digest);
-        }
-        Some(KeyedCommand::on_first(command))
-    }
-
-    fn fields_of(&self, meta: MetaRef<'_>) -> KeyedCommand {
-        let mut command = Cmd::with_capacity(fields::READ.len() + 2, 192);
-        command.arg("HMGET");
-        self.keys.write_hash(meta, &mut command);
-        command.arg(&fields::READ);
-        KeyedCommand::on_first(command)
-    }
-
-    fn read_meta(&self, meta: MetaRef<'_>, reply: Option<Reply>) -> Option<LayerMeta> {
-        let path = self.path_of(meta, fields::stored_path(reply.as_ref()));
-        fields::read_hash(meta.digest(), path, reply).unwrap_or_else(|fields::Broken| {
-            self.broken.meta.increment(1);
-            None
-        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! How the keys in Redis are named.
 
-use crate::types::link::{Key, MetaRef};
-use crate::types::{Digest, Link, LinkKind, RepositoryName};
+use crate::types::link::{Key, KeyRef};
+use crate::types::{Digest, LinkKind, RepositoryName};
 use ::redis::RedisWrite;
 use std::fmt;
 
@@ -20,17 +20,9 @@ impl Keys {
         &self.prefix
     }
 
-    /// Returns the name of the set that contains a membership.
-    pub(crate) fn set(&self, link: &Link) -> String {
-        self.set_of(link.kind, &link.repository)
-    }
-
     /// Returns the name of the set of a repository's blobs of one kind.
     pub(crate) fn set_of(&self, kind: LinkKind, repository: &RepositoryName) -> String {
-        let kind = match kind {
-            LinkKind::Layer => "blobs",
-            LinkKind::Manifest => "manifests",
-        };
+        let kind = set_name(kind);
         format!("{}repository::{repository}::{kind}", self.prefix)
     }
 
@@ -40,67 +32,82 @@ impl Keys {
     }
 
     /// Returns the key that holds a fact.
-    pub(crate) fn subject(&self, key: &Key) -> String {
-        match key {
-            Key::Link(link) => self.set(link),
-            Key::Meta(digest) => self.hash(MetaRef::Shared(digest)),
-            Key::Own(link) => self.hash(MetaRef::Own(link.into())),
-        }
+    pub(crate) fn subject(&self, key: KeyRef<'_>) -> String {
+        self.subject_name(key).to_string()
+    }
+
+    /// Adds the key that holds a fact to a command.
+    pub(crate) fn write_subject(&self, key: KeyRef<'_>, command: &mut impl RedisWrite) {
+        command.write_arg_fmt(self.subject_name(key));
     }
 
     /// Returns the key that holds a fact, the key of its lease, and the key of its fence. The
     /// braces keep all three in one slot of a cluster. Each member of a set has its own lease and
     /// fence.
     pub(crate) fn of(&self, key: &Key) -> [String; 3] {
-        let subject = self.subject(key);
-        let member = match key {
-            Key::Link(link) => format!("::{}", link.digest),
-            Key::Meta(_) | Key::Own(_) => String::new(),
+        let subject = self.subject(key.into());
+        let member = match member_of(key) {
+            Some(digest) => format!("::{digest}"),
+            None => String::new(),
         };
         let beside = |what: &str| format!("{}{what}::{{{subject}}}{member}", self.prefix);
         [subject.clone(), beside("lease"), beside("fence")]
     }
 
-    /// Adds the name of a hash to a command.
-    pub(crate) fn write_hash(&self, of: MetaRef<'_>, command: &mut impl RedisWrite) {
-        command.write_arg_fmt(self.hash_name(of));
-    }
-
-    /// Returns the name of a blob's hash.
-    pub(crate) fn hash(&self, of: MetaRef<'_>) -> String {
-        self.hash_name(of).to_string()
-    }
-
-    const fn hash_name<'a>(&'a self, of: MetaRef<'a>) -> HashName<'a> {
+    const fn subject_name<'a>(&'a self, key: KeyRef<'a>) -> SubjectName<'a> {
         let prefix = self.prefix.as_str();
-        HashName { prefix, of }
+        SubjectName { prefix, key }
     }
 }
 
-/// The name of a hash: `blobs::<digest>` for a blob that all repositories share,
-/// `blobs::<name>::<digest>` for a repository's own layer, and
-/// `blobs::<name>::manifests::<digest>` for its own manifest.
-struct HashName<'a> {
-    prefix: &'a str,
-    of: MetaRef<'a>,
+/// Returns which member of a set a fact is. Returns `None` if a hash holds the fact.
+pub(crate) const fn member_of(key: &Key) -> Option<&Digest> {
+    match key {
+        Key::Link(link) => Some(&link.digest),
+        Key::Meta(_) | Key::Own(_) => None,
+    }
 }
 
-impl fmt::Display for HashName<'_> {
+/// The name of the key that holds a fact: `repository::<name>::blobs` and
+/// `repository::<name>::manifests` for memberships, `blobs::<digest>` for a blob that all
+/// repositories share, `blobs::<name>::<digest>` for a repository's own layer, and
+/// `blobs::<name>::manifests::<digest>` for its own manifest.
+struct SubjectName<'a> {
+    prefix: &'a str,
+    key: KeyRef<'a>,
+}
+
+impl fmt::Display for SubjectName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}blobs::", self.prefix)?;
-        if let MetaRef::Own(link) = self.of {
-            write!(f, "{}::", link.repository)?;
-            if link.kind == LinkKind::Manifest {
-                f.write_str("manifests::")?;
+        f.write_str(self.prefix)?;
+        match self.key {
+            KeyRef::Link(link) => {
+                let kind = set_name(link.kind);
+                write!(f, "repository::{}::{kind}", link.repository)
+            }
+            KeyRef::Meta(digest) => write!(f, "blobs::{digest}"),
+            KeyRef::Own(link) => {
+                let kind = match link.kind {
+                    LinkKind::Layer => "",
+                    LinkKind::Manifest => "manifests::",
+                };
+                write!(f, "blobs::{}::{kind}{}", link.repository, link.digest)
             }
         }
-        self.of.digest().fmt(f)
+    }
+}
+
+const fn set_name(kind: LinkKind) -> &'static str {
+    match kind {
+        LinkKind::Layer => "blobs",
+        LinkKind::Manifest => "manifests",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Link;
 
     #[test]
     fn names_are_the_seeds() {
@@ -108,15 +115,15 @@ mod tests {
         let name: crate::types::RepositoryName = "library/alpine".parse().unwrap();
         let keys = Keys::new(String::new());
         assert_eq!(
-            keys.set(&Link::layer(name.clone(), digest)),
+            keys.subject((&Key::Link(Link::layer(name.clone(), digest))).into()),
             "repository::library/alpine::blobs"
         );
         assert_eq!(
-            keys.set(&Link::manifest(name, digest)),
+            keys.subject((&Key::Link(Link::manifest(name, digest))).into()),
             "repository::library/alpine::manifests"
         );
         assert_eq!(
-            Keys::new("eu:".into()).hash(MetaRef::Shared(&digest)),
+            Keys::new("eu:".into()).subject(KeyRef::Meta(&digest)),
             format!("eu:blobs::sha256:{}", "ab".repeat(32))
         );
     }
@@ -131,7 +138,7 @@ mod tests {
         assert_eq!(lease, format!("eu:lease::{{{subject}}}"));
         assert_eq!(fence, format!("eu:fence::{{{subject}}}"));
         assert_eq!(
-            keys.subject(&Key::Own(Link::manifest(name, digest))),
+            keys.subject((&Key::Own(Link::manifest(name, digest))).into()),
             format!("eu:blobs::library/alpine::manifests::{digest}")
         );
     }

@@ -9,11 +9,10 @@ use crate::cache::redis::RedisCache;
 use crate::cache::redis::net::script::Source;
 use crate::cache::redis::net::servers::{Reply, Servers};
 use crate::cache::redis::net::slots::slot_of;
-use crate::cache::redis::tier::call::{Call, MOST_CALLS, write};
-use crate::cache::shared::Facts;
+use crate::cache::redis::tier::call::{Call, MOST_CALLS};
+use crate::cache::shared::{Fact, Facts};
 use crate::coherence::lease::Token;
 use crate::types::Error;
-use crate::types::link::Key;
 use ::redis::Value;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -133,35 +132,22 @@ impl RedisCache {
     /// Fills all of these facts, each with a TTL of its own, so that they do not expire together.
     pub(crate) async fn fill_together(
         &self,
-        mut facts: Vec<Facts>,
+        facts: Vec<Facts>,
         token: Token,
         ttl: Duration,
     ) -> Result<Vec<Facts>, Error> {
         let mut calls = Vec::with_capacity(facts.len());
-        for facts in &facts {
-            if let Some((link, _)) = &facts.member {
-                let call = self.call(&Key::Link(link.clone()), token);
-                calls.push(write(call, jittered(ttl), None));
-            }
-            if let Some((key, meta)) = &facts.meta {
-                let (call, fields) = (self.call(&key.clone().into(), token), self.fields(meta));
-                calls.push(write(call, jittered(ttl), Some(fields)));
-            }
-        }
-        for call in &mut calls {
+        for fact in facts.iter().flat_map(Facts::iter) {
+            let mut call = self.write_call(fact, token, jittered(ttl));
             // A fill does not use the fence's key.
             call.keys.pop();
+            calls.push(call);
         }
         let script = &self.scripts.fill_each;
         let replies = self.run_together("fill", script, calls).await?;
-        let mut accepted = replies
-            .into_iter()
-            .map(|reply| matches!(reply, Ok(Value::Int(1))));
-        for facts in &mut facts {
-            let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
-            facts.member = facts.member.take().filter(|_| keep(true));
-            facts.meta = facts.meta.take().filter(|_| keep(true));
-        }
-        Ok(facts)
+        let mut replies = replies.into_iter();
+        let mut is_filled = |_: &Fact| matches!(replies.next(), Some(Ok(Value::Int(1))));
+        let accepted = facts.into_iter().map(|facts| facts.filter(&mut is_filled));
+        Ok(accepted.collect())
     }
 }

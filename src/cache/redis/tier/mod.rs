@@ -2,6 +2,7 @@
 //! change entries.
 
 pub(crate) mod call;
+mod facts;
 pub(crate) mod fetch;
 pub(crate) mod fields;
 pub(crate) mod keys;

@@ -3,10 +3,10 @@
 use crate::cache::LayerInfoCache;
 use crate::cache::memory::jittered;
 use crate::cache::redis::RedisCache;
-use crate::cache::redis::tier::call::{Fields, write};
-use crate::cache::shared::SharedTier;
+use crate::cache::shared::{Fact, SharedTier};
 use crate::coherence::lease::Token;
 use crate::types::link::Key;
+use crate::types::per_key::PerKey;
 use crate::types::question::Question;
 use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
@@ -17,11 +17,11 @@ impl LayerInfoCache for RedisCache {
         let answers = self
             .ask(&[Question::Link(link.clone())], self.read_deadline())
             .await?;
-        Ok(answers.iter().any(|found| found.member.is_some()))
+        Ok(answers.iter().any(PerKey::is_member))
     }
 
     async fn add(&self, link: &Link) -> Result<(), Error> {
-        self.put("add", &Key::Link(link.clone()), None).await
+        self.put("add", &Fact::member(link.clone())).await
     }
 
     async fn remove(&self, link: &Link) -> Result<(), Error> {
@@ -35,12 +35,12 @@ impl LayerInfoCache for RedisCache {
         let mut answers = self
             .ask(&[Question::Meta(*digest)], self.read_deadline())
             .await?;
-        Ok(answers.pop().and_then(|found| found.meta))
+        Ok(answers.pop().and_then(PerKey::meta))
     }
 
     async fn set_meta(&self, digest: &Digest, meta: &LayerMeta) -> Result<(), Error> {
-        let fields = Some(self.fields(meta));
-        self.put("set_meta", &Key::Meta(*digest), fields).await
+        let fact = Fact::meta(*digest, meta.clone());
+        self.put("set_meta", &fact).await
     }
 
     async fn remove_meta(&self, digest: &Digest) -> Result<(), Error> {
@@ -52,21 +52,10 @@ impl LayerInfoCache for RedisCache {
 }
 
 impl RedisCache {
-    async fn put(
-        &self,
-        operation: &'static str,
-        key: &Key,
-        fields: Option<Fields>,
-    ) -> Result<(), Error> {
-        let call = self.call(key, Token::random());
-        let call = write(call, jittered(self.settings.ttl), fields);
-        self.run_all(
-            operation,
-            &self.scripts.put,
-            [call],
-            self.removal_deadline(),
-        )
-        .await?;
+    async fn put(&self, operation: &'static str, fact: &Fact) -> Result<(), Error> {
+        let call = self.write_call(fact, Token::random(), jittered(self.settings.ttl));
+        let (script, deadline) = (&self.scripts.put, self.removal_deadline());
+        self.run_all(operation, script, [call], deadline).await?;
         Ok(())
     }
 }

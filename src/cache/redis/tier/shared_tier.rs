@@ -9,12 +9,12 @@ use crate::cache::redis::net::servers::Servers;
 use crate::cache::redis::node::announce::Forget;
 use crate::cache::redis::tier::call::{millis, write};
 use crate::cache::redis::tier::scripts::grant;
-use crate::cache::shared::{Facts, Found, Leases, SharedTier, Which};
+use crate::cache::shared::{Fact, Facts, Found, Leases, SharedTier, Which};
 use crate::coherence::lease::{EndReply, Grant, Token};
 use crate::coherence::used_connections::UsedConnections;
+use crate::types::Error;
 use crate::types::link::{Key, WireName};
 use crate::types::question::Question;
-use crate::types::{Error, Link};
 use ::redis::Value;
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -94,33 +94,14 @@ impl SharedTier for RedisCache {
     }
 
     async fn fill(&self, facts: Facts, leases: Leases, ttl: Duration) -> Result<Facts, Error> {
-        let member = facts.member.zip(leases.member);
-        let meta = facts.meta.zip(leases.meta);
-        let mut calls = Vec::with_capacity(2);
-        if let Some(((link, _), token)) = &member {
-            calls.push(write(
-                self.call(&Key::Link(link.clone()), *token),
-                ttl,
-                None,
-            ));
-        }
-        if let Some(((key, meta), token)) = &meta {
-            let fields = self.fields(meta);
-            calls.push(write(
-                self.call(&key.clone().into(), *token),
-                ttl,
-                Some(fields),
-            ));
-        }
+        let facts = facts.zip(leases);
+        let calls = facts
+            .iter()
+            .map(|(fact, token)| self.write_call(fact, *token, ttl));
         let replies = self.run_each("fill", &self.scripts.fill, calls, self.read_deadline());
-        let replies = replies.await?.each;
-        let is_filled = |reply| matches!(reply, Ok(Value::Int(1)));
-        let mut accepted = replies.into_iter().map(is_filled);
-        let mut keep = |is_asked: bool| is_asked && accepted.next().unwrap_or(false);
-        Ok(Facts {
-            member: member.map(|(fact, _)| fact).filter(|_| keep(true)),
-            meta: meta.map(|(fact, _)| fact).filter(|_| keep(true)),
-        })
+        let mut replies = replies.await?.each.into_iter();
+        let is_filled = |_: &Fact| matches!(replies.next(), Some(Ok(Value::Int(1))));
+        Ok(facts.map(|(fact, _)| fact).filter(is_filled))
     }
 
     async fn fill_all(
@@ -179,13 +160,15 @@ impl SharedTier for RedisCache {
         &self,
         keys: &[Key],
         token: Token,
-        written: Option<&Link>,
+        written: Option<&Fact>,
         ttl: Duration,
         deadline: Deadline,
     ) -> Result<(EndReply, UsedConnections), Error> {
         let calls = keys.iter().map(|key| {
-            let is_written = matches!(key, Key::Link(link) if Some(link) == written);
-            write(self.call(key, token).arg(u8::from(is_written)), ttl, None)
+            let written = written.filter(|written| written.key == *key);
+            let fields = written.map(|written| self.fields(&written.value));
+            let call = self.call(key, token).arg(u8::from(written.is_some()));
+            write(call, ttl, fields.unwrap_or_default())
         });
         let replies = self.run_all("end", &self.scripts.end, calls, deadline);
         let (replies, through) = replies.await?;

@@ -18,7 +18,7 @@ pub(crate) use subject::{Name, Subject, Text};
 use crate::cache::redis::net::servers::{KeyedCommand, Reply};
 use crate::cache::redis::{RedisCache, RedisConfig};
 use crate::layout::Layout;
-use crate::types::link::MetaKey;
+use crate::types::link::Key;
 use crate::types::{Error, LinkKind, RepositoryName};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +50,8 @@ impl RedisCache {
     }
 
     /// Returns the key of a blob's hash.
-    pub(crate) fn hash_key(&self, of: &MetaKey) -> String {
-        self.keys.hash(of.into())
+    pub(crate) fn hash_key(&self, of: &Key) -> String {
+        self.keys.subject(of.into())
     }
 
     /// Runs commands, some hundreds in a round trip. Returns an error if a round trip was not

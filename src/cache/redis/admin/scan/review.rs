@@ -5,7 +5,7 @@ use crate::cache::redis::RedisCache;
 use crate::cache::redis::net::connect_error::failed;
 use crate::cache::redis::net::servers::{KeyedCommand, Reply};
 use crate::cache::redis::tier::fields::{self, Broken, StoredPath};
-use crate::types::link::{Key, MetaKey, MetaRef};
+use crate::types::link::{Key, KeyRef};
 use crate::types::{Digest, Error, LayerMeta, LinkKind};
 use ::redis::{Cmd, Value, cmd};
 
@@ -41,7 +41,7 @@ pub(crate) enum Now {
 
 impl RedisCache {
     /// Reads what Redis holds about these blobs.
-    pub(crate) async fn metas(&self, of: &[MetaKey]) -> Result<Vec<Held>, Error> {
+    pub(crate) async fn metas(&self, of: &[Key]) -> Result<Vec<Held>, Error> {
         let commands = of.iter().map(|key| self.fields_command(key));
         let replies = self.run_many("look-up", commands.collect()).await?;
         let held = of.iter().zip(replies);
@@ -49,11 +49,11 @@ impl RedisCache {
             .collect()
     }
 
-    fn fields_command(&self, key: &MetaKey) -> KeyedCommand {
-        on("HMGET", self.keys.hash(key.into()), &fields::READ)
+    fn fields_command(&self, key: &Key) -> KeyedCommand {
+        on("HMGET", self.keys.subject(key.into()), &fields::READ)
     }
 
-    fn held(&self, of: MetaRef<'_>, reply: Reply) -> Result<Held, Error> {
+    fn held(&self, of: KeyRef<'_>, reply: Reply) -> Result<Held, Error> {
         let digest = of.digest();
         let mut values = match reply {
             Ok(Value::Array(values)) => values,
@@ -132,7 +132,7 @@ impl RedisCache {
                 on("SISMEMBER", key, &[link.digest.to_string()]),
                 fence(&Key::Link(link.clone())),
             ],
-            Subject::Meta(of, _) => [self.fields_command(of), fence(&of.clone().into())],
+            Subject::Meta(of, _) => [self.fields_command(of), fence(of)],
             Subject::MediaType(repository, digest) => {
                 let set = self.keys.set_of(LinkKind::Layer, repository);
                 [

@@ -1,7 +1,7 @@
 //! What a key is, by its name, and what can be wrong with it.
 
 use crate::cache::redis::tier::keys::Keys;
-use crate::types::link::{Key, MetaKey};
+use crate::types::link::Key;
 use crate::types::{Digest, DigestError, Link, LinkKind, RepositoryName};
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ pub(crate) enum Name {
     /// The set of a repository's blobs of one kind.
     Set(LinkKind, RepositoryName),
     /// The metadata of a blob.
-    Hash(MetaKey),
+    Hash(Key),
     /// The media type that a blob has in a repository, which a Go registry notes.
     MediaType(RepositoryName, Digest),
     /// A lease or a fence, and the repository that it belongs to, if it belongs to one.
@@ -28,7 +28,7 @@ pub(crate) enum Subject {
     /// A membership.
     Member(Link),
     /// The metadata of a blob.
-    Meta(MetaKey, super::Held),
+    Meta(Key, super::Held),
     /// A media type of a Go registry whose membership is missing.
     MediaType(RepositoryName, Digest),
     /// A member of a set that is not a digest.
@@ -82,7 +82,7 @@ impl Name {
 
     /// Reads a member of a set. A digest is a [`Hash`](Self::Hash).
     pub(crate) fn member(text: &str) -> Self {
-        read_digest(text).map_or_else(|other| other, |digest| Self::Hash(digest.into()))
+        read_digest(text).map_or_else(|other| other, |digest| Self::Hash(Key::Meta(digest)))
     }
 
     /// Returns the repository that the key belongs to, if it belongs to one.
@@ -99,12 +99,12 @@ const FAMILIES: [&str; 4] = ["blobs::", "repository::", "lease::", "fence::"];
 
 /// Reads the rest of a hash's name: `<digest>`, or for a repository's own object
 /// `<name>::<digest>` or `<name>::manifests::<digest>`.
-fn read_hash(rest: &str) -> Result<MetaKey, Name> {
+fn read_hash(rest: &str) -> Result<Key, Name> {
     let Some((name, rest)) = rest.split_once("::") else {
-        return read_digest(rest).map(MetaKey::Shared);
+        return read_digest(rest).map(Key::Meta);
     };
     let name = name.parse().map_err(|_| Name::Junk)?;
-    Ok(MetaKey::Own(match rest.strip_prefix("manifests::") {
+    Ok(Key::Own(match rest.strip_prefix("manifests::") {
         Some(digest) => Link::manifest(name, read_digest(digest)?),
         None => Link::layer(name, read_digest(rest)?),
     }))
@@ -167,8 +167,8 @@ impl Subject {
     /// Returns the key of the subject, or the key that contains it.
     pub(crate) fn key(&self, keys: &Keys) -> String {
         match self {
-            Self::Member(link) => keys.set(link),
-            Self::Meta(key, _) => keys.hash(key.into()),
+            Self::Member(link) => keys.set_of(link.kind, &link.repository),
+            Self::Meta(key, _) => keys.subject(key.into()),
             Self::MediaType(repository, digest) => keys.media_type(repository, digest),
             Self::OddMember(kind, repository, _) => keys.set_of(*kind, repository),
             Self::OddType(key, _) | Self::Forever(key) | Self::Junk(key) => {
@@ -182,7 +182,7 @@ impl Subject {
     pub(crate) fn fact(&self) -> Option<Key> {
         match self {
             Self::Member(link) => Some(Key::Link(link.clone())),
-            Self::Meta(key, _) => Some(key.clone().into()),
+            Self::Meta(key, _) => Some(key.clone()),
             _ => None,
         }
     }
@@ -217,15 +217,15 @@ mod tests {
             ),
             (
                 format!("blobs::sha256:{HEX}"),
-                Name::Hash(MetaKey::Shared(digest())),
+                Name::Hash(Key::Meta(digest())),
             ),
             (
                 format!("blobs::library/alpine::sha256:{HEX}"),
-                Name::Hash(MetaKey::Own(Link::layer(name(), digest()))),
+                Name::Hash(Key::Own(Link::layer(name(), digest()))),
             ),
             (
                 format!("blobs::library/alpine::manifests::sha256:{HEX}"),
-                Name::Hash(MetaKey::Own(Link::manifest(name(), digest()))),
+                Name::Hash(Key::Own(Link::manifest(name(), digest()))),
             ),
             (
                 format!("lease::{{blobs::library/alpine::sha256:{HEX}}}"),
