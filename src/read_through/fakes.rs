@@ -336,9 +336,8 @@ impl SharedTier for FakeShared {
         token: Token,
         ttl: Duration,
     ) -> Result<Vec<Facts>, Error> {
-        let held = Leases::two(token, token);
-        let fills = facts.into_iter().map(|facts| self.fill(facts, held, ttl));
-        futures::future::try_join_all(fills).await
+        let fill = |facts| self.fill(facts, Leases::two(token, token), ttl);
+        futures::future::try_join_all(facts.into_iter().map(fill)).await
     }
 
     async fn release(&self, keys: &[Key], token: Token) -> Result<(), Error> {

@@ -91,3 +91,20 @@ impl<T> IntoIterator for PerKey<T> {
         first.into_iter().chain(second)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_stays_with_its_key() {
+        let both = PerKey::two(1, 2);
+        let second = both.filter(|value| *value == 2);
+        assert_eq!(second.count(), 1);
+        assert_eq!(second.or(PerKey::one(7)), PerKey::two(7, 2));
+        assert_eq!(both.with(second), PerKey::two((1, None), (2, Some(2))));
+        assert!(PerKey::one(1).zip(second).is_empty());
+        assert!(both.zip(second).into_iter().eq([(2, 2)]));
+        assert_eq!(second.find_map(Some), Some(2));
+    }
+}
