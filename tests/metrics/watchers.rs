@@ -113,14 +113,14 @@ fn the_dashboard_has_the_rows_that_it_should_have() {
     assert_eq!(
         rows,
         [
-            "Who answers",
-            "How fast",
-            "Races that were caught",
+            "Hit ratios",
+            "Latency",
+            "Fills and leases",
             "Coherence",
             "Redis and changes",
             "Memory",
             "Purges and repairs",
-            "Audit",
+            "Verification",
         ]
     );
 }
