@@ -14,17 +14,12 @@ use crate::types::{Answer, Digest, Error, Freshness, LayerMeta, Link, LinkKind, 
 /// original; cloning increments a reference count.
 ///
 /// # Cost
-/// Making a registry does no I/O. Asking it for a repository or for the blobs increments two
-/// reference counts. Each operation states its cost under this heading:
-///
-/// | | counts |
-/// |---|---|
-/// | allocations | Allocations of a memory hit. Calls that do I/O allocate too; the tables leave that out. |
-/// | Redis round trips | Round trips one after another. `2 + 1`: the caller waits for two, and one more follows after the caller has its answer. 0 without Redis. One more if a server has not loaded a script yet. In a cluster each round trip goes to all primaries that hold some of the keys, at the same time. |
-/// | backend calls | Calls of the [`Backend`], or of the wrapped store. |
+/// Making a registry does no I/O. [`repository`](Self::repository) and [`blobs`](Self::blobs)
+/// increment two reference counts. [`guide::costs`](crate::guide::costs) has the cost of each
+/// operation: round trips to Redis, calls of the [`Backend`] or the wrapped store, and allocations.
 ///
 /// If another node holds the lease of a missing key, a miss waits for that node's fill: about 300
-/// ms at most, with two round trips per look. It does not wait for a lease that is older than a
+/// ms at most. It does not wait for a lease that is older than a
 /// tenth of [`RedisConfig::lease_ttl`](crate::RedisConfig). One read waits for Redis itself at most
 /// [`RedisConfig::timeout`](crate::RedisConfig), in all its round trips together.
 /// ```
@@ -245,17 +240,9 @@ impl<B: Backend> Repository<B> {
     /// not in this repository, even if another repository has it, or if its content is missing.
     ///
     /// # Cost
-    /// | | allocations | Redis round trips | backend calls |
-    /// |---|---|---|---|
-    /// | memory hit | 0 | 0 | 0 |
-    /// | Redis hit | | 1, for both facts | 0 |
-    /// | miss | | 2 + 1 | 2 at the same time; none for a fact that a tier has |
-    /// | absent | | 2 + 1, and 1 more after the answer if the content exists | 2 at the same time |
-    /// | `Verified` | | 1 + 1 | 2 at the same time |
-    /// | `Verified`, absent | | 1 + 1, and 1 more after the answer for each of these: a tier held the blob, the content exists | 2 at the same time |
-    ///
-    /// If repositories share no content, one backend call answers both facts. [`Registry`] explains
-    /// the columns.
+    /// [`guide::costs`](crate::guide::costs#reads) has the cost of a hit, a miss and a verified
+    /// read. A miss asks the backend for both facts at the same time, and not for a fact that a
+    /// tier has. If repositories share no content, one backend call answers both facts.
     ///
     /// # Errors
     /// Returns the backend's errors only. No error is cached.
@@ -270,14 +257,9 @@ impl<B: Backend> Repository<B> {
     /// Runs [`stat`](Self::stat) for many blobs and returns the answers in the order of `digests`.
     ///
     /// # Cost
-    /// | | allocations | Redis round trips | backend calls |
-    /// |---|---|---|---|
-    /// | memory hit | 6, for any number of blobs | 0 | 0 |
-    /// | Redis hit | | 1 for each 512 blobs, one after another; in a cluster one to each primary, at the same time | 0 |
-    /// | miss | | 1, and 2 + 1 for each 64 blobs that are missing | 2 for each, 128 at the same time |
-    /// | `Verified` | | 1 + 1 for each 64 blobs | 2 for each, 128 at the same time |
-    ///
-    /// An absent blob costs as much as in [`stat`](Self::stat). [`Registry`] explains the columns.
+    /// The blobs share round trips: [`guide::costs`](crate::guide::costs#reads). At most 64 blobs
+    /// are loaded from the backend at the same time. An absent blob costs as much as in
+    /// [`stat`](Self::stat).
     ///
     /// # Errors
     /// Returns the first error of the backend.
@@ -293,15 +275,8 @@ impl<B: Backend> Repository<B> {
     /// Returns whether a blob is in this repository. Does not check whether its content exists.
     ///
     /// # Cost
-    /// | | allocations | Redis round trips | backend calls |
-    /// |---|---|---|---|
-    /// | memory hit | 0 | 0 | 0 |
-    /// | Redis hit | | 1 | 0 |
-    /// | miss, or absent | | 2 + 1 | 1 |
-    /// | `Verified` | | 1 + 1 | 1 |
-    /// | `Verified`, absent | | 1 + 1, and 1 more after the answer if a tier held it | 1 |
-    ///
-    /// [`Registry`] explains the columns.
+    /// [`guide::costs`](crate::guide::costs#reads) has the cost of a hit, a miss and a verified
+    /// read.
     ///
     /// # Errors
     /// Returns the backend's errors only.
@@ -318,13 +293,10 @@ impl<B: WritableBackend> Repository<B> {
     /// Makes a blob a member of this repository. Does not check whether the blob exists.
     ///
     /// # Cost
-    /// | allocations | Redis round trips | backend calls |
-    /// |---|---|---|
-    /// | | 3: two before the call, one after it | 1, a write |
-    ///
-    /// While the backend call runs, the node waits for an acknowledgement from every other node.
-    /// That takes some milliseconds. If another node is silent, it takes
-    /// [`RedisConfig::trust_timeout`] and a twentieth of it. [`Registry`] explains the columns.
+    /// One write of the backend, and round trips before and after it:
+    /// [`guide::costs`](crate::guide::costs#changes). While the backend call runs, the node waits
+    /// for an acknowledgement from every other node. That takes some milliseconds. If another node
+    /// is silent, it takes [`RedisConfig::trust_timeout`] and a twentieth of it.
     ///
     /// [`RedisConfig::trust_timeout`]: crate::RedisConfig
     ///
@@ -340,11 +312,9 @@ impl<B: WritableBackend> Repository<B> {
     /// the call succeeds.
     ///
     /// # Cost
-    /// | allocations | Redis round trips | backend calls |
-    /// |---|---|---|
-    /// | | 3: two before the call, one after it | 1, a delete |
-    ///
-    /// The node waits for the other nodes as in [`link`](Self::link).
+    /// One delete of the backend, and round trips before and after it:
+    /// [`guide::costs`](crate::guide::costs#changes). The node waits for the other nodes as in
+    /// [`link`](Self::link).
     ///
     /// # Errors
     /// - [`Error::ChangeRefused`] if Redis cannot be told before the change. Nothing was changed.
@@ -363,12 +333,9 @@ impl<B: WritableBackend> Repository<B> {
     /// without the cache's knowledge cannot be mounted.
     ///
     /// # Cost
-    /// | | allocations | Redis round trips | backend calls |
-    /// |---|---|---|---|
-    /// | mounted | | 4: a verified [`stat`](Self::stat), a [`link`](Self::link) | 3: two at the same time, then a write |
-    /// | not mounted | | as a verified `stat` | 2 at the same time |
-    ///
-    /// The node waits for the other nodes as in [`link`](Self::link).
+    /// A verified [`stat`](Self::stat) and a [`link`](Self::link):
+    /// [`guide::costs`](crate::guide::costs#changes). The node waits for the other nodes as in
+    /// [`link`](Self::link).
     ///
     /// # Errors
     /// Returns the errors of [`link`](Self::link).
@@ -393,15 +360,8 @@ impl<B: Backend> Blobs<B> {
     /// Returns the path and the length of a blob, independent of repositories.
     ///
     /// # Cost
-    /// | | allocations | Redis round trips | backend calls |
-    /// |---|---|---|---|
-    /// | memory hit | 0 | 0 | 0 |
-    /// | Redis hit | | 1 | 0 |
-    /// | miss, or absent | | 2 + 1 | 1 |
-    /// | `Verified` | | 1 + 1 | 1 |
-    /// | `Verified`, absent | | 1 + 1, and 1 more after the answer if a tier held it | 1 |
-    ///
-    /// [`Registry`] explains the columns.
+    /// [`guide::costs`](crate::guide::costs#reads) has the cost of a hit, a miss and a verified
+    /// read.
     ///
     /// # Errors
     /// Returns the backend's errors only.
@@ -418,11 +378,9 @@ impl<B: WritableBackend> Blobs<B> {
     /// Deletes a blob's content. Links to the blob stay.
     ///
     /// # Cost
-    /// | allocations | Redis round trips | backend calls |
-    /// |---|---|---|
-    /// | | 3: two before the call, one after it | 1, a delete |
-    ///
-    /// The node waits for the other nodes as in [`Repository::link`].
+    /// One delete of the backend, and round trips before and after it:
+    /// [`guide::costs`](crate::guide::costs#changes). The node waits for the other nodes as in
+    /// [`Repository::link`].
     ///
     /// # Errors
     /// Returns the errors of [`Repository::unlink`].

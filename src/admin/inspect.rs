@@ -157,10 +157,9 @@ impl fmt::Display for Disagreement {
 /// ```
 ///
 /// # Cost
-/// | | Redis round trips | calls of the store |
-/// |---|---|---|
-/// | they agree | 1 | 3: two links are read, a blob is asked for |
-/// | they disagree | 2: a disagreement counts only if both answers show it | the same |
+/// [`guide::costs`](crate::guide::costs#many-keys-and-special-cases) has the round trips and the
+/// calls of the store: two reads of links and one `head` of the blob. If Redis and the store
+/// disagree, Redis is asked again, and a disagreement counts only if both answers show it.
 ///
 /// # Errors
 /// Returns an error if Redis or the storage cannot be asked, or if a setting is not valid.

@@ -98,30 +98,10 @@ use std::sync::Arc;
 /// which says how to use the cache.
 ///
 /// # Cost
-/// Each cell gives Redis round trips and calls of the wrapped store. The columns name the tier that
-/// knows the object. `2 + 1` means two round trips before the answer and one after it. [`Registry`]
-/// explains the terms.
-///
-/// | a read | memory | Redis only | no tier | [`Refresh`](crate::CachePolicy) |
-/// |---|---|---|---|---|
-/// | `head` of a blob | 0, 0 calls | 1, 0 calls | 2 + 1, 1 call | 1 + 1, 1 call |
-/// | `head` of a link, or its content | 0, 0 calls | 1 + 1, 1 call | 1 + 1, 1 call | 1 + 1, 1 call |
-/// | content of a blob, or a range of it | 0, 1 call | 1, 1 call | 1 + 1, 1 call | 0, 1 call |
-/// | `get_ranges`, conditions, versions, lists, other paths | 0, 1 call | 0, 1 call | 0, 1 call | 0, 1 call |
-///
-/// A read of content that does not exist costs 2 round trips, and 1 more if only Redis held
-/// anything of it. An answer from memory allocates 6 times for the `head` of a blob (the future,
-/// the location, the entity tag, and three times for the extensions), 7 times for the `head` of a
-/// link, and 10 times for a link's content. Versions and attributes allocate in addition.
-///
-/// | a change of a blob or a link | Redis round trips | calls |
-/// |---|---|---|
-/// | `put`, `copy`, `rename`, `delete` | 3: two before the call, one after it | 1 |
-/// | `delete_stream`, each batch of paths that are ready, 1,000 at most | 3 for the whole batch | 1, and 1 at the same time for other paths |
-/// | a multipart upload | 3, around its completion | its own |
-/// | any change of another path | 0 | its own |
-///
-/// While its call runs, a change waits for the other nodes; see
+/// [`guide::costs`](crate::guide::costs) has the round trips to Redis, the calls of the wrapped
+/// store and the allocations of each read and change. A `delete_stream` takes the paths that are
+/// ready, 1,000 at most, as one change. Versions and attributes of an object add allocations to its
+/// answer from memory. While its call runs, a change waits for the other nodes; see
 /// [`Repository::link`](crate::Repository::link).
 ///
 /// # What is never cached

@@ -26,10 +26,10 @@ use tokio::time::Instant;
 /// to allow for clocks that differ.
 ///
 /// # Cost
-/// 1 call of the store. A URL that allows a change adds 2 Redis round trips before the call, and
-/// the node waits for the other nodes as in [`Repository::link`](crate::Repository::link). 0 round
-/// trips if another URL of the same object expires at about the same time or later. Then 1 for each
-/// object in each third of the fence's TTL, and 2 when its last URL has expired. Takes no permit of
+/// One call of the store. [`guide::costs`](crate::guide::costs#many-keys-and-special-cases) has the
+/// round trips of a URL that allows a change, before the call and until the URL expires. For such a
+/// URL the node waits for the other nodes as in [`Repository::link`](crate::Repository::link), unless
+/// another URL of the same object expires at about the same time or later. Takes no permit of
 /// [`Limits::changes`](crate::Limits).
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]

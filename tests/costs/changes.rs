@@ -1,6 +1,7 @@
 //! Measures changes and other operations that are not reads.
 
-use crate::lab::{Cost, Lab, cost, link_path};
+use crate::guide::Figures;
+use crate::lab::{Lab, Measured, link_path};
 use crate::support::nodes::{blob_path, digest, name};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
@@ -11,31 +12,29 @@ use object_store::{ObjectStore, ObjectStoreExt};
 /// A change of the blob or link with this digest. The content and the link exist and are cached.
 type Change = for<'a> fn(&'a Lab, Digest) -> BoxFuture<'a, ()>;
 
-/// `cost(round trips waited for, round trips after the answer, calls of the backend)`.
-#[rustfmt::skip]
-const ROWS: &[(&str, Change, Cost)] = &[
-    ("Repository::link", link, cost(3, 0, 1)),
-    ("Repository::unlink", unlink, cost(3, 0, 1)),
-    ("Repository::mount", mount, cost(4, 0, 3)),
-    ("Repository::mount, refused", refused_mount, cost(1, 2, 2)),
-    ("Blobs::delete", delete_blob, cost(3, 0, 1)),
-    ("put of a blob", put_blob, cost(3, 0, 1)),
-    ("put of a link", put_link, cost(3, 0, 1)),
-    ("put elsewhere", put_other, cost(0, 0, 1)),
-    ("copy to a blob", copy_blob, cost(3, 0, 1)),
-    ("copy to a link", copy_link, cost(3, 0, 1)),
-    ("copy elsewhere", copy_other, cost(0, 0, 1)),
-    ("rename to a blob", rename_blob, cost(3, 0, 1)),
-    ("rename of a link", rename_link, cost(3, 0, 1)),
-    ("rename elsewhere", rename_other, cost(0, 0, 1)),
-    ("delete of a blob", delete_content, cost(3, 0, 1)),
-    ("delete of a link", delete_link, cost(3, 0, 1)),
-    ("delete elsewhere", delete_other, cost(0, 0, 1)),
-    ("delete of all three", delete_all, cost(3, 0, 2)),
-    ("multipart upload of a blob", upload_blob, cost(3, 0, 3)),
-    ("multipart upload of a link", upload_link, cost(3, 0, 3)),
-    ("multipart upload elsewhere", upload_other, cost(0, 0, 3)),
-    ("clear_memory", clear_memory, cost(0, 0, 0)),
+const ROWS: &[(&str, Change)] = &[
+    ("`Repository::link`", link),
+    ("`Repository::unlink`", unlink),
+    ("`Repository::mount`", mount),
+    ("`Repository::mount`, refused", refused_mount),
+    ("`Blobs::delete`", delete_blob),
+    ("put of a blob", put_blob),
+    ("put of a link", put_link),
+    ("put elsewhere", put_other),
+    ("copy to a blob", copy_blob),
+    ("copy to a link", copy_link),
+    ("copy elsewhere", copy_other),
+    ("rename to a blob", rename_blob),
+    ("rename of a link", rename_link),
+    ("rename elsewhere", rename_other),
+    ("delete of a blob", delete_content),
+    ("delete of a link", delete_link),
+    ("delete elsewhere", delete_other),
+    ("delete of all three", delete_all),
+    ("multipart upload of a blob", upload_blob),
+    ("multipart upload of a link", upload_link),
+    ("multipart upload elsewhere", upload_other),
+    ("`clear_memory`", clear_memory),
 ];
 
 const CONTENT: &str = "content";
@@ -172,39 +171,29 @@ fn clear_memory(lab: &Lab, _: Digest) -> BoxFuture<'_, ()> {
     async move { lab.node.clear_memory() }.boxed()
 }
 
-#[tokio::test]
-async fn a_change_costs_what_is_said() {
-    for lab in [Lab::alone(), Lab::with_redis().await] {
-        for (i, (what, change, expected)) in (0..).zip(ROWS) {
-            let digest = digest(i);
-            lab.put_known(&digest).await;
-            lab.bare
-                .inner()
-                .put(&other(), CONTENT.into())
-                .await
-                .unwrap();
-            let expected = match lab.has_redis() {
-                true => *expected,
-                false => expected.alone(),
-            };
-            let ((), measured) = lab.measure(change(&lab, digest)).await;
-            measured.assert(expected, what);
-        }
+/// Measures each change on one node.
+async fn costs(lab: &Lab) -> Vec<Measured> {
+    let mut costs = Vec::new();
+    for (i, (_, change)) in (0..).zip(ROWS) {
+        let digest = digest(i);
+        lab.put_known(&digest).await;
+        let store = lab.bare.inner();
+        store.put(&other(), CONTENT.into()).await.unwrap();
+        let ((), measured) = lab.measure(change(lab, digest)).await;
+        costs.push(measured);
     }
+    costs
 }
 
-/// Each step handles up to a thousand keys: memberships, metadata, and leases, of which there are
-/// none.
-#[tokio::test]
-async fn a_purge_and_a_leave_cost_what_is_said() {
+pub(crate) async fn measure() -> Figures {
     let lab = Lab::with_redis().await;
-    lab.put_known(&digest(1)).await;
-    let (purged, measured) = lab.measure(lab.node.purge()).await;
-    purged.unwrap();
-    measured.assert(cost(4, 0, 0), "purge");
-    let (purged, measured) = lab.measure(lab.node.purge()).await;
-    purged.unwrap();
-    measured.assert(cost(3, 0, 0), "purge of nothing");
+    let (with_redis, alone) = (costs(&lab).await, costs(&Lab::alone()).await);
+    let mut figures = Figures::of("Changes");
+    for (((row, _), measured), alone) in ROWS.iter().zip(&with_redis).zip(&alone) {
+        figures.add(row, "cost", measured);
+        alone.assert(measured.cost.alone(), format!("{row}, without Redis"));
+    }
     let ((), measured) = lab.measure(lab.node.shutdown()).await;
-    measured.assert(cost(1, 0, 0), "leave");
+    figures.add("`shutdown`", "cost", &measured);
+    figures
 }

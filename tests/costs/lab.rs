@@ -47,6 +47,13 @@ impl fmt::Debug for Cost {
     }
 }
 
+/// Writes a cost as the guide does: `2 + 1, 2`.
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} + {}, {}", self.waited, self.after, self.calls)
+    }
+}
+
 impl Cost {
     /// Returns this cost for a node without Redis.
     pub(crate) const fn alone(self) -> Self {
@@ -56,7 +63,7 @@ impl Cost {
 
 /// A server, and the meter in front of it.
 struct Shared {
-    _redis: Redis,
+    redis: Redis,
     meter: Meter,
 }
 
@@ -85,10 +92,7 @@ impl Lab {
         let lab = Self {
             node: builder.build().unwrap(),
             bare,
-            shared: Some(Shared {
-                _redis: redis,
-                meter,
-            }),
+            shared: Some(Shared { redis, meter }),
         };
         tokio::time::sleep(SETTLED).await;
         lab.load_scripts().await;
@@ -106,6 +110,16 @@ impl Lab {
         self.settled().await;
         self.layers().unlink(&here).await.unwrap();
         self.settled().await;
+    }
+
+    /// # Panics
+    /// If the node has no Redis. So does [`Self::meter`].
+    pub(crate) fn redis(&self) -> &Redis {
+        &self.shared.as_ref().expect("a lab with Redis").redis
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.shared.as_ref().expect("a lab with Redis").meter
     }
 
     pub(crate) fn has_redis(&self) -> bool {
@@ -159,6 +173,7 @@ impl Lab {
 }
 
 /// The counts, and the commands of each round trip.
+#[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) cost: Cost,
     pub(crate) trips: Vec<Vec<String>>,

@@ -1,6 +1,7 @@
 //! Measures reads, by the tier that knows the answer.
 
-use crate::lab::{Cost, Lab, cost, link_path, measure};
+use crate::guide::Figures;
+use crate::lab::{Lab, Measured, cost, link_path, measure as measure_call};
 use crate::support::nodes::{blob_path, digest, name};
 use crate::support::world::{head, status, with_policy, world};
 use futures::FutureExt;
@@ -15,45 +16,27 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// answered.
 type Read = for<'a> fn(&'a Lab, Digest, Freshness) -> BoxFuture<'a, CacheStatus>;
 
-/// The costs of a read when memory knows the answer, when only Redis knows it, and when no tier
-/// knows it; and when all tiers know it but the caller demands the backend's answer.
-struct Row {
-    what: &'static str,
-    read: Read,
-    memory: Cost,
-    redis: Cost,
-    miss: Cost,
-    verified: Cost,
-}
-
-const fn row(what: &'static str, read: Read, costs: [Cost; 4]) -> Row {
-    let [memory, redis, miss, verified] = costs;
-    Row {
-        what,
-        read,
-        memory,
-        redis,
-        miss,
-        verified,
-    }
-}
-
-/// `cost(round trips waited for, round trips after the answer, calls of the backend)`: memory, Redis,
-/// miss, verified.
-#[rustfmt::skip]
-const ROWS: &[Row] = &[
-    row("Repository::stat", stat, [cost(0, 0, 0), cost(1, 0, 0), cost(2, 1, 2), cost(1, 1, 2)]),
-    row("Repository::contains", contains, [cost(0, 0, 0), cost(1, 0, 0), cost(2, 1, 1), cost(1, 1, 1)]),
-    row("Blobs::stat", blob_stat, [cost(0, 0, 0), cost(1, 0, 0), cost(2, 1, 1), cost(1, 1, 1)]),
-    row("head of a blob", blob_head, [cost(0, 0, 0), cost(1, 0, 0), cost(2, 1, 1), cost(1, 1, 1)]),
-    row("head of a link", link_head, [cost(0, 0, 0), cost(1, 1, 1), cost(1, 1, 1), cost(1, 1, 1)]),
-    row("content of a link", link_content, [cost(0, 0, 0), cost(1, 1, 1), cost(1, 1, 1), cost(1, 1, 1)]),
-    row("content of a blob", blob_content, [cost(0, 0, 1), cost(1, 0, 1), cost(1, 1, 1), cost(0, 0, 1)]),
-    row("part of a blob", blob_part, [cost(0, 0, 1), cost(1, 0, 1), cost(1, 1, 1), cost(0, 0, 1)]),
-    row("ranges of a blob", blob_ranges, [cost(0, 0, 1), cost(0, 0, 1), cost(0, 0, 1), cost(0, 0, 1)]),
-    row("conditional head", conditional, [cost(0, 0, 1), cost(0, 0, 1), cost(0, 0, 1), cost(0, 0, 1)]),
-    row("list", list, [cost(0, 0, 1), cost(0, 0, 1), cost(0, 0, 1), cost(0, 0, 1)]),
+/// The rows of the table.
+const ROWS: &[(&str, Read)] = &[
+    ("`Repository::stat`", stat),
+    ("`Repository::contains`", contains),
+    ("`Blobs::stat`", blob_stat),
+    ("head of a blob", blob_head),
+    ("head of a link", link_head),
+    ("content of a link", link_content),
+    ("content of a blob", blob_content),
+    ("part of a blob", blob_part),
+    ("ranges of a blob", blob_ranges),
+    ("conditional head", conditional),
+    ("list", list),
 ];
+
+/// The columns of the table. In the last one all tiers know the answer, and the caller demands the
+/// backend's.
+const MEMORY: &str = "memory hit";
+const REDIS: &str = "Redis hit";
+const MISS: &str = "miss";
+const VERIFIED: &str = "verified";
 
 fn stat(lab: &Lab, digest: Digest, freshness: Freshness) -> BoxFuture<'_, CacheStatus> {
     async move { lab.layers().stat(&digest, freshness).await.unwrap().status }.boxed()
@@ -149,133 +132,178 @@ async fn in_memory(lab: &Lab) -> Digest {
     digest
 }
 
-async fn check(lab: &Lab, row: &Row) {
-    let expect = |cost: Cost| if lab.has_redis() { cost } else { cost.alone() };
-    let known = in_memory(lab).await;
-    let read = (row.read)(lab, known, Freshness::Cached);
-    let (by, measured) = lab.measure(read).await;
-    measured.assert(expect(row.memory), format!("{}, known to memory", row.what));
-    assert!(by != CacheStatus::Memory || row.memory.calls == 0);
-    assert!(
-        by == CacheStatus::Memory || row.memory.calls > 0,
-        "{}: {by:?}",
-        row.what
-    );
+/// The measurements of one operation, each with its column.
+type Costs = Vec<(&'static str, Measured)>;
 
-    let read = (row.read)(lab, known, Freshness::Verified);
-    let (by, measured) = lab.measure(read).await;
-    measured.assert(expect(row.verified), format!("{}, verified", row.what));
+async fn costs(lab: &Lab, (what, read): (&str, Read)) -> Costs {
+    let mut costs = Costs::new();
+    let known = in_memory(lab).await;
+    let (by, measured) = lab.measure(read(lab, known, Freshness::Cached)).await;
+    let is_answered = measured.cost.calls == 0;
+    assert_eq!(by == CacheStatus::Memory, is_answered, "{what}: {by:?}");
+    costs.push((MEMORY, measured));
+
+    let (by, measured) = lab.measure(read(lab, known, Freshness::Verified)).await;
     assert!(matches!(by, CacheStatus::Miss | CacheStatus::Bypass));
+    costs.push((VERIFIED, measured));
 
     let cold = fresh();
     lab.put(&cold).await;
-    let read = (row.read)(lab, cold, Freshness::Cached);
-    let (by, measured) = lab.measure(read).await;
-    measured.assert(expect(row.miss), format!("{}, known to nobody", row.what));
+    let (by, measured) = lab.measure(read(lab, cold, Freshness::Cached)).await;
     assert!(matches!(by, CacheStatus::Miss | CacheStatus::Bypass));
+    costs.push((MISS, measured));
 
     if lab.has_redis() {
         lab.node.clear_memory();
-        let read = (row.read)(lab, known, Freshness::Cached);
-        let (by, measured) = lab.measure(read).await;
-        measured.assert(expect(row.redis), format!("{}, known to Redis", row.what));
-        assert_eq!(
-            by == CacheStatus::Redis,
-            row.redis.calls == 0,
-            "{}",
-            row.what
+        let (by, measured) = lab.measure(read(lab, known, Freshness::Cached)).await;
+        let is_answered = measured.cost.calls == 0;
+        assert_eq!(by == CacheStatus::Redis, is_answered, "{what}: {by:?}");
+        costs.push((REDIS, measured));
+    }
+    costs
+}
+
+/// Measures `stat_many` of this many blobs.
+async fn costs_of_many(lab: &Lab, many: usize) -> Costs {
+    let mut costs = Costs::new();
+    let mut known = Vec::new();
+    for _ in 0..many {
+        known.push(in_memory(lab).await);
+    }
+    let cold: Vec<_> = (0..many).map(|_| fresh()).collect();
+    for digest in &cold {
+        lab.put(digest).await;
+    }
+    let layers = lab.layers();
+    let cached = layers.stat_many(&known, Freshness::Cached);
+    let (answers, measured) = lab.measure(cached).await;
+    costs.push((MEMORY, measured));
+    assert_eq!(answers.unwrap().len(), many);
+    let verified = layers.stat_many(&known, Freshness::Verified);
+    let (answers, measured) = lab.measure(verified).await;
+    costs.push((VERIFIED, measured));
+    assert_eq!(answers.unwrap().len(), many);
+    let missing = layers.stat_many(&cold, Freshness::Cached);
+    let (answers, measured) = lab.measure(missing).await;
+    costs.push((MISS, measured));
+    assert_eq!(answers.unwrap().len(), many);
+    if lab.has_redis() {
+        lab.node.clear_memory();
+        let in_redis = layers.stat_many(&known, Freshness::Cached);
+        let (answers, measured) = lab.measure(in_redis).await;
+        costs.push((REDIS, measured));
+        assert_eq!(answers.unwrap().len(), many);
+    }
+    costs
+}
+
+/// Adds the costs of one operation with Redis. Without Redis the operation must cost the same calls,
+/// and no round trips.
+fn add(figures: &mut Figures, row: &str, with_redis: &Costs, alone: &Costs) {
+    for (column, measured) in with_redis {
+        figures.add(row, column, measured);
+    }
+    for (column, measured) in alone {
+        let (_, with) = with_redis
+            .iter()
+            .find(|(name, _)| name == column)
+            .expect("the same columns");
+        measured.assert(with.cost.alone(), format!("{row}, {column}, without Redis"));
+    }
+}
+
+pub(crate) async fn measure() -> Figures {
+    const MANY: usize = 5;
+    let (lab, alone) = (Lab::with_redis().await, Lab::alone());
+    let mut figures = Figures::of("Reads");
+    for &(row, read) in ROWS {
+        let with_redis = costs(&lab, (row, read)).await;
+        add(
+            &mut figures,
+            row,
+            &with_redis,
+            &costs(&alone, (row, read)).await,
         );
     }
+    let with_redis = costs_of_many(&lab, MANY).await;
+    let row = format!("`Repository::stat_many` of {MANY}");
+    add(
+        &mut figures,
+        &row,
+        &with_redis,
+        &costs_of_many(&alone, MANY).await,
+    );
+    figures
 }
 
-#[tokio::test]
-async fn a_read_costs_what_is_said() {
-    for lab in [Lab::alone(), Lab::with_redis().await] {
-        for row in ROWS {
-            check(&lab, row).await;
-        }
+/// Measures reads of objects that do not exist: the cost of each row.
+async fn absent_costs(lab: &Lab) -> Costs {
+    let layers = lab.layers();
+    let mut costs = Costs::new();
+    let (answer, measured) = lab.measure(layers.stat(&fresh(), Freshness::Cached)).await;
+    costs.push(("`Repository::stat`, absent", measured));
+    assert_eq!(answer.unwrap().value, None);
+    let absent = fresh();
+    let verified = layers.stat(&absent, Freshness::Verified);
+    let (answer, measured) = lab.measure(verified).await;
+    costs.push(("`Repository::stat`, absent, verified", measured));
+    assert_eq!(answer.unwrap().value, None);
+    let foreign = fresh();
+    lab.put(&foreign).await;
+    lab.bare.inner().delete(&link_path(&foreign)).await.unwrap();
+    let (answer, measured) = lab.measure(layers.stat(&foreign, Freshness::Cached)).await;
+    costs.push(("`Repository::stat`, in another repository", measured));
+    assert_eq!(answer.unwrap().value, None);
+    let path = blob_path(&fresh());
+    let (result, measured) = lab.measure(lab.node.get(&path)).await;
+    costs.push(("content of a blob, absent", measured));
+    assert!(result.is_err());
+
+    let gone = in_memory(lab).await;
+    lab.bare.inner().delete(&blob_path(&gone)).await.unwrap();
+    let path = blob_path(&gone);
+    let (result, measured) = lab.measure(lab.node.get(&path)).await;
+    costs.push(("content of a blob, cached and gone", measured));
+    assert!(result.is_err());
+
+    // Here the first node's memory does not know the blob, and Redis does.
+    let gone = in_memory(lab).await;
+    lab.bare.inner().delete(&blob_path(&gone)).await.unwrap();
+    lab.node.clear_memory();
+    let path = blob_path(&gone);
+    let (result, measured) = lab.measure(lab.node.get(&path)).await;
+    costs.push(("content of a blob, only in Redis and gone", measured));
+    assert!(result.is_err());
+    let gone = in_memory(lab).await;
+    lab.bare.inner().delete(&blob_path(&gone)).await.unwrap();
+    let verified = layers.stat(&gone, Freshness::Verified);
+    let (answer, measured) = lab.measure(verified).await;
+    costs.push(("`Repository::stat`, cached and gone, verified", measured));
+    assert_eq!(answer.unwrap().value, None);
+    costs
+}
+
+pub(crate) async fn measure_absent() -> Figures {
+    let mut figures = Figures::of("Reads of absent things");
+    let with_redis = absent_costs(&Lab::with_redis().await).await;
+    let alone = absent_costs(&Lab::alone()).await;
+    assert_eq!(with_redis.len(), alone.len());
+    for ((row, measured), (_, alone)) in with_redis.iter().zip(&alone) {
+        figures.add(row, "cost", measured);
+        alone.assert(measured.cost.alone(), format!("{row}, without Redis"));
     }
+    figures
 }
 
 #[tokio::test]
-async fn many_cost_the_round_trips_of_one() {
-    const MANY: usize = 5;
-    for lab in [Lab::alone(), Lab::with_redis().await] {
-        let expect = |cost: Cost| if lab.has_redis() { cost } else { cost.alone() };
-        let mut known = Vec::new();
-        for _ in 0..MANY {
-            known.push(in_memory(&lab).await);
-        }
-        let cold: Vec<_> = (0..MANY).map(|_| fresh()).collect();
-        for digest in &cold {
-            lab.put(digest).await;
-        }
-        let layers = lab.layers();
-        let (answers, measured) = lab
-            .measure(layers.stat_many(&known, Freshness::Cached))
-            .await;
-        measured.assert(expect(cost(0, 0, 0)), "known to memory");
-        assert_eq!(answers.unwrap().len(), MANY);
-        let (_, measured) = lab
-            .measure(layers.stat_many(&known, Freshness::Verified))
-            .await;
-        measured.assert(expect(cost(1, 1, 2 * MANY)), "verified");
-        let (_, measured) = lab
-            .measure(layers.stat_many(&cold, Freshness::Cached))
-            .await;
-        measured.assert(expect(cost(3, 1, 2 * MANY)), "known to nobody");
-        if lab.has_redis() {
-            lab.node.clear_memory();
-            let (_, measured) = lab
-                .measure(layers.stat_many(&known, Freshness::Cached))
-                .await;
-            measured.assert(cost(1, 0, 0), "known to Redis");
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_is_absent_costs_what_is_said() {
-    for lab in [Lab::alone(), Lab::with_redis().await] {
-        let expect = |cost: Cost| if lab.has_redis() { cost } else { cost.alone() };
-        let layers = lab.layers();
-        let (answer, measured) = lab.measure(layers.stat(&fresh(), Freshness::Cached)).await;
-        measured.assert(expect(cost(2, 1, 2)), "what never was there");
-        assert_eq!(answer.unwrap().value, None);
-        let (answer, measured) = lab
-            .measure(layers.stat(&fresh(), Freshness::Verified))
-            .await;
-        measured.assert(expect(cost(1, 1, 2)), "what was verified not to be there");
-        assert_eq!(answer.unwrap().value, None);
-        let foreign = fresh();
-        lab.put(&foreign).await;
-        lab.bare.inner().delete(&link_path(&foreign)).await.unwrap();
-        let (answer, measured) = lab.measure(layers.stat(&foreign, Freshness::Cached)).await;
-        measured.assert(expect(cost(2, 2, 2)), "what is in another repository");
-        assert_eq!(answer.unwrap().value, None);
-        let path = blob_path(&fresh());
-        let (result, measured) = lab.measure(lab.node.get(&path)).await;
-        measured.assert(expect(cost(2, 0, 1)), "content that never was there");
-        assert!(result.is_err());
-
-        let gone = in_memory(&lab).await;
-        lab.bare.inner().delete(&blob_path(&gone)).await.unwrap();
-        let path = blob_path(&gone);
-        let (result, measured) = lab.measure(lab.node.get(&path)).await;
-        measured.assert(expect(cost(2, 0, 1)), "content that was known, and is gone");
-        assert!(result.is_err());
-    }
-}
-
-#[tokio::test]
-async fn where_repositories_share_nothing_both_facts_are_one_call() {
+async fn without_shared_blobs_both_facts_cost_one_call() {
     let world = world(OciImages::default());
     world.bare.put(&world.blob, "content".into()).await.unwrap();
     let layers = world.store.registry().repository(name());
     let calls = || world.bare.calls();
     for freshness in [Freshness::Cached, Freshness::Verified] {
-        let asked = measure(None, calls, layers.stat(&world.digest, freshness));
-        let (answer, measured) = asked.await;
+        let measuring = measure_call(None, calls, layers.stat(&world.digest, freshness));
+        let (answer, measured) = measuring.await;
         measured.assert(cost(0, 0, 1), format!("{freshness:?}"));
         assert!(answer.unwrap().value.is_some());
     }

@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_millis(5);
 const OVER: Duration = Duration::from_millis(40);
 
 /// A proxy on a loopback port of its own. The commands that a node sends for itself (handshakes,
-/// heartbeats, acknowledgements) pass through and are not counted.
+/// heartbeats, acknowledgements) have a count of their own.
 #[derive(Debug)]
 pub struct Meter {
     port: u16,
@@ -32,6 +32,8 @@ pub struct Meter {
 struct Trips {
     begun: Vec<Vec<String>>,
     over: usize,
+    /// The round trips that the node makes for itself.
+    own: Vec<Vec<String>>,
 }
 
 impl Meter {
@@ -67,6 +69,12 @@ impl Meter {
         trips(&self.trips).begun.clone()
     }
 
+    /// Returns the commands of each round trip that the node has made for itself. The script of a
+    /// heartbeat is called `heartbeat`.
+    pub fn own(&self) -> Vec<Vec<String>> {
+        trips(&self.trips).own.clone()
+    }
+
     /// Waits until the client sends nothing any more.
     pub async fn settled(&self) {
         let mut last = usize::MAX;
@@ -91,7 +99,7 @@ impl Drop for Meter {
 }
 
 fn trips(trips: &Mutex<Trips>) -> MutexGuard<'_, Trips> {
-    trips.lock().expect("nobody panics with it")
+    trips.lock().expect("a lock that is not poisoned")
 }
 
 async fn accept(listener: TcpListener, server: u16, trips: Arc<Mutex<Trips>>) {
@@ -105,24 +113,24 @@ async fn accept(listener: TcpListener, server: u16, trips: Arc<Mutex<Trips>>) {
 
 async fn connect(mut client: TcpStream, mut server: TcpStream, all: Arc<Mutex<Trips>>) {
     for stream in [&client, &server] {
-        stream.set_nodelay(true).expect("no delay of our own");
+        stream.set_nodelay(true).expect("TCP_NODELAY");
     }
-    let (mut asked, mut said, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut requests, mut replies, mut held) = (Vec::new(), Vec::new(), Vec::new());
     // `missing` counts the answers to come. `is_beside` says whether a command joins the current
-    // round trip.
-    let (mut missing, mut is_beside) = (0, false);
+    // round trip, and `is_own_beside` the same of the node's own commands.
+    let (mut missing, mut is_beside, mut is_own_beside) = (0, false, false);
     loop {
         let may_answer = missing == 0 && !held.is_empty();
         tokio::select! {
-            read = client.read_buf(&mut asked) => {
+            read = client.read_buf(&mut requests) => {
                 if read.unwrap_or(0) == 0 {
                     return;
                 }
-                while let Some((command, len)) = command(&asked) {
-                    if server.write_all(&asked[..len]).await.is_err() {
+                while let Some((command, len)) = command(&requests) {
+                    if server.write_all(&requests[..len]).await.is_err() {
                         return;
                     }
-                    asked.drain(..len);
+                    requests.drain(..len);
                     // Its answers come as push messages, which are not counted as answers.
                     missing += usize::from(command[0] != "SUBSCRIBE");
                     if is_counted(&command) {
@@ -131,18 +139,26 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, all: Arc<Mutex<Tr
                             trips.begun.push(Vec::new());
                             is_beside = true;
                         }
-                        let trip = trips.begun.last_mut().expect("one has begun");
+                        let trip = trips.begun.last_mut().expect("a round trip has begun");
                         trip.push(command[0].clone());
+                    } else {
+                        let mut trips = trips(&all);
+                        if !is_own_beside || trips.own.is_empty() {
+                            trips.own.push(Vec::new());
+                            is_own_beside = true;
+                        }
+                        let trip = trips.own.last_mut().expect("a round trip has begun");
+                        trip.push(own_name(&command));
                     }
                 }
             }
-            read = server.read_buf(&mut said) => {
+            read = server.read_buf(&mut replies) => {
                 if read.unwrap_or(0) == 0 {
                     return;
                 }
-                while let Some(len) = value(&said) {
-                    missing -= usize::from(said[0] != b'>');
-                    held.extend(said.drain(..len));
+                while let Some(len) = value(&replies) {
+                    missing -= usize::from(replies[0] != b'>');
+                    held.extend(replies.drain(..len));
                 }
             }
             () = sleep(QUIET), if may_answer => {
@@ -150,6 +166,7 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, all: Arc<Mutex<Tr
                     return;
                 }
                 held.clear();
+                is_own_beside = false;
                 if std::mem::take(&mut is_beside) {
                     trips(&all).over += 1;
                 }
@@ -164,7 +181,7 @@ fn is_counted(command: &[String]) -> bool {
         return false;
     }
     match command[0].as_str() {
-        "SISMEMBER" | "HMGET" | "SCAN" | "UNLINK" | "ZREM" => true,
+        "SISMEMBER" | "HMGET" | "SCAN" | "SCARD" | "UNLINK" | "ZREM" => true,
         "EVAL" | "EVALSHA" => {
             let [_, _, _, keys @ ..] = command else {
                 return false;
@@ -174,6 +191,17 @@ fn is_counted(command: &[String]) -> bool {
             !is_nodes_own || keys.get(1).is_some_and(|key| key.ends_with("::all"))
         }
         _ => false,
+    }
+}
+
+/// Returns the name of a command that a node sends for itself. Its only script with the key of the
+/// peer set alone is the heartbeat.
+fn own_name(command: &[String]) -> String {
+    let is_script = ["EVAL", "EVALSHA"].contains(&command[0].as_str());
+    let is_of_peers = command.get(3).is_some_and(|key| key.ends_with("{nodes}"));
+    match is_script && is_of_peers {
+        true => "heartbeat".to_owned(),
+        false => command[0].clone(),
     }
 }
 

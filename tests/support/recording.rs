@@ -6,6 +6,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
+use object_store::signer::{Method, Signer, Url};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload,
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
@@ -15,6 +16,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Wraps a store and counts its calls. Reads and deletes have counts of their own.
@@ -71,7 +73,7 @@ impl MultipartUpload for Upload {
     async fn complete(&mut self) -> Result<PutResult> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         if self.fails.load(Ordering::SeqCst) {
-            return Err(told_to_fail());
+            return Err(injected_failure());
         }
         self.upload.complete().await
     }
@@ -201,7 +203,7 @@ impl<S: ObjectStore> Recording<S> {
             let goes_on = |held: &Option<usize>| held.is_none_or(|from| number < from);
             let _ = held.wait_for(goes_on).await;
             objects.map(move |object| match fails.load(Ordering::SeqCst) {
-                true => Err(told_to_fail()),
+                true => Err(injected_failure()),
                 false => object,
             })
         };
@@ -227,7 +229,7 @@ impl<S: ObjectStore> Recording<S> {
     /// Runs `act` before each change, on the thread that makes the change.
     pub fn at_change(&self, act: impl Fn() + Send + Sync + 'static) {
         let set = self.at_change.set(Hook(Box::new(act)));
-        set.expect("nothing is done yet");
+        set.expect("no hook is set yet");
     }
 
     fn count_change(&self) {
@@ -250,10 +252,10 @@ impl<S: ObjectStore> Recording<S> {
     }
 }
 
-fn told_to_fail() -> Error {
+fn injected_failure() -> Error {
     Error::Generic {
         store: "Recording",
-        source: "told to fail".into(),
+        source: "injected failure".into(),
     }
 }
 
@@ -295,7 +297,7 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         let mut held = self.held.subscribe();
         let _ = held.wait_for(|held| !held).await;
         if self.fails.load(Ordering::SeqCst) {
-            return Err(told_to_fail());
+            return Err(injected_failure());
         }
         result
     }
@@ -385,5 +387,13 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for Recording<S> {
 
     async fn abort_multipart(&self, at: &Path, id: &MultipartId) -> Result<()> {
         self.call().abort_multipart(at, id).await
+    }
+}
+
+#[async_trait]
+impl<S: Signer> Signer for Recording<S> {
+    async fn signed_url(&self, method: Method, path: &Path, expires_in: Duration) -> Result<Url> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.inner.signed_url(method, path, expires_in).await
     }
 }

@@ -1,7 +1,6 @@
 //! Tests warming with Redis, and on S3.
 
 use super::support::cluster::RedisCluster;
-use super::support::meter::Meter;
 use super::support::minio::Minio;
 use super::support::nodes::{SETTLED, config, config_at, digest, eventually, name};
 use super::support::recording::Recording;
@@ -66,7 +65,7 @@ pub(super) async fn warm_slowly(
 }
 
 #[tokio::test]
-async fn all_nodes_know_what_one_has_warmed() {
+async fn facts_warmed_by_one_node_are_known_to_all() {
     let world = Shared::with(2300, 300).await;
     let [first, second] = &world.nodes;
     let warmed = first.warm(None).await.unwrap();
@@ -89,7 +88,7 @@ async fn all_nodes_know_what_one_has_warmed() {
 }
 
 #[tokio::test]
-async fn on_s3_links_are_proven_without_being_read() {
+async fn on_s3_entity_tags_prove_links_without_reads() {
     let (redis, minio) = (Redis::start().await, Minio::shared().await);
     let bare = Recording::new(minio.new_store().await);
     put_blobs(&bare, 30).await;
@@ -121,7 +120,7 @@ async fn on_s3_links_are_proven_without_being_read() {
 }
 
 #[tokio::test]
-async fn in_a_cluster_all_is_filled_where_it_belongs() {
+async fn warming_fills_all_primaries_of_a_cluster() {
     let cluster = RedisCluster::start().await;
     let bare = Recording::new(InMemory::new());
     put_blobs(&bare, 300).await;
@@ -139,7 +138,7 @@ async fn in_a_cluster_all_is_filled_where_it_belongs() {
 }
 
 #[tokio::test]
-async fn without_redis_nothing_is_filled_and_it_says_where_it_stopped() {
+async fn warming_stops_at_a_position_when_redis_fails() {
     // Up to three pages run at the same time, so the second and the third may be complete by then.
     let world = Shared::with(5000, 0).await;
     let [warming, _] = &world.nodes;
@@ -161,25 +160,4 @@ async fn without_redis_nothing_is_filled_and_it_says_where_it_stopped() {
     let fresh = CachedStore::new(warming.get_ref().apart());
     let rest = fresh.warm(None).resume_after(&position).await.unwrap();
     assert_eq!(error.progress.seen + rest.seen, 5000);
-}
-
-#[tokio::test]
-async fn a_page_costs_as_many_round_trips_as_is_said() {
-    let redis = Redis::start().await;
-    let meter = Meter::start(redis.port()).await;
-    let bare = Recording::new(InMemory::new());
-    put_blobs(&bare, 1000).await;
-    let store = node(bare, config_at(meter.url()));
-    // This loads the scripts into the server, and then removes the facts.
-    store.warm(None).await.unwrap();
-    store.purge().await.unwrap();
-    meter.settled().await;
-    for trips in [10, 7] {
-        store.clear_memory();
-        meter.reset();
-        let warmed = store.warm(None).await.unwrap();
-        assert_eq!(warmed.seen, 1000);
-        meter.settled().await;
-        assert_eq!(meter.begun().len(), trips);
-    }
 }

@@ -16,11 +16,9 @@ use std::sync::Arc;
 /// Every operation returns at once and never fails. [`MemoryConfig`] sets the bounds.
 ///
 /// # Cost
-/// | | allocations |
-/// |---|---|
-/// | `contains`, `meta` | 1, the trait's future |
-/// | `remove`, `remove_meta` | 1, the trait's future |
-/// | `add`, `set_meta` | some |
+/// No I/O: [`guide::costs`](crate::guide::costs#the-plain-caches). `contains`, `meta`, `remove` and
+/// `remove_meta` allocate once, for the trait's future. `add` and `set_meta` also allocate the
+/// entry.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -63,12 +63,8 @@ use tokio::time::{Instant, sleep_until};
 /// bring back what was removed meanwhile. [`TieredCache`](crate::TieredCache) prevents that.
 ///
 /// # Cost
-/// | | Redis round trips |
-/// |---|---|
-/// | `contains`, `meta`, `add`, `set_meta` | 1 |
-/// | `remove`, `remove_meta` | 2 |
-///
-/// No operation calls a backend. [`Registry`](crate::Registry) explains the terms.
+/// [`guide::costs`](crate::guide::costs#the-plain-caches) has the round trips of each operation. No
+/// operation calls a backend.
 ///
 /// # Failure
 /// A look-up takes at most [`RedisConfig::timeout`], a change at most

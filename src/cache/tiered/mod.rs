@@ -46,15 +46,9 @@ use tracing::Instrument;
 /// not fill the cache.
 ///
 /// # Cost
-/// | | allocations | Redis round trips |
-/// |---|---|---|
-/// | `contains`, `meta`: memory hit | 1, the trait's future | 0 |
-/// | `contains`, `meta`: not in memory | | 1 |
-/// | `add`, `set_meta` | | 2 |
-/// | `remove`, `remove_meta` | | 3 |
-///
-/// A removal waits for the other nodes as in [`Repository::link`](crate::Repository::link). No
-/// operation calls a backend. [`Registry`](crate::Registry) explains the columns.
+/// [`guide::costs`](crate::guide::costs#the-plain-caches) has the round trips of each operation. A
+/// memory hit allocates once, for the trait's future. A removal waits for the other nodes as in
+/// [`Repository::link`](crate::Repository::link). No operation calls a backend.
 ///
 /// # Time to live
 /// A fact leaves the cache at the latest [`RedisConfig::ttl`](crate::RedisConfig) after its write.
@@ -330,11 +324,9 @@ impl TieredCache {
     /// after a garbage collection that the cache did not see.
     ///
     /// # Cost
-    /// | allocations | Redis round trips | backend calls |
-    /// |---|---|---|
-    /// | | 2 for each 1,000 keys in Redis, those of other applications too, and 1 more if some of them are this cache's; 1 to tell the other nodes | 0 |
-    ///
-    /// The node waits for the other nodes as in [`Repository::link`](crate::Repository::link).
+    /// Some round trips for each 1,000 keys in Redis, those of other applications too:
+    /// [`guide::costs`](crate::guide::costs#many-keys-and-special-cases). The node waits for the
+    /// other nodes as in [`Repository::link`](crate::Repository::link).
     ///
     /// # Errors
     /// Fails if Redis could not be told. This node's memory is cleared even then.
@@ -376,11 +368,9 @@ impl TieredCache {
     /// ```
     ///
     /// # Cost
-    /// | allocations | Redis round trips | backend calls |
-    /// |---|---|---|
-    /// | | 2 for each 1,000 keys in Redis, those of other applications too, and 2 more if some of them belong to these repositories; 1 to tell the other nodes | 0 |
-    ///
-    /// The node waits for the other nodes as in [`Repository::link`](crate::Repository::link).
+    /// Some round trips for each 1,000 keys in Redis, those of other applications too:
+    /// [`guide::costs`](crate::guide::costs#many-keys-and-special-cases). The node waits for the
+    /// other nodes as in [`Repository::link`](crate::Repository::link).
     ///
     /// # Errors
     /// Fails if Redis could not be told. This node's memory is cleared even then.
@@ -408,9 +398,7 @@ impl TieredCache {
     /// [`RedisConfig::trust_timeout`](crate::RedisConfig).
     ///
     /// # Cost
-    /// | allocations | Redis round trips | backend calls |
-    /// |---|---|---|
-    /// | | 1 | 0 |
+    /// One message to Redis: [`guide::costs`](crate::guide::costs#changes).
     pub async fn shutdown(&self) {
         if let Some(shared) = &self.shared {
             shared.tier.shutdown().await;
@@ -420,11 +408,7 @@ impl TieredCache {
     /// Forgets everything in this node's memory.
     ///
     /// # Cost
-    /// | allocations | Redis round trips | backend calls |
-    /// |---|---|---|
-    /// | 0 | 0 | 0 |
-    ///
-    /// Memory no longer answers forgotten entries. They take up space until other entries replace
+    /// No I/O and no allocation: [`guide::costs`](crate::guide::costs#changes). Memory no longer answers forgotten entries. They take up space until other entries replace
     /// them.
     pub fn clear_memory(&self) {
         self.work.flushed.increment(1);

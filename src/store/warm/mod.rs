@@ -73,12 +73,9 @@ use tracing::Instrument;
 /// ms at most.
 ///
 /// # Cost
-/// | | in memory alone | with Redis |
-/// |---|---|---|
-/// | lists | 1 for 1,000 objects | 2 for 1,000 objects if a fact of them is missing |
-/// | reads of the store | 1 for a link that its entity tag does not prove, 16 at a time | the same |
-/// | round trips to Redis | 0 | 10 for 1,000 missing facts, 7 for 1,000 that it knows; in a cluster 16, each to all primaries |
-/// | memory | 1 page and the stamps: 1 MiB | 5 pages: 3 MiB |
+/// [`guide::costs`](crate::guide::costs#warming) has the lists and the round trips to Redis for 1,000
+/// objects. A link whose entity tag does not prove its content costs a read, 16 at a time. The node
+/// holds 1 page and its stamps (1 MiB), or 5 pages with Redis (3 MiB).
 ///
 /// A blob costs some 2 µs of this process in memory alone. With Redis it costs some 11 µs of the
 /// server, about three times the cost of a write without leases. A script call has at most 100
