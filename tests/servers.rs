@@ -8,9 +8,9 @@ use object_store::ObjectStoreExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::nodes::{
-    Bare, Dump, LENGTH, Node, SET, SETTLED, TRUST, add_silent_node, bare, beside, blob_path,
-    config, digest, eventually, eventually_changes, hash, layers, node, put, stat, until,
-    until_in_memory,
+    Bare, Dump, LENGTH, Node, PATIENCE, SET, SETTLED, TRUST, add_silent_node, bare, beside,
+    blob_path, config, digest, eventually, eventually_changes, hash, layers, node, put, stat,
+    until, until_in_memory,
 };
 use support::redis::{Redis, Version};
 
@@ -38,22 +38,23 @@ macro_rules! tests_on {
 on_each_server! {
     the_caches_pass_the_check_suite
     a_fill_needs_a_lease_and_a_delete_leaves_nothing
-    another_nodes_lease_keeps_a_fill_away_until_it_lapses
-    a_fence_keeps_fills_away
-    what_one_node_deletes_the_others_forget_before_it_returns
-    a_node_that_says_nothing_is_waited_out
-    a_node_that_leaves_is_not_waited_for
-    a_purge_reaches_redis_and_every_memory
-    each_script_is_sent_once_more_where_the_server_has_lost_it
-    a_server_that_has_lost_its_scripts_takes_no_trust
-    another_run_of_a_server_is_purged
-    a_full_server_takes_deletes_and_no_trust
-    values_of_another_type_make_way
-    a_server_with_too_few_replicas_takes_trust
+    another_nodes_lease_blocks_a_fill_until_it_expires
+    a_fence_blocks_fills
+    a_delete_returns_after_all_nodes_have_forgotten
+    a_delete_waits_for_a_silent_node
+    a_delete_does_not_wait_for_a_node_that_was_shut_down
+    a_purge_clears_redis_and_the_memory_of_all_nodes
+    each_script_is_sent_again_once_after_the_server_lost_it
+    a_server_that_lost_its_scripts_does_not_end_trust
+    a_restarted_server_is_purged
+    a_full_server_accepts_deletes_and_does_not_end_trust
+    values_of_another_type_are_replaced
+    a_server_with_too_few_replicas_ends_trust
+    the_harness_repeats_a_command_whose_connection_was_killed
 }
 
-const KNOWN: (Option<u64>, CacheStatus) = (Some(LENGTH), CacheStatus::Memory);
-const READ: (Option<u64>, CacheStatus) = (Some(LENGTH), CacheStatus::Miss);
+const MEMORY_HIT: (Option<u64>, CacheStatus) = (Some(LENGTH), CacheStatus::Memory);
+const MISS: (Option<u64>, CacheStatus) = (Some(LENGTH), CacheStatus::Miss);
 
 /// Returns a store with a blob, and nodes in front of it.
 async fn nodes<const N: usize>(redis: &Redis) -> (Bare, [Node; N]) {
@@ -78,16 +79,20 @@ async fn the_caches_pass_the_check_suite(redis: Redis) {
 
 async fn a_fill_needs_a_lease_and_a_delete_leaves_nothing(redis: Redis) {
     let (bare, [first, second]) = nodes(&redis).await;
-    assert_eq!(stat(&first, &digest(1)).await, READ);
+    assert_eq!(stat(&first, &digest(1)).await, MISS);
     all_know(std::slice::from_ref(&first)).await;
     for key in [SET, &hash(&digest(1))] {
         let left: i64 = redis.cli(&["PTTL", key]).parse().unwrap();
-        assert!(left > 0, "{key} never lapses");
+        assert!(left > 0, "{key} never expires");
     }
-    assert_eq!(redis.cli(&["KEYS", "lease::*"]), "", "used, and given back");
+    assert_eq!(
+        redis.cli(&["KEYS", "lease::*"]),
+        "",
+        "every lease is given back"
+    );
     let reads = bare.reads();
-    let told = (Some(LENGTH), CacheStatus::Redis);
-    assert_eq!(stat(&second, &digest(1)).await, told);
+    let expected = (Some(LENGTH), CacheStatus::Redis);
+    assert_eq!(stat(&second, &digest(1)).await, expected);
     assert_eq!(bare.reads(), reads);
 
     first.delete(&blob_path(&digest(1))).await.unwrap();
@@ -97,13 +102,16 @@ async fn a_fill_needs_a_lease_and_a_delete_leaves_nothing(redis: Redis) {
     assert!(left.lines().all(is_of_the_nodes), "{left}");
 }
 
-async fn another_nodes_lease_keeps_a_fill_away_until_it_lapses(redis: Redis) {
+async fn another_nodes_lease_blocks_a_fill_until_it_expires(redis: Redis) {
     let (_, [node]) = nodes(&redis).await;
     let lease = beside("lease", &digest(1));
     redis.cli(&["SET", &lease, "another's", "PX", "60000"]);
     let start = Instant::now();
-    assert_eq!(stat(&node, &digest(1)).await, READ);
-    assert!(start.elapsed() < Duration::from_secs(3), "it waits briefly");
+    assert_eq!(stat(&node, &digest(1)).await, MISS);
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "the read waited too long"
+    );
     // Long enough for a wrong fill to arrive.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(redis.cli(&["EXISTS", SET]), "0");
@@ -111,12 +119,12 @@ async fn another_nodes_lease_keeps_a_fill_away_until_it_lapses(redis: Redis) {
     all_know(&[node]).await;
 }
 
-async fn a_fence_keeps_fills_away(redis: Redis) {
+async fn a_fence_blocks_fills(redis: Redis) {
     let (_, [node]) = nodes(&redis).await;
     let fence = beside("fence", &digest(1));
     redis.cli(&["SADD", &fence, "another's"]);
     for _ in 0..5 {
-        assert_eq!(stat(&node, &digest(1)).await, READ);
+        assert_eq!(stat(&node, &digest(1)).await, MISS);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(redis.cli(&["EXISTS", SET]), "0");
@@ -124,7 +132,7 @@ async fn a_fence_keeps_fills_away(redis: Redis) {
     all_know(&[node]).await;
 }
 
-async fn what_one_node_deletes_the_others_forget_before_it_returns(redis: Redis) {
+async fn a_delete_returns_after_all_nodes_have_forgotten(redis: Redis) {
     let (_, nodes) = nodes::<3>(&redis).await;
     tokio::time::sleep(SETTLED).await;
     for node in &nodes {
@@ -132,7 +140,7 @@ async fn what_one_node_deletes_the_others_forget_before_it_returns(redis: Redis)
         let start = Instant::now();
         layers(node).unlink(&digest(1)).await.unwrap();
         let time = start.elapsed();
-        assert!(time < TRUST, "waited out: {time:?}");
+        assert!(time < TRUST, "the delete waited for its timeout: {time:?}");
         for node in &nodes {
             assert_eq!(stat(node, &digest(1)).await.0, None);
         }
@@ -140,7 +148,7 @@ async fn what_one_node_deletes_the_others_forget_before_it_returns(redis: Redis)
     }
 }
 
-async fn a_node_that_says_nothing_is_waited_out(redis: Redis) {
+async fn a_delete_waits_for_a_silent_node(redis: Redis) {
     let (_, [deleter]) = nodes(&redis).await;
     tokio::time::sleep(SETTLED).await;
     add_silent_node(&redis);
@@ -149,7 +157,7 @@ async fn a_node_that_says_nothing_is_waited_out(redis: Redis) {
     assert!(start.elapsed() >= TRUST);
 }
 
-async fn a_node_that_leaves_is_not_waited_for(redis: Redis) {
+async fn a_delete_does_not_wait_for_a_node_that_was_shut_down(redis: Redis) {
     let (_, [stays, leaves]) = nodes(&redis).await;
     tokio::time::sleep(SETTLED).await;
     all_know(&[leaves.clone(), stays.clone()]).await;
@@ -161,7 +169,7 @@ async fn a_node_that_leaves_is_not_waited_for(redis: Redis) {
     let is_back = || redis.cli(&["ZCARD", "layercache::{nodes}"]) != "2";
     let end = Instant::now() + TRUST / 2;
     while Instant::now() < end {
-        assert!(!is_back(), "one node, and the name of the set");
+        assert!(!is_back(), "one node, and the epoch of the set");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let start = Instant::now();
@@ -172,7 +180,7 @@ async fn a_node_that_leaves_is_not_waited_for(redis: Redis) {
     }
 }
 
-async fn a_purge_reaches_redis_and_every_memory(redis: Redis) {
+async fn a_purge_clears_redis_and_the_memory_of_all_nodes(redis: Redis) {
     let (bare, nodes) = nodes::<2>(&redis).await;
     all_know(&nodes).await;
     bare.inner().delete(&blob_path(&digest(1))).await.unwrap();
@@ -200,7 +208,7 @@ async fn texts_sent(redis: &Redis, act: impl Future<Output = ()>) -> u64 {
     calls(redis, "eval")
 }
 
-async fn each_script_is_sent_once_more_where_the_server_has_lost_it(redis: Redis) {
+async fn each_script_is_sent_again_once_after_the_server_lost_it(redis: Redis) {
     let (_, [node]) = nodes(&redis).await;
     let read = async || {
         redis.cli(&["DEL", SET, &hash(&digest(1))]);
@@ -223,15 +231,15 @@ async fn each_script_is_sent_once_more_where_the_server_has_lost_it(redis: Redis
     lose();
     let granted_and_filled = 4..=5;
     assert!(granted_and_filled.contains(&texts_sent(&redis, read()).await));
-    let begun_told_and_ended = 3..=4;
+    let begun_published_and_ended = 3..=4;
     lose();
-    assert!(begun_told_and_ended.contains(&texts_sent(&redis, unlink()).await));
+    assert!(begun_published_and_ended.contains(&texts_sent(&redis, unlink()).await));
     lose();
-    assert!(begun_told_and_ended.contains(&texts_sent(&redis, link()).await));
+    assert!(begun_published_and_ended.contains(&texts_sent(&redis, link()).await));
     all_know(std::slice::from_ref(&node)).await;
 }
 
-async fn a_server_that_has_lost_its_scripts_takes_no_trust(redis: Redis) {
+async fn a_server_that_lost_its_scripts_does_not_end_trust(redis: Redis) {
     let (_, [node]) = nodes(&redis).await;
     all_know(std::slice::from_ref(&node)).await;
     redis.cli(&["SCRIPT", "FLUSH"]);
@@ -239,7 +247,7 @@ async fn a_server_that_has_lost_its_scripts_takes_no_trust(redis: Redis) {
     all_know(&[node]).await;
 }
 
-async fn another_run_of_a_server_is_purged(mut redis: Redis) {
+async fn a_restarted_server_is_purged(mut redis: Redis) {
     let (_, [node]) = nodes(&redis).await;
     all_know(std::slice::from_ref(&node)).await;
     let dump = Dump::save(&redis).await;
@@ -255,13 +263,13 @@ async fn another_run_of_a_server_is_purged(mut redis: Redis) {
     all_know(&[node]).await;
 }
 
-async fn a_full_server_takes_deletes_and_no_trust(redis: Redis) {
+async fn a_full_server_accepts_deletes_and_does_not_end_trust(redis: Redis) {
     let (_, nodes) = nodes::<2>(&redis).await;
     all_know(&nodes).await;
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     tokio::time::sleep(SETTLED).await;
-    assert_eq!(stat(&nodes[1], &digest(1)).await, KNOWN);
+    assert_eq!(stat(&nodes[1], &digest(1)).await, MEMORY_HIT);
     layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
     for node in &nodes {
         assert_eq!(stat(node, &digest(1)).await.0, None);
@@ -279,7 +287,7 @@ async fn put_link(node: &Node) {
     layers(node).link(&digest(1)).await.unwrap();
 }
 
-async fn values_of_another_type_make_way(redis: Redis) {
+async fn values_of_another_type_are_replaced(redis: Redis) {
     let (_, [first, second]) = nodes(&redis).await;
     let hash = hash(&digest(1));
     for spoil in ["fill", "change"] {
@@ -297,7 +305,7 @@ async fn values_of_another_type_make_way(redis: Redis) {
         first.clear_memory();
         all_know(std::slice::from_ref(&first)).await;
         second.clear_memory();
-        until(&second, &digest(1), KNOWN).await;
+        until(&second, &digest(1), MEMORY_HIT).await;
         assert_eq!(redis.cli(&["TYPE", SET]), "set");
         assert_eq!(redis.cli(&["TYPE", &hash]), "hash");
     }
@@ -305,7 +313,7 @@ async fn values_of_another_type_make_way(redis: Redis) {
 
 /// The server is on the minority side of a network split and does not receive the changes of the
 /// other side. Redis 6.2 would still run a script.
-async fn a_server_with_too_few_replicas_takes_trust(redis: Redis) {
+async fn a_server_with_too_few_replicas_ends_trust(redis: Redis) {
     let (_, [node]) = nodes(&redis).await;
     all_know(std::slice::from_ref(&node)).await;
     redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
@@ -317,4 +325,24 @@ async fn a_server_with_too_few_replicas_takes_trust(redis: Redis) {
     }
     redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     all_know(&[node]).await;
+}
+
+/// A Sentinel that gives a server another role ends all its connections, also those of the tests.
+async fn the_harness_repeats_a_command_whose_connection_was_killed(redis: Redis) {
+    std::thread::scope(|scope| {
+        let pop = scope.spawn(|| redis.try_cli(&["BLPOP", "list", "20"]));
+        let is_blocked = || {
+            redis
+                .cli(&["INFO", "clients"])
+                .contains("blocked_clients:1")
+        };
+        let end = Instant::now() + PATIENCE;
+        while !is_blocked() {
+            assert!(Instant::now() < end, "the server does not run the command");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        redis.cli(&["RPUSH", "list", "x"]);
+        assert_eq!(pop.join().unwrap().as_deref(), Ok("list\nx"));
+    });
 }
