@@ -83,7 +83,7 @@ impl World {
 }
 
 /// Returns an error's kind, text and causes, without the parts that differ between attempts.
-fn told(error: &(dyn StdError + 'static)) -> String {
+fn error_text(error: &(dyn StdError + 'static)) -> String {
     let kind = error.downcast_ref::<Error>().map(std::mem::discriminant);
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     let words: Vec<_> = causes.map(ToString::to_string).collect();
@@ -119,10 +119,10 @@ async fn ask_all(store: &dyn ObjectStore, blob: &Path, link: &Path) -> Vec<(Stri
 }
 
 #[tokio::test]
-async fn errors_come_through_as_they_are_and_are_never_stored() {
+async fn backend_errors_are_returned_unchanged_and_not_cached() {
     for trouble in TROUBLES {
         let world = World::start().await;
-        world.bucket.is_in(trouble);
+        world.bucket.set_trouble(trouble);
         let mut bare = ask_all(&world.bare, &world.blob, &world.link).await;
         // The content says whether an object is a link, so the cache asks the store for the content
         // of a link.
@@ -131,9 +131,13 @@ async fn errors_come_through_as_they_are_and_are_never_stored() {
             world.bare.get(&world.link).await.map(drop),
         );
         for _ in 0..2 {
-            let asked = world.bucket.asked();
+            let before = world.bucket.requests();
             let cached = ask_all(&world.store, &world.blob, &world.link).await;
-            assert_eq!(world.bucket.asked() - asked, 8, "{trouble:?}: each asks");
+            assert_eq!(
+                world.bucket.requests() - before,
+                8,
+                "{trouble:?}one request each"
+            );
             for ((what, bare), (_, cached)) in bare.iter().zip(cached) {
                 let (bare, cached) = (bare.as_ref().unwrap_err(), cached.unwrap_err());
                 match (bare, &cached) {
@@ -142,11 +146,15 @@ async fn errors_come_through_as_they_are_and_are_never_stored() {
                     (Error::NotFound { path: bare, .. }, Error::NotFound { path, .. }) => {
                         assert_eq!(bare, path, "{what} in {trouble:?}");
                     }
-                    _ => assert_eq!(told(bare), told(&cached), "{what} in {trouble:?}"),
+                    _ => assert_eq!(
+                        error_text(bare),
+                        error_text(&cached),
+                        "{what} in {trouble:?}"
+                    ),
                 }
             }
         }
-        world.bucket.is_in(Trouble::None);
+        world.bucket.set_trouble(Trouble::None);
         let results = ask_all(&world.store, &world.blob, &world.link).await;
         assert!(
             results.iter().all(|(_, result)| result.is_ok()),
@@ -159,10 +167,10 @@ async fn errors_come_through_as_they_are_and_are_never_stored() {
 }
 
 #[tokio::test]
-async fn what_changes_and_fails_fails_as_it_would() {
+async fn failed_changes_return_the_backend_error() {
     for trouble in TROUBLES {
         let world = World::start().await;
-        world.bucket.is_in(trouble);
+        world.bucket.set_trouble(trouble);
         let bare = world
             .bare
             .put(&world.blob, CONTENT.into())
@@ -175,8 +183,8 @@ async fn what_changes_and_fails_fails_as_it_would() {
                 DIGEST.to_string().into()
             };
             let cached = world.store.put(path, text).await.unwrap_err();
-            let masked = told(&cached).replace(path.as_ref(), world.blob.as_ref());
-            assert_eq!(told(&bare), masked, "{trouble:?}");
+            let masked = error_text(&cached).replace(path.as_ref(), world.blob.as_ref());
+            assert_eq!(error_text(&bare), masked, "{trouble:?}");
         }
         let bare = world.bare.delete(&world.blob).await.unwrap_err();
         let cached = world.store.delete(&world.blob).await.unwrap_err();
@@ -184,16 +192,18 @@ async fn what_changes_and_fails_fails_as_it_would() {
         assert_eq!(kind(&bare), kind(&cached), "{trouble:?}: {bare}, {cached}");
         // A delete that timed out may still happen.
         if trouble != Trouble::Hang {
-            world.bucket.is_in(Trouble::None);
+            world.bucket.set_trouble(Trouble::None);
             assert_eq!(world.head(&world.blob).await.unwrap().0, 7);
         }
     }
 }
 
 #[tokio::test]
-async fn the_typed_api_gives_the_stores_own_error() {
+async fn the_typed_api_returns_the_store_error() {
     let world = World::start().await;
-    world.bucket.is_in(Trouble::Status(403, "AccessDenied"));
+    world
+        .bucket
+        .set_trouble(Trouble::Status(403, "AccessDenied"));
     let repository = world.repository();
     for freshness in [Freshness::Cached, Freshness::Verified] {
         let stat = repository.stat(&DIGEST, freshness).await.unwrap_err();
@@ -215,7 +225,7 @@ async fn the_typed_api_gives_the_stores_own_error() {
 }
 
 #[tokio::test]
-async fn verified_and_refresh_always_ask_and_their_failure_leaves_what_is_known() {
+async fn verified_and_refresh_ask_the_backend_and_a_failure_keeps_cached_facts() {
     for trouble in TROUBLES
         .into_iter()
         .filter(|trouble| *trouble != Trouble::Status(404, "NoSuchBucket"))
@@ -227,21 +237,21 @@ async fn verified_and_refresh_always_ask_and_their_failure_leaves_what_is_known(
         let repository = world.repository();
         repository.stat(&DIGEST, Freshness::Cached).await.unwrap();
         for _ in 0..2 {
-            let asked = world.bucket.asked();
+            let before = world.bucket.requests();
             repository.stat(&DIGEST, Freshness::Verified).await.unwrap();
-            assert_eq!(world.bucket.asked() - asked, 2, "both facts");
+            assert_eq!(world.bucket.requests() - before, 2, "both facts");
             for policy in [CachePolicy::Refresh, CachePolicy::Bypass] {
-                let asked = world.bucket.asked();
+                let before = world.bucket.requests();
                 let request = with_policy(head(), policy);
                 world.store.get_opts(&world.blob, request).await.unwrap();
-                assert_eq!(world.bucket.asked() - asked, 1, "{policy:?}");
+                assert_eq!(world.bucket.requests() - before, 1, "{policy:?}");
             }
         }
         for path in [&world.blob, &world.link] {
             world.warm(path).await;
         }
 
-        world.bucket.is_in(trouble);
+        world.bucket.set_trouble(trouble);
         let bare = world.bare.head(&world.blob).await.unwrap_err();
         repository
             .stat(&DIGEST, Freshness::Verified)
@@ -254,38 +264,38 @@ async fn verified_and_refresh_always_ask_and_their_failure_leaves_what_is_known(
                 .get_opts(&world.blob, request)
                 .await
                 .unwrap_err();
-            assert_eq!(told(&bare), told(&error), "{policy:?}");
+            assert_eq!(error_text(&bare), error_text(&error), "{policy:?}");
         }
-        let asked = world.bucket.asked();
+        let before = world.bucket.requests();
         for path in [&world.blob, &world.link] {
             let known = world.head(path).await.unwrap();
             assert_eq!(known.1, CacheStatus::Memory, "{trouble:?} of {path}");
         }
         let known = repository.stat(&DIGEST, Freshness::Cached).await.unwrap();
         assert_eq!(known.status, CacheStatus::Memory);
-        assert_eq!(world.bucket.asked(), asked);
+        assert_eq!(world.bucket.requests(), before);
     }
 }
 
 #[tokio::test]
-async fn a_throttled_load_is_tried_again_once_for_all() {
+async fn a_throttled_load_is_retried_once_for_all_callers() {
     let world = World::start().await;
     let store = CachedStore::new(world.bucket.client_that_tries(5));
-    let asked = world.bucket.asked();
-    world.bucket.is_in(Trouble::Few(2, 503, "SlowDown"));
+    let before = world.bucket.requests();
+    world.bucket.set_trouble(Trouble::Few(2, 503, "SlowDown"));
     let heads = (0..50).map(|_| store.head(&world.blob));
     for result in futures::future::join_all(heads).await {
         assert_eq!(result.unwrap().size, 7);
     }
-    assert_eq!(world.bucket.asked() - asked, 3);
+    assert_eq!(world.bucket.requests() - before, 3);
 }
 
 /// The store is not consistent: written objects are not visible for a while.
 #[tokio::test]
-async fn what_was_written_and_is_not_there_yet_is_found_when_it_is() {
+async fn an_object_that_becomes_visible_late_is_found() {
     let world = World::start().await;
     let repository = world.repository();
-    world.bucket.is_in(Trouble::Blind);
+    world.bucket.set_trouble(Trouble::Blind);
     for _ in 0..2 {
         world.store.put(&world.blob, CONTENT.into()).await.unwrap();
         repository.link(&DIGEST).await.unwrap();
@@ -300,7 +310,7 @@ async fn what_was_written_and_is_not_there_yet_is_found_when_it_is() {
         let stat = repository.stat(&DIGEST, Freshness::Verified).await.unwrap();
         assert_eq!(stat.value, None);
     }
-    world.bucket.is_in(Trouble::None);
+    world.bucket.set_trouble(Trouble::None);
     let stat = repository.stat(&DIGEST, Freshness::Cached).await.unwrap();
     assert_eq!(stat.value.unwrap().length(), 7);
     for path in [&world.blob, &world.link] {
@@ -309,49 +319,49 @@ async fn what_was_written_and_is_not_there_yet_is_found_when_it_is() {
 }
 
 #[tokio::test]
-async fn odd_answers_are_given_as_they_are_and_not_believed_for_long() {
+async fn invalid_backend_answers_are_returned_and_not_cached() {
     let world = World::start().await;
     // Only the empty blob has length 0.
-    world.bucket.is_in(Trouble::Length(0));
+    world.bucket.set_trouble(Trouble::Length(0));
     for _ in 0..3 {
         assert_eq!(
             world.head(&world.blob).await.unwrap(),
             (0, CacheStatus::Miss)
         );
     }
-    world.bucket.is_in(Trouble::NoLength);
+    world.bucket.set_trouble(Trouble::NoLength);
     let bare = world.bare.head(&world.blob).await.unwrap_err();
     for _ in 0..2 {
         let cached = world.head(&world.blob).await.unwrap_err();
-        assert_eq!(told(&bare), told(&cached));
+        assert_eq!(error_text(&bare), error_text(&cached));
     }
-    world.bucket.is_in(Trouble::Cut);
+    world.bucket.set_trouble(Trouble::Cut);
     for path in [&world.blob, &world.link] {
         for _ in 0..2 {
             let cached = async { world.store.get(path).await?.bytes().await }.await;
             let bare = async { world.bare.get(path).await?.bytes().await }.await;
             assert_eq!(
-                told(&bare.unwrap_err()),
-                told(&cached.unwrap_err()),
+                error_text(&bare.unwrap_err()),
+                error_text(&cached.unwrap_err()),
                 "{path}"
             );
         }
     }
-    world.bucket.is_in(Trouble::None);
+    world.bucket.set_trouble(Trouble::None);
     world.warm(&world.link).await;
 
     world.store.clear_memory();
-    world.bucket.is_in(Trouble::NoTag);
+    world.bucket.set_trouble(Trouble::NoTag);
     let bare = world.bare.head(&world.blob).await.unwrap();
     world.warm(&world.blob).await;
     assert_eq!(world.store.head(&world.blob).await.unwrap(), bare);
 
     // The cache cannot detect another wrong length until the content arrives with the right one.
     world.store.clear_memory();
-    world.bucket.is_in(Trouble::Length(5));
+    world.bucket.set_trouble(Trouble::Length(5));
     world.warm(&world.blob).await;
     assert_eq!(world.head(&world.blob).await.unwrap().0, 5);
-    world.bucket.is_in(Trouble::None);
+    world.bucket.set_trouble(Trouble::None);
     let content = world.store.get(&world.blob).await.unwrap().bytes().await;
     assert_eq!(content.unwrap(), CONTENT);
     assert_eq!(
@@ -371,13 +381,13 @@ fn node(world: &World, redis: &Redis) -> (Metrics, Store) {
 async fn until_no_lease(redis: &Redis, why: &str) {
     let end = Instant::now() + Duration::from_secs(2);
     while !redis.cli(&["KEYS", "lease::*"]).trim().is_empty() {
-        assert!(Instant::now() < end, "a lease stands: {why}");
+        assert!(Instant::now() < end, "a lease is left: {why}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 #[tokio::test]
-async fn no_trouble_leaves_a_lease_that_others_wait_for() {
+async fn backend_failures_leave_no_lease() {
     let (world, redis) = (World::start().await, Redis::start().await);
     let nodes = [node(&world, &redis).1, node(&world, &redis).1];
     for trouble in
@@ -385,14 +395,14 @@ async fn no_trouble_leaves_a_lease_that_others_wait_for() {
             .into_iter()
             .chain([Trouble::Length(0), Trouble::Length(5), Trouble::Cut])
     {
-        world.bucket.is_in(trouble);
+        world.bucket.set_trouble(trouble);
         let why = format!("{trouble:?}");
         for (what, result) in ask_all(&nodes[0], &world.blob, &world.link).await {
             drop(result);
             until_no_lease(&redis, &format!("{what} in {why}")).await;
         }
         nodes[0].purge().await.unwrap();
-        world.bucket.is_in(Trouble::None);
+        world.bucket.set_trouble(Trouble::None);
         for path in [&world.blob, &world.link] {
             assert!(nodes[1].head(path).await.is_ok(), "{why}");
         }
@@ -401,15 +411,15 @@ async fn no_trouble_leaves_a_lease_that_others_wait_for() {
 }
 
 #[tokio::test]
-async fn who_goes_away_leaves_no_lease_that_others_wait_for() {
+async fn cancelled_callers_leave_no_lease() {
     let (world, redis) = (World::start().await, Redis::start().await);
     let (_, store) = node(&world, &redis);
     store.head(&world.blob).await.unwrap();
     store.purge().await.unwrap();
-    world.bucket.is_in(Trouble::Hang);
+    world.bucket.set_trouble(Trouble::Hang);
     for path in [&world.blob, &world.link] {
         let get = tokio::time::timeout(TIMEOUT / 5, store.get(path)).await;
-        assert!(get.is_err(), "it hangs");
+        assert!(get.is_err(), "the call hangs");
         until_no_lease(&redis, path.as_ref()).await;
     }
 }
@@ -417,10 +427,10 @@ async fn who_goes_away_leaves_no_lease_that_others_wait_for() {
 /// Any client can ask for an object that never existed. The node need not tell the other nodes of
 /// it.
 #[tokio::test]
-async fn only_what_is_held_is_taken_away_everywhere() {
+async fn a_not_found_repairs_only_cached_entries() {
     let (world, redis) = (World::start().await, Redis::start().await);
     let (metrics, store) = node(&world, &redis);
-    let heals = || metrics.get("layercache_repairs_total");
+    let repairs = || metrics.get("layercache_repairs_total");
     let never = Distribution::default()
         .blob_path(&Digest::Sha256([1; 32]))
         .unwrap();
@@ -435,7 +445,7 @@ async fn only_what_is_held_is_taken_away_everywhere() {
             assert!(matches!(result, Err(Error::NotFound { .. })), "{result:?}");
         }
     }
-    assert_eq!(heals(), 0);
+    assert_eq!(repairs(), 0);
     until_no_lease(&redis, "not there").await;
 
     // Here only Redis has the entry.
@@ -446,8 +456,8 @@ async fn only_what_is_held_is_taken_away_everywhere() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     store.clear_memory();
-    world.bucket.is_in(Trouble::Blind);
+    world.bucket.set_trouble(Trouble::Blind);
     assert!(store.get(&world.blob).await.is_err());
-    assert_eq!(heals(), 1);
+    assert_eq!(repairs(), 1);
     assert_eq!(redis.cli(&["KEYS", "blobs::*"]).trim(), "");
 }

@@ -179,7 +179,7 @@ async fn memory_alone() {
 
 /// The Go registry and the example write to one tree alternately, and both read all of it.
 #[tokio::test]
-async fn the_go_registry_and_ours_serve_each_others_trees() {
+async fn the_go_registry_and_the_example_serve_each_others_trees() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let image = image(folder.path());
@@ -210,7 +210,7 @@ async fn the_go_registry_and_ours_serve_each_others_trees() {
 
 /// A Go registry has filled Redis. The example answers from it, and no look-up reaches the store.
 #[tokio::test]
-async fn a_redis_that_the_go_registry_warmed_answers() {
+async fn facts_cached_by_the_go_registry_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let redis = Redis::start().await;

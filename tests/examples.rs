@@ -13,7 +13,7 @@ async fn run(name: &str, env: &[(String, String)]) -> std::process::Output {
     command.env_clear().envs(env.iter().cloned());
     tokio::task::spawn_blocking(move || command.output())
         .await
-        .expect("the example is waited for")
+        .expect("the example ends")
         .expect("the example starts")
 }
 
@@ -23,7 +23,7 @@ async fn prints(name: &str, env: &[(String, String)]) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{name} failed: {err}\n{out}");
-    assert_eq!(err, "", "{name} complains");
+    assert_eq!(err, "", "{name} wrote to standard error");
     out
 }
 
@@ -33,7 +33,7 @@ fn lines<'a>(out: &'a str, text: &str) -> Vec<&'a str> {
 }
 
 #[track_caller]
-fn each_says(lines: &[&str], expected: &[&str]) {
+fn each_contains(lines: &[&str], expected: &[&str]) {
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
     for (line, expected) in lines.iter().zip(expected) {
         assert!(line.contains(expected), "no `{expected}` in `{line}`");
@@ -43,17 +43,17 @@ fn each_says(lines: &[&str], expected: &[&str]) {
 #[tokio::test]
 async fn wrap_filesystem_asks_the_folder_once() {
     let out = prints("wrap_filesystem", &[]).await;
-    each_says(
+    each_contains(
         &lines(&out, "7 bytes in"),
         &["says Miss", "says Memory", "says Memory"],
     );
     let linked = ["false  None, says Miss", "true   Some(7), says Memory"];
-    each_says(&lines(&out, "linked:"), &linked);
+    each_contains(&lines(&out, "linked:"), &linked);
     assert!(out.ends_with("head: not found\n"), "{out}");
 }
 
 #[tokio::test]
-async fn wrap_s3_says_what_to_set() {
+async fn wrap_s3_names_the_missing_variables() {
     let output = run("wrap_s3", &[]).await;
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
@@ -72,7 +72,7 @@ async fn wrap_s3_asks_the_bucket_once() {
     let minio = Minio::shared().await;
     let mut env = minio.env(&minio.bucket().await);
     let alone = prints("wrap_s3", &env).await;
-    each_says(
+    each_contains(
         &lines(&alone, "this node  "),
         &["says Miss", "says Memory", "says Memory"],
     );
@@ -80,11 +80,11 @@ async fn wrap_s3_asks_the_bucket_once() {
     let redis = Redis::start().await;
     env.push(("REDIS_URL".to_owned(), redis.url()));
     let shared = prints("wrap_s3", &env).await;
-    each_says(
+    each_contains(
         &lines(&shared, "this node  "),
         &["says Miss", "says Memory", "says Memory"],
     );
-    each_says(
+    each_contains(
         &lines(&shared, "another node  "),
         &["says Redis", "says Memory", "says Memory"],
     );
@@ -92,20 +92,23 @@ async fn wrap_s3_asks_the_bucket_once() {
 }
 
 #[tokio::test]
-async fn stack_shows_what_reaches_the_store() {
+async fn stack_counts_the_reads_that_reach_the_store() {
     let out = prints("stack", &[]).await;
-    let asked = lines(&out, "Store(store)");
+    let counts = lines(&out, "Store(store)");
     for (order, reads) in [
         ("CachedStore(store)", "1"),
         ("CachedStore(PrefixStore(store))", "1"),
         ("PrefixStore(CachedStore(store))", "10"),
-        ("PrefixStore(CachedStore(store)), told of the prefix", "1"),
+        (
+            "PrefixStore(CachedStore(store)), with the prefix in its layout",
+            "1",
+        ),
     ] {
         let line = format!("{reads:>4}  {order}");
         assert!(out.lines().any(|each| each == line), "no `{line}` in {out}");
     }
     let slow = |order: &str| {
-        asked
+        counts
             .iter()
             .find(|line| line.contains(order))
             .map(|line| line.contains("ms "))
@@ -117,24 +120,24 @@ async fn stack_shows_what_reaches_the_store() {
 #[tokio::test]
 async fn custom_layout_answers_the_second_batch_from_memory() {
     let out = prints("custom_layout", &[]).await;
-    each_says(
+    each_contains(
         &lines(&out, "octo/models/"),
         &["a blob of octo/models", "nothing to the cache"],
     );
-    each_says(
+    each_contains(
         &lines(&out, "download 7 bytes"),
         &["says Miss", "says Memory"],
     );
-    each_says(&lines(&out, "upload"), &["says Miss", "says Miss"]);
+    each_contains(&lines(&out, "upload"), &["says Miss", "says Miss"]);
 }
 
 #[tokio::test]
 async fn own_backend_asks_the_database_once() {
     let out = prints("own_backend", &[]).await;
-    each_says(
+    each_contains(
         &lines(&out, "says"),
         &["says Miss", "says Memory", "None, says Miss"],
     );
-    // The database is asked before and after the link, and not in between.
+    // The database gets a query before and after the link, and none in between.
     assert_eq!(lines(&out, "database: where is it?").len(), 2, "{out}");
 }

@@ -107,7 +107,7 @@ impl World {
         let request = self.client.delete(self.url(0));
         let delete = tokio::spawn(async move { Ok(request.send().await?.status().as_u16()) });
         let arrived = timeout(PATIENCE, self.bucket.deletes(1)).await;
-        arrived.expect("the delete has come to the bucket");
+        arrived.expect("the delete has reached the bucket");
         delete
     }
 
@@ -128,7 +128,7 @@ impl World {
 /// Whether or not the node's delete still happens, the removed entry stays out of Redis until the
 /// fence expires.
 #[tokio::test]
-async fn a_node_that_is_killed_amid_a_delete_leaves_nothing_stale() {
+async fn a_node_killed_during_a_delete_leaves_nothing_stale() {
     for happens in [true, false] {
         let mut world = World::start().await;
         let delete = world.delete_under_way().await;
@@ -139,7 +139,7 @@ async fn a_node_that_is_killed_amid_a_delete_leaves_nothing_stale() {
             world.bucket.remove(&world.link());
         }
         world.nodes[0].server().kill();
-        assert!(delete.await.unwrap().is_err(), "nobody was told of an end");
+        assert!(delete.await.unwrap().is_err(), "the client got an answer");
 
         let end = Instant::now() + Duration::from_secs(3);
         while Instant::now() < end {
@@ -153,9 +153,9 @@ async fn a_node_that_is_killed_amid_a_delete_leaves_nothing_stale() {
             "filled behind a fence"
         );
         let left = world.fence();
-        assert!(left > 0, "it lapses by itself");
+        assert!(left > 0, "the fence expires by itself");
         sleep(Duration::from_millis(50)).await;
-        assert!(world.fence() < left, "nobody renews it");
+        assert!(world.fence() < left, "the fence is not renewed");
 
         world.put_link();
         // The fence would last half a minute. The test shortens the rest.
@@ -168,7 +168,7 @@ async fn a_node_that_is_killed_amid_a_delete_leaves_nothing_stale() {
 /// The fence of a delete is lost. Another node reads before the delete happens, and fills the
 /// cache.
 #[tokio::test]
-async fn a_redis_that_starts_empty_amid_a_delete_brings_nothing_back() {
+async fn a_redis_restarted_empty_during_a_delete_restores_nothing() {
     let mut world = World::start().await;
     let delete = world.delete_under_way().await;
     world.redis.kill();
@@ -229,7 +229,7 @@ async fn until_settled(cluster: &Cluster) {
 }
 
 #[tokio::test]
-async fn a_full_redis_takes_puts_and_deletes() {
+async fn a_full_redis_accepts_puts_and_deletes() {
     let cluster = Cluster::start(2, Flaky::new(1, 0), Redis::start().await).await;
     let [first, second] = &cluster.nodes[..] else {
         unreachable!()
@@ -258,7 +258,7 @@ async fn a_full_redis_takes_puts_and_deletes() {
 
 /// The node receives nothing any more, but Redis receives everything that it sends.
 #[tokio::test]
-async fn a_node_that_hears_nothing_has_lost_its_trust_before_a_delete_returns() {
+async fn a_node_without_messages_loses_trust_before_a_delete_returns() {
     let cluster = Cluster::start(2, Flaky::new(1, 0), Redis::start().await).await;
     let [first, second] = &cluster.nodes[..] else {
         unreachable!()
@@ -274,13 +274,16 @@ async fn a_node_that_hears_nothing_has_lost_its_trust_before_a_delete_returns() 
         let waited = begin.elapsed();
         let (found, by) = contains(second, &digest(1)).await;
         assert!(!found, "round {round}: {by:?} after {waited:?}");
-        assert!(waited > TRUST, "{waited:?}: it may still have trusted");
+        assert!(
+            waited > TRUST,
+            "{waited:?}: the node may still have trusted its memory"
+        );
         assert!(waited < TRUST * 3, "{waited:?}");
-        cluster.proxies[1].heal();
+        cluster.proxies[1].restore();
         let end = Instant::now() + PATIENCE;
         // A creation would succeed without Redis, so this waits for a removal.
         while layers(second).unlink(&digest(1)).await.is_err() {
-            assert!(Instant::now() < end, "it has not recovered");
+            assert!(Instant::now() < end, "the cluster has not recovered");
             sleep(TRUST / 10).await;
         }
         layers(second).link(&digest(1)).await.unwrap();
@@ -290,7 +293,7 @@ async fn a_node_that_hears_nothing_has_lost_its_trust_before_a_delete_returns() 
 /// The network may fail after any step of a connection attempt. The node gives up that attempt and
 /// connects anew.
 #[tokio::test]
-async fn a_network_that_fails_amid_a_connection_is_noticed() {
+async fn a_network_failure_on_an_open_connection_is_detected() {
     let cluster = Cluster::start(12, Flaky::new(1, 0), Redis::start().await).await;
     until_settled(&cluster).await;
     let late = Line::Delay(Duration::from_millis(5), Duration::from_millis(6));
@@ -306,7 +309,7 @@ async fn a_network_that_fails_amid_a_connection_is_noticed() {
         sleep(Duration::from_millis(4) * i).await;
         proxy.set(Line::Flow, Line::Swallow);
         connects.await.unwrap();
-        proxy.heal();
+        proxy.restore();
         let recovers = async {
             while layers(node).unlink(&digest(i)).await.is_err() {
                 sleep(TRUST / 10).await;
@@ -320,7 +323,7 @@ async fn a_network_that_fails_amid_a_connection_is_noticed() {
 
 /// The key that says whose data it is gets evicted first, because only a connecting node reads it.
 #[tokio::test]
-async fn an_old_dump_without_its_identity_is_purged_all_the_same() {
+async fn an_old_dump_without_its_server_identity_is_purged() {
     for evicted in [
         &["layercache::{nodes}::servers"][..],
         &["layercache::{nodes}::servers", "layercache::{nodes}"],
@@ -341,7 +344,7 @@ async fn an_old_dump_without_its_identity_is_purged_all_the_same() {
         let set = "repository::library/alpine::blobs";
         assert_eq!(cluster.redis.cli(&["EXISTS", set]), "1", "the dump has it");
         for proxy in &cluster.proxies {
-            proxy.heal();
+            proxy.restore();
         }
         let end = Instant::now() + TRUST * 8;
         while Instant::now() < end {
@@ -351,13 +354,13 @@ async fn an_old_dump_without_its_identity_is_purged_all_the_same() {
             }
             sleep(Duration::from_millis(5)).await;
         }
-        assert_eq!(cluster.redis.cli(&["EXISTS", set]), "0", "nobody has come");
+        assert_eq!(cluster.redis.cli(&["EXISTS", set]), "0", "the set exists");
     }
 }
 
 /// A small Redis with an eviction policy for caches also evicts leases and fences.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn evicted_leases_and_fences_let_nothing_stale_through() {
+async fn evicted_leases_and_fences_cause_no_stale_answer() {
     const TIME: Duration = Duration::from_secs(12);
     let args = ["--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"];
     let redis = Redis::start_with(&args).await;
@@ -398,15 +401,15 @@ async fn evicted_leases_and_fences_let_nothing_stale_through() {
 /// Asks for new blobs all the time, each of which exists, and returns their number.
 async fn fill(node: Node, flood: u32, end: Instant) -> u32 {
     let (layout, store) = (Distribution::default(), node.get_ref());
-    let mut asked = 0;
+    let mut count = 0;
     while Instant::now() < end {
-        let digest = digest(flood * 1_000_000 + asked);
+        let digest = digest(flood * 1_000_000 + count);
         let path = layout.blob_path(&digest).unwrap();
         store.put_now(&path, "content").await;
         let stat = node.registry().blobs();
         // The store may fail here.
         let _ = stat.stat(&digest, Freshness::Cached).await;
-        asked += 1;
+        count += 1;
     }
-    asked
+    count
 }

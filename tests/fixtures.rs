@@ -114,7 +114,7 @@ fn status(result: &GetResult) -> CacheStatus {
 }
 
 #[test]
-fn the_tree_is_what_it_should_be() {
+fn the_fixture_has_the_expected_objects() {
     let tree = Tree::copy();
     let (layers, manifests): (Vec<_>, Vec<_>) = tree
         .links()
@@ -130,7 +130,7 @@ fn the_tree_is_what_it_should_be() {
 }
 
 #[tokio::test]
-async fn every_blob_is_described_and_then_remembered() {
+async fn every_blob_is_a_miss_and_then_a_memory_hit() {
     let tree = Tree::copy();
     let store = tree.cached();
     let blobs = store.registry().blobs();
@@ -146,7 +146,7 @@ async fn every_blob_is_described_and_then_remembered() {
 }
 
 #[tokio::test]
-async fn every_link_is_a_membership_and_then_remembered() {
+async fn every_link_is_a_membership_miss_and_then_a_memory_hit() {
     let tree = Tree::copy();
     for (path, link) in tree.links() {
         let store = tree.cached();
@@ -166,7 +166,7 @@ async fn every_link_is_a_membership_and_then_remembered() {
 }
 
 #[tokio::test]
-async fn nothing_is_a_member_of_what_does_not_link_it() {
+async fn a_blob_is_no_member_of_a_repository_without_its_link() {
     let tree = Tree::copy();
     let store = tree.cached();
     let links: Vec<_> = tree.links().into_iter().map(|(_, link)| link).collect();
@@ -191,7 +191,7 @@ async fn nothing_is_a_member_of_what_does_not_link_it() {
 }
 
 #[tokio::test]
-async fn a_head_is_what_the_store_itself_says() {
+async fn a_head_equals_the_head_of_the_store() {
     let tree = Tree::copy();
     let (bare, store) = (tree.store(), tree.cached());
     for path in &tree.files {
@@ -213,7 +213,7 @@ async fn a_head_is_what_the_store_itself_says() {
 }
 
 #[tokio::test]
-async fn content_is_what_the_file_holds() {
+async fn content_equals_the_file() {
     let tree = Tree::copy();
     let store = tree.cached();
     for path in &tree.files {
@@ -241,7 +241,7 @@ async fn content_is_what_the_file_holds() {
 }
 
 #[tokio::test]
-async fn a_tag_that_moves_has_moved_at_once() {
+async fn a_moved_tag_is_visible_at_once() {
     let tree = Tree::copy();
     let store = tree.cached();
     let tags = tree.others();
@@ -262,7 +262,7 @@ fn with_redis<S: ObjectStore>(store: S, redis: &Redis) -> CachedStore<S> {
 }
 
 /// Checks answers over an empty store, so that every positive answer comes from Redis.
-async fn what_a_go_registry_cached_is_answered(redis: &Redis) {
+async fn facts_of_a_go_registry_are_answered(redis: &Redis) {
     let tree = Tree::copy();
     let store = with_redis(InMemory::new(), redis);
     let (layers, manifests): (Vec<_>, Vec<_>) = tree
@@ -301,20 +301,20 @@ async fn what_a_go_registry_cached_is_answered(redis: &Redis) {
 }
 
 #[tokio::test]
-async fn a_redis_loaded_with_the_commands_answers() {
+async fn facts_from_a_command_dump_are_answered() {
     let redis = Redis::start().await;
     redis.load(&fixture("redis.txt"));
-    what_a_go_registry_cached_is_answered(&redis).await;
+    facts_of_a_go_registry_are_answered(&redis).await;
 }
 
 #[tokio::test]
-async fn a_redis_started_from_the_dump_answers() {
+async fn facts_from_an_rdb_dump_are_answered() {
     let redis = Redis::start_from(&fixture("dump.rdb")).await;
-    what_a_go_registry_cached_is_answered(&redis).await;
+    facts_of_a_go_registry_are_answered(&redis).await;
 }
 
 #[tokio::test]
-async fn a_layer_of_one_repository_is_not_served_to_another() {
+async fn a_layer_is_not_served_to_another_repository() {
     let tree = Tree::copy();
     let redis = Redis::start().await;
     redis.load(&fixture("redis.txt"));

@@ -61,7 +61,7 @@ async fn random_digests_cost_bounded_calls_and_no_memory() {
     for caller in callers {
         caller.await.unwrap();
     }
-    assert_eq!(bare.reads(), CALLERS * 20, "nobody was refused");
+    assert_eq!(bare.reads(), CALLERS * 20, "a request was refused");
     assert_eq!(bare.most_reads_at_a_time(), LIMIT);
     assert!(most_tasks <= CALLERS + LIMIT, "{most_tasks} tasks");
     assert!(most_in_flight <= LIMIT as u64, "{most_in_flight} in flight");
@@ -78,7 +78,7 @@ async fn random_digests_cost_bounded_calls_and_no_memory() {
 }
 
 #[tokio::test]
-async fn callers_who_go_away_leave_no_more_than_the_limit_behind() {
+async fn cancelled_callers_leave_at_most_the_limit_of_loads() {
     let bare = bare(Duration::ZERO);
     let (metrics, store) = store(&bare, MemoryConfig::default());
     let known = blob_path(&digest(1));
@@ -104,7 +104,7 @@ async fn callers_who_go_away_leave_no_more_than_the_limit_behind() {
     assert_eq!(metrics.waiting("loads"), 0);
 
     let hit = store.get_opts(&known, head()).now_or_never();
-    let hit = hit.expect("a hit waits for nothing").unwrap();
+    let hit = hit.expect("a hit must not wait").unwrap();
     assert_eq!(status(&hit), CacheStatus::Memory);
     bare.hold(false);
     eventually("all have ended", || metrics.in_flight("loads") == 0).await;
@@ -112,12 +112,12 @@ async fn callers_who_go_away_leave_no_more_than_the_limit_behind() {
     assert_eq!(
         bare.reads() - before.0,
         LIMIT,
-        "nobody asked for the others"
+        "the other loads did not start"
     );
 }
 
 #[tokio::test]
-async fn changes_that_hang_leave_no_more_than_the_limit_behind() {
+async fn hanging_changes_leave_at_most_the_limit_of_tasks() {
     let bare = bare(Duration::ZERO);
     let (metrics, store) = store(&bare, MemoryConfig::default());
     bare.hold_changes(Some(Moment::Before));
@@ -151,7 +151,7 @@ async fn changes_that_hang_leave_no_more_than_the_limit_behind() {
 }
 
 #[tokio::test]
-async fn entries_that_make_room_for_others_are_counted() {
+async fn evicted_entries_are_counted() {
     let bare = bare(Duration::ZERO);
     let memory = MemoryConfig::default().with_capacity(100_000);
     let (metrics, store) = store(&bare, memory);

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 /// How long a caller waits before it gives up.
 const SOON: Duration = Duration::from_millis(100);
 
-/// Returns a node that refuses every change that Redis cannot be told of, and an upload of one
+/// Returns a node that refuses every change while Redis cannot be reached, and an upload of one
 /// part.
 async fn upload(redis: &Redis) -> (Bare, Node, Box<dyn MultipartUpload>) {
     let bare = bare(Duration::ZERO);
@@ -75,7 +75,7 @@ async fn aborts(bare: &Bare, mut upload: Box<dyn MultipartUpload>) {
 }
 
 #[tokio::test]
-async fn a_completion_that_is_refused_leaves_the_upload() {
+async fn a_refused_completion_keeps_the_upload() {
     let mut redis = Redis::start().await;
     let (bare, node, mut completed) = upload(&redis).await;
     let mut aborted = of_one_part(&node).await;
@@ -93,7 +93,7 @@ async fn a_completion_that_is_refused_leaves_the_upload() {
 }
 
 #[tokio::test]
-async fn a_completion_that_waits_for_its_turn_may_be_dropped() {
+async fn a_completion_can_be_dropped_while_it_waits_for_a_permit() {
     let redis = Redis::start().await;
     for is_aborted in [true, false] {
         let (bare, node, mut upload) = upload(&redis).await;
@@ -104,7 +104,7 @@ async fn a_completion_that_waits_for_its_turn_may_be_dropped() {
             let node = node.clone();
             tokio::spawn(async move { node.put(&other, "content".into()).await })
         };
-        eventually("the only turn is taken", || bare.changes() > puts).await;
+        eventually("the only permit is taken", || bare.changes() > puts).await;
         timeout(SOON, upload.complete()).await.unwrap_err();
         bare.hold_changes(None);
         put.await.unwrap().unwrap();
@@ -117,7 +117,7 @@ async fn a_completion_that_waits_for_its_turn_may_be_dropped() {
 }
 
 #[tokio::test]
-async fn a_completion_that_waits_for_redis_may_be_dropped() {
+async fn a_completion_can_be_dropped_while_it_waits_for_redis() {
     for is_aborted in [true, false] {
         let redis = Redis::start().await;
         let (bare, _node, mut upload) = upload(&redis).await;
@@ -137,14 +137,14 @@ async fn a_completion_that_waits_for_redis_may_be_dropped() {
 }
 
 #[tokio::test]
-async fn a_completion_that_has_failed_may_be_tried_again() {
+async fn a_failed_completion_can_be_retried() {
     let redis = Redis::start().await;
     let (bare, node, mut completed) = upload(&redis).await;
     let mut aborted = of_one_part(&node).await;
     bare.fail(true);
     for upload in [&mut completed, &mut aborted] {
         let error = upload.complete().await.unwrap_err();
-        assert!(error.to_string().contains("told to fail"), "{error}");
+        assert!(error.to_string().contains("injected failure"), "{error}");
     }
     bare.fail(false);
     aborts(&bare, aborted).await;

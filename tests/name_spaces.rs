@@ -51,11 +51,11 @@ async fn contains<S: ObjectStore>(node: &CachedStore<S>) -> (bool, CacheStatus) 
 async fn until<S: ObjectStore>(node: &CachedStore<S>, expected: (bool, CacheStatus)) {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        let said = contains(node).await;
-        if said == expected {
+        let answer = contains(node).await;
+        if answer == expected {
             return;
         }
-        assert!(Instant::now() < end, "{said:?}, never {expected:?}");
+        assert!(Instant::now() < end, "{answer:?}, never {expected:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -82,7 +82,7 @@ impl std::io::Write for Log {
 }
 
 #[tokio::test]
-async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
+async fn two_tenants_without_namespaces_never_get_each_others_answers() {
     let redis = Redis::start().await;
     let bucket: Bucket = Arc::new(InMemory::new());
     put(&bucket, "a").await;
@@ -110,8 +110,8 @@ async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
     }
     drop(listening);
     let log = log.text();
-    let told: Vec<_> = log.matches("this Redis is not used").collect();
-    assert_eq!(told.len(), 1, "{log}");
+    let warnings: Vec<_> = log.matches("this Redis is not used").collect();
+    assert_eq!(warnings.len(), 1, "{log}");
     assert!(
         log.contains(NOTE) && log.contains("RedisConfig::namespace"),
         "{log}"
@@ -134,7 +134,7 @@ async fn two_tenants_without_name_spaces_are_never_answered_for_each_other() {
 }
 
 #[tokio::test]
-async fn two_tenants_with_name_spaces_are_both_cached() {
+async fn two_tenants_with_namespaces_are_both_cached() {
     let redis = Redis::start().await;
     let bucket: Bucket = Arc::new(InMemory::new());
     put(&bucket, "a").await;
@@ -163,7 +163,7 @@ async fn two_tenants_with_name_spaces_are_both_cached() {
 }
 
 #[tokio::test]
-async fn another_layout_under_the_same_name_space_is_not_cached() {
+async fn another_layout_in_the_same_namespace_is_not_cached() {
     let redis = Redis::start().await;
     let store = Arc::new(InMemory::new());
     let named = || config(&redis).with_namespace("registry");
@@ -184,7 +184,7 @@ async fn another_layout_under_the_same_name_space_is_not_cached() {
 }
 
 #[tokio::test]
-async fn replicas_agree_whatever_is_wrapped_around_their_store() {
+async fn replicas_share_a_cache_with_different_store_wrappers() {
     let redis = Redis::start().await;
     let store: Bucket = Arc::new(InMemory::new());
     let bare = CachedStore::builder(Arc::clone(&store));
@@ -210,7 +210,7 @@ async fn replicas_agree_whatever_is_wrapped_around_their_store() {
 }
 
 #[tokio::test]
-async fn a_node_takes_over_when_the_note_is_gone_and_makes_way_for_no_other_type() {
+async fn a_node_writes_a_missing_storage_note_and_respects_another_type() {
     let redis = Redis::start().await;
     let bucket: Bucket = Arc::new(InMemory::new());
     put(&bucket, "a").await;
@@ -232,21 +232,21 @@ async fn a_node_takes_over_when_the_note_is_gone_and_makes_way_for_no_other_type
 }
 
 #[tokio::test]
-async fn a_cache_without_a_store_notes_nothing() {
+async fn a_cache_without_a_store_writes_no_storage_note() {
     let redis = Redis::start().await;
-    redis.cli(&["SET", NOTE, "somebody's"]);
+    redis.cli(&["SET", NOTE, "another program's"]);
     let cache = RedisCache::new(config(&redis)).unwrap();
     let cache = TieredCache::with_redis(MemoryConfig::default(), cache);
     use layercache::LayerInfoCache;
     let link = Link::layer(name(), digest(1));
     cache.add(&link).await.unwrap();
     assert!(cache.contains(&link).await.unwrap());
-    assert_eq!(redis.cli(&["GET", NOTE]), "somebody's");
+    assert_eq!(redis.cli(&["GET", NOTE]), "another program's");
 }
 
 /// The longest durations that the configuration accepts work on a real server.
 #[tokio::test]
-async fn the_longest_times_are_taken_by_redis() {
+async fn redis_accepts_the_longest_allowed_times() {
     let redis = Redis::start().await;
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let bucket: Bucket = Arc::new(InMemory::new());

@@ -16,7 +16,7 @@ use support::nodes::{
 use support::redis::Redis;
 
 #[tokio::test]
-async fn what_one_node_deletes_the_others_forget_before_it_returns() {
+async fn a_delete_returns_after_all_nodes_have_forgotten() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let nodes: Vec<_> = (0..3).map(|_| node(&bare, &redis)).collect();
     tokio::time::sleep(SETTLED).await;
@@ -31,17 +31,17 @@ async fn what_one_node_deletes_the_others_forget_before_it_returns() {
             .unlink(&digest)
             .await
             .unwrap();
-        assert!(start.elapsed() < TRUST, "nobody has to be waited out");
+        assert!(start.elapsed() < TRUST, "the change waited for its timeout");
         for node in &nodes {
             assert_eq!(stat(node, &digest).await.0, None);
         }
     }
 }
 
-/// The Go registry of docker/distribution, asked the same, answers two thirds of these reads with
+/// With the same requests, the Go registry of docker/distribution answers two thirds of these reads with
 /// deleted content.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_read_that_begins_after_a_delete_returned_finds_what_was_deleted() {
+async fn no_read_after_a_returned_delete_finds_the_object() {
     const DELETES: u32 = 60;
     let (redis, bare) = (Redis::start().await, bare(Duration::from_millis(1)));
     let nodes: Vec<_> = (0..3).map(|_| node(&bare, &redis)).collect();
@@ -98,7 +98,7 @@ async fn no_read_that_begins_after_a_delete_returned_finds_what_was_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_who_ask_four_nodes_for_a_cold_key_cost_one_call() {
+async fn ten_thousand_reads_of_a_cold_key_on_four_nodes_cost_one_call() {
     let (redis, bare) = (Redis::start().await, bare(Duration::from_millis(100)));
     let nodes: Vec<_> = (0..4).map(|_| node(&bare, &redis)).collect();
     put(&bare, &digest(1)).await;
@@ -126,7 +126,7 @@ async fn ten_thousand_who_ask_four_nodes_for_a_cold_key_cost_one_call() {
 
 /// One node reads while another deletes. The fill of the read comes too late.
 #[tokio::test]
-async fn a_load_that_read_before_a_delete_elsewhere_fills_nothing() {
+async fn a_load_that_read_before_another_nodes_delete_fills_nothing() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let nodes: Vec<_> = (0..3).map(|_| node(&bare, &redis)).collect();
     put(&bare, &digest(1)).await;
@@ -145,7 +145,11 @@ async fn a_load_that_read_before_a_delete_elsewhere_fills_nothing() {
     }
     layers(&nodes[1]).unlink(&digest(1)).await.unwrap();
     bare.hold(false);
-    assert_eq!(early.await.unwrap(), Some(7), "it asked before the delete");
+    assert_eq!(
+        early.await.unwrap(),
+        Some(7),
+        "the load read before the delete"
+    );
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(redis.cli(&["SCARD", SET]), "0", "a late fill came through");
     for node in &nodes {
@@ -154,7 +158,7 @@ async fn a_load_that_read_before_a_delete_elsewhere_fills_nothing() {
 }
 
 #[tokio::test]
-async fn a_delete_waits_for_a_node_that_says_nothing_until_it_has_lost_its_trust() {
+async fn a_delete_waits_for_a_silent_node_until_its_trust_ends() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let deleter = node(&bare, &redis);
     put(&bare, &digest(1)).await;
@@ -170,7 +174,7 @@ async fn a_delete_waits_for_a_node_that_says_nothing_until_it_has_lost_its_trust
 
 /// A node whose last handle is dropped removes itself from the peer set, even without `shutdown`.
 #[tokio::test]
-async fn a_node_that_is_dropped_is_not_waited_for() {
+async fn a_delete_does_not_wait_for_a_dropped_node() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let (deleter, other) = (node(&bare, &redis), node(&bare, &redis));
     put(&bare, &digest(1)).await;
@@ -182,9 +186,9 @@ async fn a_node_that_is_dropped_is_not_waited_for() {
     drop(other);
     tokio::time::sleep(TRUST / 4).await;
     let nodes = || redis.cli(&["ZCOUNT", "layercache::{nodes}", "0", "(+inf"]);
-    assert_eq!(nodes(), "2", "it is not gone yet");
+    assert_eq!(nodes(), "2", "the node is still a peer");
     drop(kept);
-    eventually("a goodbye", || nodes() == "1").await;
+    eventually("the node leaves the peer set", || nodes() == "1").await;
     let start = Instant::now();
     layers(&deleter).unlink(&digest(1)).await.unwrap();
     assert!(start.elapsed() < TRUST / 2, "{:?}", start.elapsed());
@@ -195,7 +199,7 @@ async fn a_node_that_is_dropped_is_not_waited_for() {
 
 /// Without a runtime the node cannot send anything.
 #[test]
-fn a_node_may_be_dropped_without_a_runtime() {
+fn a_node_can_be_dropped_without_a_runtime() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let bare = bare(Duration::ZERO);
     let (redis, node) = runtime.block_on(async {
@@ -212,7 +216,7 @@ fn a_node_may_be_dropped_without_a_runtime() {
 
 /// The node's acknowledgements do not stop when the runtime in which it began ends.
 #[test]
-fn a_node_that_goes_on_in_another_runtime_acknowledges_there() {
+fn a_node_moved_to_another_runtime_acknowledges_there() {
     let [first, second] = [(); 2].map(|()| tokio::runtime::Runtime::new().unwrap());
     let bare = bare(Duration::ZERO);
     let (redis, other) = first.block_on(async {
@@ -233,13 +237,13 @@ fn a_node_that_goes_on_in_another_runtime_acknowledges_there() {
         tokio::time::sleep(SETTLED).await;
         let start = Instant::now();
         layers(&deleter).unlink(&digest(1)).await.unwrap();
-        assert!(start.elapsed() < TRUST, "nobody has to be waited out");
+        assert!(start.elapsed() < TRUST, "the change waited for its timeout");
         assert_eq!(stat(&other, &digest(1)).await.0, None);
     });
 }
 
 #[tokio::test]
-async fn a_purge_reaches_redis_and_every_memory() {
+async fn a_purge_clears_redis_and_the_memory_of_all_nodes() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let nodes: Vec<_> = (0..2).map(|_| node(&bare, &redis)).collect();
     put(&bare, &digest(1)).await;
@@ -250,7 +254,7 @@ async fn a_purge_reaches_redis_and_every_memory() {
     assert_eq!(
         stat(&nodes[1], &digest(1)).await.0,
         Some(7),
-        "collected behind the cache's back"
+        "deleted without the cache"
     );
     nodes[0].purge().await.unwrap();
     for node in &nodes {
@@ -262,7 +266,7 @@ async fn a_purge_reaches_redis_and_every_memory() {
 
 /// An old dump brings a deleted entry back. No node may answer it.
 #[tokio::test]
-async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
+async fn a_redis_restarted_from_an_old_dump_is_purged() {
     let (mut redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let node = node(&bare, &redis);
     put(&bare, &digest(1)).await;
@@ -282,7 +286,7 @@ async fn a_redis_that_comes_back_with_an_old_dump_is_purged() {
 /// Each node finds a new server, and one of them scans all its keys. There are so many keys that
 /// the other nodes arrive during the scan.
 #[tokio::test]
-async fn one_node_purges_a_server_for_all_of_them() {
+async fn one_node_purges_a_server_for_all_nodes() {
     let (mut redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let much = "for i = 1, 500000 do redis.call('SET', 'of-others:' .. i, '') end";
     redis.cli(&["EVAL", much, "0"]);
@@ -311,7 +315,7 @@ async fn one_node_purges_a_server_for_all_of_them() {
 
 /// A full Redis refuses a script whose first write is a `SET`; then the old positive would stay.
 #[tokio::test]
-async fn redis_oom_tombstone_a_full_redis_takes_deletes() {
+async fn redis_oom_tombstone_a_full_redis_accepts_deletes() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let nodes: Vec<_> = (0..2).map(|_| node(&bare, &redis)).collect();
     put(&bare, &digest(1)).await;

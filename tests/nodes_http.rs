@@ -88,7 +88,7 @@ async fn head(client: &Client, url: &str) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_head_that_begins_after_a_delete_was_accepted_finds_the_blob() {
+async fn no_head_after_an_accepted_delete_finds_the_blob() {
     const DELETES: u64 = 40;
     let cluster = cluster().await;
     let checked = Arc::new(AtomicUsize::new(0));
@@ -139,7 +139,7 @@ async fn no_head_that_begins_after_a_delete_was_accepted_finds_the_blob() {
 
 /// Prints what the other nodes' acknowledgements cost. The test passes if that is far below T.
 #[tokio::test]
-async fn a_delete_with_all_nodes_alive_costs_little_more_than_one_alone() {
+async fn a_delete_with_live_peers_takes_little_longer_than_alone() {
     const DELETES: u64 = 41;
     let cluster = cluster().await;
     let alone = cluster_of(1, false).await;
@@ -163,7 +163,7 @@ async fn a_delete_with_all_nodes_alive_costs_little_more_than_one_alone() {
 }
 
 #[tokio::test]
-async fn a_frozen_node_that_wakes_up_has_lost_its_trust() {
+async fn a_frozen_node_has_lost_its_trust_when_it_continues() {
     let mut cluster = cluster().await;
     let digest = cluster.push(0, 1).await;
     for node in 0..3 {
@@ -175,7 +175,7 @@ async fn a_frozen_node_that_wakes_up_has_lost_its_trust() {
     let waited = start.elapsed();
     assert!(
         waited >= Duration::from_millis(1500),
-        "{waited:?}: it may still trust"
+        "{waited:?}: the node may still trust its memory"
     );
     assert!(waited < Duration::from_secs(4), "{waited:?}");
     cluster.nodes[1].server().signal(Signal::Cont);
@@ -184,7 +184,7 @@ async fn a_frozen_node_that_wakes_up_has_lost_its_trust() {
 }
 
 #[tokio::test]
-async fn a_node_that_dies_does_not_keep_the_others_from_changing() {
+async fn a_killed_node_does_not_block_the_changes_of_others() {
     let mut cluster = cluster().await;
     let digest = cluster.push(0, 1).await;
     cluster.warm(2, &digest).await;

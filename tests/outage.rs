@@ -54,7 +54,7 @@ fn median(times: &[Duration]) -> Duration {
 }
 
 /// Checks that few reads are slow, and that the others are as fast as without Redis.
-fn costs_little(what: &str, with: &[Duration], without: &[Duration]) {
+fn assert_costs_little(what: &str, with: &[Duration], without: &[Duration]) {
     let usual = median(without);
     let slow = with.iter().filter(|time| **time > usual + SLOW).count();
     let ratio = median(with).as_secs_f64() / usual.as_secs_f64();
@@ -67,7 +67,7 @@ fn costs_little(what: &str, with: &[Duration], without: &[Duration]) {
 }
 
 /// Waits until a Redis that is back has received a heartbeat, without a request to the node.
-async fn until_heard_of(redis: &Redis) {
+async fn until_registered(redis: &Redis) {
     let newest = || {
         let nodes = redis.cli(&[
             "ZREVRANGEBYSCORE",
@@ -85,7 +85,7 @@ async fn until_heard_of(redis: &Redis) {
 }
 
 #[tokio::test]
-async fn a_frozen_redis_costs_the_first_few_reads_alone() {
+async fn a_frozen_redis_delays_only_the_first_reads() {
     let (redis, bare) = world().await;
     let alone = layercache::CachedStore::new(bare.clone());
     let without = reads(&alone).await;
@@ -94,7 +94,7 @@ async fn a_frozen_redis_costs_the_first_few_reads_alone() {
     until_in_memory(&frozen, &digest(0)).await;
     frozen.clear_memory();
     redis.signal(Signal::Stop);
-    costs_little("frozen", &reads(&frozen).await, &without);
+    assert_costs_little("frozen", &reads(&frozen).await, &without);
     let start = Instant::now();
     let refused = layers(&frozen).unlink(&digest(0)).await.unwrap_err();
     assert!(
@@ -106,7 +106,7 @@ async fn a_frozen_redis_costs_the_first_few_reads_alone() {
 
     // Without any request the node regains its trust.
     redis.signal(Signal::Cont);
-    until_heard_of(&redis).await;
+    until_registered(&redis).await;
     until_in_memory(&frozen, &digest(0)).await;
     layers(&frozen).unlink(&digest(0)).await.unwrap();
     assert_eq!(stat(&frozen, &digest(0)).await.0, None);
@@ -123,7 +123,7 @@ fn resynced_and_opened(metrics: &Metrics) -> (u64, u64) {
 
 /// Memory answers until T, and again as soon as a heartbeat comes back.
 #[tokio::test]
-async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
+async fn a_stall_shorter_than_the_trust_timeout_keeps_memory() {
     const TRUST: Duration = Duration::from_secs(4);
     let (redis, bare) = world().await;
     let config = RedisConfig::new(redis.url()).with_trust_timeout(TRUST);
@@ -131,7 +131,7 @@ async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
     for i in 0..20 {
         until_in_memory(&node, &digest(i)).await;
     }
-    until_heard_of(&redis).await;
+    until_registered(&redis).await;
     let before = resynced_and_opened(&metrics);
     let known = (Some(LENGTH), CacheStatus::Memory);
     let read = (Some(LENGTH), CacheStatus::Miss);
@@ -140,24 +140,24 @@ async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
     let start = Instant::now();
     let many = (100..150).map(async |i| stat(&node, &digest(i)).await);
     let many = join_all(many);
-    for said in many
+    for answer in many
         .await
         .into_iter()
         .chain([stat(&node, &digest(200)).await])
     {
-        assert_eq!(said, read);
+        assert_eq!(answer, read);
     }
     println!("all were read after {:?}", start.elapsed());
     for i in 0..20 {
-        let said = stat(&node, &digest(i)).await;
+        let answer = stat(&node, &digest(i)).await;
         if start.elapsed() < TRUST / 2 {
-            assert_eq!(said, known, "{i}");
+            assert_eq!(answer, known, "{i}");
         }
     }
     // The stall lasts nine tenths of T, so it is shorter than trust.
     tokio::time::sleep((TRUST - TRUST / 10).saturating_sub(start.elapsed())).await;
     redis.signal(Signal::Cont);
-    until_heard_of(&redis).await;
+    until_registered(&redis).await;
 
     let reads = bare.reads();
     for i in 0..20 {
@@ -166,7 +166,7 @@ async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
     assert_eq!(bare.reads(), reads);
     let (resynced, opened) = resynced_and_opened(&metrics);
     assert_eq!(resynced, before.0, "the channel has stayed");
-    assert!(opened > before.1, "it was not asked");
+    assert!(opened > before.1, "the breaker did not open");
     // Afterwards the node asks Redis again.
     until_in_memory(&node, &digest(300)).await;
 }
@@ -174,7 +174,7 @@ async fn a_stall_that_is_shorter_than_trust_costs_no_entry_in_memory() {
 /// The runtime is blocked for longer than the deadline, again and again. Redis has answered in
 /// time, and the node was late to read the answers.
 #[tokio::test]
-async fn a_node_that_is_late_itself_does_not_blame_redis() {
+async fn a_node_that_stalls_itself_keeps_its_breaker_closed() {
     let (redis, bare) = world().await;
     let (metrics, node) = Metrics::of(|| node_with(&bare, RedisConfig::new(redis.url())));
     until_in_memory(&node, &digest(0)).await;
@@ -194,8 +194,8 @@ async fn a_node_that_is_late_itself_does_not_blame_redis() {
         for other in others {
             assert_eq!(other.await.unwrap().0, Some(LENGTH));
         }
-        let said = stat(&node, &digest(0)).await;
-        assert_eq!(said, (Some(LENGTH), CacheStatus::Memory));
+        let answer = stat(&node, &digest(0)).await;
+        assert_eq!(answer, (Some(LENGTH), CacheStatus::Memory));
     }
     assert_eq!(resynced_and_opened(&metrics), before);
 }
@@ -203,7 +203,7 @@ async fn a_node_that_is_late_itself_does_not_blame_redis() {
 /// Redis answers, but later than the deadline. If the node connected anew again and again, each
 /// time would cost a few slow reads.
 #[tokio::test]
-async fn a_slow_redis_is_left_alone() {
+async fn a_slow_redis_delays_few_reads() {
     let (redis, bare) = world().await;
     let alone = layercache::CachedStore::new(bare.clone());
     let without = reads(&alone).await;
@@ -217,14 +217,14 @@ async fn a_slow_redis_is_left_alone() {
         slow.clear_memory();
         with.extend(reads(&slow).await);
     }
-    costs_little("slow", &with, &without);
-    proxy.heal();
+    assert_costs_little("slow", &with, &without);
+    proxy.restore();
     until_in_memory(&slow, &digest(0)).await;
 }
 
 /// The network drops all packets, and neither side gets an error.
 #[tokio::test]
-async fn a_connection_that_is_half_open_is_made_anew() {
+async fn a_half_open_connection_is_replaced() {
     let bare = bare(LATENCY);
     put(&bare, &digest(0)).await;
     let redis = Redis::start().await;
@@ -238,11 +238,11 @@ async fn a_connection_that_is_half_open_is_made_anew() {
     proxy.set(Line::Swallow, Line::Swallow);
     node.clear_memory();
     for _ in 0..3 {
-        let said = stat(&node, &digest(0)).await;
-        assert_eq!(said, (Some(LENGTH), CacheStatus::Miss));
+        let answer = stat(&node, &digest(0)).await;
+        assert_eq!(answer, (Some(LENGTH), CacheStatus::Miss));
     }
     // The old connection stays half open. Only a new one works.
-    proxy.heal();
+    proxy.restore();
     until_in_memory(&node, &digest(0)).await;
 }
 
@@ -258,7 +258,7 @@ async fn a_removal_waits_for_a_redis_that_starts_late() {
     let changer = node.clone();
     let removal = tokio::spawn(async move { layers(&changer).unlink(&digest(0)).await });
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    assert!(!removal.is_finished(), "it waits");
+    assert!(!removal.is_finished(), "the removal waits");
     assert_eq!(stat(&node, &digest(0)).await, read);
     let _redis = Redis::start_on(port).await;
     removal.await.unwrap().unwrap();
@@ -266,7 +266,7 @@ async fn a_removal_waits_for_a_redis_that_starts_late() {
 }
 
 #[tokio::test]
-async fn a_redis_that_starts_late_is_found_without_being_asked_for() {
+async fn a_node_connects_to_a_redis_that_starts_late_without_a_request() {
     let bare = bare(LATENCY);
     put(&bare, &digest(0)).await;
     let port = free_port();
@@ -279,13 +279,13 @@ async fn a_redis_that_starts_late_is_found_without_being_asked_for() {
     let refused = layers(&node).unlink(&digest(0)).await.unwrap_err();
     assert!(refused.to_string().contains("no connection"), "{refused}");
     let redis = Redis::start_on(port).await;
-    until_heard_of(&redis).await;
+    until_registered(&redis).await;
     until_in_memory(&node, &digest(0)).await;
     layers(&node).unlink(&digest(0)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_replica_is_not_asked_and_says_so() {
+async fn a_node_does_not_use_a_replica_and_says_why() {
     let bare = bare(LATENCY);
     put(&bare, &digest(0)).await;
     let primary = Redis::start().await;
@@ -295,8 +295,8 @@ async fn a_replica_is_not_asked_and_says_so() {
     let to_primary = node(&bare, &primary);
     until_in_memory(&to_primary, &digest(0)).await;
     for _ in 0..20 {
-        let said = stat(&to_replica, &digest(0)).await;
-        assert_eq!(said, (Some(LENGTH), CacheStatus::Miss));
+        let answer = stat(&to_replica, &digest(0)).await;
+        assert_eq!(answer, (Some(LENGTH), CacheStatus::Miss));
     }
     let refused = layers(&to_replica).unlink(&digest(0)).await.unwrap_err();
     assert!(refused.to_string().contains("replica"), "{refused}");

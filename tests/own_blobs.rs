@@ -52,7 +52,7 @@ fn hash(i: usize, digest: &Digest) -> String {
 }
 
 #[tokio::test]
-async fn a_copy_is_answered_with_its_own_tag_and_time() {
+async fn a_copy_has_its_own_entity_tag_and_time() {
     for store_path in [true, false] {
         let redis = Redis::start().await;
         let config = || config(&redis).with_store_path(store_path);
@@ -79,7 +79,7 @@ async fn a_copy_is_answered_with_its_own_tag_and_time() {
 }
 
 #[tokio::test]
-async fn a_base_layer_that_many_repositories_have_is_answered_to_all_of_them() {
+async fn a_layer_of_many_repositories_is_answered_in_each() {
     const REPOSITORIES: usize = 20;
     let redis = Redis::start().await;
     let bare = Recording::new(InMemory::new());
@@ -100,7 +100,7 @@ async fn a_base_layer_that_many_repositories_have_is_answered_to_all_of_them() {
 }
 
 #[tokio::test]
-async fn many_at_once_are_answered_by_redis_too() {
+async fn stat_many_is_answered_from_redis() {
     let redis = Redis::start().await;
     let (bare, digests) = (Recording::new(InMemory::new()), [1, 2, 3].map(digest));
     for digest in &digests {
@@ -120,7 +120,7 @@ async fn many_at_once_are_answered_by_redis_too() {
 }
 
 #[tokio::test]
-async fn a_change_of_one_copy_leaves_the_others() {
+async fn a_change_of_one_copy_keeps_the_other_copies() {
     let redis = Redis::start().await;
     let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
     let [first, second] = [node(&bare, config(&redis)), node(&bare, config(&redis))];
@@ -145,7 +145,7 @@ async fn a_change_of_one_copy_leaves_the_others() {
 }
 
 #[tokio::test]
-async fn a_purge_of_a_repository_takes_its_metadata_away_and_no_others() {
+async fn a_repository_purge_removes_only_its_own_metadata() {
     let redis = Redis::start().await;
     let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
     let first = node(&bare, config(&redis));
@@ -167,7 +167,7 @@ async fn a_purge_of_a_repository_takes_its_metadata_away_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_warmed_redis_answers_with_each_copys_length() {
+async fn a_warmed_redis_has_the_length_of_each_copy() {
     let redis = Redis::start().await;
     let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
     for i in 0..3 {
@@ -179,14 +179,14 @@ async fn a_warmed_redis_answers_with_each_copys_length() {
     let second = node(&bare, config(&redis));
     for i in 0..3 {
         let layers = second.registry().repository(name(i));
-        let said = layers.stat(&digest, Freshness::Cached).await.unwrap();
-        assert_eq!(said.status, CacheStatus::Redis);
-        assert_eq!(said.value.unwrap().path(), path(i, &digest).as_ref());
+        let answer = layers.stat(&digest, Freshness::Cached).await.unwrap();
+        assert_eq!(answer.status, CacheStatus::Redis);
+        assert_eq!(answer.value.unwrap().path(), path(i, &digest).as_ref());
     }
 }
 
 #[tokio::test]
-async fn an_audit_and_an_inspection_compare_each_copy_with_its_own_object() {
+async fn audit_and_inspect_compare_each_copy_with_its_own_object() {
     let redis = Redis::start().await;
     let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
     let first = node(&bare, config(&redis));
@@ -205,10 +205,10 @@ async fn an_audit_and_an_inspection_compare_each_copy_with_its_own_object() {
     bare.put(&path(1, &digest), "content".into()).await.unwrap();
     bare.delete(&path(2, &digest)).await.unwrap();
     let (store, layout) = (Arc::new(bare.clone()), Arc::new(OciImages::default()));
-    let said = inspect(&config(&redis), store, layout, &name(1), &digest).await;
-    let said = said.unwrap();
-    assert_eq!(said.redis.meta.key, hash(1, &digest));
-    assert!(!said.disagreements.is_empty());
+    let inspection = inspect(&config(&redis), store, layout, &name(1), &digest).await;
+    let inspection = inspection.unwrap();
+    assert_eq!(inspection.redis.meta.key, hash(1, &digest));
+    assert!(!inspection.disagreements.is_empty());
 
     let found = Arc::new(std::sync::Mutex::new(Vec::new()));
     let tell = Arc::clone(&found);
@@ -242,7 +242,7 @@ async fn audit_of(bare: &Bare, redis: &Redis, i: usize) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn a_length_that_no_content_has_is_not_believed() {
+async fn an_impossible_length_is_a_miss() {
     let redis = Redis::start().await;
     let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
     bare.put(&path(0, &digest), "".into()).await.unwrap();
@@ -252,7 +252,7 @@ async fn a_length_that_no_content_has_is_not_believed() {
         assert_eq!(
             (meta.size, status),
             (0, CacheStatus::Miss),
-            "the store's own word"
+            "the answer of the store"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

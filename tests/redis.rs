@@ -109,7 +109,7 @@ async fn every_implementation_passes_the_check_suite() {
 }
 
 #[tokio::test]
-async fn stored_values_that_make_no_sense_are_misses_and_overwritten() {
+async fn invalid_stored_values_are_misses_and_overwritten() {
     let set = "repository::check/corruption::blobs";
     let hash = |link: &Link| format!("blobs::{}", link.digest);
     type Spoil = fn(&Redis, &str, &str);
@@ -145,7 +145,7 @@ async fn stored_values_that_make_no_sense_are_misses_and_overwritten() {
 }
 
 #[tokio::test]
-async fn keys_fields_and_values_are_the_seeds() {
+async fn keys_fields_and_values_are_those_of_the_contract() {
     let redis = Redis::start().await;
     let cache = cache(&redis);
     let manifest = Link::manifest("library/alpine".parse().unwrap(), digest(2));
@@ -168,7 +168,7 @@ async fn keys_fields_and_values_are_the_seeds() {
 }
 
 #[tokio::test]
-async fn what_is_kept_expires_and_reads_do_not_renew_it() {
+async fn entries_expire_and_reads_do_not_renew_them() {
     let redis = Redis::start().await;
     let ttl = Duration::from_secs(100);
     let cache = RedisCache::new(config(&redis).with_ttl(ttl)).unwrap();
@@ -206,7 +206,7 @@ async fn what_is_kept_expires_and_reads_do_not_renew_it() {
 }
 
 #[tokio::test]
-async fn memory_and_redis_together_keep_a_fact_no_longer_than_promised() {
+async fn memory_and_redis_together_keep_a_fact_for_the_ttl_at_most() {
     let redis = Redis::start().await;
     let config = config(&redis).with_ttl(Duration::from_secs(100));
     let memory = MemoryConfig::default().with_ttl(Duration::from_secs(30));
@@ -218,7 +218,7 @@ async fn memory_and_redis_together_keep_a_fact_no_longer_than_promised() {
 }
 
 #[tokio::test]
-async fn a_second_node_is_answered_from_redis() {
+async fn a_second_node_gets_redis_hits() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
     let (first, second) = (node(&bare, config(&redis)), node(&bare, config(&redis)));
     assert_eq!(stat(&first).await, (Some(7), CacheStatus::Miss));
@@ -233,7 +233,7 @@ async fn a_second_node_is_answered_from_redis() {
     let head = GetOptions::new().with_head(true);
     let result = third.get_opts(&blob_path(&digest(1)), head).await.unwrap();
     assert_eq!(result.extensions.get(), Some(&CacheStatus::Redis));
-    assert_eq!(bare.reads(), reads, "the store was not asked");
+    assert_eq!(bare.reads(), reads, "the read reached the store");
     assert_eq!(
         result.meta,
         bare.head(&blob_path(&digest(1))).await.unwrap()
@@ -259,7 +259,7 @@ async fn a_delete_leaves_nothing_in_redis() {
 /// CVE-2026-35172: a delete clears only what repositories share, and then a read of another
 /// repository brings the deleted blob back.
 #[tokio::test]
-async fn cve_2026_35172_another_repositorys_read_resurrects_nothing() {
+async fn cve_2026_35172_a_read_in_another_repository_restores_no_membership() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
     let node = node(&bare, config(&redis));
     let other = node.registry().repository("other/image".parse().unwrap());
@@ -281,7 +281,7 @@ async fn cve_2026_35172_another_repositorys_read_resurrects_nothing() {
 }
 
 #[tokio::test]
-async fn without_the_path_a_hash_is_small_and_serves_as_well() {
+async fn without_the_path_a_hash_is_small_and_still_a_hit() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
     let config = config(&redis).with_store_path(false);
     let first = node(&bare, config.clone());
@@ -332,7 +332,7 @@ async fn nodes_with_and_without_the_path_share_a_redis() {
 }
 
 #[tokio::test]
-async fn a_path_that_the_layout_does_not_have_is_not_believed() {
+async fn a_path_that_the_layout_does_not_have_is_a_miss() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
     let set = "repository::library/alpine::blobs";
     let key = format!("blobs::{}", digest(1));
@@ -351,7 +351,7 @@ async fn a_path_that_the_layout_does_not_have_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_away_costs_no_read_and_comes_back() {
+async fn reads_succeed_without_redis_and_use_it_again_when_it_is_back() {
     let (mut redis, bare) = (Redis::start().await, bare_with_a_blob().await);
     let config = RedisConfig::new(redis.url());
     redis.kill();
@@ -383,7 +383,7 @@ async fn a_redis_that_is_away_costs_no_read_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_delays_no_read_past_the_deadline() {
+async fn a_hanging_redis_delays_no_read_beyond_the_deadline() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
     let deadline = Duration::from_millis(50);
     let node = node(&bare, RedisConfig::new(redis.url()).with_timeout(deadline));
@@ -398,7 +398,7 @@ async fn a_redis_that_hangs_delays_no_read_past_the_deadline() {
     }
     let slow = times.iter().filter(|time| **time > deadline / 2).count();
     assert!(times.iter().all(|time| *time < deadline * 8), "{times:?}");
-    assert!(slow <= 20, "it is given up after a few: {times:?}");
+    assert!(slow <= 20, "the node gives up after a few: {times:?}");
     redis.signal(Signal::Cont);
     until(&node, (Some(7), CacheStatus::Memory)).await;
 }

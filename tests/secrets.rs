@@ -34,7 +34,7 @@ const OF_APP_ENCODED: &str = "s3cr3t%3Aof%2Fapp%40x";
 fn is_clean(what: &str, text: &str) {
     if let Some(at) = text.find(MARK) {
         let around = text.get(at.saturating_sub(300)..at + 40);
-        panic!("{what} tells a secret: {}", around.unwrap_or(text));
+        panic!("{what} shows a secret: {}", around.unwrap_or(text));
     }
 }
 
@@ -63,7 +63,7 @@ impl Servers {
         let address = self.redis.address();
         let socket = self.folder.path().join("redis.sock");
         let socket = socket.display();
-        let nobody = free_port();
+        let unused = free_port();
         vec![
             (format!("redis://:{PASSWORD}@{address}"), true),
             (format!("redis://default:{PASSWORD}@{address}/0"), true),
@@ -82,14 +82,14 @@ impl Servers {
             (format!("redis://nobody:{OF_APP_ENCODED}@{address}"), false),
             (format!("unix://{socket}?pass={MARK}-wrong"), false),
             // No server at the address, and TLS to a server without TLS.
-            (format!("redis://:{PASSWORD}@127.0.0.1:{nobody}"), false),
+            (format!("redis://:{PASSWORD}@127.0.0.1:{unused}"), false),
             (format!("unix://{socket}-none?pass={PASSWORD}"), false),
             (format!("rediss://:{PASSWORD}@{address}"), false),
             (
                 format!("rediss://app:{OF_APP_ENCODED}@{address}/#insecure"),
                 false,
             ),
-            (format!("redis://:{PASSWORD}@nobody.invalid"), false),
+            (format!("redis://:{PASSWORD}@unknown.invalid"), false),
             // Sentinel and cluster addresses of a server that is neither.
             (
                 format!(
@@ -99,7 +99,7 @@ impl Servers {
             ),
             (
                 format!(
-                    "redis+sentinel://:{PASSWORD}@127.0.0.1:{nobody}/it?sentinel_password={MARK}-x"
+                    "redis+sentinel://:{PASSWORD}@127.0.0.1:{unused}/it?sentinel_password={MARK}-x"
                 ),
                 false,
             ),
@@ -179,7 +179,7 @@ fn chain(error: &dyn Error) -> String {
 }
 
 #[tokio::test]
-async fn the_library_tells_nobody() {
+async fn the_library_shows_no_secret() {
     let log = Arc::clone(&LOG);
     let servers = Servers::start().await;
     let digest = Digest::Sha256([7; 32]);
@@ -193,9 +193,9 @@ async fn the_library_tells_nobody() {
         let cache = RedisCache::new(config.clone()).unwrap();
         let added = cache.add(&link).await;
         assert_eq!(added.is_ok(), is_well, "{url}");
-        let asked = cache.contains(&link).await;
-        assert!(asked.is_ok() || !is_well, "{url}: {asked:?}");
-        for error in [added.err(), asked.err()].into_iter().flatten() {
+        let known = cache.contains(&link).await;
+        assert!(known.is_ok() || !is_well, "{url}: {known:?}");
+        for error in [added.err(), known.err()].into_iter().flatten() {
             is_clean("an error of a cache", &chain(&error));
         }
         let tiered = TieredCache::with_redis(MemoryConfig::default(), cache);
@@ -244,17 +244,14 @@ async fn the_library_tells_nobody() {
         }
     }
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
-    for said in ["connected to Redis", "Redis is not asked", "TRACE", "DEBUG"] {
-        assert!(
-            log.contains(said),
-            "the log is not the whole one: no {said:?}"
-        );
+    for line in ["connected to Redis", "Redis is not asked", "TRACE", "DEBUG"] {
+        assert!(log.contains(line), "the log is incomplete: no {line:?}");
     }
     is_clean("the log", &log);
 }
 
 /// Checks that a registry's answers, metrics and log contain no secret, and returns the log.
-async fn shows_nothing(
+async fn shows_no_secret(
     mut registry: Registry,
     what: &str,
     is_used: impl AsyncFnOnce(&Http),
@@ -275,7 +272,7 @@ fn tracing_all() -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn the_example_tells_nobody_of_redis() {
+async fn the_example_shows_no_secret_of_redis() {
     let servers = Servers::start().await;
     for (i, (url, is_well)) in servers.urls().into_iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();
@@ -302,7 +299,7 @@ async fn the_example_tells_nobody_of_redis() {
             }
         };
         let what = format!("the log with the {i}th address");
-        let log = shows_nothing(registry, &what, used).await;
+        let log = shows_no_secret(registry, &what, used).await;
         assert!(is_well || log.contains("DEBUG"), "{what}: not all of it");
     }
 }
@@ -315,7 +312,7 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
 }
 
 #[track_caller]
-fn says_nothing(output: &Output) -> String {
+fn prints_no_secret(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     let text = String::from_utf8_lossy(&[&out[..], err].concat()).into_owned();
     is_clean("what it prints", &text);
@@ -323,7 +320,7 @@ fn says_nothing(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn the_example_does_not_repeat_settings_that_it_refuses() {
+async fn the_example_does_not_print_refused_settings() {
     let mut refused = 0;
     for url in NO_URLS {
         if RedisCache::new(RedisConfig::new(*url)).is_ok() {
@@ -334,12 +331,12 @@ async fn the_example_does_not_repeat_settings_that_it_refuses() {
             run(&[], &[("LAYERCACHE_REDIS", url)]),
         ] {
             assert!(!output.status.success());
-            let text = says_nothing(&output);
+            let text = prints_no_secret(&output);
             assert!(text.contains("--redis"), "{text}");
             refused += 1;
         }
     }
-    assert!(refused >= NO_URLS.len(), "hardly any is refused");
+    assert!(refused >= NO_URLS.len(), "too few were refused");
     let keys = "s3://key:s3cr3t@bucket";
     for output in [
         run(
@@ -358,7 +355,7 @@ async fn the_example_does_not_repeat_settings_that_it_refuses() {
             .output()
             .unwrap(),
     ] {
-        says_nothing(&output);
+        prints_no_secret(&output);
     }
 }
 
@@ -391,12 +388,12 @@ async fn of_s3(env: &[(String, String)], storage: &str, is_well: bool) {
             is_clean("an answer", &format!("{answer:?}"));
         }
     };
-    let log = shows_nothing(registry, "the log with S3", used).await;
+    let log = shows_no_secret(registry, "the log with S3", used).await;
     assert!(log.contains("DEBUG"), "not all of it: {log}");
 }
 
 #[tokio::test]
-async fn the_example_tells_nobody_of_s3() {
+async fn the_example_shows_no_secret_of_s3() {
     let minio = Minio::start_with_password("s3cr3t-of-minio").await;
     let bucket = minio.bucket().await;
     let (env, storage) = (minio.env(&bucket), format!("s3://{bucket}/x"));
@@ -434,7 +431,7 @@ async fn the_example_tells_nobody_of_s3() {
 
 /// This server accepts any key, so it answers requests with a token.
 #[tokio::test]
-async fn a_session_token_is_not_told_either() {
+async fn the_example_shows_no_session_token() {
     let bucket = Bucket::start().await;
     let hex = Image::new(1).layer_digest().replace("sha256:", "");
     let root = "docker/registry/v2";
@@ -452,5 +449,5 @@ async fn a_session_token_is_not_told_either() {
         http.get(&path).await.expect(200);
         http.delete(&path).await.expect(202);
     };
-    shows_nothing(registry, "the log with a token", used).await;
+    shows_no_secret(registry, "the log with a token", used).await;
 }

@@ -39,7 +39,7 @@ async fn settled_head(store: &CachedStore<AmazonS3>) -> (u64, CacheStatus) {
 }
 
 #[tokio::test]
-async fn a_signed_read_leaves_the_cache_alone() {
+async fn a_signed_read_changes_nothing_in_the_cache() {
     let minio = Minio::shared().await;
     let store = CachedStore::new(minio.new_store().await);
     store.put(&blob(), "content".into()).await.unwrap();
@@ -51,7 +51,7 @@ async fn a_signed_read_leaves_the_cache_alone() {
 }
 
 #[tokio::test]
-async fn a_signed_write_keeps_the_cache_away_until_it_expires() {
+async fn a_signed_write_keeps_the_object_out_of_the_cache_until_it_expires() {
     let minio = Minio::shared().await;
     for kind in ["one", "with options", "many"] {
         let store = CachedStore::new(minio.new_store().await);
@@ -71,7 +71,7 @@ async fn a_signed_write_keeps_the_cache_away_until_it_expires() {
 
 /// A signed URL is valid for a long time, and no change waits for its expiry.
 #[tokio::test]
-async fn any_number_of_signed_writes_holds_up_no_change() {
+async fn many_signed_writes_block_no_change() {
     let bare = Minio::shared().await.new_store().await;
     let builder = CachedStore::builder(bare).limits(Limits::default().with_changes(1));
     let store = builder.build().unwrap();
@@ -82,12 +82,12 @@ async fn any_number_of_signed_writes_holds_up_no_change() {
         store.put(&blob(), "content".into()).await.unwrap();
     };
     let done = timeout(PATIENCE, signs_and_puts).await;
-    done.expect("a change waits for an address");
+    done.expect("a change waits for a signed URL");
 }
 
 /// The node may die as soon as it has returned the URL, so Redis must know the expiry before.
 #[tokio::test]
-async fn a_later_expiry_is_known_to_redis_before_its_address_is_given_out() {
+async fn a_later_expiry_is_in_redis_before_its_url_is_returned() {
     let (minio, redis) = (Minio::shared().await, Redis::start().await);
     let [store, _] = nodes(&redis, &minio).await;
     for hours in [1, 2, 3] {
@@ -100,7 +100,7 @@ async fn a_later_expiry_is_known_to_redis_before_its_address_is_given_out() {
 }
 
 #[tokio::test]
-async fn an_address_for_ever_overflows_no_clock() {
+async fn an_unlimited_expiry_overflows_no_clock() {
     let store = CachedStore::new(Minio::shared().await.new_store().await);
     let path = blob();
     store.put(&path, "content".into()).await.unwrap();
@@ -141,9 +141,9 @@ fn fence() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_fence_that_redis_has_lost_is_put_up_again_before_the_upload_is_missed() {
+async fn a_lost_fence_is_restored_before_the_upload() {
     let minio = Minio::shared().await;
-    for way in ["evicted", "flushed", "restarted"] {
+    for loss in ["evicted", "flushed", "restarted"] {
         let mut redis = Redis::start().await;
         let [signing, other] = nodes(&redis, &minio).await;
         let end = Instant::now() + PATIENCE;
@@ -163,14 +163,14 @@ async fn a_fence_that_redis_has_lost_is_put_up_again_before_the_upload_is_missed
         let left: u64 = redis.cli(&["PTTL", &fence()]).parse().unwrap();
         assert!(left > 3_600_000, "it stands until the URL expires: {left}");
 
-        match way {
+        match loss {
             "evicted" => drop(redis.cli(&["DEL", &fence()])),
             "flushed" => drop(redis.cli(&["FLUSHALL"])),
             _ => redis.restart_on_same_port().await,
         }
         // The object may be cached until the fence stands again.
         settled_head(&other).await;
-        // The fence gets its full TTL only after the other nodes have been told.
+        // The fence gets its full TTL only after the other nodes have been notified.
         eventually("it is put up again", || {
             redis.cli(&["PTTL", &fence()]).parse::<i64>().unwrap() > 3_600_000
         })
@@ -179,7 +179,7 @@ async fn a_fence_that_redis_has_lost_is_put_up_again_before_the_upload_is_missed
             let put = reqwest::Client::new().put(url).body("x".repeat(length));
             assert!(put.send().await.unwrap().status().is_success());
             for store in [&other, &signing] {
-                assert_eq!(settled_head(store).await.0, length as u64, "{way}");
+                assert_eq!(settled_head(store).await.0, length as u64, "{loss}");
             }
         }
     }

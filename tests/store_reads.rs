@@ -15,7 +15,7 @@ use object_store::{
 use support::world::{head, status, with_policy, world, worlds};
 
 #[tokio::test]
-async fn a_head_is_answered_from_memory_with_the_stores_own_words() {
+async fn a_head_from_memory_equals_the_head_of_the_store() {
     for world in worlds() {
         let attributes = Attributes::from_iter([
             (Attribute::ContentType, "application/octet-stream"),
@@ -28,7 +28,7 @@ async fn a_head_is_answered_from_memory_with_the_stores_own_words() {
 
         let reads = world.bare.reads();
         let cached = world.store.get_opts(&world.blob, head()).await.unwrap();
-        assert_eq!(world.bare.reads(), reads, "the store was not asked");
+        assert_eq!(world.bare.reads(), reads, "the read reached the store");
         assert_eq!(status(&cached), CacheStatus::Memory);
         let bare = world.bare.get_opts(&world.blob, head()).await.unwrap();
         assert_eq!(cached.meta, bare.meta);
@@ -41,7 +41,7 @@ async fn a_head_is_answered_from_memory_with_the_stores_own_words() {
 }
 
 #[tokio::test]
-async fn a_link_is_answered_from_memory_head_and_content() {
+async fn head_and_content_of_a_link_are_answered_from_memory() {
     let world = world(Distribution::default());
     let link = world.link.clone().unwrap();
     let text = world.digest.to_string();
@@ -60,11 +60,11 @@ async fn a_link_is_answered_from_memory_head_and_content() {
     assert_eq!(again.bytes().await.unwrap(), text);
     let (meta, _) = world.head(&link).await;
     assert_eq!(meta, world.bare.inner().head(&link).await.unwrap());
-    assert_eq!(world.bare.reads(), reads, "the store was not asked");
+    assert_eq!(world.bare.reads(), reads, "the read reached the store");
 }
 
 #[tokio::test]
-async fn a_link_with_other_content_is_given_as_it_is_and_grants_nothing() {
+async fn a_link_with_wrong_content_passes_through_and_is_no_membership() {
     let world = world(Distribution::default());
     let link = world.link.clone().unwrap();
     let other = Digest::Sha256([0xcd; 32]).to_string();
@@ -91,7 +91,7 @@ async fn a_link_with_other_content_is_given_as_it_is_and_grants_nothing() {
 }
 
 #[tokio::test]
-async fn what_the_store_says_is_gone_is_forgotten() {
+async fn a_not_found_of_the_store_removes_the_entry() {
     for world in worlds() {
         world.warm_blob().await;
         world.bare.inner().delete(&world.blob).await.unwrap();
@@ -118,7 +118,7 @@ async fn what_the_store_says_is_gone_is_forgotten() {
 }
 
 #[tokio::test]
-async fn content_comes_from_the_store_and_teaches_the_cache() {
+async fn content_comes_from_the_store_and_fills_the_cache() {
     for world in worlds() {
         world.bare.put(&world.blob, "content".into()).await.unwrap();
         let options = GetOptions::new().with_range(Some(GetRange::Bounded(2..4)));
@@ -136,7 +136,7 @@ async fn content_comes_from_the_store_and_teaches_the_cache() {
 /// The store has to answer each of these requests itself. The result must not show that memory
 /// knows the object.
 #[tokio::test]
-async fn what_is_not_a_plain_head_is_the_stores_to_answer() {
+async fn conditional_and_ranged_heads_pass_through() {
     for world in worlds() {
         world.warm_blob().await;
         let meta = world.bare.inner().head(&world.blob).await.unwrap();
@@ -183,7 +183,7 @@ async fn what_is_not_a_plain_head_is_the_stores_to_answer() {
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 #[tokio::test]
-async fn refresh_asks_the_store_and_remembers() {
+async fn refresh_asks_the_store_and_fills_the_cache() {
     for world in worlds() {
         world.warm_blob().await;
         world
@@ -203,7 +203,7 @@ async fn refresh_asks_the_store_and_remembers() {
 }
 
 #[tokio::test]
-async fn bypass_teaches_the_cache_nothing() {
+async fn bypass_fills_nothing() {
     let world = world(Distribution::default());
     world.bare.put(&world.blob, "content".into()).await.unwrap();
     for _ in 0..3 {
@@ -229,7 +229,7 @@ async fn other_paths_pass_through_untouched() {
 }
 
 #[tokio::test]
-async fn a_store_says_how_it_is_stacked() {
+async fn display_shows_the_wrapped_store() {
     let store = CachedStore::new(PrefixStore::new(InMemory::new(), "a"));
     let store = LimitStore::new(store, 3);
     assert_eq!(
@@ -239,7 +239,7 @@ async fn a_store_says_how_it_is_stacked() {
 }
 
 #[tokio::test]
-async fn a_repository_of_its_own_content_is_told_from_another() {
+async fn two_repositories_with_the_same_digest_are_distinct() {
     let world = world(OciImages::default());
     let registry = world.store.registry();
     let (ours, theirs) = (
@@ -266,7 +266,7 @@ async fn a_repository_of_its_own_content_is_told_from_another() {
 }
 
 #[tokio::test]
-async fn a_length_that_no_content_has_is_never_answered_from_memory() {
+async fn an_impossible_length_is_never_answered_from_memory() {
     for world in worlds() {
         world.bare.put(&world.blob, "".into()).await.unwrap();
         let layers = world

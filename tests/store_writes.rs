@@ -11,7 +11,7 @@ use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, Result};
 use support::world::{world, worlds};
 
 #[tokio::test]
-async fn every_way_to_write_takes_the_old_answer_away() {
+async fn every_kind_of_write_invalidates_the_entry() {
     for world in worlds() {
         for path in [Some(&world.blob), world.link.as_ref()]
             .into_iter()
@@ -74,7 +74,7 @@ async fn every_way_to_write_takes_the_old_answer_away() {
 }
 
 #[tokio::test]
-async fn a_write_that_fails_counts_as_one_that_may_have_happened() {
+async fn a_failed_write_invalidates_the_entry() {
     let world = world(Distribution::default());
     world.warm_blob().await;
     world
@@ -91,7 +91,7 @@ async fn a_write_that_fails_counts_as_one_that_may_have_happened() {
 }
 
 #[tokio::test]
-async fn a_dropped_write_is_carried_through() {
+async fn a_dropped_write_runs_to_its_end() {
     let world = world(Distribution::default());
     world.warm_blob().await;
     let mut put = Box::pin(world.store.put(&world.blob, "changed".into()));
@@ -106,7 +106,7 @@ async fn a_dropped_write_is_carried_through() {
 }
 
 #[tokio::test]
-async fn delete_stream_has_one_output_for_each_input_in_their_order() {
+async fn delete_stream_yields_one_result_per_input_in_order() {
     let world = world(Distribution::default());
     let layout = Distribution::default();
     let mut expected = Vec::new();
@@ -149,7 +149,7 @@ async fn delete_stream_has_one_output_for_each_input_in_their_order() {
 }
 
 #[tokio::test]
-async fn delete_stream_takes_up_no_more_than_is_read() {
+async fn delete_stream_reads_ahead_at_most_one_batch() {
     let world = world(Distribution::default());
     let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = std::sync::Arc::clone(&taken);

@@ -199,7 +199,7 @@ async fn a_change_a_purge_and_a_warm_have_their_spans() {
 }
 
 #[tokio::test]
-async fn loads_that_go_together_have_a_span_that_follows_from_theirs() {
+async fn loads_in_one_batch_share_a_span_that_follows_from_theirs() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let (spans, _listening) = Spans::listen();
     let node = node(&bare, &redis);

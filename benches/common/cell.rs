@@ -55,17 +55,17 @@ impl<'a> Watch<'a> {
         let Stage { redis, proxy, .. } = self.stage;
         load::run(&address, asks, connections, WARM_UP).await;
         proxy.take_calls();
-        let (used, asked) = (cpu::time_of(pid), commands(redis));
+        let (used, sent) = (cpu::time_of(pid), commands(redis));
         let outcome = load::run(&address, asks, connections, time).await;
         let used = cpu::time_of(pid) - used;
-        let asked = (commands(redis) - asked) as f64 - self.at_rest * outcome.took.as_secs_f64();
+        let sent = (commands(redis) - sent) as f64 - self.at_rest * outcome.took.as_secs_f64();
         let each = |sum: f64| sum / outcome.requests as f64;
         Cell {
             per_second: outcome.per_second(),
             cpu: Duration::from_secs_f64(each(used.as_secs_f64())),
             p50: outcome.quantile(0.5),
             p99: outcome.quantile(0.99),
-            redis_commands: each(asked.max(0.0)),
+            redis_commands: each(sent.max(0.0)),
             backend_calls: each(proxy.take_calls().len() as f64),
         }
     }

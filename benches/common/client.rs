@@ -118,7 +118,7 @@ impl Client {
         }
         match taken == length {
             true => Ok(first.unwrap_or_else(Instant::now)),
-            false => Err(ask.wrong("more than was said")),
+            false => Err(ask.wrong("more than the announced length")),
         }
     }
 

@@ -64,10 +64,10 @@ async fn main() {
 
     let go = measure(&stage, stage.go().await, &questions).await;
     let ours = measure(&stage, stage.ours().await, &questions).await;
-    let asked = questions
+    let labels = questions
         .iter()
         .flat_map(|question| CONNECTIONS.map(|connections| (question.clone(), connections)));
-    let pairs = asked.zip(ours.into_iter().zip(go));
+    let pairs = labels.zip(ours.into_iter().zip(go));
     let pairs = pairs.map(|((question, connections), (ours, go))| Pair {
         question,
         connections,

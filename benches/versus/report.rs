@@ -19,7 +19,7 @@ ten layers from the same MinIO with the same Redis, emptied in between: first on
 - CPU is that of the whole server process, with the kernel's work for it. It alone does not depend on who else shares the
   cores: the load generator, Redis, MinIO and the proxy that counts S3 calls all run on the same machine.
 - Each connection asks again as soon as it has its answer, and every answer is checked.
-- Commands are those that Redis counts, without what it also gets from a server that nobody asks (heartbeats).
+- Commands are those that Redis counts, without what it also gets from a server without requests (heartbeats).
 - The Go registry is at its best: it logs no requests, and keeps its connections to Redis, which by default it does not.
 ";
 

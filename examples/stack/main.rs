@@ -1,5 +1,5 @@
-//! In which order to stack a `CachedStore` and `object_store`'s own wrappers, and what the order
-//! changes.
+//! Stacks a `CachedStore` and the wrappers of `object_store` in different orders, and shows what
+//! the order changes.
 //!
 //! ```sh
 //! cargo run --release --example stack
@@ -20,39 +20,39 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-const ASKED: usize = 10;
+const HEADS: usize = 10;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    println!("{ASKED} heads of one blob: how many reach the store?\n");
+    println!("{HEADS} heads of one blob. How many reach the store?\n");
     let below = Distribution::new(Path::from("tenant/docker/registry/v2"));
 
     let counted = Counted::default();
     let store = CachedStore::new(counted.clone());
-    ask(&counted, &store, "CachedStore(store)").await?;
+    count_reads(&counted, &store, "CachedStore(store)").await?;
 
     let counted = Counted::default();
     let store = CachedStore::new(PrefixStore::new(counted.clone(), "tenant"));
-    ask(&counted, &store, "CachedStore(PrefixStore(store))").await?;
+    count_reads(&counted, &store, "CachedStore(PrefixStore(store))").await?;
 
     // The cache sees paths with the prefix, which the layout does not know.
     let counted = Counted::default();
     let store = PrefixStore::new(CachedStore::new(counted.clone()), "tenant");
-    ask(&counted, &store, "PrefixStore(CachedStore(store))").await?;
+    count_reads(&counted, &store, "PrefixStore(CachedStore(store))").await?;
 
     let counted = Counted::default();
     let cached = CachedStore::builder(counted.clone())
         .layout(below)
         .build()?;
     let store = PrefixStore::new(cached, "tenant");
-    ask(
+    count_reads(
         &counted,
         &store,
-        "PrefixStore(CachedStore(store)), told of the prefix",
+        "PrefixStore(CachedStore(store)), with the prefix in its layout",
     )
     .await?;
 
-    println!("\none call at a time, and a slow one is under way: how long does a hit take?\n");
+    println!("\nOne call at a time, and a slow call is running. How long does a hit take?\n");
     let store = LimitStore::new(CachedStore::new(slow()), 1);
     hit_beside(&store, "LimitStore(CachedStore(store)), limits callers").await?;
 
@@ -61,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn ask(
+async fn count_reads(
     counted: &Counted,
     store: &dyn ObjectStore,
     order: &str,
@@ -69,7 +69,7 @@ async fn ask(
     let blob = blob()?;
     store.put(&blob, "a layer".into()).await?;
     let before = counted.reads();
-    for _ in 0..ASKED {
+    for _ in 0..HEADS {
         store.head(&blob).await?;
     }
     println!("  {:2}  {order}", counted.reads() - before);

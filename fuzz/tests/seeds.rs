@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 #[test]
-fn every_target_does_well_with_its_seeds() {
+fn every_target_accepts_its_seeds() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
     for (name, target) in TARGETS {
         let files =

@@ -86,21 +86,21 @@ fn either(begin: u64, end: u64, changes: &[Change]) {
 }
 
 #[test]
-fn what_was_never_put_is_absent() {
+fn an_object_that_was_never_put_is_absent() {
     only_absent(10, 20, &[]);
     only_absent(10, 20, &[put(30, 40)]);
     only_absent(10, 20, &[delete(1, 2)]);
 }
 
 #[test]
-fn a_read_after_an_acknowledged_change_finds_it() {
+fn a_read_after_an_acknowledged_change_must_see_it() {
     only_present(30, 40, &[put(10, 20)]);
     only_absent(50, 60, &[put(10, 20), delete(30, 40)]);
     only_present(70, 80, &[put(10, 20), delete(30, 40), put(50, 60)]);
 }
 
 #[test]
-fn a_read_beside_a_change_finds_either() {
+fn a_read_concurrent_with_a_change_may_see_either_state() {
     either(15, 30, &[put(10, 20)]);
     either(5, 11, &[put(10, 20)]);
     either(35, 50, &[put(10, 20), delete(30, 40)]);
@@ -108,7 +108,7 @@ fn a_read_beside_a_change_finds_either() {
 }
 
 #[test]
-fn changes_beside_each_other_may_have_come_in_either_order() {
+fn concurrent_changes_may_happen_in_either_order() {
     either(60, 70, &[put(10, 40), delete(30, 50)]);
     either(60, 70, &[put(30, 50), delete(10, 40)]);
     // The first put ended before the delete began, so it explains nothing.
@@ -116,20 +116,20 @@ fn changes_beside_each_other_may_have_come_in_either_order() {
 }
 
 #[test]
-fn a_long_delete_does_not_hide_a_short_one() {
+fn a_long_delete_does_not_excuse_a_read_after_a_short_delete() {
     // The put overlaps only the long delete. The short delete began after the put and has ended.
     only_absent(60, 70, &[put(10, 20), delete(30, 40), delete(5, 100)]);
     only_absent(110, 120, &[put(10, 20), delete(30, 40), delete(5, 100)]);
 }
 
 #[test]
-fn a_refused_change_has_changed_nothing() {
+fn a_refused_change_must_have_no_effect() {
     only_absent(30, 40, &[refused(put(10, 20))]);
     only_present(50, 60, &[put(10, 20), refused(delete(30, 40))]);
 }
 
 #[test]
-fn an_unknown_change_may_have_happened_until_it_ends() {
+fn an_unknown_change_may_take_effect_until_its_end() {
     either(30, 40, &[unknown(put(10, 20))]);
     either(50, 60, &[put(10, 20), unknown(delete(30, 40))]);
     // A delete that began after the end of the unknown put decides the answer.
@@ -143,7 +143,7 @@ fn an_unknown_change_may_have_happened_until_it_ends() {
 }
 
 #[test]
-fn a_read_of_two_facts_is_present_only_if_both_may_be() {
+fn a_read_of_two_facts_may_be_present_only_if_both_may() {
     let both = [Some(LINK), Some(BLOB)];
     let (put_blob, delete_blob) = (
         change(BLOB, true, 10, 20, Outcome::Done),
@@ -161,7 +161,7 @@ fn a_read_of_two_facts_is_present_only_if_both_may_be() {
 }
 
 #[test]
-fn reads_are_counted_by_what_they_prove() {
+fn reads_are_counted_by_what_they_can_prove() {
     let read = |present, begin, status| Read {
         facts: [Some(LINK), None],
         present,

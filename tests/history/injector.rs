@@ -213,7 +213,7 @@ async fn break_network(random: &mut Random, proxy: &Proxy) -> &'static str {
     };
     proxy.set(to_server, to_client);
     random.sleep(50, 1500).await;
-    proxy.heal();
+    proxy.restore();
     what
 }
 

@@ -30,7 +30,7 @@ const ABREAST: u64 = 2;
 const STORE_FAILS: u32 = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_answer_is_older_than_what_was_acknowledged_before_the_question() {
+async fn no_read_returns_a_state_older_than_an_acknowledged_change() {
     let seconds = setting("LAYERCACHE_HISTORY_SECONDS").unwrap_or(60);
     let first = setting("LAYERCACHE_HISTORY_SEED").unwrap_or_else(|| u64::from(fastrand::u32(..)));
     let (begin, mut seed, mut total) = (Instant::now(), first, Verdict::default());

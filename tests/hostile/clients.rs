@@ -101,7 +101,7 @@ async fn ask_everything(http: &Http, name: &str, digest: &str) {
 }
 
 #[tokio::test]
-async fn nothing_becomes_a_key_that_was_not_parsed() {
+async fn only_parsed_names_and_digests_become_redis_keys() {
     let (redis, image) = (Redis::start().await, Image::new(1));
     let args = ["--redis", &redis.url(), "--redis-timeout", "5s"];
     let node = Node::start_with(&args).await;

@@ -7,7 +7,7 @@ use crate::support::nodes::{
 };
 use crate::support::recording::Moment;
 use crate::support::redis::{Redis, Version};
-use crate::{KNOWN, READ};
+use crate::{MEMORY_HIT, MISS};
 use futures::future::join_all;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -29,7 +29,7 @@ const TYPES: [&[&str]; 6] = [
     &["SADD", "x"],
 ];
 
-fn be(redis: &Redis, key: &str, value: &[&str]) {
+fn set_value(redis: &Redis, key: &str, value: &[&str]) {
     redis.cli(&["DEL", key]);
     redis.cli(&[&value[..1], &[key], &value[1..]].concat());
 }
@@ -46,7 +46,7 @@ async fn world(version: Version) -> (Redis, crate::Bare) {
     (Redis::start_of(version).await, bare)
 }
 
-async fn nobody_knows(nodes: &[Node]) {
+async fn no_node_knows(nodes: &[Node]) {
     for node in nodes {
         assert_eq!(stat(node, &digest(1)).await.0, None);
     }
@@ -54,7 +54,7 @@ async fn nobody_knows(nodes: &[Node]) {
 
 /// A value that is no lease would keep all fills away, and never expire.
 #[tokio::test]
-async fn what_is_no_lease_keeps_no_fill_away() {
+async fn an_invalid_lease_blocks_no_fill() {
     for version in VERSIONS {
         let (redis, bare) = world(version).await;
         let node = node(&bare, &redis);
@@ -62,14 +62,14 @@ async fn what_is_no_lease_keeps_no_fill_away() {
         for key in keys("lease") {
             for value in TYPES {
                 redis.cli(&["DEL", SET, &hash(&digest(1))]);
-                be(&redis, &key, value);
+                set_value(&redis, &key, value);
                 node.clear_memory();
                 let reads = bare.reads();
-                assert_eq!(stat(&node, &digest(1)).await, READ, "{key} {value:?}");
-                until(&node, &digest(1), KNOWN).await;
+                assert_eq!(stat(&node, &digest(1)).await, MISS, "{key} {value:?}");
+                until(&node, &digest(1), MEMORY_HIT).await;
                 assert!(
                     bare.reads() - reads <= 2,
-                    "{key} {value:?}: one load, and no other"
+                    "{key} {value:?}: exactly one load"
                 );
                 assert_eq!(redis.cli(&["EXISTS", &key]), "0", "{key} {value:?}");
             }
@@ -80,7 +80,7 @@ async fn what_is_no_lease_keeps_no_fill_away() {
 /// A fence that is a set counts for as long as a lease lasts. A value of any other type does not
 /// count.
 #[tokio::test]
-async fn what_is_no_fence_is_soon_none() {
+async fn an_invalid_fence_expires_with_the_lease_ttl() {
     for version in VERSIONS {
         let (redis, bare) = world(version).await;
         let node = node_with(&bare, config(&redis).with_lease_ttl(SHORT));
@@ -88,10 +88,10 @@ async fn what_is_no_fence_is_soon_none() {
         for key in keys("fence") {
             for value in TYPES {
                 redis.cli(&["DEL", SET, &hash(&digest(1))]);
-                be(&redis, &key, value);
+                set_value(&redis, &key, value);
                 node.clear_memory();
-                assert_eq!(stat(&node, &digest(1)).await, READ, "{key} {value:?}");
-                until(&node, &digest(1), KNOWN).await;
+                assert_eq!(stat(&node, &digest(1)).await, MISS, "{key} {value:?}");
+                until(&node, &digest(1), MEMORY_HIT).await;
                 assert_eq!(redis.cli(&["EXISTS", &key]), "0", "{key} {value:?}");
             }
         }
@@ -100,7 +100,7 @@ async fn what_is_no_fence_is_soon_none() {
 
 /// The values are written before a change and in the middle of it, also on a full Redis.
 #[tokio::test]
-async fn changes_are_made_whatever_stands_in_their_way() {
+async fn changes_succeed_with_invalid_values_in_their_keys() {
     for version in VERSIONS {
         for is_full in [false, true] {
             let (redis, bare) = world(version).await;
@@ -110,7 +110,7 @@ async fn changes_are_made_whatever_stands_in_their_way() {
                 until_in_memory(node, &digest(1)).await;
             }
             let keys = [keys("lease"), keys("fence")].concat();
-            let spoil = |value| keys.iter().for_each(|key| be(&redis, key, value));
+            let spoil = |value| keys.iter().for_each(|key| set_value(&redis, key, value));
             let fill_up = |most| drop(redis.cli(&["CONFIG", "SET", "maxmemory", most]));
             for value in TYPES {
                 let when = format!("{version:?} {value:?} {is_full}");
@@ -119,10 +119,10 @@ async fn changes_are_made_whatever_stands_in_their_way() {
                 let unlinked = layers(&nodes[0]).unlink(&digest(1)).await;
                 fill_up("0");
                 unlinked.unwrap_or_else(|error| panic!("{when}: {error}"));
-                nobody_knows(&nodes).await;
+                no_node_knows(&nodes).await;
                 spoil(value);
                 layers(&nodes[1]).link(&digest(1)).await.unwrap();
-                until(&nodes[0], &digest(1), KNOWN).await;
+                until(&nodes[0], &digest(1), MEMORY_HIT).await;
 
                 // From here the values are written between the begin and the end of a change.
                 bare.hold_changes(Some(Moment::Before));
@@ -136,9 +136,9 @@ async fn changes_are_made_whatever_stands_in_their_way() {
                 let unlinked = unlink.await.unwrap();
                 fill_up("0");
                 unlinked.unwrap_or_else(|error| panic!("{when}: {error}"));
-                nobody_knows(&nodes).await;
+                no_node_knows(&nodes).await;
                 layers(&nodes[1]).link(&digest(1)).await.unwrap();
-                until(&nodes[0], &digest(1), KNOWN).await;
+                until(&nodes[0], &digest(1), MEMORY_HIT).await;
             }
         }
     }
@@ -161,7 +161,7 @@ const SETS: [&[&str]; 11] = [
 ];
 
 #[tokio::test]
-async fn a_set_of_nodes_that_is_none_makes_way_and_changes_wait() {
+async fn an_invalid_peer_set_is_replaced_and_changes_wait_for_trust() {
     // All versions run at the same time, because the test mostly waits.
     join_all(VERSIONS.map(async |version| {
         let (redis, bare) = world(version).await;
@@ -171,16 +171,16 @@ async fn a_set_of_nodes_that_is_none_makes_way_and_changes_wait() {
             for node in &nodes {
                 until_in_memory(node, &digest(1)).await;
             }
-            be(&redis, NODES, set);
+            set_value(&redis, NODES, set);
             let start = Instant::now();
             layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
             let time = start.elapsed();
             assert!(
                 time >= TRUST,
-                "{version:?} {set:?}: nobody knew who trusts: {time:?}"
+                "{version:?} {set:?}: the change did not wait for unknown peers: {time:?}"
             );
             assert!(time < TRUST * 4, "{version:?} {set:?}: {time:?}");
-            nobody_knows(&nodes).await;
+            no_node_knows(&nodes).await;
             layers(&nodes[1]).link(&digest(1)).await.unwrap();
 
             // Soon the peer set is known again.
@@ -188,8 +188,11 @@ async fn a_set_of_nodes_that_is_none_makes_way_and_changes_wait() {
             let start = Instant::now();
             layers(&nodes[1]).unlink(&digest(1)).await.unwrap();
             let time = start.elapsed();
-            assert!(time < TRUST, "{version:?} {set:?}: waited out: {time:?}");
-            nobody_knows(&nodes).await;
+            assert!(
+                time < TRUST,
+                "{version:?} {set:?}: the change waited for its timeout: {time:?}"
+            );
+            no_node_knows(&nodes).await;
             layers(&nodes[0]).link(&digest(1)).await.unwrap();
             assert_eq!(redis.cli(&["ZCARD", NODES]), "3", "{version:?} {set:?}");
         }
@@ -200,7 +203,7 @@ async fn a_set_of_nodes_that_is_none_makes_way_and_changes_wait() {
 /// The peer set has a member that no node can be. A change waits for it no longer than for any
 /// other peer.
 #[tokio::test]
-async fn a_node_that_is_none_is_waited_for_as_any_other() {
+async fn a_change_waits_for_a_forged_peer() {
     let (redis, bare) = world(Version::Redis).await;
     let nodes = [(); 2].map(|()| node(&bare, &redis));
     let long = "7".repeat(100_000);
@@ -227,10 +230,10 @@ async fn a_node_that_is_none_is_waited_for_as_any_other() {
         let start = Instant::now();
         let (repository, blob) = (layers(&nodes[0]), digest(1));
         let unlinked = timeout(PATIENCE, repository.unlink(&blob)).await;
-        unlinked.expect("an end").unwrap();
+        unlinked.expect("the change ends").unwrap();
         let (time, name) = (start.elapsed(), &member[..member.len().min(30)]);
         assert!((TRUST..TRUST * 3).contains(&time), "{name}: {time:?}");
-        nobody_knows(&nodes).await;
+        no_node_knows(&nodes).await;
         redis.cli(&["ZREM", NODES, member]);
         layers(&nodes[1]).link(&digest(1)).await.unwrap();
     }
@@ -238,7 +241,7 @@ async fn a_node_that_is_none_is_waited_for_as_any_other() {
 
 /// The set is larger than any set of real nodes. The node does not read it, and changes wait.
 #[tokio::test]
-async fn a_million_nodes_are_not_waited_for_one_by_one() {
+async fn a_million_forged_peers_do_not_add_up_waiting_times() {
     let (redis, bare) = world(Version::Redis).await;
     let nodes = [(); 2].map(|()| node(&bare, &redis));
     tokio::time::sleep(SETTLED).await;
@@ -252,13 +255,13 @@ async fn a_million_nodes_are_not_waited_for_one_by_one() {
     layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
     let time = start.elapsed();
     assert!((TRUST..TRUST * 3).contains(&time), "{time:?}");
-    nobody_knows(&nodes).await;
+    no_node_knows(&nodes).await;
 }
 
-/// If the set has more members than a node reads, the node does not know whom it has missed. Here
+/// If the set has more members than a node reads, the node does not know which peers it has missed. Here
 /// it misses a peer that may trust its memory.
 #[tokio::test]
-async fn one_who_stands_behind_a_crowd_is_waited_for() {
+async fn a_change_waits_for_a_real_peer_behind_many_forged_ones() {
     let (redis, bare) = world(Version::Redis).await;
     let nodes = [(); 2].map(|()| node(&bare, &redis));
     tokio::time::sleep(SETTLED).await;
@@ -290,7 +293,7 @@ fn is_on_record(redis: &Redis, key: &str) -> bool {
 /// Nodes that connect anew read the record. A value that is no record counts as a record of other
 /// servers, so the node purges everything.
 #[tokio::test]
-async fn a_record_of_servers_that_is_none_keeps_nobody_out() {
+async fn an_invalid_server_record_does_not_stop_a_node() {
     let record = format!("{NODES}::servers");
     let long = "7".repeat(100_000);
     for version in VERSIONS {
@@ -303,15 +306,15 @@ async fn a_record_of_servers_that_is_none_keeps_nobody_out() {
             for node in &nodes {
                 until_in_memory(node, &digest(1)).await;
             }
-            be(&redis, &record, value);
+            set_value(&redis, &record, value);
             redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-            let what = format!("{version:?} makes way for the record: {value:?}");
+            let what = format!("{version:?} replaces the invalid record: {value:?}");
             eventually(&what, || is_on_record(&redis, &record)).await;
             for node in &nodes {
                 until_in_memory(node, &digest(1)).await;
             }
             layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
-            nobody_knows(&nodes).await;
+            no_node_knows(&nodes).await;
             layers(&nodes[0]).link(&digest(1)).await.unwrap();
         }
     }

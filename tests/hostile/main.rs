@@ -16,11 +16,11 @@ mod values;
 
 use layercache::{CacheStatus, RedisConfig};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use support::nodes::{Bare, LENGTH, Node, Said, node_with};
+use support::nodes::{Bare, Found, LENGTH, Node, node_with};
 
-const KNOWN: Said = (Some(LENGTH), CacheStatus::Memory);
-const TOLD: Said = (Some(LENGTH), CacheStatus::Redis);
-const READ: Said = (Some(LENGTH), CacheStatus::Miss);
+const MEMORY_HIT: Found = (Some(LENGTH), CacheStatus::Memory);
+const REDIS_HIT: Found = (Some(LENGTH), CacheStatus::Redis);
+const MISS: Found = (Some(LENGTH), CacheStatus::Miss);
 
 /// A node with metrics of its own.
 struct Counted {

@@ -5,7 +5,7 @@ use crate::support::nodes::{
     until,
 };
 use crate::support::redis::{Redis, Version};
-use crate::{Counted, KNOWN, READ, TOLD};
+use crate::{Counted, MEMORY_HIT, MISS, REDIS_HIT};
 use layercache::layout::{Distribution, Layout};
 use layercache::{CacheStatus, Digest, Freshness, Link};
 use object_store::{
@@ -170,8 +170,8 @@ async fn head(store: &impl ObjectStore, digest: &Digest) -> (ObjectMeta, Attribu
 struct Table {
     redis: Redis,
     bare: Bare,
-    /// The node that meets the wrong values; `later` is asked afterwards.
-    meets: Counted,
+    /// The node that reads the broken values first. The node `later` reads them afterwards.
+    first: Counted,
     later: Node,
     blob: u32,
 }
@@ -180,7 +180,7 @@ impl Table {
     async fn of(version: Version) -> Self {
         let (redis, bare) = (Redis::start_of(version).await, bare(Duration::ZERO));
         Self {
-            meets: Counted::new(&bare, config(&redis)),
+            first: Counted::new(&bare, config(&redis)),
             later: Counted::new(&bare, config(&redis)).node,
             redis,
             bare,
@@ -193,20 +193,20 @@ impl Table {
         self.blob += 1;
         let digest = digest(self.blob);
         put(&self.bare, &digest).await;
-        until(&self.meets.node, &digest, KNOWN).await;
+        until(&self.first.node, &digest, MEMORY_HIT).await;
         let path = blob_path(&digest).to_string();
         let other = blob_path(&crate::support::nodes::digest(0)).to_string();
         let script = format!("{WORDS} {act}");
         let args = ["EVAL", &script, "2", SET, &hash(&digest), &path, &other];
         self.redis.cli(&args);
-        self.meets.node.clear_memory();
+        self.first.node.clear_memory();
         self.later.clear_memory();
         digest
     }
 
     /// Checks that the node gives the store's answer.
     async fn is_right(&self, digest: &Digest, act: &str, by_head: bool) {
-        let node = &self.meets.node;
+        let node = &self.first.node;
         let (reads, start) = (self.bare.reads(), Instant::now());
         if by_head {
             let (meta, attributes, status) = head(node, digest).await;
@@ -214,91 +214,98 @@ impl Table {
             assert_eq!((meta, attributes), (right, also), "{act}");
             assert_eq!(status, CacheStatus::Miss, "{act}");
         } else {
-            assert_eq!(stat(node, digest).await, READ, "{act}");
+            assert_eq!(stat(node, digest).await, MISS, "{act}");
         }
         assert!(
             start.elapsed() < PATIENCE / 2,
             "{act}: {:?}",
             start.elapsed()
         );
-        assert!(self.bare.reads() > reads, "{act}: the store was asked");
+        assert!(
+            self.bare.reads() > reads,
+            "{act}: no read reached the store"
+        );
     }
 
     /// Checks that Redis has the right values again, and that they expire.
     async fn is_repaired(&self, digest: &Digest, act: &str) {
-        until(&self.meets.node, digest, KNOWN).await;
+        until(&self.first.node, digest, MEMORY_HIT).await;
         let (node, reads) = (&self.later, self.bare.reads());
-        assert_eq!(stat(node, digest).await, TOLD, "{act}");
+        assert_eq!(stat(node, digest).await, REDIS_HIT, "{act}");
         let layers = layers(node);
         let answer = layers.stat(digest, Freshness::Cached).await.unwrap();
         let meta = answer.value.unwrap();
         assert_eq!(meta.length(), LENGTH, "{act}");
         assert_eq!(meta.path(), blob_path(digest).as_ref(), "{act}");
-        let (told, attributes, _) = head(node, digest).await;
-        assert_eq!(self.bare.reads(), reads, "{act}: the store was not asked");
+        let (meta, attributes, _) = head(node, digest).await;
+        assert_eq!(
+            self.bare.reads(),
+            reads,
+            "{act}: the read reached the store"
+        );
         let (right, also, _) = head(self.bare.inner(), digest).await;
-        assert_eq!((told, attributes), (right, also), "{act}");
+        assert_eq!((meta, attributes), (right, also), "{act}");
         for key in [SET, &hash(digest)] {
             let left: i64 = self.redis.cli(&["PTTL", key]).parse().unwrap();
-            assert!(left > 0, "{act}: {key} never lapses");
+            assert!(left > 0, "{act}: {key} never expires");
         }
     }
 }
 
-async fn what_is_broken(fact: &str, values: &'static str, by_head: bool) {
+async fn broken_values_are_repaired(fact: &str, values: &'static str, by_head: bool) {
     let mut table = Table::of(Version::Redis).await;
     for act in lines(values) {
-        let before = table.meets.broken(fact);
+        let before = table.first.broken(fact);
         let digest = table.spoil(act).await;
         table.is_right(&digest, act, by_head).await;
         // A node whose heartbeats were late does not ask Redis, so it may meet the value at a later
         // read.
         table.is_repaired(&digest, act).await;
-        assert!(table.meets.broken(fact) > before, "{act} was not counted");
+        assert!(table.first.broken(fact) > before, "{act} was not counted");
     }
     let other = if fact == "meta" { "membership" } else { "meta" };
-    assert_eq!(table.meets.broken(other), 0, "nothing else was broken");
+    assert_eq!(table.first.broken(other), 0, "nothing else was broken");
 }
 
 #[tokio::test]
-async fn a_broken_meta_is_read_from_the_store_counted_and_repaired() {
-    what_is_broken("meta", META, false).await;
+async fn broken_metadata_is_a_miss_counted_and_repaired() {
+    broken_values_are_repaired("meta", META, false).await;
 }
 
 #[tokio::test]
-async fn a_head_of_what_is_broken_says_what_the_store_says() {
-    what_is_broken("meta", META, true).await;
+async fn a_head_with_broken_metadata_equals_the_store() {
+    broken_values_are_repaired("meta", META, true).await;
 }
 
 #[tokio::test]
-async fn a_broken_membership_is_read_from_the_store_counted_and_repaired() {
-    what_is_broken("membership", MEMBERSHIP, false).await;
+async fn a_broken_membership_is_a_miss_counted_and_repaired() {
+    broken_values_are_repaired("membership", MEMBERSHIP, false).await;
 }
 
 #[tokio::test]
-async fn what_says_nothing_is_a_miss_and_no_mistake() {
+async fn an_empty_value_is_a_miss_and_not_counted_as_broken() {
     let mut table = Table::of(Version::Redis).await;
     for act in lines(NOTHING) {
         let digest = table.spoil(act).await;
         table.is_right(&digest, act, false).await;
         table.is_repaired(&digest, act).await;
     }
-    assert_eq!(table.meets.broken("meta"), 0);
-    assert_eq!(table.meets.broken("membership"), 0);
+    assert_eq!(table.first.broken("meta"), 0);
+    assert_eq!(table.first.broken("membership"), 0);
 }
 
 /// The types and their errors differ between servers. All other values are text on every server.
 #[tokio::test]
-async fn values_of_another_type_are_known_on_every_server() {
+async fn values_of_another_type_are_recognized_on_every_server() {
     for version in [Version::Redis6_2, Version::Valkey] {
         let mut table = Table::of(version).await;
         for (fact, values) in [("meta", META), ("membership", MEMBERSHIP)] {
             for act in lines(values).filter(|act| act.starts_with("be(")) {
-                let before = table.meets.broken(fact);
+                let before = table.first.broken(fact);
                 let digest = table.spoil(act).await;
                 table.is_right(&digest, act, false).await;
                 table.is_repaired(&digest, act).await;
-                assert!(table.meets.broken(fact) > before, "{act} was not counted");
+                assert!(table.first.broken(fact) > before, "{act} was not counted");
             }
         }
     }
@@ -307,7 +314,7 @@ async fn values_of_another_type_are_known_on_every_server() {
 /// The reply exceeds the server's output limit for a subscribed client. The server ends the
 /// connection instead of answering.
 #[tokio::test]
-async fn what_is_too_large_to_be_answered_is_repaired_too() {
+async fn a_value_too_large_to_read_is_repaired() {
     const ACT: &str =
         "for _, field in ipairs({'path', 'length', 'e_tag', 'version'}) do put(field, long) end";
     let mut table = Table::of(Version::Redis).await;
@@ -318,14 +325,14 @@ async fn what_is_too_large_to_be_answered_is_repaired_too() {
 
 /// If a value is broken and the object is gone, no node answers with it.
 #[tokio::test]
-async fn what_is_broken_brings_nothing_back() {
+async fn broken_values_make_no_deleted_object_visible() {
     let mut table = Table::of(Version::Redis).await;
     for act in lines(META) {
         let digest = table.spoil(act).await;
         let path = blob_path(&digest);
         table.bare.inner().delete(&path).await.unwrap();
-        assert_eq!(stat(&table.meets.node, &digest).await.0, None, "{act}");
-        let gone = table.meets.node.head(&path).await.unwrap_err();
+        assert_eq!(stat(&table.first.node, &digest).await.0, None, "{act}");
+        let gone = table.first.node.head(&path).await.unwrap_err();
         assert!(matches!(gone, Error::NotFound { .. }), "{act}: {gone}");
     }
     for act in lines(MEMBERSHIP) {
@@ -333,6 +340,6 @@ async fn what_is_broken_brings_nothing_back() {
         let link = Link::layer(name(), digest);
         let path = Distribution::default().link_path(&link).unwrap();
         table.bare.inner().delete(&path).await.unwrap();
-        assert_eq!(stat(&table.meets.node, &digest).await.0, None, "{act}");
+        assert_eq!(stat(&table.first.node, &digest).await.0, None, "{act}");
     }
 }

@@ -10,7 +10,7 @@ use layercache::{CacheStatus, CachedStore, Freshness, VerifierConfig};
 use object_store::ObjectStoreExt;
 use std::time::Duration;
 
-fn audits(metrics: &Metrics, cause: &str, age: &str, tier: &str) -> [u64; 3] {
+fn verifications(metrics: &Metrics, cause: &str, age: &str, tier: &str) -> [u64; 3] {
     ["ok", "stale", "unknown"].map(|result| {
         let labels = format!("cause=\"{cause}\",age=\"{age}\",tier=\"{tier}\",result=\"{result}\"");
         metrics.get(&format!("layercache_verifications_total{{{labels}}}"))
@@ -18,7 +18,7 @@ fn audits(metrics: &Metrics, cause: &str, age: &str, tier: &str) -> [u64; 3] {
 }
 
 #[tokio::test]
-async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
+async fn the_verifier_tells_correct_hits_from_deletes_without_the_cache() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let (metrics, node) = Metrics::of(|| {
         let builder = CachedStore::builder(bare.clone()).redis(config(&redis));
@@ -34,8 +34,8 @@ async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
         until_in_memory(&node, digest).await;
         until_in_memory(&other, digest).await;
     }
-    eventually("hits that are right", || {
-        audits(&metrics, "hit", "0s", "memory")[0] >= 2
+    eventually("correct hits", || {
+        verifications(&metrics, "hit", "0s", "memory")[0] >= 2
     })
     .await;
 
@@ -48,20 +48,26 @@ async fn a_node_sees_what_is_right_and_what_was_deleted_behind_its_back() {
         ("1s", "memory"),
         ("1s", "redis"),
     ] {
-        eventually(age, || audits(&metrics, "delete", age, tier) == [2, 0, 0]).await;
+        eventually(age, || {
+            verifications(&metrics, "delete", age, tier) == [2, 0, 0]
+        })
+        .await;
     }
-    assert_eq!(audits(&metrics, "hit", "0s", "memory")[1..], [0, 0]);
+    assert_eq!(verifications(&metrics, "hit", "0s", "memory")[1..], [0, 0]);
 
     // Deletes the blob without telling either node.
     bare.inner().delete(&blob_path(&collected)).await.unwrap();
     assert_eq!(stat(&node, &collected).await.1, CacheStatus::Memory);
-    eventually("it is seen", || {
-        audits(&metrics, "hit", "0s", "memory")[1] == 1
+    eventually("the stale hit is counted", || {
+        verifications(&metrics, "hit", "0s", "memory")[1] == 1
     })
     .await;
     let end = std::time::Instant::now() + PATIENCE;
     while stat(&other, &collected).await.0.is_some() {
-        assert!(std::time::Instant::now() < end, "healed everywhere");
+        assert!(
+            std::time::Instant::now() < end,
+            "the other node was not repaired"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let answer = layers(&node).contains(&collected, Freshness::Cached).await;

@@ -9,7 +9,7 @@ use layercache::{CachedStore, Freshness};
 use std::time::Duration;
 
 #[tokio::test]
-async fn what_was_found_by_whom_and_what_it_led_to_is_counted() {
+async fn loads_leases_fills_and_invalidations_are_counted() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let (here, node) = Metrics::of(|| nodes::node(&bare, &redis));
     let (there, other) = Metrics::of(|| nodes::node(&bare, &redis));
@@ -28,7 +28,7 @@ async fn what_was_found_by_whom_and_what_it_led_to_is_counted() {
         (get("found"), get("absent"), get("error"))
     };
     assert_eq!(backend(&here), (1, 0, 0));
-    assert_eq!(backend(&there), (0, 0, 0), "Redis knew it");
+    assert_eq!(backend(&there), (0, 0, 0), "Redis had the facts");
     let loads = "layercache_lookup_duration_seconds_count{tier=\"backend\"}";
     assert_eq!((here.get(loads), there.get(loads)), (1, 0));
     let trips = "layercache_lookup_duration_seconds_count{tier=\"redis\"}";
@@ -46,7 +46,11 @@ async fn what_was_found_by_whom_and_what_it_led_to_is_counted() {
     layers(&node).unlink(&digest).await.unwrap();
     let origin = |origin| format!("layercache_invalidations_total{{origin=\"{origin}\"}}");
     assert_eq!(here.get(&origin("local")), 1);
-    assert_eq!(here.get(&origin("remote")), 0, "its own message is none");
+    assert_eq!(
+        here.get(&origin("remote")),
+        0,
+        "its own message does not count"
+    );
     assert_eq!(there.get(&origin("remote")), 1);
     assert_eq!(stat(&other, &digest).await.0, None);
     assert_eq!(backend(&there), (0, 1, 0));
@@ -62,14 +66,14 @@ async fn what_was_found_by_whom_and_what_it_led_to_is_counted() {
     assert_eq!(here.get("layercache_memory_entries"), 0);
     assert_eq!(here.get("layercache_memory_bytes"), 0);
     assert_eq!(here.get("layercache_caches"), 0);
-    eventually("its trust is gone", || {
+    eventually("no memory is trusted", || {
         here.get("layercache_memory_trusted") == 0
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_node_that_hears_nobody_is_seen() {
+async fn a_node_without_redis_shows_in_trust_and_breaker_metrics() {
     let (mut redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let (metrics, node) = Metrics::of(|| nodes::node(&bare, &redis));
     let trusted = || metrics.get("layercache_memory_trusted");
@@ -103,7 +107,7 @@ async fn a_node_that_hears_nobody_is_seen() {
 }
 
 #[tokio::test]
-async fn caches_of_a_process_add_up() {
+async fn metrics_of_caches_in_one_process_add_up() {
     let bare = bare(Duration::ZERO);
     let (metrics, mut stores) = Metrics::of(|| {
         let store = || CachedStore::new(bare.clone());

@@ -85,7 +85,7 @@ pub(crate) fn of_a_new_cache() -> String {
 }
 
 #[test]
-fn the_guide_has_all_that_a_cache_has_and_nothing_else() {
+fn the_guide_lists_exactly_the_metrics_of_a_cache() {
     let emitted = in_text(&of_a_new_cache());
     let guide = in_guide();
     let names = |of: &BTreeMap<String, _>| of.keys().cloned().collect::<Vec<_>>();
@@ -97,7 +97,7 @@ fn the_guide_has_all_that_a_cache_has_and_nothing_else() {
 }
 
 #[test]
-fn every_metric_says_what_it_is() {
+fn every_metric_has_a_help_text() {
     let text = of_a_new_cache();
     for name in in_guide().keys() {
         assert!(text.contains(&format!("# HELP {name} ")), "{name}");

@@ -1,4 +1,4 @@
-//! Lets Prometheus's own tool check the metrics of the example, and its alerts.
+//! Lets `promtool` check the metrics of the example, and its alerts.
 
 use crate::guide::{in_guide, in_text};
 use crate::support::http::{Image, Node, blob};
@@ -24,17 +24,17 @@ pub(crate) fn promtool(args: &[&str], input: &str) {
     stdin.write_all(input.as_bytes()).expect("it reads");
     drop(stdin);
     let output = child.wait_with_output().expect("its end");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "promtool {args:?}: {said}");
-    let is_ok = said.lines().all(|line| {
+    let report = [output.stdout, output.stderr].concat();
+    let report = String::from_utf8_lossy(&report);
+    assert!(output.status.success(), "promtool {args:?}: {report}");
+    let is_ok = report.lines().all(|line| {
         let line = line.trim();
         ["", "SUCCESS"].contains(&line)
             || ["Checking ", "SUCCESS: ", "Unit Testing: "]
                 .iter()
                 .any(|start| line.starts_with(start))
     });
-    assert!(is_ok, "promtool {args:?}: {said}");
+    assert!(is_ok, "promtool {args:?}: {report}");
 }
 
 /// Returns the metrics of an example that uses all options and has answered requests.
@@ -59,7 +59,7 @@ async fn emitted() -> String {
 }
 
 #[tokio::test]
-async fn the_example_emits_what_the_guide_has_and_promtool_likes() {
+async fn the_example_emits_the_metrics_of_the_guide_and_promtool_accepts_them() {
     let text = emitted().await;
     promtool(&["check", "metrics"], &text);
     let mut emitted = in_text(&text);
@@ -75,7 +75,7 @@ async fn the_example_emits_what_the_guide_has_and_promtool_likes() {
 }
 
 #[test]
-fn promtool_likes_the_alerts_and_they_fire_when_they_should() {
+fn promtool_accepts_the_alerts_and_their_tests() {
     promtool(&["check", "rules", "examples/prometheus/alerts.yaml"], "");
     promtool(
         &["test", "rules", "examples/prometheus/alerts.test.yaml"],

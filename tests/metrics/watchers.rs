@@ -53,28 +53,28 @@ fn exists(what: &str, name: &str, labels: &str) {
         }
         let values = known.get(label);
         let values = values.unwrap_or_else(|| panic!("{what}: {name} has no {label}"));
-        let asked = matcher.trim_matches(['=', '!', '~', '"']);
-        for value in asked.split('|') {
+        let values_of_query = matcher.trim_matches(['=', '!', '~', '"']);
+        for value in values_of_query.split('|') {
             assert!(values.contains(value), "{what}: {name}, {label} {value}");
         }
     }
 }
 
 #[test]
-fn the_dashboard_asks_for_what_there_is_and_for_all_of_it() {
-    let mut asked = BTreeSet::new();
+fn the_dashboard_uses_exactly_the_existing_metrics() {
+    let mut used = BTreeSet::new();
     for (title, expression) in expressions() {
         for (name, labels) in selectors(&expression) {
             exists(&title, name, labels);
-            asked.insert(name.trim_end_matches("_bucket").to_owned());
+            used.insert(name.trim_end_matches("_bucket").to_owned());
         }
     }
     let all: BTreeSet<_> = in_guide().into_keys().collect();
-    assert_eq!(asked, all);
+    assert_eq!(used, all);
 }
 
 #[test]
-fn the_alerts_ask_for_what_there_is() {
+fn the_alerts_use_only_existing_metrics() {
     let selectors = selectors(ALERTS);
     assert!(selectors.len() > 10, "{selectors:?}");
     for (name, labels) in selectors {
@@ -84,7 +84,7 @@ fn the_alerts_ask_for_what_there_is() {
 
 /// Prometheus parses each expression, with the values that Grafana puts in place of its variables.
 #[test]
-fn the_dashboard_has_expressions_that_prometheus_reads() {
+fn promtool_accepts_the_expressions_of_the_dashboard() {
     let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
     for (i, (_, expression)) in expressions().iter().enumerate() {
         let expression = expression
@@ -103,11 +103,11 @@ fn the_dashboard_has_expressions_that_prometheus_reads() {
 }
 
 #[test]
-fn the_dashboard_has_the_rows_that_it_should_have() {
+fn the_dashboard_has_the_expected_rows() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64()).collect();
-    assert_eq!(ids.len(), panels.len(), "each has its own id");
+    assert_eq!(ids.len(), panels.len(), "each panel has its own id");
     let rows = panels.iter().filter(|panel| panel["type"] == "row");
     let rows: Vec<_> = rows.filter_map(|row| row["title"].as_str()).collect();
     assert_eq!(

@@ -8,7 +8,7 @@ use crate::support::nodes::{
 use crate::support::recording::{Moment, Recording};
 use crate::support::redis::Redis;
 use crate::support::server::Signal;
-use crate::{Mortal, READ, all_know, nobody_knows, nodes, short_lived, world};
+use crate::{MISS, NodeRuntime, all_know, no_node_knows, nodes, short_lived, world};
 use futures::{StreamExt, TryStreamExt};
 use layercache::layout::{Distribution, Layout};
 use layercache::{CacheStatus, CachedStore, ChangePolicy, Error, Link, RedisConfig};
@@ -32,27 +32,30 @@ fn is_retryable(error: &object_store::Error) -> bool {
 }
 
 /// Starts a delete and waits until it reaches the store. The store carries it out after
-/// `way.hold_changes(None)`.
-async fn deleting(way: &Bare, node: &Node) -> JoinHandle<Result<(), Error>> {
-    let changes = way.changes();
-    way.hold_changes(Some(Moment::Before));
+/// `store.hold_changes(None)`.
+async fn deleting(store: &Bare, node: &Node) -> JoinHandle<Result<(), Error>> {
+    let changes = store.changes();
+    store.hold_changes(Some(Moment::Before));
     let layers = layers(node);
     let delete = tokio::spawn(async move { layers.unlink(&digest(1)).await });
-    eventually("the store is told", || way.changes() > changes).await;
+    eventually("the call reaches the store", || store.changes() > changes).await;
     delete
 }
 
 /// Every kind of change is refused while Redis is down.
 #[tokio::test]
-async fn race_08_a_change_that_redis_cannot_be_told_of_is_refused_with_nothing_changed() {
-    let (mut redis, [way]) = world().await;
-    let node = node_with(&way, hasty(&redis).with_change_policy(ChangePolicy::Strict));
+async fn race_08_a_removal_without_redis_is_refused_and_changes_nothing() {
+    let (mut redis, [store]) = world().await;
+    let node = node_with(
+        &store,
+        hasty(&redis).with_change_policy(ChangePolicy::Strict),
+    );
     all_know([&node]).await;
     let (blob, other) = (blob_path(&digest(1)), Path::from("elsewhere"));
-    way.put(&other, "other".into()).await.unwrap();
+    store.put(&other, "other".into()).await.unwrap();
     let stored = async || {
-        let objects: Vec<_> = way.list(None).try_collect().await.unwrap();
-        let content = way.get(&blob).await.unwrap().bytes().await.unwrap();
+        let objects: Vec<_> = store.list(None).try_collect().await.unwrap();
+        let content = store.get(&blob).await.unwrap().bytes().await.unwrap();
         (objects, content)
     };
     let before = stored().await;
@@ -71,11 +74,11 @@ async fn race_08_a_change_that_redis_cannot_be_told_of_is_refused_with_nothing_c
         node.rename(&other, &blob).await,
         node.delete(&blob).await,
     ];
-    for (way, result) in store_errors.into_iter().enumerate() {
+    for (case, result) in store_errors.into_iter().enumerate() {
         let error = result.expect_err("a change was made");
         let text = error.to_string();
-        assert!(text.contains("nothing was changed"), "{way}: {text}");
-        assert!(is_retryable(&error), "{way}: {error:?}");
+        assert!(text.contains("nothing was changed"), "{case}: {text}");
+        assert!(is_retryable(&error), "{case}: {error:?}");
     }
     let link = Link::layer(name(), digest(1));
     let typed_errors = [
@@ -90,18 +93,18 @@ async fn race_08_a_change_that_redis_cannot_be_told_of_is_refused_with_nothing_c
         );
     }
     assert_eq!(stored().await, before);
-    assert_eq!(stat(&node, &digest(1)).await.0, READ.0);
+    assert_eq!(stat(&node, &digest(1)).await.0, MISS.0);
 }
 
 /// By default the node refuses only removals. Creations go on: the node keeps their keys in its
 /// retry queue, and once it reaches Redis again all nodes answer them correctly.
 #[tokio::test]
 async fn race_08_without_redis_creations_are_made_and_removals_are_refused() {
-    let (redis, [way, other]) = world().await;
-    let node = node_with(&way, hasty(&redis));
+    let (redis, [store, other]) = world().await;
+    let node = node_with(&store, hasty(&redis));
     let reader = node_with(&other, hasty(&redis));
     let (elsewhere, second) = (Path::from("elsewhere"), blob_path(&digest(2)));
-    way.put(&elsewhere, "other".into()).await.unwrap();
+    store.put(&elsewhere, "other".into()).await.unwrap();
     all_know([&node, &reader]).await;
     redis.signal(Signal::Stop);
 
@@ -116,7 +119,7 @@ async fn race_08_without_redis_creations_are_made_and_removals_are_refused() {
     assert!(mount.mount(&name(), &digest(1)).await.unwrap().is_some());
 
     let moved = Path::from("moved");
-    for (way, result) in [
+    for (case, result) in [
         node.delete(&second).await,
         node.rename(&second, &moved).await,
     ]
@@ -124,7 +127,7 @@ async fn race_08_without_redis_creations_are_made_and_removals_are_refused() {
     .enumerate()
     {
         let error = result.expect_err("it was removed");
-        assert!(is_retryable(&error), "{way}: {error:?}");
+        assert!(is_retryable(&error), "{case}: {error:?}");
     }
     let blobs = node.registry().blobs();
     let unlinked = layers(&node).unlink(&digest(1)).await;
@@ -137,7 +140,7 @@ async fn race_08_without_redis_creations_are_made_and_removals_are_refused() {
     assert_eq!(stat(&node, &digest(2)).await.0, Some(5));
 
     redis.signal(Signal::Cont);
-    // The tiers answer for it again once all nodes have been told.
+    // The tiers answer for it again once all nodes were notified.
     until(&node, &digest(2), (Some(5), CacheStatus::Memory)).await;
     for _ in 0..50 {
         for node in [&node, &reader] {
@@ -147,53 +150,57 @@ async fn race_08_without_redis_creations_are_made_and_removals_are_refused() {
     }
     until(&reader, &digest(2), (Some(5), CacheStatus::Memory)).await;
     layers(&node).unlink(&digest(1)).await.unwrap();
-    nobody_knows([&node, &reader]).await;
+    no_node_knows([&node, &reader]).await;
 }
 
 /// The node dies after its change has begun. The store may still carry the change out.
 #[tokio::test]
-async fn race_09_a_node_that_dies_in_the_middle_of_a_delete_leaves_nothing_old() {
-    let (redis, [way, other]) = world().await;
+async fn race_09_a_node_killed_during_a_delete_leaves_nothing_stale() {
+    let (redis, [store, other]) = world().await;
     let config = short_lived(&redis);
     let reader = node_with(&other, config.clone());
     all_know([&reader]).await;
-    let dying = Mortal::new();
+    let dying = NodeRuntime::new();
     dying
         .run(async move {
-            let deleter = node_with(&way, config);
+            let deleter = node_with(&store, config);
             stat(&deleter, &digest(1)).await;
-            deleting(&way, &deleter).await;
+            deleting(&store, &deleter).await;
         })
         .await;
-    dying.dies(&redis).await;
+    dying.kill(&redis).await;
 
     for _ in 0..5 {
-        assert_eq!(stat(&reader, &digest(1)).await, READ, "asked of the store");
+        assert_eq!(
+            stat(&reader, &digest(1)).await,
+            MISS,
+            "answered by the store"
+        );
         assert_eq!(redis.cli(&["SCARD", SET]), "0");
     }
     layers(&layercache::CachedStore::new(other.clone()))
         .unlink(&digest(1))
         .await
         .unwrap();
-    nobody_knows([&reader]).await;
+    no_node_knows([&reader]).await;
     let fence = beside("fence", &digest(1));
     let has_lapsed = || redis.cli(&["EXISTS", &fence]) == "0";
-    eventually("the fence lapses", has_lapsed).await;
-    nobody_knows([&reader]).await;
+    eventually("the fence expires", has_lapsed).await;
+    no_node_knows([&reader]).await;
     put(&other, &digest(1)).await;
     all_know([&reader]).await;
 }
 
-/// The deleter may die as soon as it has called the store. A node that was not told before that is
-/// never told.
+/// The deleter may die as soon as it has called the store. A node that was not notified before that is
+/// never notified.
 #[tokio::test]
-async fn race_09_the_others_have_been_told_when_the_store_is_touched() {
-    let (redis, [way, other]) = world().await;
+async fn race_09_all_nodes_are_told_before_the_store_is_changed() {
+    let (redis, [store, other]) = world().await;
     let reader = node_with(&other, config(&redis));
     all_know([&reader]).await;
-    let (dying, config) = (Mortal::new(), config(&redis));
+    let (dying, config) = (NodeRuntime::new(), config(&redis));
     let touched = Arc::new(AtomicBool::new(false));
-    way.at_change({
+    store.at_change({
         let touched = Arc::clone(&touched);
         move || {
             touched.store(true, Ordering::SeqCst);
@@ -203,21 +210,28 @@ async fn race_09_the_others_have_been_told_when_the_store_is_touched() {
     });
     dying
         .run(async move {
-            let layers = layers(&node_with(&way, config));
+            let layers = layers(&node_with(&store, config));
             tokio::spawn(async move { layers.unlink(&digest(1)).await });
         })
         .await;
-    eventually("the store is touched", || touched.load(Ordering::SeqCst)).await;
+    eventually("the call reaches the store", || {
+        touched.load(Ordering::SeqCst)
+    })
+    .await;
     tokio::time::sleep(TRUST).await;
-    assert_eq!(stat(&reader, &digest(1)).await, READ, "it was not told");
+    assert_eq!(
+        stat(&reader, &digest(1)).await,
+        MISS,
+        "the reader was not notified"
+    );
 }
 
 /// A delete has taken effect but has not ended when another node pushes the same layer again.
 #[tokio::test]
-async fn race_14_the_late_end_of_a_delete_denies_nobody_a_newer_push() {
-    let (_redis, [way, _], [deleter, pusher]) = nodes().await;
+async fn race_14_the_late_end_of_a_delete_does_not_hide_a_newer_push() {
+    let (_redis, [store, _], [deleter, pusher]) = nodes().await;
     all_know([&deleter, &pusher]).await;
-    way.hold_changes(Some(Moment::After));
+    store.hold_changes(Some(Moment::After));
     let delete = tokio::spawn({
         let layers = layers(&deleter);
         async move { layers.unlink(&digest(1)).await }
@@ -227,54 +241,54 @@ async fn race_14_the_late_end_of_a_delete_denies_nobody_a_newer_push() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     layers(&pusher).link(&digest(1)).await.unwrap();
-    assert_eq!(stat(&deleter, &digest(1)).await.0, READ.0);
-    way.hold_changes(None);
+    assert_eq!(stat(&deleter, &digest(1)).await.0, MISS.0);
+    store.hold_changes(None);
     delete.await.unwrap().unwrap();
     for node in [&deleter, &pusher] {
-        assert_eq!(stat(node, &digest(1)).await.0, READ.0);
+        assert_eq!(stat(node, &digest(1)).await.0, MISS.0);
     }
     all_know([&deleter, &pusher]).await;
 }
 
 /// A push begins and ends while a delete runs. Its end must not lift the delete's fence.
 #[tokio::test]
-async fn race_14_the_end_of_one_change_does_not_lift_the_fence_of_another() {
-    let (redis, [way, _], [deleter, pusher]) = nodes().await;
+async fn race_14_the_end_of_one_change_keeps_the_fence_of_another() {
+    let (redis, [store, _], [deleter, pusher]) = nodes().await;
     all_know([&deleter, &pusher]).await;
-    let delete = deleting(&way, &deleter).await;
+    let delete = deleting(&store, &deleter).await;
     layers(&pusher).link(&digest(1)).await.unwrap();
     for _ in 0..3 {
-        assert_eq!(stat(&pusher, &digest(1)).await, READ, "and not filled");
+        assert_eq!(stat(&pusher, &digest(1)).await, MISS, "the key was filled");
     }
     assert_eq!(redis.cli(&["SCARD", SET]), "0");
-    way.hold_changes(None);
+    store.hold_changes(None);
     delete.await.unwrap().unwrap();
-    nobody_knows([&deleter, &pusher]).await;
+    no_node_knows([&deleter, &pusher]).await;
 }
 
 /// The fence is evicted. Another node then reads the layer that is about to be deleted, and fills
 /// both tiers.
 #[tokio::test]
-async fn race_18_a_delete_whose_fence_was_evicted_tells_the_others_again() {
-    let (redis, [way, _], [deleter, reader]) = nodes().await;
-    let delete = deleting(&way, &deleter).await;
+async fn race_18_a_delete_whose_fence_was_evicted_publishes_again() {
+    let (redis, [store, _], [deleter, reader]) = nodes().await;
+    let delete = deleting(&store, &deleter).await;
     assert_eq!(redis.cli(&["DEL", &beside("fence", &digest(1))]), "1");
     all_know([&reader]).await;
     assert_eq!(redis.cli(&["SCARD", SET]), "1");
-    way.hold_changes(None);
+    store.hold_changes(None);
     delete.await.unwrap().unwrap();
-    nobody_knows([&reader, &deleter]).await;
+    no_node_knows([&reader, &deleter]).await;
     assert_eq!(redis.cli(&["SCARD", SET]), "0");
 }
 
 /// A change is refused because Redis did not answer in time, and Redis executes its first step
 /// later. The node takes the fence back, so the key does not stay uncached until the fence expires.
 #[tokio::test]
-async fn race_25_a_step_that_is_executed_after_it_was_given_up_keeps_no_key_away() {
-    let (redis, [way]) = world().await;
+async fn race_25_a_step_executed_after_its_timeout_blocks_no_key() {
+    let (redis, [store]) = world().await;
     let config = hasty(&redis);
     let fence_time = config.fence_ttl;
-    let node = node_with(&way, config);
+    let node = node_with(&store, config);
     // The server has the script after this change.
     layers(&node).link(&digest(1)).await.unwrap();
     all_know([&node]).await;
@@ -288,55 +302,55 @@ async fn race_25_a_step_that_is_executed_after_it_was_given_up_keeps_no_key_away
     let start = Instant::now();
     assert_eq!(
         stat(&node, &digest(1)).await.0,
-        READ.0,
+        MISS.0,
         "nothing was changed"
     );
     all_know([&node]).await;
     let fence = beside("fence", &digest(1));
     let is_gone = || redis.cli(&["EXISTS", &fence]) == "0";
-    eventually("the fence is taken back", is_gone).await;
+    eventually("the fence is removed", is_gone).await;
     assert!(start.elapsed() < fence_time * 2 / 3, "it has expired");
     layers(&node).unlink(&digest(1)).await.unwrap();
-    nobody_knows([&node]).await;
+    no_node_knows([&node]).await;
 }
 
 /// Redis hangs during a delete, and has the deleted entry still when it goes on.
 #[tokio::test]
-async fn race_33_what_was_deleted_during_an_outage_is_not_answered_after_it() {
-    let (redis, [way, other]) = world().await;
+async fn race_33_an_object_deleted_during_an_outage_is_not_answered_after_it() {
+    let (redis, [store, other]) = world().await;
     let config = hasty(&redis);
     let best_effort = config.clone().with_change_policy(ChangePolicy::BestEffort);
-    let (deleter, reader) = (node_with(&way, best_effort), node_with(&other, config));
+    let (deleter, reader) = (node_with(&store, best_effort), node_with(&other, config));
     all_know([&deleter, &reader]).await;
     redis.signal(Signal::Stop);
     layers(&deleter).unlink(&digest(1)).await.unwrap();
-    nobody_knows([&deleter]).await;
+    no_node_knows([&deleter]).await;
     redis.signal(Signal::Cont);
-    // The deleter has the key in its retry queue. The reader is told once the queue is empty.
+    // The deleter has the key in its retry queue. The reader is notified once the queue is empty.
     let is_told = async || stat(&reader, &digest(1)).await.0.is_none();
     while !is_told().await || redis.cli(&["SCARD", SET]) != "0" {
-        nobody_knows([&deleter]).await;
+        no_node_knows([&deleter]).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    nobody_knows([&deleter, &reader]).await;
+    no_node_knows([&deleter, &reader]).await;
     layers(&deleter).link(&digest(1)).await.unwrap();
     all_know([&deleter, &reader]).await;
 }
 
 /// The caller of a delete gives up. The node completes the delete nevertheless.
 #[tokio::test]
-async fn race_10_a_delete_whose_caller_went_away_is_ended() {
-    let (redis, [way, _], [deleter, reader]) = nodes().await;
+async fn race_10_a_delete_with_a_cancelled_caller_runs_to_its_end() {
+    let (redis, [store, _], [deleter, reader]) = nodes().await;
     all_know([&deleter, &reader]).await;
-    let delete = deleting(&way, &deleter).await;
+    let delete = deleting(&store, &deleter).await;
     delete.abort();
-    assert_eq!(stat(&deleter, &digest(1)).await, READ, "not deleted yet");
-    way.hold_changes(None);
+    assert_eq!(stat(&deleter, &digest(1)).await, MISS, "not deleted yet");
+    store.hold_changes(None);
     let fence = beside("fence", &digest(1));
     let is_ended = || redis.cli(&["EXISTS", &fence]) == "0";
     eventually("the change ends", is_ended).await;
-    nobody_knows([&deleter, &reader]).await;
-    put(&way, &digest(1)).await;
+    no_node_knows([&deleter, &reader]).await;
+    put(&store, &digest(1)).await;
     all_know([&deleter, &reader]).await;
 }
 
@@ -347,7 +361,7 @@ fn link_path(i: u32) -> Path {
 }
 
 /// Starts a batch of two deletes and waits until it reaches the store. The store carries it out
-/// after `way.hold_changes(None)`. The second delete fails with an error that does not prove that
+/// after `store.hold_changes(None)`. The second delete fails with an error that does not prove that
 /// nothing was changed.
 async fn deleting_two(
     folder: &TempDir,
@@ -356,45 +370,45 @@ async fn deleting_two(
     Recording<LocalFileSystem>,
     JoinHandle<Vec<object_store::Result<Path>>>,
 ) {
-    let way = Recording::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
-    let builder = CachedStore::builder(way.clone());
+    let store = Recording::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let builder = CachedStore::builder(store.clone());
     let node = builder.redis(config).build().unwrap();
     node.put(&link_path(1), digest(1).to_string().into())
         .await
         .unwrap();
     // A folder at the path of the second link makes its delete fail.
     std::fs::create_dir_all(folder.path().join(link_path(2).as_ref())).unwrap();
-    let changes = way.changes();
-    way.hold_changes(Some(Moment::Before));
+    let changes = store.changes();
+    store.hold_changes(Some(Moment::Before));
     let paths = futures::stream::iter([Ok(link_path(1)), Ok(link_path(2))]).boxed();
     let batch = tokio::spawn(async move { node.delete_stream(paths).collect().await });
-    eventually("the store is told", || way.changes() > changes).await;
-    (way, batch)
+    eventually("the call reaches the store", || store.changes() > changes).await;
+    (store, batch)
 }
 
 /// One delete of a batch may still happen, so the change of the batch has no end, and its fences
 /// may be lost. Its finished deletes are invalidated once more before they are reported as done.
 #[tokio::test]
-async fn race_18_a_batch_of_which_some_may_still_happen_takes_away_what_it_has_deleted() {
+async fn race_18_a_batch_with_unknown_outcomes_invalidates_its_deleted_objects() {
     let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
-    let (way, batch) = deleting_two(&folder, config(&redis)).await;
+    let (store, batch) = deleting_two(&folder, config(&redis)).await;
     assert_eq!(redis.cli(&["DEL", &beside("fence", &digest(1))]), "1");
     // A load that was granted a lease while the fence was missing fills the set like this.
     redis.cli(&["SADD", SET, &digest(1).to_string()]);
-    way.hold_changes(None);
+    store.hold_changes(None);
     let results = batch.await.unwrap();
     assert!(matches!(&results[..], [Ok(_), Err(_)]), "{results:?}");
     let left = redis.cli(&["SISMEMBER", SET, &digest(1).to_string()]);
-    assert_eq!(left, "0", "reported as deleted, and answered still");
+    assert_eq!(left, "0", "reported as deleted, and still answered");
 }
 
 /// Redis dies before the batch ends. The delete that has happened must not be reported as refused.
 #[tokio::test]
 async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
     let (mut redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
-    let (way, batch) = deleting_two(&folder, hasty(&redis)).await;
+    let (store, batch) = deleting_two(&folder, hasty(&redis)).await;
     redis.kill();
-    way.hold_changes(None);
+    store.hold_changes(None);
     let results = batch.await.unwrap();
     let [Err(deleted), Err(_)] = &results[..] else {
         panic!("{results:?}");
@@ -407,23 +421,23 @@ async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
     assert!(error.is_retryable());
     assert!(
         !folder.path().join(link_path(1).as_ref()).exists(),
-        "it is deleted"
+        "the object is deleted"
     );
 }
 
 /// A delete that could not be confirmed stays in the retry queue. The entry is removed once Redis
 /// answers again.
 #[tokio::test]
-async fn race_18_what_a_batch_has_deleted_unconfirmed_is_taken_away_when_redis_is_back() {
+async fn race_18_unconfirmed_deletes_of_a_batch_are_invalidated_when_redis_is_back() {
     let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
-    let (way, batch) = deleting_two(&folder, hasty(&redis)).await;
+    let (store, batch) = deleting_two(&folder, hasty(&redis)).await;
     assert_eq!(redis.cli(&["DEL", &beside("fence", &digest(1))]), "1");
     redis.cli(&["SADD", SET, &digest(1).to_string()]);
     redis.signal(Signal::Stop);
-    way.hold_changes(None);
+    store.hold_changes(None);
     let results = batch.await.unwrap();
     assert!(matches!(&results[..], [Err(_), Err(_)]), "{results:?}");
     redis.signal(Signal::Cont);
     let is_gone = || redis.cli(&["SISMEMBER", SET, &digest(1).to_string()]) == "0";
-    eventually("it is taken away", is_gone).await;
+    eventually("the entry is removed", is_gone).await;
 }

@@ -5,7 +5,7 @@ use crate::support::nodes::{
     stat, until, until_in_memory,
 };
 use crate::support::redis::Redis;
-use crate::{KNOWN, TOLD, all_know, nobody_knows, nodes, world};
+use crate::{MEMORY_HIT, REDIS_HIT, all_know, no_node_knows, nodes, world};
 use layercache::CacheStatus;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 const SHARED: &str = "layercache::{nodes}::all";
 
 /// Publishes a message that no node understands, and waits until the node has forgotten everything.
-async fn is_not_understood(redis: &Redis, node: &crate::Node, message: &str) {
+async fn clears_memory(redis: &Redis, node: &crate::Node, message: &str) {
     all_know([node]).await;
     redis.cli(&["PUBLISH", SHARED, message]);
     let end = Instant::now() + Duration::from_secs(10);
     loop {
-        let said = stat(node, &digest(1)).await;
-        if said == TOLD {
+        let answer = stat(node, &digest(1)).await;
+        if answer == REDIS_HIT {
             return;
         }
-        assert_eq!(said, KNOWN);
+        assert_eq!(answer, MEMORY_HIT);
         assert!(Instant::now() < end, "{message:?} was ignored");
         // Without a pause the node would not receive its own heartbeats either.
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -30,41 +30,41 @@ async fn is_not_understood(redis: &Redis, node: &crate::Node, message: &str) {
 }
 
 /// Checks that the channel still works: the other node acknowledges a delete at once.
-async fn still_hears(nodes: &[crate::Node; 2]) {
+async fn receives_invalidations(nodes: &[crate::Node; 2]) {
     all_know(nodes).await;
     tokio::time::sleep(SETTLED).await;
     all_know(nodes).await;
     let start = Instant::now();
     layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
     let time = start.elapsed();
-    assert!(time < TRUST, "the other one was waited out: {time:?}");
-    nobody_knows(nodes).await;
+    assert!(time < TRUST, "the change waited for its timeout: {time:?}");
+    no_node_knows(nodes).await;
 }
 
 #[tokio::test]
-async fn race_05_what_a_node_does_not_understand_makes_it_forget_all_and_go_on() {
+async fn race_05_an_unreadable_message_clears_memory_and_the_node_goes_on() {
     let (redis, _ways, nodes) = nodes::<2>().await;
     for message in ["", "?", "\u{1}", "\u{1}I", "\u{1}Fshort", "OK\r\n+OK\r\n"] {
-        is_not_understood(&redis, &nodes[1], message).await;
+        clears_memory(&redis, &nodes[1], message).await;
     }
     let long = "\u{1}I".to_owned() + &"x".repeat(100_000);
-    is_not_understood(&redis, &nodes[1], &long).await;
-    still_hears(&nodes).await;
+    clears_memory(&redis, &nodes[1], &long).await;
+    receives_invalidations(&nodes).await;
 }
 
 /// While nodes are updated one by one, the old ones receive messages that only the new ones
 /// understand.
 #[tokio::test]
-async fn race_38_what_a_later_version_says_makes_a_node_forget_all_and_go_on() {
+async fn race_38_a_message_of_a_later_version_clears_memory_and_the_node_goes_on() {
     let (redis, _ways, nodes) = nodes::<2>().await;
     for message in [
         "\u{2}Fsomebodyanything",
         "\u{1}Zsomebodyanything",
         "\u{1}Fsomebodyanythingandmore00",
     ] {
-        is_not_understood(&redis, &nodes[1], message).await;
+        clears_memory(&redis, &nodes[1], message).await;
     }
-    still_hears(&nodes).await;
+    receives_invalidations(&nodes).await;
 }
 
 /// Returns the ids of the subscribed connections.
@@ -78,12 +78,12 @@ fn subscribers(redis: &Redis) -> BTreeSet<String> {
 
 /// Redis does not repeat a message for a node that was not subscribed when it was published.
 #[tokio::test]
-async fn race_06_what_a_node_has_missed_while_it_was_cut_off_it_does_not_answer() {
-    let (redis, ways, _) = nodes::<1>().await;
-    let deleter = node(&ways[0], &redis);
+async fn race_06_a_node_does_not_answer_objects_deleted_while_it_was_disconnected() {
+    let (redis, stores, _) = nodes::<1>().await;
+    let deleter = node(&stores[0], &redis);
     until_in_memory(&deleter, &digest(1)).await;
     let before = subscribers(&redis);
-    let reader = node(&ways[0], &redis);
+    let reader = node(&stores[0], &redis);
     tokio::time::sleep(SETTLED).await;
     let mut own = &subscribers(&redis) - &before;
     for _ in 0..5 {
@@ -93,7 +93,7 @@ async fn race_06_what_a_node_has_missed_while_it_was_cut_off_it_does_not_answer(
         redis.cli(&["CLIENT", "KILL", "ID", &id]);
         layers(&deleter).unlink(&digest(1)).await.unwrap();
         for _ in 0..20 {
-            nobody_knows([&reader]).await;
+            no_node_knows([&reader]).await;
         }
         layers(&deleter).link(&digest(1)).await.unwrap();
         own = &subscribers(&redis) - &before;
@@ -103,12 +103,12 @@ async fn race_06_what_a_node_has_missed_while_it_was_cut_off_it_does_not_answer(
 /// After `FLUSHALL` the peer set is a new one. Nodes that are not in it yet may still trust their
 /// memory.
 #[tokio::test]
-async fn race_39_after_flushall_a_delete_waits_for_everybody() {
+async fn race_39_after_flushall_a_delete_waits_for_the_whole_trust_timeout() {
     // Long enough that trust still lasts when the delete begins.
     const TRUST: Duration = Duration::from_millis(1500);
-    let (redis, ways) = world::<2>().await;
+    let (redis, stores) = world::<2>().await;
     let config = config(&redis).with_trust_timeout(TRUST);
-    let nodes = ways.map(|way| node_with(&way, config.clone()));
+    let nodes = stores.map(|store| node_with(&store, config.clone()));
     tokio::time::sleep(TRUST + TRUST / 4).await;
     all_know(&nodes).await;
     redis.cli(&["FLUSHALL"]);
@@ -117,12 +117,12 @@ async fn race_39_after_flushall_a_delete_waits_for_everybody() {
     let start = Instant::now();
     layers(&nodes[0]).unlink(&digest(1)).await.unwrap();
     assert!(start.elapsed() >= TRUST, "{:?}", start.elapsed());
-    nobody_knows(&nodes).await;
+    no_node_knows(&nodes).await;
 }
 
 /// A channel has no prefix and no database, so its name contains both.
 #[tokio::test]
-async fn race_39_deployments_that_share_a_redis_neither_hear_nor_purge_each_other() {
+async fn race_39_deployments_on_one_redis_share_no_messages_and_no_purges() {
     let redis = Redis::start().await;
     // Some prefixes are patterns that match the others.
     let prefixes = ["", "eu:", "e*:", "e[u]:", "e?:", "e\\u:", "*", "eu:eu:"];
@@ -145,20 +145,23 @@ async fn race_39_deployments_that_share_a_redis_neither_hear_nor_purge_each_othe
     for (i, (prefix, node, _)) in deployments.iter().enumerate() {
         let start = Instant::now();
         node.purge().await.unwrap();
-        assert!(start.elapsed() < TRUST, "{prefix:?} has waited for others");
+        assert!(
+            start.elapsed() < TRUST,
+            "{prefix:?} has waited for other deployments"
+        );
         assert_eq!(keys(prefix), "0", "{prefix:?} is purged");
         for (other, node, bare) in &deployments {
             if other != prefix {
                 let reads = bare.reads();
-                let said = stat(node, &digest(1)).await;
-                assert_eq!(said, KNOWN, "{other:?} after {prefix:?}");
+                let answer = stat(node, &digest(1)).await;
+                assert_eq!(answer, MEMORY_HIT, "{other:?} after {prefix:?}");
                 assert_eq!(bare.reads(), reads);
                 assert_eq!(keys(other), "2", "{other:?} after {prefix:?}");
             }
         }
         layers(node).unlink(&digest(1)).await.unwrap();
         let (_, next, _) = &deployments[(i + 1) % deployments.len()];
-        assert_eq!(stat(next, &digest(1)).await, KNOWN);
+        assert_eq!(stat(next, &digest(1)).await, MEMORY_HIT);
         layers(node).link(&digest(1)).await.unwrap();
         until(node, &digest(1), (Some(LENGTH), CacheStatus::Memory)).await;
     }

@@ -5,7 +5,7 @@ use crate::support::nodes::{
     until_in_memory,
 };
 use crate::support::redis::Redis;
-use crate::{KNOWN, READ, TOLD, all_know, nodes, world};
+use crate::{MEMORY_HIT, MISS, REDIS_HIT, all_know, nodes, world};
 use layercache::{CacheStatus, Freshness, RepositoryName};
 use object_store::ObjectStoreExt;
 use std::time::{Duration, Instant};
@@ -17,32 +17,32 @@ fn left(redis: &Redis, key: &str) -> i64 {
 /// One node fills Redis. Another node reads the entry shortly before it expires and keeps it in
 /// memory.
 #[tokio::test]
-async fn race_16_memory_does_not_outlive_what_redis_promised() {
+async fn race_16_memory_expires_no_later_than_redis() {
     const TTL: Duration = Duration::from_millis(2000);
-    let (redis, [way, other]) = world().await;
+    let (redis, [store, other]) = world().await;
     let config = config(&redis).with_ttl(TTL);
-    let (first, last) = (node_with(&way, config.clone()), node_with(&other, config));
+    let (first, last) = (node_with(&store, config.clone()), node_with(&other, config));
     let filled = Instant::now();
     all_know([&first]).await;
-    way.inner().delete(&blob_path(&digest(1))).await.unwrap();
+    store.inner().delete(&blob_path(&digest(1))).await.unwrap();
     let hash = hash(&digest(1));
     while left(&redis, &hash) > 200 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(stat(&last, &digest(1)).await, TOLD);
-    assert_eq!(stat(&last, &digest(1)).await, KNOWN);
+    assert_eq!(stat(&last, &digest(1)).await, REDIS_HIT);
+    assert_eq!(stat(&last, &digest(1)).await, MEMORY_HIT);
     while filled.elapsed() < TTL {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for node in [&first, &last] {
-        assert_eq!(stat(node, &digest(1)).await.0, None, "it is too old");
+        assert_eq!(stat(node, &digest(1)).await.0, None, "the entry is too old");
     }
 }
 
 /// SpiceDB#3299, Gravitino#13099: an entry that is read often never expires.
 #[tokio::test]
 async fn race_17_neither_reads_nor_other_fills_renew_a_time_to_live() {
-    let (redis, [way, other], [first, second]) = nodes().await;
+    let (redis, [store, other], [first, second]) = nodes().await;
     all_know([&first]).await;
     let hash = hash(&digest(1));
     for key in [SET, &hash] {
@@ -51,11 +51,11 @@ async fn race_17_neither_reads_nor_other_fills_renew_a_time_to_live() {
     for i in 2..12 {
         for node in [&first, &second] {
             node.clear_memory();
-            assert_eq!(stat(node, &digest(1)).await, TOLD);
-            assert_eq!(stat(node, &digest(1)).await, KNOWN);
+            assert_eq!(stat(node, &digest(1)).await, REDIS_HIT);
+            assert_eq!(stat(node, &digest(1)).await, MEMORY_HIT);
         }
         // Reads and writes of more members of the same set.
-        put(&way, &digest(i)).await;
+        put(&store, &digest(i)).await;
         until_in_memory(&first, &digest(i)).await;
         layers(&second).link(&digest(i + 100)).await.unwrap();
         for key in [SET, &hash] {
@@ -68,33 +68,33 @@ async fn race_17_neither_reads_nor_other_fills_renew_a_time_to_live() {
 /// distribution/distribution#4742: Redis evicts the set or the hash alone, and the registry takes
 /// the remaining one for both.
 #[tokio::test]
-async fn distribution_4742_what_is_left_of_an_entry_stands_for_itself_alone() {
-    let (redis, [way, _], [writer, reader]) = nodes().await;
+async fn distribution_4742_each_remaining_fact_of_an_entry_is_independent() {
+    let (redis, [store, _], [writer, reader]) = nodes().await;
     let stranger = "some/other".parse().unwrap();
     all_know([&writer]).await;
 
     redis.cli(&["DEL", SET]);
-    let reads = way.apart();
+    let reads = store.apart();
     let fresh = node(&reads, &redis);
     assert_eq!(
         stat(&fresh, &digest(1)).await,
-        READ,
+        MISS,
         "the hash is no membership"
     );
-    assert_eq!(reads.reads(), 1, "the membership is asked for, and no more");
-    until(&fresh, &digest(1), KNOWN).await;
+    assert_eq!(reads.reads(), 1, "one read, for the membership");
+    until(&fresh, &digest(1), MEMORY_HIT).await;
     assert_eq!(redis.cli(&["SCARD", SET]), "1");
 
     redis.cli(&["DEL", &hash(&digest(1))]);
-    let reads = way.apart();
+    let reads = store.apart();
     let fresh = node(&reads, &redis);
     assert_eq!(
         stat(&fresh, &digest(1)).await,
-        READ,
+        MISS,
         "the set has no length"
     );
-    assert_eq!(reads.reads(), 1, "the blob is asked for, and no more");
-    until(&fresh, &digest(1), KNOWN).await;
+    assert_eq!(reads.reads(), 1, "one read, for the blob");
+    until(&fresh, &digest(1), MEMORY_HIT).await;
 
     // Only the hash is left after the link was deleted.
     layers(&writer).unlink(&digest(1)).await.unwrap();
@@ -108,7 +108,7 @@ async fn distribution_4742_what_is_left_of_an_entry_stands_for_itself_alone() {
 
 /// The names of the repositories are parts of each other, or look like keys.
 #[tokio::test]
-async fn race_37_no_repository_is_taken_for_another() {
+async fn race_37_no_repository_name_collides_with_another() {
     let (redis, bare) = (Redis::start().await, bare(Duration::ZERO));
     let names = [
         "a",
@@ -156,7 +156,7 @@ async fn race_37_no_repository_is_taken_for_another() {
             }
             assert!(
                 bare.reads() - reads >= 2 * names.len() - 1,
-                "absence is asked for"
+                "absence is not cached"
             );
         }
         let status = layers.stat(&digest(1), Freshness::Cached).await.unwrap();

@@ -4,7 +4,10 @@ use crate::support::nodes::{
     Bare, Node, SET, blob_path, config, digest, eventually, hash, layers, name, node_with, put,
     stat, until_in_memory,
 };
-use crate::{KNOWN, Mortal, READ, TOLD, all_know, long_lived, nobody_knows, nodes, reading, world};
+use crate::{
+    MEMORY_HIT, MISS, NodeRuntime, REDIS_HIT, all_know, long_lived, no_node_knows, nodes, reading,
+    world,
+};
 use layercache::layout::{Distribution, Layout};
 use layercache::{CacheStatus, Freshness, Link};
 use object_store::ObjectStoreExt;
@@ -14,33 +17,33 @@ use tokio::task::JoinHandle;
 /// Memcached's leases: the lease that was granted is evicted.
 #[tokio::test]
 async fn race_02_a_fill_whose_lease_is_gone_is_refused() {
-    let (redis, [way], [node]) = nodes().await;
-    let early = reading(&way, &node).await;
+    let (redis, [store], [node]) = nodes().await;
+    let early = reading(&store, &node).await;
     let leases = redis.cli(&["KEYS", "lease::*"]);
     let leases: Vec<_> = leases.lines().collect();
     assert_eq!(leases.len(), 2, "of the membership and of the meta");
     redis.cli(&[&["DEL"], &leases[..]].concat());
-    way.hold(false);
-    assert_eq!(early.await.unwrap(), READ);
+    store.hold(false);
+    assert_eq!(early.await.unwrap(), MISS);
 
-    let next = reading(&way, &node).await;
+    let next = reading(&store, &node).await;
     assert_eq!(redis.cli(&["EXISTS", SET, &hash(&digest(1))]), "0");
-    way.hold(false);
-    assert_eq!(next.await.unwrap(), READ);
+    store.hold(false);
+    assert_eq!(next.await.unwrap(), MISS);
     all_know([&node]).await;
 }
 
 /// Does what [`reading`] does, for the blob alone.
-async fn describing(way: &Bare, node: &Node) -> JoinHandle<()> {
-    let reads = way.reads();
-    way.hold(true);
+async fn describing(store: &Bare, node: &Node) -> JoinHandle<()> {
+    let reads = store.reads();
+    store.hold(true);
     let blobs = node.registry().blobs();
     let answer = tokio::spawn(async move {
         let stat = blobs.stat(&digest(1), Freshness::Cached).await;
         assert!(stat.unwrap().value.is_some());
     });
-    eventually("no tier knows, and the store is asked", || {
-        way.reads() == reads + 1
+    eventually("no tier knows, and the read reaches the store", || {
+        store.reads() == reads + 1
     })
     .await;
     answer
@@ -49,11 +52,11 @@ async fn describing(way: &Bare, node: &Node) -> JoinHandle<()> {
 /// Grafana Mimir: a reader gets a lease, a complete change runs, another reader gets a lease of the
 /// same key, and then the first reader fills.
 #[tokio::test]
-async fn mimir_add_then_set_a_right_that_another_one_holds_now_fills_nothing() {
-    let (redis, [way, other, _], [first, second, writer]) = nodes().await;
+async fn mimir_add_then_set_a_lease_held_by_another_node_fills_nothing() {
+    let (redis, [store, other, _], [first, second, writer]) = nodes().await;
     let hash = hash(&digest(1));
     let lease = format!("lease::{{{hash}}}");
-    let early = describing(&way, &first).await;
+    let early = describing(&store, &first).await;
     let of_the_first = redis.cli(&["GET", &lease]);
     let path = blob_path(&digest(1));
     writer.put(&path, "content".into()).await.unwrap();
@@ -61,16 +64,16 @@ async fn mimir_add_then_set_a_right_that_another_one_holds_now_fills_nothing() {
     let of_the_second = redis.cli(&["GET", &lease]);
     assert!(!of_the_second.is_empty() && of_the_second != of_the_first);
 
-    way.hold(false);
+    store.hold(false);
     early.await.unwrap();
-    let next = describing(&way, &first).await;
+    let next = describing(&store, &first).await;
     assert_eq!(redis.cli(&["EXISTS", &hash]), "0");
     assert_eq!(redis.cli(&["GET", &lease]), of_the_second);
     other.hold(false);
     late.await.unwrap();
     let is_filled = || redis.cli(&["EXISTS", &hash]) == "1";
-    eventually("the second one fills", is_filled).await;
-    way.hold(false);
+    eventually("the second load fills", is_filled).await;
+    store.hold(false);
     next.await.unwrap();
 }
 
@@ -78,96 +81,104 @@ async fn mimir_add_then_set_a_right_that_another_one_holds_now_fills_nothing() {
 /// another node arrives during a load whose lease is still valid.
 #[tokio::test]
 async fn spice_12673_an_invalidation_during_a_load_keeps_it_out_of_memory() {
-    let (redis, [way], [node]) = nodes().await;
-    put(&way, &digest(2)).await;
+    let (redis, [store], [node]) = nodes().await;
+    put(&store, &digest(2)).await;
     until_in_memory(&node, &digest(2)).await;
-    let early = reading(&way, &node).await;
+    let early = reading(&store, &node).await;
     redis.cli(&[
         "PUBLISH",
         "layercache::{nodes}::all",
         "\u{1}Fsomebodyanything",
     ]);
     // The other blob is not being loaded. Its status shows when the node has received the message.
-    while stat(&node, &digest(2)).await == KNOWN {
+    while stat(&node, &digest(2)).await == MEMORY_HIT {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    way.hold(false);
-    assert_eq!(early.await.unwrap(), READ);
-    assert_eq!(stat(&node, &digest(1)).await, TOLD);
-    assert_eq!(stat(&node, &digest(1)).await, KNOWN);
+    store.hold(false);
+    assert_eq!(early.await.unwrap(), MISS);
+    assert_eq!(stat(&node, &digest(1)).await, REDIS_HIT);
+    assert_eq!(stat(&node, &digest(1)).await, MEMORY_HIT);
 }
 
 #[tokio::test]
 async fn race_13_an_absence_that_was_read_before_a_push_elsewhere_is_not_answered_after_it() {
-    let (_redis, [way, _], [reader, pusher]) = nodes().await;
+    let (_redis, [store, _], [reader, pusher]) = nodes().await;
     layers(&pusher).unlink(&digest(1)).await.unwrap();
-    let early = reading(&way, &reader).await;
+    let early = reading(&store, &reader).await;
     layers(&pusher).link(&digest(1)).await.unwrap();
     let late = tokio::spawn({
         let reader = reader.clone();
         async move { stat(&reader, &digest(1)).await.0 }
     });
     tokio::task::yield_now().await;
-    way.hold(false);
-    assert_eq!(early.await.unwrap().0, None, "it asked before the push");
-    assert_eq!(late.await.unwrap(), READ.0);
-    assert_eq!(stat(&reader, &digest(1)).await.0, READ.0);
+    store.hold(false);
+    assert_eq!(
+        early.await.unwrap().0,
+        None,
+        "the load read before the push"
+    );
+    assert_eq!(late.await.unwrap(), MISS.0);
+    assert_eq!(stat(&reader, &digest(1)).await.0, MISS.0);
     all_know([&reader, &pusher]).await;
 }
 
 #[tokio::test]
 async fn race_31_a_load_from_before_a_purge_fills_nothing() {
-    let (redis, [way, _], [reader, purger]) = nodes().await;
-    let early = reading(&way, &reader).await;
+    let (redis, [store, _], [reader, purger]) = nodes().await;
+    let early = reading(&store, &reader).await;
     // Garbage collection deletes the blob, and a purge follows.
-    way.inner().delete(&blob_path(&digest(1))).await.unwrap();
+    store.inner().delete(&blob_path(&digest(1))).await.unwrap();
     purger.purge().await.unwrap();
-    way.hold(false);
-    assert_eq!(early.await.unwrap(), READ, "it asked before the purge");
+    store.hold(false);
+    assert_eq!(early.await.unwrap(), MISS, "the load read before the purge");
 
-    let next = reading(&way, &reader).await;
+    let next = reading(&store, &reader).await;
     assert_eq!(redis.cli(&["EXISTS", SET, &hash(&digest(1))]), "0");
-    way.hold(false);
+    store.hold(false);
     assert_eq!(next.await.unwrap().0, None);
-    nobody_knows([&reader, &purger]).await;
+    no_node_knows([&reader, &purger]).await;
 }
 
 #[tokio::test]
-async fn race_35_an_error_is_not_remembered_and_leaves_no_lease() {
-    let (redis, [way, other]) = world().await;
-    let [reader, other] = [&way, &other].map(|way| node_with(way, long_lived(&redis)));
-    way.fail(true);
+async fn race_35_an_error_is_not_cached_and_leaves_no_lease() {
+    let (redis, [store, other]) = world().await;
+    let [reader, other] = [&store, &other].map(|store| node_with(store, long_lived(&redis)));
+    store.fail(true);
     for _ in 0..3 {
         let failed = layers(&reader).stat(&digest(1), Freshness::Cached).await;
         failed.unwrap_err();
         let is_released = || redis.cli(&["KEYS", "lease::*"]).is_empty();
         eventually("the lease is given back", is_released).await;
     }
-    assert_eq!(stat(&other, &digest(1)).await, READ);
-    assert_eq!(stat(&reader, &digest(1)).await, TOLD, "without the store");
-    way.fail(false);
+    assert_eq!(stat(&other, &digest(1)).await, MISS);
+    assert_eq!(
+        stat(&reader, &digest(1)).await,
+        REDIS_HIT,
+        "without the store"
+    );
+    store.fail(false);
     all_know([&reader, &other]).await;
 }
 
 #[tokio::test]
-async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
-    let (redis, [way, other]) = world().await;
+async fn race_36_a_killed_reader_blocks_no_other_reader() {
+    let (redis, [store, other]) = world().await;
     // This lease would keep other nodes waiting for 2 s, and be replaced after 10 s.
     let config = config(&redis).with_lease_ttl(Duration::from_secs(20));
-    let dying = Mortal::new();
+    let dying = NodeRuntime::new();
     let its_config = config.clone();
     dying
         .run(async move {
-            let reader = node_with(&way, its_config);
-            reading(&way, &reader).await;
+            let reader = node_with(&store, its_config);
+            reading(&store, &reader).await;
         })
         .await;
-    dying.dies(&redis).await;
+    dying.kill(&redis).await;
     assert_ne!(redis.cli(&["KEYS", "lease::*"]), "", "left behind");
 
     let node = node_with(&other, config);
     let start = Instant::now();
-    assert_eq!(stat(&node, &digest(1)).await, READ);
+    assert_eq!(stat(&node, &digest(1)).await, MISS);
     let waited = start.elapsed();
     assert!(waited < Duration::from_secs(1), "{waited:?}");
     assert_eq!(redis.cli(&["EXISTS", SET]), "0", "it had no right to fill");
@@ -178,13 +189,13 @@ async fn race_36_a_reader_that_died_keeps_nobody_waiting() {
 #[tokio::test]
 async fn a_lease_that_was_granted_too_late_is_given_back() {
     const PAUSE: Duration = Duration::from_millis(300);
-    let (redis, [way, other]) = world().await;
+    let (redis, [store, other]) = world().await;
     let config = long_lived(&redis).with_timeout(Duration::from_millis(100));
-    let nodes = [&way, &other].map(|way| node_with(way, config.clone()));
+    let nodes = [&store, &other].map(|store| node_with(store, config.clone()));
     stat(&nodes[0], &digest(2)).await;
     // During this pause Redis answers look-ups but runs no scripts.
     redis.cli(&["CLIENT", "PAUSE", "300", "WRITE"]);
-    assert_eq!(stat(&nodes[0], &digest(1)).await, READ);
+    assert_eq!(stat(&nodes[0], &digest(1)).await, MISS);
     tokio::time::sleep(PAUSE * 2).await;
     let are_gone = || redis.cli(&["KEYS", "lease::*"]).is_empty();
     eventually("the leases are given back", are_gone).await;
@@ -193,17 +204,17 @@ async fn a_lease_that_was_granted_too_late_is_given_back() {
 
 /// A client that asks for absent objects must not be able to keep all nodes busy.
 #[tokio::test]
-async fn what_never_was_anywhere_is_told_to_nobody() {
-    const ASKED: usize = 100;
-    let (redis, [way]) = world().await;
+async fn absence_of_an_uncached_object_is_not_published() {
+    const REQUESTS: usize = 100;
+    let (redis, [store]) = world().await;
     // A heartbeat is also a script that publishes. With this trust timeout there are few of them.
     let config = config(&redis).with_trust_timeout(Duration::from_secs(60));
-    let node = node_with(&way, config);
+    let node = node_with(&store, config);
     stat(&node, &digest(1)).await;
     let are_gone = || redis.cli(&["KEYS", "lease::*"]).is_empty();
-    eventually("what it had to load is over", are_gone).await;
+    eventually("its load has ended", are_gone).await;
     redis.cli(&["CONFIG", "RESETSTAT"]);
-    for i in 0..ASKED {
+    for i in 0..REQUESTS {
         let absent = Link::layer(name(), digest(1000 + i as u32));
         let path = Distribution::default().link_path(&absent).unwrap();
         node.head(&path).await.unwrap_err();
@@ -219,7 +230,7 @@ async fn what_never_was_anywhere_is_told_to_nobody() {
     };
     assert!(calls("publish") < 5, "{stats}");
     let scripts = calls("evalsha") + calls("eval");
-    assert!(scripts <= 2 * 2 * ASKED + 10, "{scripts} of {stats}");
+    assert!(scripts <= 2 * 2 * REQUESTS + 10, "{scripts} of {stats}");
 }
 
 /// A client that asks for absent objects must not be able to fill Redis. The node has a thread of
@@ -227,23 +238,26 @@ async fn what_never_was_anywhere_is_told_to_nobody() {
 /// node releases no leases.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn race_43_random_digests_leave_nothing_behind() {
-    const ASKED: u32 = 500;
-    let (redis, [way]) = world().await;
-    let node = node_with(&way, long_lived(&redis));
+    const REQUESTS: u32 = 500;
+    let (redis, [store]) = world().await;
+    let node = node_with(&store, long_lived(&redis));
     let ask = |i: u32| {
         let node = node.clone();
         tokio::spawn(async move { stat(&node, &digest(1000 + i)).await })
     };
-    way.hold(true);
-    let asking: Vec<_> = (0..ASKED).map(ask).collect();
-    eventually("the store is asked", || way.reads() == 2 * ASKED as usize).await;
+    store.hold(true);
+    let asking: Vec<_> = (0..REQUESTS).map(ask).collect();
+    eventually("the read reaches the store", || {
+        store.reads() == 2 * REQUESTS as usize
+    })
+    .await;
     let leases = redis.cli(&["KEYS", "lease::*"]);
     assert!(!leases.is_empty());
     for lease in leases.lines().take(20) {
         let left: i64 = redis.cli(&["PTTL", lease]).parse().unwrap();
         assert!((1..=60_000).contains(&left), "{lease}: {left} ms");
     }
-    way.hold(false);
+    store.hold(false);
     for answer in asking {
         assert_eq!(answer.await.unwrap(), (None, CacheStatus::Miss));
     }

@@ -19,15 +19,15 @@ use test_support as support;
 use layercache::{CacheStatus, RedisConfig};
 use std::time::Duration;
 use support::nodes::{
-    Bare, LENGTH, Node, Said, bare, config, digest, eventually, node, put, stat, until_in_memory,
+    Bare, Found, LENGTH, Node, bare, config, digest, eventually, node, put, stat, until_in_memory,
 };
 use support::redis::Redis;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-const KNOWN: Said = (Some(LENGTH), CacheStatus::Memory);
-const TOLD: Said = (Some(LENGTH), CacheStatus::Redis);
-const READ: Said = (Some(LENGTH), CacheStatus::Miss);
+const MEMORY_HIT: Found = (Some(LENGTH), CacheStatus::Memory);
+const REDIS_HIT: Found = (Some(LENGTH), CacheStatus::Redis);
+const MISS: Found = (Some(LENGTH), CacheStatus::Miss);
 
 /// Returns a Redis and a store with the blob and its link. Each node reaches the store through a
 /// wrapper of its own.
@@ -39,9 +39,9 @@ async fn world<const N: usize>() -> (Redis, [Bare; N]) {
 
 /// Returns what [`world`] returns, with one node on each wrapper.
 async fn nodes<const N: usize>() -> (Redis, [Bare; N], [Node; N]) {
-    let (redis, ways) = world().await;
-    let nodes = std::array::from_fn(|i| node(&ways[i], &redis));
-    (redis, ways, nodes)
+    let (redis, stores) = world().await;
+    let nodes = std::array::from_fn(|i| node(&stores[i], &redis));
+    (redis, stores, nodes)
 }
 
 /// Returns a configuration whose leases and fences expire soon after their node dies.
@@ -61,31 +61,31 @@ async fn all_know<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
     }
 }
 
-async fn nobody_knows<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
+async fn no_node_knows<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
     for (i, node) in nodes.into_iter().enumerate() {
         let (found, status) = stat(node, &digest(1)).await;
-        assert_eq!(found, None, "node {i} was told by {status:?}");
+        assert_eq!(found, None, "node {i} got an answer from {status:?}");
     }
 }
 
 /// Starts a read and waits until it reaches the store, which holds its answer until
-/// `way.hold(false)`. If this read follows another one, it starts after all fills of the other one.
-async fn reading(way: &Bare, node: &Node) -> JoinHandle<Said> {
-    let reads = way.reads();
-    way.hold(true);
+/// `store.hold(false)`. If this read follows another one, it starts after all fills of the other one.
+async fn reading(store: &Bare, node: &Node) -> JoinHandle<Found> {
+    let reads = store.reads();
+    store.hold(true);
     let node = node.clone();
     let answer = tokio::spawn(async move { stat(&node, &digest(1)).await });
-    eventually("no tier knows, and the store is asked", || {
-        way.reads() == reads + 2
+    eventually("no tier knows, and the read reaches the store", || {
+        store.reads() == reads + 2
     })
     .await;
     answer
 }
 
-/// A runtime with one thread for a node that dies in the test. Its tasks stop wherever they are.
-struct Mortal(Option<Runtime>);
+/// A runtime with one thread, for a node that the test kills. Its tasks stop wherever they are.
+struct NodeRuntime(Option<Runtime>);
 
-impl Mortal {
+impl NodeRuntime {
     fn new() -> Self {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -100,7 +100,7 @@ impl Mortal {
     }
 
     /// Ends the runtime, and waits until Redis has seen the end of the node's connection.
-    async fn dies(self, redis: &Redis) {
+    async fn kill(self, redis: &Redis) {
         let nodes = || {
             redis
                 .cli(&["CLIENT", "LIST", "TYPE", "pubsub"])
@@ -109,11 +109,11 @@ impl Mortal {
         };
         let before = nodes();
         drop(self);
-        eventually("its connection ends", || nodes() < before).await;
+        eventually("Redis sees the end of the connection", || nodes() < before).await;
     }
 }
 
-impl Drop for Mortal {
+impl Drop for NodeRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();

@@ -2,7 +2,7 @@
 
 use crate::support::nodes::{SET, SETTLED, TRUST, digest, eventually, layers, node, put, stat};
 use crate::support::redis::Redis;
-use crate::{READ, all_know, nobody_knows, nodes};
+use crate::{MISS, all_know, no_node_knows, nodes};
 use layercache::{CachedStore, Error};
 use std::time::Instant;
 
@@ -36,8 +36,8 @@ fn members(redis: &Redis) -> String {
 
 /// A replica has an older state of its primary, and runs no scripts that write.
 #[tokio::test]
-async fn race_23_a_node_that_was_given_a_replica_answers_nothing_from_it() {
-    let (primary, [way, other], [writer, _]) = nodes().await;
+async fn race_23_a_node_does_not_answer_from_a_replica() {
+    let (primary, [store, other], [writer, _]) = nodes().await;
     all_know([&writer]).await;
     let replica = Redis::start().await;
     follow(&replica, &primary);
@@ -46,52 +46,52 @@ async fn race_23_a_node_that_was_given_a_replica_answers_nothing_from_it() {
 
     let node = node(&other, &replica);
     for _ in 0..10 {
-        assert_eq!(stat(&node, &digest(1)).await, READ);
+        assert_eq!(stat(&node, &digest(1)).await, MISS);
     }
-    let changes = way.changes() + other.changes();
+    let changes = store.changes() + other.changes();
     let refused = layers(&node).unlink(&digest(1)).await.unwrap_err();
     assert!(
         matches!(refused, Error::ChangeRefused { .. }),
         "{refused:?}"
     );
     assert_eq!(
-        way.changes() + other.changes(),
+        store.changes() + other.changes(),
         changes,
         "nothing was changed"
     );
 
-    // The node is not told of a delete elsewhere, and does not need to be.
+    // The node gets no message of a delete on another node, and does not need one.
     layers(&writer).unlink(&digest(1)).await.unwrap();
-    nobody_knows([&node]).await;
+    no_node_knows([&node]).await;
 }
 
 /// The server behind a live connection becomes a replica that has lost its primary. Its data does
 /// not change any more.
 #[tokio::test]
-async fn race_23_a_primary_that_was_demoted_is_not_asked_any_more() {
-    let (redis, [way, _], nodes) = nodes::<2>().await;
+async fn race_23_a_node_does_not_use_a_demoted_primary() {
+    let (redis, [store, _], nodes) = nodes::<2>().await;
     all_know(&nodes).await;
     redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     tokio::time::sleep(SETTLED).await;
     // A client that uses the new primary deletes the link.
-    let elsewhere = CachedStore::new(way.apart());
+    let elsewhere = CachedStore::new(store.apart());
     layers(&elsewhere).unlink(&digest(1)).await.unwrap();
-    nobody_knows(&nodes).await;
+    no_node_knows(&nodes).await;
     let refused = layers(&nodes[0]).unlink(&digest(1)).await.unwrap_err();
     assert!(
         matches!(refused, Error::ChangeRefused { .. }),
         "{refused:?}"
     );
-    nobody_knows(&nodes).await;
+    no_node_knows(&nodes).await;
 
     // The server becomes a primary again, with its old data.
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     let end = Instant::now() + SETTLED * 2;
     while Instant::now() < end {
-        nobody_knows(&nodes).await;
+        no_node_knows(&nodes).await;
     }
-    assert_eq!(members(&redis), "0", "it was purged");
-    put(&way, &digest(1)).await;
+    assert_eq!(members(&redis), "0", "the server is purged");
+    put(&store, &digest(1)).await;
     all_know(&nodes).await;
 }
 
@@ -99,7 +99,7 @@ async fn race_23_a_primary_that_was_demoted_is_not_asked_any_more() {
 /// address of the old primary.
 #[tokio::test]
 async fn race_20_after_a_failover_that_lost_a_delete_the_old_answer_is_purged() {
-    let (redis, [way, _], nodes) = nodes::<2>().await;
+    let (redis, [store, _], nodes) = nodes::<2>().await;
     all_know(&nodes).await;
     let replica = Redis::start().await;
     follow(&replica, &redis);
@@ -114,18 +114,18 @@ async fn race_20_after_a_failover_that_lost_a_delete_the_old_answer_is_purged() 
     follow(&redis, &replica);
     cut_off_clients(&redis);
     follows(&redis).await;
-    assert_eq!(members(&redis), "1", "what was deleted is back");
+    assert_eq!(members(&redis), "1", "the deleted object is back");
     for _ in 0..20 {
-        nobody_knows(&nodes).await;
+        no_node_knows(&nodes).await;
     }
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     let is_purged = || members(&redis) == "0";
     let end = Instant::now() + TRUST * 20;
     while !is_purged() {
-        nobody_knows(&nodes).await;
+        no_node_knows(&nodes).await;
         assert!(Instant::now() < end, "never purged");
     }
-    nobody_knows(&nodes).await;
-    put(&way, &digest(1)).await;
+    no_node_knows(&nodes).await;
+    put(&store, &digest(1)).await;
     all_know(&nodes).await;
 }

@@ -86,9 +86,10 @@ impl Nodes {
             _ => answer.body.len() == length && sha256(&answer.body) == digest,
         };
         if !is_right {
-            let (name, said) = (op.name(), answer.length);
-            self.ledger
-                .never(format!("{name} {thing:?}: another content, {said:?} long"));
+            let (name, length) = (op.name(), answer.length);
+            self.ledger.never(format!(
+                "{name} {thing:?}: another content, {length:?} bytes long"
+            ));
         }
     }
 

@@ -52,7 +52,7 @@ impl<'a> Injector<'a> {
             }
             is_first = false;
         }
-        self.s3.heal();
+        self.s3.restore();
     }
 
     /// Injects this fault and one of the other server at the same time.
@@ -152,7 +152,7 @@ impl S3<'_> {
                 self.pause(200, 2500).await;
             }
         }
-        self.proxy.heal();
+        self.proxy.restore();
         self.ledger.fault(kind, begin);
     }
 

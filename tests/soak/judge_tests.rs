@@ -33,7 +33,7 @@ fn attempt(op: Op, end: End, begin: u64, until: u64) -> Attempt {
 }
 
 #[test]
-fn no_read_may_fail_because_of_redis() {
+fn a_read_that_fails_because_of_redis_is_an_error() {
     for op in Op::ALL.into_iter().filter(|op| op.is_read()) {
         for end in [End::Failed, End::Refused, End::Silent] {
             for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_of_s3()) {
@@ -50,7 +50,7 @@ fn no_read_may_fail_because_of_redis() {
 }
 
 #[test]
-fn a_change_may_be_refused_only_while_redis_is_away() {
+fn a_change_refused_while_redis_answers_is_an_error() {
     let refused = |begin, end| attempt(Op::DeleteBlob, End::Refused, begin, end);
     let faults = [fault(Kind::RedisFrozen)];
     assert_eq!(cause(&refused(101, 101), &faults), Cause::Redis);
@@ -62,7 +62,7 @@ fn a_change_may_be_refused_only_while_redis_is_away() {
 }
 
 #[test]
-fn a_failure_long_before_or_after_a_fault_is_not_explained_by_it() {
+fn a_fault_explains_only_failures_close_to_it() {
     let faults = [fault(Kind::S3Refuses)];
     for op in Op::ALL {
         let failed = |begin, end| attempt(op, End::Failed, begin, end);
@@ -75,7 +75,7 @@ fn a_failure_long_before_or_after_a_fault_is_not_explained_by_it() {
 }
 
 #[test]
-fn a_phase_tells_what_was_wrong() {
+fn a_phase_names_the_services_that_failed() {
     let (redis, s3) = (fault(Kind::RedisKilled), fault(Kind::S3Held));
     let at = span(101, 101);
     assert_eq!(Phase::of(at, &[]), Phase::Calm);
@@ -85,7 +85,7 @@ fn a_phase_tells_what_was_wrong() {
 }
 
 #[test]
-fn what_grows_is_not_flat() {
+fn a_growing_gauge_is_not_flat() {
     let steady: Vec<_> = (0..400).map(|i| 1000 + i % 7).collect();
     let growing: Vec<_> = (0..400).map(|i| 1000 + i * 5).collect();
     let warming: Vec<_> = (0..400).map(|i| 1000 + 10 * i.min(90)).collect();
@@ -139,7 +139,7 @@ fn after_a_delete_with(end: End) -> (bool, bool) {
 }
 
 #[test]
-fn an_end_means_what_the_client_may_conclude() {
+fn each_response_maps_to_its_outcome() {
     assert_eq!(after_a_delete_with(End::Answered), (false, true));
     assert_eq!(after_a_delete_with(End::Refused), (true, false));
     assert_eq!(after_a_delete_with(End::Failed), (true, true));

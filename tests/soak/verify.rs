@@ -66,10 +66,10 @@ pub(crate) async fn all(
                 .into_iter()
                 .flatten()
                 .all(|fact| is_there(&fact));
-            let said = nodes.read(op, node, thing).await;
-            if said != Some(expected) {
+            let answer = nodes.read(op, node, thing).await;
+            if answer != Some(expected) {
                 let what = format!(
-                    "at the end node {node} says of {thing:?} {said:?}, the bucket {expected}"
+                    "at the end node {node} answers {answer:?} for {thing:?}, and the bucket has {expected}"
                 );
                 nodes.ledger.never(what);
             }

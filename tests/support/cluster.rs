@@ -1,6 +1,6 @@
 //! Starts a Redis Cluster: three primaries, each with a replica.
 
-use super::redis::{Redis, Setup, Version, said};
+use super::redis::{Redis, Setup, Version, output_of};
 use super::sentinel::until;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -66,14 +66,14 @@ impl RedisCluster {
         create.args(["--cluster", "create"]);
         create.args(cluster.servers.iter().map(Redis::address));
         create.args(["--cluster-replicas", "1", "--cluster-yes"]);
-        said(&mut create).unwrap_or_else(|why| panic!("{why}"));
+        output_of(&mut create).unwrap_or_else(|why| panic!("{why}"));
         cluster.until_whole().await;
         cluster
     }
 
     /// Waits until all running servers agree on the slots, and every replica follows its primary.
     pub async fn until_whole(&self) {
-        until("all agree, and every replica follows", || {
+        until("all servers agree, and every replica follows", || {
             let views: Vec<_> = self.alive().map(|server| self.seen_by(server)).collect();
             let shares = |members: &[Member]| {
                 let mut shares: Vec<_> = members
@@ -169,7 +169,9 @@ impl RedisCluster {
         let mut owners = members.filter(|member| {
             !member.is_down && member.slots.iter().any(|slots| slots.contains(&slot))
         });
-        owners.next().unwrap_or_else(|| panic!("nobody has {slot}"))
+        owners
+            .next()
+            .unwrap_or_else(|| panic!("no primary has slot {slot}"))
     }
 
     /// Returns the primary that has a key.
@@ -237,7 +239,7 @@ impl RedisCluster {
         let last = self.servers.len() - 1;
         let members = self.members().into_iter();
         let mut grown = members.filter(|member| member.server == last);
-        grown.next().expect("it was met")
+        grown.next().expect("the new server is known")
     }
 
     /// Moves a slot to another primary in one step, as Valkey 9 does it by itself.
@@ -253,7 +255,7 @@ impl RedisCluster {
     /// Pauses for `pause` in each state in between.
     pub async fn move_slot(&self, slot: u16, to: &Member, pause: Duration) {
         let from = self.owner(slot);
-        assert_ne!(from.id, to.id, "it has the slot already");
+        assert_ne!(from.id, to.id, "the target already has the slot");
         let (source, target) = (&self.servers[from.server], &self.servers[to.server]);
         let number = slot.to_string();
         target.cli(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &from.id]);
@@ -270,7 +272,7 @@ impl RedisCluster {
             source.cli(&[&migrate[..], &keys[..]].concat());
             sleep(pause).await;
         }
-        // The target is told first, because it owns the slot from now on.
+        // The target gets the command first, because it owns the slot from now on.
         for server in [target, source] {
             server.cli(&["CLUSTER", "SETSLOT", &number, "NODE", &to.id]);
         }
@@ -278,7 +280,7 @@ impl RedisCluster {
     }
 
     async fn until_owned(&self, slot: u16, by: &Member) {
-        until("all know who has the slot", || {
+        until("all servers know the owner of the slot", || {
             self.alive().all(|server| {
                 let members = self.seen_by(server);
                 members.iter().any(|member| {

@@ -39,7 +39,7 @@ impl World {
     #[track_caller]
     pub fn keeps_secrets(&self, answer: &Answer) {
         let folder = self.node.folder().to_str().unwrap();
-        answer.tells_nothing_of(&[folder, PASSWORD, &self.redis.address(), "root:x:0:0"]);
+        answer.hides(&[folder, PASSWORD, &self.redis.address(), "root:x:0:0"]);
     }
 
     #[track_caller]

@@ -88,12 +88,12 @@ impl Answer {
             let message = error["message"].as_str().expect("a message");
             assert!(!message.is_empty() && !is_debug_text(message), "{body}");
         }
-        answer.tells_nothing_of(INTERNALS);
+        answer.hides(INTERNALS);
         answer
     }
 
     #[track_caller]
-    pub fn tells_nothing_of(&self, secrets: &[&str]) {
+    pub fn hides(&self, secrets: &[&str]) {
         let text = format!("{:?}{}", self.headers, self.text());
         for secret in secrets {
             assert!(!text.contains(secret), "{secret} in: {text}");

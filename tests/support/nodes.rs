@@ -17,7 +17,7 @@ pub type Bare = Recording<ThrottledStore<InMemory>>;
 pub type Node = CachedStore<Bare>;
 
 /// A node's answer: the length of a blob that is in the repository, and the tier that answered.
-pub type Said = (Option<u64>, CacheStatus);
+pub type Found = (Option<u64>, CacheStatus);
 
 /// How long the nodes trust their memory. It is shorter than the default, so that tests end soon.
 pub const TRUST: Duration = Duration::from_millis(600);
@@ -100,7 +100,7 @@ pub async fn put(bare: &Bare, digest: &Digest) {
     layers(&store).link(digest).await.unwrap();
 }
 
-pub async fn stat(node: &Node, digest: &Digest) -> Said {
+pub async fn stat(node: &Node, digest: &Digest) -> Found {
     let answer = layers(node).stat(digest, Freshness::Cached).await.unwrap();
     (answer.value.map(|meta| meta.length()), answer.status)
 }
@@ -109,14 +109,14 @@ pub async fn stat(node: &Node, digest: &Digest) -> Said {
 ///
 /// # Panics
 /// If that takes too long.
-pub async fn until(node: &Node, digest: &Digest, expected: Said) {
+pub async fn until(node: &Node, digest: &Digest, expected: Found) {
     let end = Instant::now() + PATIENCE;
     loop {
-        let said = stat(node, digest).await;
-        if said == expected {
+        let answer = stat(node, digest).await;
+        if answer == expected {
             return;
         }
-        assert!(Instant::now() < end, "{said:?}, never {expected:?}");
+        assert!(Instant::now() < end, "{answer:?}, never {expected:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -143,7 +143,7 @@ pub async fn eventually_changes(node: &Node) {
 pub struct Dump;
 
 impl Dump {
-    const KEY: &str = "of-somebody-else";
+    const KEY: &str = "dump-marker";
 
     /// # Panics
     /// If the server does not come to know a link.

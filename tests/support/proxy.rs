@@ -80,7 +80,7 @@ impl Proxy {
     }
 
     /// Ends all faults. Lost bytes stay lost.
-    pub fn heal(&self) {
+    pub fn restore(&self) {
         self.set(Line::Flow, Line::Flow);
         self.refuse(false);
     }

@@ -135,7 +135,7 @@ impl Redis {
 
     /// Starts a server without checking its version, because it may lack the commands that the
     /// check needs.
-    pub async fn start_in_ignorance(args: &[&str]) -> Self {
+    pub async fn start_unchecked(args: &[&str]) -> Self {
         Self::start_in(folder(), Setup::new(Version::Redis, args)).await
     }
 
@@ -232,7 +232,7 @@ impl Redis {
         let has_options = args.first().is_some_and(|first| first.starts_with('-'));
         match self.setup.tls {
             None if !has_options => self.ask(args).map_err(|why| format!("{args:?}: {why}")),
-            _ => said(self.setup.redis_cli(self.port()).args(args)),
+            _ => output_of(self.setup.redis_cli(self.port()).args(args)),
         }
     }
 
@@ -315,7 +315,7 @@ impl Redis {
     pub fn lose_dump(&self) {
         let dump = self.folder.path().join("dump.rdb");
         if dump.exists() {
-            fs::remove_file(dump).expect("a dump to lose");
+            fs::remove_file(dump).expect("the dump");
         }
     }
 
@@ -379,7 +379,7 @@ fn ready(_: u16) -> String {
 }
 
 /// Runs a command of `redis-cli` and returns its output, or why it failed.
-pub fn said(command: &mut Command) -> Result<String, String> {
+pub fn output_of(command: &mut Command) -> Result<String, String> {
     let Output {
         status,
         stdout,

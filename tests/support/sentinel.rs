@@ -1,6 +1,6 @@
 //! Starts a primary with replicas, and Sentinels that monitor them.
 
-use super::redis::{Redis, Setup, Version, said};
+use super::redis::{Redis, Setup, Version, output_of};
 use super::server::{Server, Signal};
 use super::tls::Certificates;
 use super::tools::require;
@@ -141,7 +141,7 @@ impl Watched {
         let port = address.lines().nth(1).and_then(|port| port.parse().ok());
         let is_it = |server: &Redis| Some(server.port()) == port;
         let at = self.servers.iter().position(is_it);
-        at.unwrap_or_else(|| panic!("nobody here: {address}"))
+        at.unwrap_or_else(|| panic!("no server has the address {address}"))
     }
 
     /// Waits for a failover and returns the new primary: it has a replica, and all Sentinels know
@@ -220,7 +220,7 @@ impl Sentinel {
         let mut command = self.setup.redis_cli(self.server.port());
         command.args(["--user", WATCHER, "--pass", WATCHERS_PASSWORD]);
         command.arg("--no-auth-warning").args(args);
-        said(&mut command)
+        output_of(&mut command)
     }
 
     /// Asks the Sentinel for a failover until it accepts.

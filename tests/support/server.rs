@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a server may take to start, or to end when it is asked to.
+/// How long a server may take to start, or to end after a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
 const ATTEMPTS: usize = 5;
 
@@ -31,7 +31,7 @@ pub enum Signal {
     Stop,
     /// The process goes on.
     Cont,
-    /// The process is asked to end.
+    /// The process is told to end.
     Term,
 }
 
@@ -145,7 +145,7 @@ impl Server {
     }
 
     pub fn signal(&self, signal: Signal) {
-        assert!(!self.ended, "its id may be another process's by now");
+        assert!(!self.ended, "another process may have its id now");
         let name = match signal {
             Signal::Stop => "STOP",
             Signal::Cont => "CONT",

@@ -25,7 +25,7 @@ pub struct Bucket {
 #[derive(Debug)]
 struct Shared {
     objects: Mutex<HashMap<String, Vec<u8>>>,
-    asked: Mutex<usize>,
+    requests: Mutex<usize>,
     trouble: watch::Sender<Trouble>,
 }
 
@@ -59,7 +59,7 @@ impl Bucket {
         let listener = listener.expect("a free loopback port");
         let shared = Arc::new(Shared {
             objects: Mutex::default(),
-            asked: Mutex::default(),
+            requests: Mutex::default(),
             trouble: watch::Sender::new(Trouble::None),
         });
         Self {
@@ -101,13 +101,13 @@ impl Bucket {
     }
 
     /// Answers requests like this from now on, including requests that hang.
-    pub fn is_in(&self, trouble: Trouble) {
+    pub fn set_trouble(&self, trouble: Trouble) {
         self.shared.trouble.send_replace(trouble);
     }
 
     /// Returns the number of requests that have arrived.
-    pub fn asked(&self) -> usize {
-        *self.shared.asked.lock().unwrap()
+    pub fn requests(&self) -> usize {
+        *self.shared.requests.lock().unwrap()
     }
 }
 
@@ -136,7 +136,7 @@ struct Request {
 async fn serve(mut stream: BufReader<TcpStream>, shared: &Shared) -> Option<()> {
     loop {
         let request = read(&mut stream).await?;
-        *shared.asked.lock().unwrap() += 1;
+        *shared.requests.lock().unwrap() += 1;
         let mut trouble = shared.trouble.subscribe();
         let trouble = *trouble.wait_for(|now| *now != Trouble::Hang).await.ok()?;
         let is_read = matches!(&*request.method, "GET" | "HEAD");

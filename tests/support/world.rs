@@ -62,10 +62,7 @@ pub fn with_policy(options: GetOptions, policy: CachePolicy) -> GetOptions {
 }
 
 pub fn status(result: &GetResult) -> CacheStatus {
-    *result
-        .extensions
-        .get()
-        .expect("every result says who gave it")
+    *result.extensions.get().expect("a status in every result")
 }
 
 impl World {

@@ -4,7 +4,7 @@ use crate::support::nodes::{
     config_at, digest, eventually_changes, layers, node_with, stat, until_in_memory,
 };
 use crate::support::redis::{Redis, Version};
-use crate::{BLOBS, keys, names, node_at, only_reads, reason, serves, stocked};
+use crate::{BLOBS, assert_reason, assert_serves, keys, node_at, only_reads, reason, stocked};
 use layercache::{CacheStatus, RedisConfig};
 use std::time::{Duration, Instant};
 
@@ -58,10 +58,10 @@ fn url(redis: &Redis) -> String {
 }
 
 #[tokio::test]
-async fn a_user_with_no_more_rights_than_it_needs_is_served() {
+async fn a_redis_user_with_the_documented_rights_is_sufficient() {
     for version in [Version::Redis6_2, Version::Redis, Version::Valkey] {
         let redis = redis_for(version, ENOUGH).await;
-        serves(&url(&redis), |pattern| keys(&redis, 0, pattern)).await;
+        assert_serves(&url(&redis), |pattern| keys(&redis, 0, pattern)).await;
         let log = redis.cli(&["ACL", "LOG"]);
         let denied: Vec<_> = log
             .lines()
@@ -74,7 +74,7 @@ async fn a_user_with_no_more_rights_than_it_needs_is_served() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_named_and_reads_go_on() {
+async fn a_missing_redis_right_is_named_and_reads_succeed() {
     let redis = redis_for(Version::Redis, &[]).await;
     let missing: &[(&[&str], &[&str])] = &[
         (&["-info"], &["info"]),
@@ -93,42 +93,42 @@ async fn a_right_that_is_missing_is_named_and_reads_go_on() {
     for (rights, named) in missing {
         set_rights(&redis, &[ENOUGH, rights].concat());
         let reason = only_reads(config_at(url(&redis))).await;
-        names(&reason, named, &[PASSWORD]);
+        assert_reason(&reason, named, &[PASSWORD]);
     }
 }
 
 #[tokio::test]
-async fn rights_that_are_taken_away_later_are_noticed_and_given_back_later_too() {
+async fn rights_can_be_revoked_and_granted_again_while_a_node_runs() {
     let redis = redis_for(Version::Redis, ENOUGH).await;
     let bare = stocked().await;
     let node = node_at(&bare, &url(&redis));
     until_in_memory(&node, &digest(1)).await;
     set_rights(&redis, &[ENOUGH, &["-evalsha", "-eval"]].concat());
     let refused = layers(&node).unlink(&digest(1)).await.unwrap_err();
-    names(&reason(&refused), &["eval"], &[PASSWORD]);
+    assert_reason(&reason(&refused), &["eval"], &[PASSWORD]);
     set_rights(&redis, ENOUGH);
     eventually_changes(&node).await;
     until_in_memory(&node, &digest(1)).await;
 }
 
 #[tokio::test]
-async fn a_wrong_password_or_user_is_named_and_tells_nothing() {
+async fn an_authentication_error_is_named_without_secrets() {
     let redis = redis_for(Version::Redis, ENOUGH).await;
     for url in [
         format!("redis://app:wrong-{PASSWORD}@{}", redis.address()),
-        format!("redis://nobody:{PASSWORD}@{}", redis.address()),
+        format!("redis://unknown:{PASSWORD}@{}", redis.address()),
     ] {
         let reason = only_reads(config_at(url)).await;
-        names(&reason, &["WRONGPASS", "authentication"], &[PASSWORD]);
+        assert_reason(&reason, &["WRONGPASS", "authentication"], &[PASSWORD]);
     }
     redis.cli(&["CONFIG", "SET", "requirepass", PASSWORD]);
     let reason = only_reads(config_at(format!("redis://{}", redis.address()))).await;
-    names(&reason, &["NOAUTH", "authentication"], &[PASSWORD]);
+    assert_reason(&reason, &["NOAUTH", "authentication"], &[PASSWORD]);
 }
 
 /// Characters with a meaning in an address are written as `%XX` there.
 #[tokio::test]
-async fn a_password_of_any_letters_can_be_written() {
+async fn a_password_with_special_characters_works() {
     let redis = Redis::start().await;
     redis.cli(&[
         "ACL",
@@ -144,13 +144,13 @@ async fn a_password_of_any_letters_can_be_written() {
         "redis://a%40b:p%40ss%3Aw%2F%C3%B6%25%3F%26%23@{}",
         redis.address()
     );
-    serves(&url, |pattern| keys(&redis, 0, pattern)).await;
+    assert_serves(&url, |pattern| keys(&redis, 0, pattern)).await;
 }
 
 #[tokio::test]
-async fn a_database_has_keys_of_its_own() {
+async fn each_database_has_its_own_keys() {
     let redis = Redis::start().await;
-    serves(&format!("{}/3", redis.url()), |pattern| {
+    assert_serves(&format!("{}/3", redis.url()), |pattern| {
         keys(&redis, 3, pattern)
     })
     .await;
@@ -158,28 +158,28 @@ async fn a_database_has_keys_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_socket_is_as_good_as_a_port() {
+async fn a_unix_socket_works_like_a_port() {
     let redis = Redis::start_with(&["--unixsocket", "redis.sock"]).await;
     let socket = redis.folder().join("redis.sock");
     let socket = format!("unix://{}", socket.to_str().unwrap());
-    serves(&socket, |pattern| keys(&redis, 0, pattern)).await;
+    assert_serves(&socket, |pattern| keys(&redis, 0, pattern)).await;
 
     set_rights(&redis, ENOUGH);
     redis.cli(&["FLUSHALL"]);
     let url = format!("{socket}?user=app&pass={PASSWORD}&db=3");
-    serves(&url, |pattern| keys(&redis, 3, pattern)).await;
+    assert_serves(&url, |pattern| keys(&redis, 3, pattern)).await;
     assert_eq!(redis.cli(&["-n", "0", "DBSIZE"]), "0");
 
     let wrong = config_at(format!("{socket}?user=app&pass=wrong-{PASSWORD}"));
-    names(&only_reads(wrong).await, &["WRONGPASS"], &[PASSWORD]);
-    let nobody = config_at("unix:///nowhere/redis.sock");
-    names(&only_reads(nobody).await, &["No such file"], &[]);
+    assert_reason(&only_reads(wrong).await, &["WRONGPASS"], &[PASSWORD]);
+    let missing = config_at("unix:///nowhere/redis.sock");
+    assert_reason(&only_reads(missing).await, &["No such file"], &[]);
 }
 
 /// Operators rename commands. An error names a missing command that the cache needs. The cache
 /// works without the commands that it does not need.
 #[tokio::test]
-async fn a_command_that_was_renamed_is_named_if_it_is_needed() {
+async fn a_renamed_command_is_named_if_the_cache_needs_it() {
     for (command, named) in [
         ("EVALSHA", "EVALSHA"),
         ("EVAL", "EVAL"),
@@ -187,9 +187,9 @@ async fn a_command_that_was_renamed_is_named_if_it_is_needed() {
         ("SUBSCRIBE", "SUBSCRIBE"),
         ("INFO", "INFO"),
     ] {
-        let redis = Redis::start_in_ignorance(&["--rename-command", command, ""]).await;
+        let redis = Redis::start_unchecked(&["--rename-command", command, ""]).await;
         let reason = only_reads(config_at(redis.url())).await;
-        names(&reason, &[named], &[]);
+        assert_reason(&reason, &[named], &[]);
     }
     let mut args = Vec::new();
     for command in [
@@ -198,20 +198,20 @@ async fn a_command_that_was_renamed_is_named_if_it_is_needed() {
     ] {
         args.extend(["--rename-command", command, ""]);
     }
-    let redis = Redis::start_in_ignorance(&args).await;
-    serves(&redis.url(), |pattern| keys(&redis, 0, pattern)).await;
+    let redis = Redis::start_unchecked(&args).await;
+    assert_serves(&redis.url(), |pattern| keys(&redis, 0, pattern)).await;
 }
 
 /// This test uses the default deadline of a node.
 #[tokio::test]
-async fn a_server_that_does_not_let_us_in_costs_no_read_much() {
+async fn a_redis_user_without_rights_delays_no_read_much() {
     let redis = redis_for(Version::Redis, &["+@connection"]).await;
     let bare = stocked().await;
     let node = node_with(&bare, RedisConfig::new(url(&redis)));
     let begin = Instant::now();
     for i in 0..200 {
-        let said = stat(&node, &digest(i % BLOBS)).await;
-        assert_eq!(said.1, CacheStatus::Miss);
+        let answer = stat(&node, &digest(i % BLOBS)).await;
+        assert_eq!(answer.1, CacheStatus::Miss);
     }
     let each = begin.elapsed() / 200;
     assert!(each < Duration::from_millis(25), "{each:?} for each read");

@@ -10,7 +10,9 @@ use crate::support::redis::{Redis, Setup, Version};
 use crate::support::sentinel::until;
 use crate::support::server::{Signal, free_port};
 use crate::support::tls::Certificates;
-use crate::{BLOBS, KNOWN, all_in_memory, names, node_at, only_reads, serves, stocked};
+use crate::{
+    BLOBS, MEMORY_HIT, all_in_memory, assert_reason, assert_serves, node_at, only_reads, stocked,
+};
 use object_store::ObjectStoreExt;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ fn keys(cluster: &RedisCluster, pattern: &str) -> Vec<String> {
 
 /// A slot stays half moved. A node uses this slot to check whether a primary takes writes.
 #[tokio::test]
-async fn a_slot_that_is_left_half_moved_costs_no_primary() {
+async fn a_half_moved_slot_disconnects_no_primary() {
     let cluster = RedisCluster::start().await;
     let bare = stocked().await;
     let early = node_at(&bare, &cluster.url());
@@ -53,23 +55,23 @@ async fn a_slot_that_is_left_half_moved_costs_no_primary() {
     }
     for node in [&early, &late] {
         assert_eq!(stat(node, &digest(0)).await.0, None);
-        assert_eq!(stat(node, &digest(9)).await, KNOWN);
+        assert_eq!(stat(node, &digest(9)).await, MEMORY_HIT);
     }
 }
 
-async fn is_served_by(setup: Setup) {
+async fn assert_serves_on(setup: Setup) {
     let cluster = RedisCluster::start_as(setup).await;
-    serves(&cluster.url(), |pattern| keys(&cluster, pattern)).await;
+    assert_serves(&cluster.url(), |pattern| keys(&cluster, pattern)).await;
     // The address names only a replica. The client finds the other servers through it.
     let replica = cluster.replica_of(&cluster.primary_of(HOME));
     let url = cluster.url_of(&[replica.server]);
-    serves(&url, |pattern| keys(&cluster, pattern)).await;
+    assert_serves(&url, |pattern| keys(&cluster, pattern)).await;
 }
 
 #[tokio::test]
-async fn each_primary_has_its_part() {
+async fn every_primary_holds_a_part_of_the_keys() {
     let cluster = RedisCluster::start().await;
-    serves(&cluster.url(), |pattern| keys(&cluster, pattern)).await;
+    assert_serves(&cluster.url(), |pattern| keys(&cluster, pattern)).await;
     let bare = stocked().await;
     let node = node_at(&bare, &cluster.url_of(&[3]));
     all_in_memory(&[&node]).await;
@@ -95,35 +97,35 @@ async fn each_primary_has_its_part() {
     // A server in the address may be down, or may have no data.
     let url = cluster.url_of(&[5]);
     let away = format!("@127.0.0.1:{},", free_port());
-    serves(&url.replace('@', &away), |pattern| keys(&cluster, pattern)).await;
+    assert_serves(&url.replace('@', &away), |pattern| keys(&cluster, pattern)).await;
 
     let wrong = cluster.url_with(&[0, 1], &format!("wrong-{PASSWORD}"));
     let named = ["WRONGPASS", "authentication"];
-    names(&only_reads(config_at(wrong)).await, &named, &[PASSWORD]);
+    assert_reason(&only_reads(config_at(wrong)).await, &named, &[PASSWORD]);
 }
 
 #[tokio::test]
-async fn it_is_served_by_redis_6_2() {
-    is_served_by(Setup::new(Version::Redis6_2, &[])).await;
+async fn a_cluster_of_redis_6_2_works() {
+    assert_serves_on(Setup::new(Version::Redis6_2, &[])).await;
 }
 
 #[tokio::test]
-async fn it_is_served_by_valkey() {
-    is_served_by(Setup::new(Version::Valkey, &[])).await;
+async fn a_cluster_of_valkey_works() {
+    assert_serves_on(Setup::new(Version::Valkey, &[])).await;
 }
 
 #[tokio::test]
-async fn it_is_served_with_tls() {
+async fn a_cluster_with_tls_works() {
     let setup = Setup::new(Version::Redis, &[]);
-    is_served_by(setup.with_tls(&Arc::new(Certificates::make_all()))).await;
+    assert_serves_on(setup.with_tls(&Arc::new(Certificates::make_all()))).await;
 }
 
 /// If the address names another kind of server than there is, the error says so.
 #[tokio::test]
-async fn an_address_of_another_kind_is_named() {
+async fn a_cluster_address_of_a_plain_server_is_reported() {
     let redis = Redis::start().await;
     let url = redis.url().replace("redis://", "redis+cluster://");
-    names(&only_reads(config_at(url)).await, &["cluster"], &[]);
+    assert_reason(&only_reads(config_at(url)).await, &["cluster"], &[]);
 }
 
 /// The replica that takes over has not received a delete. `lost` names a link and a blob whose keys
@@ -151,7 +153,10 @@ async fn fails_over_late(cluster: &mut RedisCluster, failing: &Member, lost: Los
     lost.delete(&first).await;
     cluster.servers[primary].kill();
     cluster.servers[late].signal(Signal::Cont);
-    assert!(knows(cluster, late), "it has heard of it: nothing is shown");
+    assert!(
+        knows(cluster, late),
+        "the replica received the delete, so the test shows nothing"
+    );
 
     tokio::select! {
         () = cluster.failed_over_from(failing) => {}
@@ -175,7 +180,7 @@ fn blob_at(cluster: &RedisCluster, primary: &Member, is_there: bool) -> u32 {
 }
 
 #[tokio::test]
-async fn a_failover_that_lost_a_delete_answers_nothing_old() {
+async fn a_failover_that_lost_a_delete_gives_no_stale_answer() {
     let mut cluster = RedisCluster::start().await;
     for key in [HOME, SET] {
         let failing = cluster.primary_of(key);

@@ -93,7 +93,7 @@ impl Work {
                     let waited = begin.elapsed();
                     assert!(
                         waited < PATIENCE,
-                        "{}: node {node} keeps nothing {when}",
+                        "{}: node {node} caches nothing {when}",
                         self.name
                     );
                     sleep(Duration::from_millis(5)).await;
@@ -141,7 +141,7 @@ impl Work {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_sentinels_primary_dies() {
+async fn nodes_recover_when_the_sentinel_primary_is_killed() {
     let mut watched = Watched::start().await;
     let mut work = Work::start("a Sentinel's primary dies", &watched.url()).await;
     let begin = now();
@@ -155,7 +155,7 @@ async fn a_sentinels_primary_dies() {
 
 /// The old primary does not know that it was replaced until a Sentinel tells it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_sentinels_primary_freezes_and_wakes() {
+async fn nodes_recover_when_the_sentinel_primary_freezes_and_continues() {
     let watched = Watched::start().await;
     let mut work = Work::start("a Sentinel's primary freezes", &watched.url()).await;
     let begin = now();
@@ -173,7 +173,7 @@ async fn a_sentinels_primary_freezes_and_wakes() {
 
 /// The old primary wakes before any client has had the time to connect to the new one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_sentinels_primary_wakes_as_soon_as_it_is_none() {
+async fn nodes_recover_when_the_old_primary_continues_after_its_replacement() {
     let watched = Watched::start().await;
     let work = Work::start("a Sentinel's primary wakes early", &watched.url()).await;
     let begin = now();
@@ -188,7 +188,7 @@ async fn a_sentinels_primary_wakes_as_soon_as_it_is_none() {
 
 /// A Sentinel fails over on command, as operators do it before they restart a server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_sentinels_primary_is_told_to_hand_over() {
+async fn nodes_recover_from_a_manual_sentinel_failover() {
     let setup = Setup::new(Version::Valkey, &[]);
     let watched = Watched::start_as(setup).await;
     let work = Work::start("a Sentinel hands over", &watched.url()).await;
@@ -205,7 +205,7 @@ async fn a_sentinels_primary_is_told_to_hand_over() {
 /// First a primary without the home key dies, and then the one that has the home key. Their
 /// replicas do not receive their last writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn primaries_of_a_cluster_die() {
+async fn nodes_recover_when_cluster_primaries_are_killed() {
     let mut cluster = RedisCluster::start().await;
     let mut work = Work::start("primaries of a cluster die", &cluster.url()).await;
     for (failing, what) in [(away(&cluster), "a primary"), (home(&cluster), "the home")] {
@@ -226,7 +226,7 @@ async fn primaries_of_a_cluster_die() {
 
 /// The primaries wake, and do not know yet that they were replaced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn primaries_of_a_cluster_freeze_and_wake() {
+async fn nodes_recover_when_cluster_primaries_freeze_and_continue() {
     let cluster = RedisCluster::start().await;
     let work = Work::start("primaries of a cluster freeze", &cluster.url()).await;
     for (failing, what) in [(away(&cluster), "a primary"), (home(&cluster), "the home")] {
@@ -242,12 +242,12 @@ async fn primaries_of_a_cluster_freeze_and_wake() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn slots_of_a_cluster_move() {
+async fn nodes_follow_moved_slots() {
     moves(Version::Redis).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn slots_of_a_cluster_of_valkey_move() {
+async fn nodes_follow_moved_slots_on_valkey() {
     moves(Version::Valkey).await;
 }
 

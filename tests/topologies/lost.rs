@@ -22,11 +22,11 @@ impl Lost {
 
     pub(crate) fn has_link(&self, server: &Redis) -> bool {
         let member = self.link.to_string();
-        asked_as_replica(server, &["SISMEMBER", SET, &member])
+        request_as_replica(server, &["SISMEMBER", SET, &member])
     }
 
     pub(crate) fn has_blob(&self, server: &Redis) -> bool {
-        asked_as_replica(server, &["EXISTS", &hash(&self.blob)])
+        request_as_replica(server, &["EXISTS", &hash(&self.blob)])
     }
 
     pub(crate) fn is_in(&self, server: &Redis) -> bool {
@@ -36,7 +36,7 @@ impl Lost {
     pub(crate) async fn is_gone(&self, node: &Node) {
         for digest in [&self.link, &self.blob] {
             let (found, status) = stat(node, digest).await;
-            assert_eq!(found, None, "{digest} is back, says {status:?}");
+            assert_eq!(found, None, "{digest} is back, answered from {status:?}");
         }
     }
 
@@ -53,7 +53,7 @@ impl Lost {
 
 /// Returns whether a server answers 1. A replica in a cluster answers only after `READONLY` on the
 /// same connection.
-fn asked_as_replica(server: &Redis, command: &[&str]) -> bool {
+fn request_as_replica(server: &Redis, command: &[&str]) -> bool {
     let answers = server.cli_lines(&["READONLY", &command.join(" ")]);
     answers.lines().last() == Some("1")
 }

@@ -8,6 +8,7 @@
 //! | `cluster` | a Redis Cluster |
 //! | `many` | one server or a cluster, with many look-ups at once |
 //! | `failovers` | a Sentinel's primary or a cluster that fails over or moves slots, under load |
+//! | `old_primary` | a primary of a cluster that continues after it was replaced |
 
 mod access;
 mod cluster;
@@ -16,22 +17,22 @@ mod lost;
 mod many;
 mod sentinel;
 use test_support as support;
+mod old_primary;
 mod tls;
-mod woken;
 
 use layercache::{CacheStatus, Error, RedisConfig};
 use object_store::ObjectStoreExt;
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 use support::nodes::{
-    Bare, LENGTH, Node, Said, bare, blob_path, config_at, digest, layers, node_with, put, stat,
+    Bare, Found, LENGTH, Node, bare, blob_path, config_at, digest, layers, node_with, put, stat,
     until_in_memory,
 };
 use support::redis::Redis;
 
-const KNOWN: Said = (Some(LENGTH), CacheStatus::Memory);
-const TOLD: Said = (Some(LENGTH), CacheStatus::Redis);
-const READ: Said = (Some(LENGTH), CacheStatus::Miss);
+const MEMORY_HIT: Found = (Some(LENGTH), CacheStatus::Memory);
+const REDIS_HIT: Found = (Some(LENGTH), CacheStatus::Redis);
+const MISS: Found = (Some(LENGTH), CacheStatus::Miss);
 
 /// The number of blobs, which is enough to have some at each primary of a Redis Cluster.
 const BLOBS: u32 = 16;
@@ -67,15 +68,15 @@ async fn all_in_memory(nodes: &[&Node]) {
 
 /// Checks that two nodes at this address work together. `keys` returns all keys there that match a
 /// pattern.
-async fn serves(url: &str, keys: impl Fn(&str) -> Vec<String>) {
+async fn assert_serves(url: &str, keys: impl Fn(&str) -> Vec<String>) {
     let bare = stocked().await;
     let (first, second) = (node_at(&bare, url), node_at(&bare, url));
     all_in_memory(&[&first]).await;
     let reads = bare.reads();
     for i in 0..BLOBS {
-        assert_eq!(stat(&second, &digest(i)).await, TOLD, "blob {i}");
+        assert_eq!(stat(&second, &digest(i)).await, REDIS_HIT, "blob {i}");
     }
-    assert_eq!(bare.reads(), reads, "the store was not asked");
+    assert_eq!(bare.reads(), reads, "the read reached the store");
     all_in_memory(&[&second]).await;
     assert_eq!(keys("blobs::*").len(), BLOBS as usize);
     assert_eq!(keys("repository::*").len(), 1);
@@ -102,7 +103,7 @@ async fn serves(url: &str, keys: impl Fn(&str) -> Vec<String>) {
     let inner = bare.inner();
     inner.delete(&blob_path(&collected)).await.unwrap();
     for node in [&first, &second] {
-        assert_eq!(stat(node, &collected).await, KNOWN);
+        assert_eq!(stat(node, &collected).await, MEMORY_HIT);
     }
     first.purge().await.unwrap();
     for pattern in ["blobs::*", "repository::*", "lease::*"] {
@@ -120,7 +121,7 @@ async fn only_reads(config: RedisConfig) -> String {
     put(&bare, &digest(1)).await;
     let node = node_with(&bare, config);
     for _ in 0..10 {
-        assert_eq!(stat(&node, &digest(1)).await, READ);
+        assert_eq!(stat(&node, &digest(1)).await, MISS);
     }
     let changes = bare.changes();
     let begin = Instant::now();
@@ -133,7 +134,7 @@ async fn only_reads(config: RedisConfig) -> String {
     assert_eq!(bare.changes(), changes, "nothing was changed");
     assert!(waited < Duration::from_secs(8), "{waited:?}");
     for _ in 0..10 {
-        assert_eq!(stat(&node, &digest(1)).await, READ);
+        assert_eq!(stat(&node, &digest(1)).await, MISS);
     }
     reason(&refused)
 }
@@ -151,7 +152,7 @@ fn reason(error: &Error) -> String {
 
 /// Checks that a reason contains one of these texts and no secret.
 #[track_caller]
-fn names(reason: &str, any_of: &[&str], secrets: &[&str]) {
+fn assert_reason(reason: &str, any_of: &[&str], secrets: &[&str]) {
     let lower = reason.to_lowercase();
     let is_named = any_of
         .iter()

@@ -12,7 +12,7 @@ use std::time::Duration;
 const RARE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn many_questions_are_one_round_trip() {
+async fn stat_many_costs_one_round_trip() {
     let (redis, bare) = (Redis::start().await, stocked().await);
     let meter = Meter::start(redis.port()).await;
     let node = node_with(&bare, config_at(meter.url()));
@@ -31,7 +31,7 @@ async fn many_questions_are_one_round_trip() {
 }
 
 #[tokio::test]
-async fn in_a_cluster_they_are_one_for_each_primary() {
+async fn stat_many_costs_one_round_trip_per_cluster_primary() {
     let cluster = RedisCluster::start().await;
     let bare = stocked().await;
     let node = node_with(&bare, config_at(cluster.url()).with_trust_timeout(RARE));
@@ -51,7 +51,7 @@ async fn in_a_cluster_they_are_one_for_each_primary() {
     let digests: Vec<_> = (0..BLOBS).map(digest).collect();
     // Other reads of the server meanwhile (replicas report once a second) can only add to the
     // count. The smallest count of many rounds has none of them.
-    let (mut idle, mut asked) = (vec![u64::MAX; 3], vec![u64::MAX; 3]);
+    let (mut idle, mut busy) = (vec![u64::MAX; 3], vec![u64::MAX; 3]);
     for _ in 0..20 {
         node.clear_memory();
         let (start, before) = (reads(), reads());
@@ -62,9 +62,9 @@ async fn in_a_cluster_they_are_one_for_each_primary() {
         }
         for i in 0..primaries.len() {
             idle[i] = idle[i].min(before[i] - start[i]);
-            asked[i] = asked[i].min(after[i] - before[i]);
+            busy[i] = busy[i].min(after[i] - before[i]);
         }
     }
-    let own = asked.iter().zip(&idle).map(|(asked, idle)| asked - idle);
+    let own = busy.iter().zip(&idle).map(|(busy, idle)| busy - idle);
     assert_eq!(own.collect::<Vec<_>>(), [1, 1, 1]);
 }

@@ -9,7 +9,9 @@ use crate::support::redis::{Setup, Version};
 use crate::support::sentinel::{PASSWORD, SERVICE, WATCHERS_PASSWORD, Watched, until};
 use crate::support::server::Signal;
 use crate::support::tls::Certificates;
-use crate::{READ, all_in_memory, keys, names, node_at, only_reads, serves, stocked};
+use crate::{
+    MISS, all_in_memory, assert_reason, assert_serves, keys, node_at, only_reads, stocked,
+};
 use layercache::{CacheStatus, Digest, Error};
 use object_store::ObjectStoreExt;
 use std::sync::Arc;
@@ -18,10 +20,10 @@ use tokio::time::sleep;
 
 const SECRETS: &[&str] = &[PASSWORD, WATCHERS_PASSWORD];
 
-async fn is_served_by(version: Version) {
+async fn assert_serves_on(version: Version) {
     let watched = Watched::start_as(Setup::new(version, &[])).await;
     let keys = |pattern: &str| keys(&watched.servers[watched.primary()], 0, pattern);
-    serves(&watched.url(), keys).await;
+    assert_serves(&watched.url(), keys).await;
 }
 
 #[tokio::test]
@@ -29,29 +31,29 @@ async fn the_primary_is_found() {
     let mut watched = Watched::start().await;
     let of =
         |watched: &Watched, pattern: &str| keys(&watched.servers[watched.primary()], 0, pattern);
-    serves(&watched.url(), |pattern| of(&watched, pattern)).await;
+    assert_serves(&watched.url(), |pattern| of(&watched, pattern)).await;
 
     let wrong = watched.url_with(&format!("wrong-{PASSWORD}"), WATCHERS_PASSWORD);
-    names(
+    assert_reason(
         &only_reads(config_at(wrong)).await,
         &["WRONGPASS", "authentication"],
         SECRETS,
     );
     let wrong = watched.url_with(PASSWORD, &format!("wrong-{WATCHERS_PASSWORD}"));
-    names(
+    assert_reason(
         &only_reads(config_at(wrong)).await,
         &["WRONGPASS", "authentication"],
         SECRETS,
     );
-    let unknown = watched.url().replace(&format!("/{SERVICE}?"), "/nobody?");
-    names(&only_reads(config_at(unknown)).await, &["nobody"], SECRETS);
+    let unknown = watched.url().replace(&format!("/{SERVICE}?"), "/unknown?");
+    assert_reason(&only_reads(config_at(unknown)).await, &["unknown"], SECRETS);
 
     // The first Sentinel in the address is down. The node asks another one.
     let url = watched.url();
     watched.sentinels[0].kill();
     watched.sentinels.remove(0);
     watched.servers[0].cli(&["FLUSHALL"]);
-    serves(&url, |pattern| of(&watched, pattern)).await;
+    assert_serves(&url, |pattern| of(&watched, pattern)).await;
 
     // A connected node needs no Sentinel for its reads until its trust ends. It carries out a
     // removal and reports it as unconfirmed.
@@ -72,20 +74,20 @@ async fn the_primary_is_found() {
     assert_eq!(stat(&node, &digest(1)).await.0, None);
     // After this time there may be another primary that the node does not know.
     sleep(TRUST).await;
-    assert_eq!(stat(&node, &digest(3)).await, READ);
-    assert_eq!(stat(&node, &digest(3)).await, READ);
+    assert_eq!(stat(&node, &digest(3)).await, MISS);
+    assert_eq!(stat(&node, &digest(3)).await, MISS);
     // A node that is not connected gets an error that says what is missing.
-    names(&only_reads(config_at(&url)).await, &["sentinel"], SECRETS);
+    assert_reason(&only_reads(config_at(&url)).await, &["sentinel"], SECRETS);
 }
 
 #[tokio::test]
 async fn the_primary_is_found_on_redis_6_2() {
-    is_served_by(Version::Redis6_2).await;
+    assert_serves_on(Version::Redis6_2).await;
 }
 
 #[tokio::test]
 async fn the_primary_is_found_on_valkey() {
-    is_served_by(Version::Valkey).await;
+    assert_serves_on(Version::Valkey).await;
 }
 
 #[tokio::test]
@@ -93,10 +95,10 @@ async fn the_primary_and_the_sentinels_are_reached_with_tls() {
     let setup = Setup::new(Version::Redis, &[]).with_tls(&Arc::new(Certificates::make_all()));
     let watched = Watched::start_as(setup).await;
     let keys = |pattern: &str| keys(&watched.servers[watched.primary()], 0, pattern);
-    serves(&watched.url(), keys).await;
+    assert_serves(&watched.url(), keys).await;
     let without = watched.url().replace("&cert=", "&other=");
     let without = without.split("&other=").next().unwrap();
-    names(
+    assert_reason(
         &only_reads(config_at(without)).await,
         &["certificate"],
         SECRETS,
@@ -106,7 +108,7 @@ async fn the_primary_and_the_sentinels_are_reached_with_tls() {
 /// The replica that takes over has not received a delete, because it had just lost its connection.
 /// The replica that had received it is lost with the primary.
 #[tokio::test]
-async fn a_failover_that_lost_a_delete_answers_nothing_old() {
+async fn a_failover_that_lost_a_delete_gives_no_stale_answer() {
     let mut watched = Watched::start().await;
     let bare = stocked().await;
     let (first, second) = (
@@ -140,7 +142,10 @@ async fn a_failover_that_lost_a_delete_answers_nothing_old() {
     watched.servers[1].kill();
     let late = &watched.servers[2];
     late.signal(Signal::Cont);
-    assert!(lost.is_in(late), "it has heard of it: nothing is shown");
+    assert!(
+        lost.is_in(late),
+        "the replica received the delete, so the test shows nothing"
+    );
 
     let taken_over = until("the replica takes over", || {
         late.cli(&["INFO", "replication"]).contains("role:master")
@@ -165,12 +170,12 @@ const LONG: Duration = Duration::from_secs(5);
 const DEMOTED: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_primary_that_lives_on_is_not_trusted_after_a_delete_elsewhere() {
+async fn an_old_primary_is_not_trusted_after_a_delete_on_the_new_one() {
     hands_over(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_sentinel_that_is_silent_lengthens_no_trust() {
+async fn a_silent_sentinel_does_not_extend_trust() {
     hands_over(true).await;
 }
 
@@ -215,7 +220,7 @@ async fn hands_over(one_is_silent: bool) {
         .contains("role:master");
     assert!(
         is_alive || moved.elapsed() > DEMOTED,
-        "the old primary does not live on: nothing is shown"
+        "the old primary has ended, so the test shows nothing"
     );
     let end = Instant::now() + LONG / 2;
     while Instant::now() < end {
@@ -230,7 +235,7 @@ async fn hands_over(one_is_silent: bool) {
 /// The deleting node is still connected to the old primary, which accepts its writes and has no
 /// other node any more. A node at the new primary has just filled Redis and its memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_delete_through_a_primary_that_was_replaced_is_told_at_the_new_one() {
+async fn a_delete_on_a_replaced_primary_is_published_on_the_new_one() {
     let watched = Watched::start().await;
     for server in &watched.servers {
         server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);

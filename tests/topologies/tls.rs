@@ -5,7 +5,7 @@ use crate::support::nodes::config_at;
 use crate::support::redis::{Redis, Setup, Version};
 use crate::support::registry::Registry;
 use crate::support::tls::Certificates;
-use crate::{keys, names, only_reads, reason, serves};
+use crate::{assert_reason, assert_serves, keys, only_reads, reason};
 use layercache::{RedisCache, RedisConfig};
 use std::fs;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ async fn redis_with(args: &[&str]) -> (Redis, Arc<Certificates>) {
 }
 
 #[tokio::test]
-async fn a_server_is_reached_with_its_authority_and_a_clients_certificate() {
+async fn mutual_tls_connects_with_the_ca_and_a_client_certificate() {
     let (redis, certificates) = redis_with(&["--requirepass", "pa55w0rd"]).await;
-    serves(&redis.url(), |pattern| keys(&redis, 0, pattern)).await;
+    assert_serves(&redis.url(), |pattern| keys(&redis, 0, pattern)).await;
 
     // The address may contain the server's name instead of its IP if the certificate has that name.
     let query = certificates.query();
     let url = format!("rediss://:pa55w0rd@localhost:{}/1?{query}", redis.port());
-    serves(&url, |pattern| keys(&redis, 1, pattern)).await;
+    assert_serves(&url, |pattern| keys(&redis, 1, pattern)).await;
 
     let without = format!(
         "rediss://:pa55w0rd@{}?{}",
@@ -33,19 +33,19 @@ async fn a_server_is_reached_with_its_authority_and_a_clients_certificate() {
         certificates.authority()
     );
     let reason = only_reads(config_at(without)).await;
-    names(&reason, &["certificate"], &["pa55w0rd"]);
+    assert_reason(&reason, &["certificate"], &["pa55w0rd"]);
     let another = Certificates::make_all();
     let url = redis.url().replace(
         certificates.path("client").to_str().unwrap(),
         another.path("client").to_str().unwrap(),
     );
-    names(
+    assert_reason(
         &only_reads(config_at(url)).await,
         &["unknownca", "unknown ca"],
         &["pa55w0rd"],
     );
     let wrong = redis.url().replace("pa55w0rd", "wrong-pa55w0rd");
-    names(
+    assert_reason(
         &only_reads(config_at(wrong)).await,
         &["WRONGPASS", "authentication"],
         &["pa55w0rd"],
@@ -53,14 +53,14 @@ async fn a_server_is_reached_with_its_authority_and_a_clients_certificate() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_no_certificate_is_reached_with_its_authority() {
+async fn tls_connects_without_a_client_certificate() {
     let (redis, certificates) = redis_with(&["--tls-auth-clients", "no"]).await;
     let url = format!("rediss://{}?{}", redis.address(), certificates.authority());
-    serves(&url, |pattern| keys(&redis, 0, pattern)).await;
+    assert_serves(&url, |pattern| keys(&redis, 0, pattern)).await;
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
+async fn a_server_with_an_untrusted_certificate_is_rejected() {
     let args = ["--tls-auth-clients", "no", "--bind", "127.0.0.1 127.0.0.2"];
     let (redis, certificates) = redis_with(&args).await;
     let another = Certificates::make_all();
@@ -73,11 +73,11 @@ async fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
         url("127.0.0.1", String::new()),
     ] {
         let reason = only_reads(config).await;
-        names(&reason, &["UnknownIssuer", "unknown issuer"], &["pa55w0rd"]);
+        assert_reason(&reason, &["UnknownIssuer", "unknown issuer"], &["pa55w0rd"]);
     }
     // The certificate is for another address.
     let config = url("127.0.0.2", format!("?{}", certificates.authority()));
-    names(
+    assert_reason(
         &only_reads(config).await,
         &["not valid for name", "NotValidForName"],
         &["pa55w0rd"],
@@ -85,7 +85,7 @@ async fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
 }
 
 #[tokio::test]
-async fn who_speaks_otherwise_is_not_waited_for() {
+async fn a_server_with_another_protocol_fails_at_once() {
     let (redis, certificates) = redis_with(&[]).await;
     only_reads(config_at(format!("redis://{}", redis.address()))).await;
     let plain = Redis::start().await;
@@ -94,7 +94,7 @@ async fn who_speaks_otherwise_is_not_waited_for() {
 }
 
 #[test]
-fn files_that_do_not_hold_what_they_should_are_refused_at_once() {
+fn invalid_certificate_files_are_refused_at_construction() {
     let certificates = Certificates::make_all();
     let path = |file: &str| certificates.path(file).to_str().unwrap().to_owned();
     fs::write(certificates.path("broken.pem"), "no certificate").unwrap();
@@ -118,12 +118,12 @@ fn files_that_do_not_hold_what_they_should_are_refused_at_once() {
             let url = format!("{scheme}://:pa55w0rd@127.0.0.1:1{end}?{query}");
             let refused = RedisCache::new(RedisConfig::new(url));
             let Err(refused) = refused else {
-                panic!("taken: {scheme} with {query}");
+                panic!("accepted: {scheme} with {query}");
             };
             let reason = reason(&refused);
-            names(&reason, &["redis url"], &["pa55w0rd"]);
+            assert_reason(&reason, &["redis url"], &["pa55w0rd"]);
             if query.contains("nowhere") {
-                names(&reason, &["no such file"], &[]);
+                assert_reason(&reason, &["no such file"], &[]);
             }
         }
     }
@@ -131,7 +131,7 @@ fn files_that_do_not_hold_what_they_should_are_refused_at_once() {
 
 /// People name an authority of their own in `SSL_CERT_FILE` in a container.
 #[tokio::test]
-async fn the_systems_roots_vouch_for_a_server() {
+async fn the_system_root_certificates_are_trusted() {
     let args = ["--tls-auth-clients", "no"];
     let (redis, certificates) = redis_with(&args).await;
     let url = format!("rediss://{}", redis.address());

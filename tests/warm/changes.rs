@@ -28,17 +28,17 @@ async fn nothing_old_is_left(held: usize) {
 }
 
 #[tokio::test]
-async fn what_is_deleted_between_the_lists_is_not_filled() {
+async fn an_object_deleted_between_the_lists_is_not_filled() {
     nothing_old_is_left(0).await;
 }
 
 #[tokio::test]
-async fn what_is_deleted_after_the_second_list_has_read_it_is_not_filled() {
+async fn an_object_deleted_after_the_second_list_is_not_filled() {
     nothing_old_is_left(1).await;
 }
 
 #[tokio::test]
-async fn what_is_gone_without_the_cache_between_the_lists_is_not_filled() {
+async fn an_object_deleted_without_the_cache_between_the_lists_is_not_filled() {
     let world = Shared::with(20, 0).await;
     let [warming, _] = &world.nodes;
     let warm = warm_slowly(warming, 0).await;
@@ -52,7 +52,7 @@ async fn what_is_gone_without_the_cache_between_the_lists_is_not_filled() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_is_about_to_fill_is_his() {
+async fn warming_skips_keys_leased_by_another_node() {
     let world = Shared::with(3, 0).await;
     let [warming, _] = &world.nodes;
     let lease = format!("lease::{{blobs::{}}}", digest(1));
@@ -62,7 +62,7 @@ async fn what_somebody_else_is_about_to_fill_is_his() {
 }
 
 #[tokio::test]
-async fn who_goes_away_gives_his_leases_back() {
+async fn a_cancelled_warming_releases_its_leases() {
     let world = Shared::with(200, 10).await;
     let [warming, other] = &world.nodes;
     let warm = warm_slowly(warming, 1).await;

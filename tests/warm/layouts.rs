@@ -10,7 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 
 #[tokio::test]
-async fn a_folder_is_warmed_whatever_its_order() {
+async fn a_local_folder_is_warmed_in_any_order() {
     let folder = tempfile::tempdir().unwrap();
     let bare = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
     put_blobs(&bare, 1200).await;
@@ -27,7 +27,7 @@ async fn a_folder_is_warmed_whatever_its_order() {
 }
 
 #[tokio::test]
-async fn where_the_object_is_the_membership_no_content_is_read() {
+async fn warming_an_oci_layout_reads_no_content() {
     let layout = OciImages::default();
     let bare = Recording::new(InMemory::new());
     for repository in ["library/alpine", "team/app"] {

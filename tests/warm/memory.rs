@@ -28,23 +28,23 @@ fn counts(progress: &WarmProgress) -> [u64; 5] {
 }
 
 #[tokio::test]
-async fn after_it_no_stat_reaches_the_store() {
+async fn after_warming_no_stat_reaches_the_store() {
     let store = store();
     let bare = store.get_ref().clone();
     put_blobs(&bare, 2500).await;
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let listener = Arc::clone(&told);
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&reports);
     let warm = store.warm(Some(&Path::from(BLOBS)));
     let warm = warm.progress(move |progress| listener.lock().unwrap().push(progress.clone()));
     let warmed = warm.await.unwrap();
     assert_eq!(counts(&warmed), [2500, 2500, 0, 0, 0]);
     assert_eq!(warmed.position, Some(blob(&digest(2499))));
     assert_eq!((bare.lists(), bare.reads()), (1, 0));
-    let told = told.lock().unwrap().clone();
-    let seen: Vec<_> = told.iter().map(|progress| progress.seen).collect();
+    let reports = reports.lock().unwrap().clone();
+    let seen: Vec<_> = reports.iter().map(|progress| progress.seen).collect();
     assert_eq!(seen, [1000, 2000, 2500]);
-    assert_eq!(told[0].position, Some(blob(&digest(999))));
-    assert_eq!(told.last(), Some(&warmed));
+    assert_eq!(reports[0].position, Some(blob(&digest(999))));
+    assert_eq!(reports.last(), Some(&warmed));
     knows_blobs(&store, 2500, CacheStatus::Memory).await;
 
     let again = store.warm(None).await.unwrap();
@@ -52,7 +52,7 @@ async fn after_it_no_stat_reaches_the_store() {
 }
 
 #[tokio::test]
-async fn links_are_read_and_what_is_none_is_passed_over() {
+async fn links_are_read_and_invalid_links_are_skipped() {
     let store = store();
     let bare = store.get_ref().clone();
     put_blobs(&bare, 4).await;
@@ -83,7 +83,7 @@ async fn links_are_read_and_what_is_none_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_head_is_exact_and_what_is_known_in_full_stays() {
+async fn a_head_after_warming_is_exact_and_complete_entries_stay() {
     let store = store();
     let bare = store.get_ref().clone();
     let attributes: Attributes = [(Attribute::ContentType, "text/plain")]
@@ -106,12 +106,12 @@ async fn a_head_is_exact_and_what_is_known_in_full_stays() {
     assert_eq!(counts(&warmed), [3, 2, 1, 0, 0]);
     let reads = bare.reads();
     assert_eq!(head(0).await.attributes, attributes);
-    assert_eq!(bare.reads(), reads, "it was known in full");
+    assert_eq!(bare.reads(), reads, "the entry was complete");
     for _ in 0..2 {
-        let said = head(1).await;
-        assert_eq!(said.attributes, attributes);
+        let answer = head(1).await;
+        assert_eq!(answer.attributes, attributes);
         assert_eq!(
-            said.meta,
+            answer.meta,
             bare.inner().head(&blob(&digest(1))).await.unwrap()
         );
         assert_eq!(bare.reads(), reads + 1, "once");
@@ -125,7 +125,7 @@ async fn a_head_is_exact_and_what_is_known_in_full_stays() {
 }
 
 #[tokio::test]
-async fn what_was_replaced_behind_its_back_is_noticed() {
+async fn an_object_replaced_without_the_cache_is_detected() {
     let store = store();
     let bare = store.get_ref().clone();
     put_blobs(&bare, 1).await;
@@ -138,7 +138,7 @@ async fn what_was_replaced_behind_its_back_is_noticed() {
 }
 
 #[tokio::test]
-async fn what_stops_half_way_is_resumed_and_nothing_is_lost() {
+async fn a_stopped_warming_resumes_without_loss() {
     let store = store();
     let bare = store.get_ref().clone();
     put_blobs(&bare, 3500).await;
@@ -153,7 +153,7 @@ async fn what_stops_half_way_is_resumed_and_nothing_is_lost() {
     assert_eq!(
         error.to_string(),
         format!(
-            "warming stopped after `{position}`: backend: Generic Recording error: told to fail"
+            "warming stopped after `{position}`: backend: Generic Recording error: injected failure"
         )
     );
     bare.fail(false);
@@ -198,13 +198,13 @@ async fn a_list_from_before_a_change_fills_nothing_of_it() {
     bare.hold_lists(None);
     let warmed = warm.await.unwrap().unwrap();
     assert!(warmed.refused >= 1, "{warmed:?}");
-    assert_eq!(bare.lists(), 2, "a second one has the stamps of now");
+    assert_eq!(bare.lists(), 2, "the second list has current stamps");
     assert_eq!(length(&store, 3).await, None);
     assert!(!is_member(&store, 1).await);
 }
 
 #[tokio::test]
-async fn a_change_that_is_under_way_keeps_its_key_out() {
+async fn a_running_change_keeps_its_key_out() {
     let store = store();
     let bare = store.get_ref().clone();
     put_blobs(&bare, 3).await;

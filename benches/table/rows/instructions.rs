@@ -14,7 +14,7 @@ const MANY_BLOBS: u32 = 2_000;
 const FEW: u64 = 2_000;
 const MANY: u64 = 22_000;
 
-/// The variable that tells this program, when it runs under valgrind, what to ask and how often.
+/// The variable that tells this program, when it runs under valgrind, which call to run and how often.
 const ASK: &str = "LAYERCACHE_BENCH_ASK";
 
 pub(crate) fn measure(table: &mut Table) {

@@ -179,8 +179,8 @@ async fn raw_pair(connection: &mut MultiplexedConnection, set: &str, blob: &Blob
     let mut pipeline = Pipeline::with_capacity(2);
     pipeline.cmd("SISMEMBER").arg(set).arg(&blob.text);
     pipeline.cmd("HMGET").arg(&blob.hash).arg(&FIELDS);
-    let asked = pipeline.ignore_errors().query_async(connection);
-    let replies: RedisResult<Vec<RedisResult<Value>>> = asked.await;
+    let request = pipeline.ignore_errors().query_async(connection);
+    let replies: RedisResult<Vec<RedisResult<Value>>> = request.await;
     let mut replies = replies.expect("replies");
     match (replies.pop(), replies.pop()) {
         (Some(Ok(Value::Array(fields))), Some(Ok(Value::Int(1)))) => fields,
@@ -308,9 +308,9 @@ fn one_task(table: &mut Table, runtime: &Runtime, bench: &Bench) {
         |bencher| time_loads(bencher, runtime, bench, 1),
         |bencher| time_ours(bencher, runtime, bench, 1),
     );
-    let asked = 200;
+    let count = 200;
     let trips = runtime.block_on(bench.round_trips(async |repository| {
-        for blob in &bench.blobs[..asked] {
+        for blob in &bench.blobs[..count] {
             stat(&repository, blob).await;
         }
     }));
@@ -320,11 +320,11 @@ fn one_task(table: &mut Table, runtime: &Runtime, bench: &Bench) {
         target: Target::AtMost(1.15),
         ratio: pair.ratio,
         detail: format!(
-            "{}; {trips} round trips for {asked} of them; {:.2} × of {KEPT}",
+            "{}; {trips} round trips for {count} of them; {:.2} × of {KEPT}",
             micros(&pair),
             loads.ratio
         ),
-        holds: trips == asked as u64,
+        holds: trips == count as u64,
     });
 }
 
@@ -400,9 +400,9 @@ async fn raw_many(bench: Arc<Bench>) {
     for blob in blobs {
         pipeline.cmd("HMGET").arg(&blob.hash).arg(&FIELDS);
     }
-    let asked = pipeline.ignore_errors();
+    let request = pipeline.ignore_errors();
     let replies: RedisResult<Vec<RedisResult<Value>>> =
-        asked.query_async(&mut bench.raw.clone()).await;
+        request.query_async(&mut bench.raw.clone()).await;
     assert_eq!(replies.expect("replies").len(), MANY + 1);
 }
 

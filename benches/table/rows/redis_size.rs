@@ -208,7 +208,7 @@ async fn used(redis: &Redis) -> f64 {
         last = now;
         sleep(Duration::from_millis(100)).await;
     }
-    panic!("the server's memory does not come to rest");
+    panic!("the memory of the server does not settle");
 }
 
 fn number(info: &str, name: &str) -> u64 {

@@ -48,7 +48,7 @@ pub(crate) fn measure(table: &mut Table) {
     };
     for (what, pick) in [
         (
-            "10 thousand → 5 million blobs, memory hit, asked for as people pull (Zipf)",
+            "10 thousand → 5 million blobs, memory hit, requested as people pull (Zipf)",
             Random::zipf as fn(&mut Random, u32) -> u32,
         ),
         ("the same, each blob as often as any other", Random::even),
@@ -130,7 +130,7 @@ fn registry(blobs: u32) -> Repository<Nothing> {
     Registry::new(Nothing, cache).repository(name)
 }
 
-/// A backend that must not be asked.
+/// A backend that must get no call.
 #[derive(Debug)]
 struct Nothing;
 

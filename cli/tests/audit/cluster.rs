@@ -2,7 +2,7 @@
 
 use super::support::cluster::{PASSWORD, RedisCluster};
 use super::support::nodes::{LENGTH, blob_path, config_at, digest};
-use super::support::redis::said;
+use super::support::redis::output_of;
 use super::{World, as_go, store_blob, store_link};
 use layercache::RepositoryName;
 use layercache::admin::{Audit, AuditPosition};
@@ -72,5 +72,5 @@ fn send(cluster: &RedisCluster, command: &str) {
     let mut cli = Command::new(super::support::tools::require("redis-cli"));
     cli.args(["-c", "--no-auth-warning", "-a", PASSWORD, "-p", &port]);
     cli.args(command.split(' '));
-    said(&mut cli).unwrap();
+    output_of(&mut cli).unwrap();
 }

@@ -234,7 +234,7 @@ async fn without_redis_reads_go_on_and_a_strict_node_refuses_changes() {
     ] {
         let refused = refused.refused(503, "UNAVAILABLE");
         assert!(refused.header("retry-after").is_some());
-        refused.tells_nothing_of(&[&redis.url(), &redis.address(), "127.0.0.1"]);
+        refused.hides(&[&redis.url(), &redis.address(), "127.0.0.1"]);
     }
     // Only the upload that the client knows is left, and it can still be finished.
     let id = upload.rsplit('/').next().unwrap();

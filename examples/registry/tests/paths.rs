@@ -237,7 +237,7 @@ async fn no_request_reaches_files_beside_the_root() {
                     (400..500).contains(&answer.status),
                     "{method} {target}: {answer:?}"
                 );
-                answer.tells_nothing_of(&[SECRET]);
+                answer.hides(&[SECRET]);
             }
         }
     }

@@ -23,7 +23,7 @@ pub(super) struct Shared {
     pub(super) layout: Distribution,
     /// For each slot, how often its blob was given up for a new one.
     pub(super) retired: Vec<AtomicU32>,
-    /// Whether the first node is asked only for facts that it may have in memory.
+    /// Whether the first node is read only for facts that it may have in memory.
     pub(super) has_quiet: bool,
     pub(super) is_over: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Shared {
         slot + self.slots() * self.retired[slot as usize].load(Ordering::SeqCst)
     }
 
-    /// Puts a blob that no worker has asked for yet, and all its links, straight into the store.
+    /// Puts a blob that no worker has read yet, and all its links, straight into the store.
     pub(super) async fn put_new(&self, blob: u32) {
         let links = (0..REPOSITORIES).map(|repository| Fact::Link(repository, blob));
         for fact in links.chain([Fact::Blob(blob)]) {
@@ -58,7 +58,7 @@ impl Shared {
                 span: Span::since(begin),
                 outcome: Outcome::Done,
                 node: 0,
-                what: "nobody",
+                what: "none",
             });
         }
     }
@@ -93,7 +93,7 @@ impl Shared {
         &self,
         node: usize,
         facts: &[Fact],
-        answer: Said,
+        answer: Observed,
         begin: u64,
         what: &'static str,
     ) {
@@ -115,21 +115,21 @@ impl Shared {
     /// Sends one read (`stat`, `contains` and so on) to a node and records the answer.
     pub(super) async fn ask(&self, node: usize, kind: Ask, repository: u32, blob: u32) {
         let (link, meta) = (Fact::Link(repository, blob), Fact::Blob(blob));
-        let (of, asked) = (self.repository(node, repository), digest(blob));
+        let (of, target) = (self.repository(node, repository), digest(blob));
         let blobs = self.nodes[node].registry().blobs();
         let begin = now();
         match kind {
             Ask::Stat(freshness) => {
-                let answer = said(of.stat(&asked, freshness).await, |meta| meta.is_some());
+                let answer = observed(of.stat(&target, freshness).await, |meta| meta.is_some());
                 self.read(node, &[link, meta], answer, begin, "stat");
             }
             Ask::Contains => {
-                let answer = of.contains(&asked, Freshness::Cached).await;
-                self.read(node, &[link], said(answer, |is| *is), begin, "contains");
+                let answer = of.contains(&target, Freshness::Cached).await;
+                self.read(node, &[link], observed(answer, |is| *is), begin, "contains");
             }
             Ask::BlobStat => {
-                let answer = blobs.stat(&asked, Freshness::Cached).await;
-                let answer = said(answer, |meta| meta.is_some());
+                let answer = blobs.stat(&target, Freshness::Cached).await;
+                let answer = observed(answer, |meta| meta.is_some());
                 self.read(node, &[meta], answer, begin, "blobs.stat");
             }
             Ask::Get { fact, head } => {
@@ -149,7 +149,7 @@ impl Shared {
                     Ok(answers) => {
                         for (blob, answer) in blobs.into_iter().zip(answers) {
                             let facts = [Fact::Link(repository, blob), Fact::Blob(blob)];
-                            let answer = said(Ok(answer), |meta| meta.is_some());
+                            let answer = observed(Ok(answer), |meta| meta.is_some());
                             self.read(node, &facts, answer, begin, "stat_many");
                         }
                     }
@@ -192,9 +192,9 @@ impl Shared {
 }
 
 /// An answer with its status, or the text of an error.
-type Said = Result<(bool, CacheStatus), String>;
+type Observed = Result<(bool, CacheStatus), String>;
 
-fn said<T>(answer: Result<Answer<T>, Error>, present: impl Fn(&T) -> bool) -> Said {
+fn observed<T>(answer: Result<Answer<T>, Error>, present: impl Fn(&T) -> bool) -> Observed {
     match answer {
         Ok(answer) => Ok((present(&answer.value), answer.status)),
         Err(error) => Err(error.to_string()),

@@ -1,4 +1,4 @@
-//! Records what several nodes were asked and what they answered, and checks whether the answers are
+//! Records the operations of several nodes and their answers, and checks whether the answers are
 //! allowed.
 
 pub mod ask;

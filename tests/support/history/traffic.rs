@@ -25,7 +25,7 @@ pub struct Load {
     pub readers: usize,
     /// Changers for each node, except a quiet one.
     pub changers: usize,
-    /// Whether the first node makes no changes and is asked only for facts that it may have in
+    /// Whether the first node makes no changes and is read only for facts that it may have in
     /// memory. Such a node can be without Redis for long before it notices.
     pub has_quiet: bool,
 }
@@ -113,15 +113,15 @@ impl Traffic {
             }
         };
         let is_enough = timeout(PATIENCE, is_enough).await;
-        is_enough.expect("enough was done");
+        is_enough.expect("enough operations");
     }
 
     /// Removes all links through one node, all at once, while the other operations go on.
     pub async fn unlink_all(&self, node: usize) {
         let shared = &self.shared;
         let unlink = |repository: u32, blob: u32| async move {
-            let (begin, of, asked) = (now(), shared.repository(node, repository), digest(blob));
-            let ended = Ended::from(of.unlink(&asked).await);
+            let (begin, of, target) = (now(), shared.repository(node, repository), digest(blob));
+            let ended = Ended::from(of.unlink(&target).await);
             let fact = Fact::Link(repository, blob);
             let what = "unlink_all";
             shared.changed(node, fact, false, begin, ended, what).await;
@@ -185,11 +185,11 @@ impl Worker {
                 let (repository, slot) = (self.random.u32(..REPOSITORIES), self.slot());
                 let blob = self.shared.blob(slot);
                 let kind = self.question(self.node, repository, blob);
-                let asked = self.shared.ask(self.node, kind, repository, blob);
+                let read = self.shared.ask(self.node, kind, repository, blob);
                 // A few callers give up before the answer comes.
                 match self.random.u32(..100) {
-                    0 => drop(timeout(Duration::from_millis(1), asked).await),
-                    _ => asked.await,
+                    0 => drop(timeout(Duration::from_millis(1), read).await),
+                    _ => read.await,
                 }
             }
             sleep(Duration::from_millis(self.random.u64(2..10))).await;

@@ -1,4 +1,4 @@
-//! Tests a primary of a Redis Cluster that is stopped, replaced, and woken again. It still has an
+//! Tests a primary of a Redis Cluster that is stopped, replaced, and continued. It still has an
 //! entry that was deleted meanwhile, and does not know yet that it was replaced.
 
 use crate::support::cluster::{HOME, Member, RedisCluster};
@@ -72,17 +72,25 @@ impl World {
 
 /// The idle node trusts the old primary all the time, because it sends nothing meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_long() {
-    wakes(LONG).await;
+async fn entries_of_a_replaced_primary_are_not_answered_with_a_long_trust_timeout() {
+    the_old_primary_continues(LONG).await;
 }
 
 /// The idle node's trust in the old primary has ended. It has no other sign of the replacement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_primary_still_has_is_answered_by_nobody_who_trusts_shortly() {
-    wakes(SHORT).await;
+async fn entries_of_a_replaced_primary_are_not_answered_with_a_short_trust_timeout() {
+    the_old_primary_continues(SHORT).await;
 }
 
-async fn wakes(trust: Duration) {
+/// Deletes a blob, again and again until no error says that Redis cannot be told.
+async fn delete_until_accepted(node: &Node, blob: &Digest, stopped: Instant) {
+    while let Err(error) = node.delete(&blob_path(blob)).await {
+        assert!(stopped.elapsed() < PATIENCE, "{error}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn the_old_primary_continues(trust: Duration) {
     let world = World::start(trust).await;
     let blob = world.blob;
     let stopped = world.replace_primary().await;
@@ -93,24 +101,21 @@ async fn wakes(trust: Duration) {
         idle,
         ..
     } = world;
-    while let Err(error) = deleter.delete(&blob_path(&blob)).await {
-        assert!(stopped.elapsed() < PATIENCE, "{error}");
-        sleep(Duration::from_millis(20)).await;
-    }
+    delete_until_accepted(&deleter, &blob, stopped).await;
     let deleted = stopped.elapsed();
     // If the node still trusts the stopped primary, it asks that one.
-    let asked = tokio::spawn(async move { stat(&idle, &blob).await });
+    let read = tokio::spawn(async move { stat(&idle, &blob).await });
     sleep(Duration::from_millis(200)).await;
     cluster.servers[primary.server].signal(Signal::Cont);
-    let (found, status) = asked.await.unwrap();
+    let (found, status) = read.await.unwrap();
     println!("deleted {deleted:?} after the primary stopped");
-    assert_eq!(found, None, "it is answered from {status:?}");
+    assert_eq!(found, None, "answered from {status:?}");
 }
 
-/// The old primary wakes while the delete waits for nodes that still trust it. One of these nodes
+/// The old primary continues while the delete waits for nodes that still trust it. One of these nodes
 /// caches its answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_primary_has_told_meanwhile_is_forgotten() {
+async fn entries_read_from_a_replaced_primary_are_forgotten() {
     let world = World::start(LONG).await;
     let blob = world.blob;
     let stopped = world.replace_primary().await;
@@ -122,27 +127,24 @@ async fn what_a_primary_has_told_meanwhile_is_forgotten() {
         ..
     } = world;
     let deleting = tokio::spawn(async move {
-        while let Err(error) = deleter.delete(&blob_path(&blob)).await {
-            assert!(stopped.elapsed() < PATIENCE, "{error}");
-            sleep(Duration::from_millis(20)).await;
-        }
+        delete_until_accepted(&deleter, &blob, stopped).await;
     });
     let fence = format!("fence::{{{}}}", hash(&blob));
     let now = cluster.primary_of(&fence).server;
     while cluster.servers[now].cli(&["EXISTS", &fence]) == "0" {
-        assert!(!deleting.is_finished(), "it did not wait");
+        assert!(!deleting.is_finished(), "the delete did not wait");
         sleep(Duration::from_millis(5)).await;
     }
     sleep(Duration::from_millis(300)).await;
-    let asked = tokio::spawn(async move { (stat(&idle, &blob).await, idle) });
+    let read = tokio::spawn(async move { (stat(&idle, &blob).await, idle) });
     sleep(Duration::from_millis(200)).await;
     cluster.servers[primary.server].signal(Signal::Cont);
-    let ((_, status), idle) = asked.await.unwrap();
-    assert!(!deleting.is_finished(), "it did not wait");
+    let ((_, status), idle) = read.await.unwrap();
+    assert!(!deleting.is_finished(), "the delete did not wait");
     deleting.await.unwrap();
     let (found, now) = stat(&idle, &blob).await;
     assert_eq!(
         found, None,
-        "it was answered from {status:?}, and is from {now:?}"
+        "first answered from {status:?}, then from {now:?}"
     );
 }
