@@ -48,9 +48,6 @@
 //! [`guide`] has pages on getting started, on settings, on running nodes and on migrating from a Go
 //! registry.
 
-#[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub mod admin;
 pub mod cache;
 #[cfg_attr(
     not(feature = "redis"),
@@ -79,6 +76,19 @@ pub use types::{
     Answer, BoxError, CachePolicy, CacheStatus, Digest, DigestError, Error, Freshness, LayerMeta,
     LayerMetaError, Link, LinkKind, RepositoryName, RepositoryNameError,
 };
+
+/// What the command `layercache` (the crate `layercache-cli`) needs beside the public API: it reads
+/// Redis with the code that nodes use. Semantic versioning does not cover this module, so every
+/// release may change it.
+#[doc(hidden)]
+pub mod internals {
+    #[cfg(feature = "redis")]
+    pub use crate::cache::redis::admin::*;
+    #[cfg(feature = "redis")]
+    pub use crate::cache::redis::tier::fields::Broken;
+    pub use crate::store::has_text_of;
+    pub use crate::types::link::Key;
+}
 
 /// Internals that the targets in `fuzz/` need. Only fuzzing builds have them.
 #[cfg(all(fuzzing, feature = "redis"))]

@@ -3,13 +3,11 @@
 
 use test_support as support;
 
-use layercache::admin::{Audit, inspect};
 use layercache::layout::{Layout, OciImages};
 use layercache::{CacheStatus, CachedStore, Digest, Freshness, Link, RedisConfig, RepositoryName};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::nodes::{config, digest};
 use support::recording::Recording;
@@ -183,62 +181,6 @@ async fn a_warmed_redis_has_the_length_of_each_copy() {
         assert_eq!(answer.status, CacheStatus::Redis);
         assert_eq!(answer.value.unwrap().path(), path(i, &digest).as_ref());
     }
-}
-
-#[tokio::test]
-async fn audit_and_inspect_compare_each_copy_with_its_own_object() {
-    let redis = Redis::start().await;
-    let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
-    let first = node(&bare, config(&redis));
-    for i in 0..3 {
-        bare.put(&path(i, &digest), "content".into()).await.unwrap();
-        warm(&first, &path(i, &digest)).await;
-    }
-    let audit = || {
-        let audit = Audit::new(bare.clone(), config(&redis)).unwrap();
-        audit.layout(OciImages::default())
-    };
-    let report = audit().await.unwrap();
-    assert_eq!((report.findings(), report.ok), (0, 6));
-
-    // The store changes without the cache: one copy is written anew, and another is deleted.
-    bare.put(&path(1, &digest), "content".into()).await.unwrap();
-    bare.delete(&path(2, &digest)).await.unwrap();
-    let (store, layout) = (Arc::new(bare.clone()), Arc::new(OciImages::default()));
-    let inspection = inspect(&config(&redis), store, layout, &name(1), &digest).await;
-    let inspection = inspection.unwrap();
-    assert_eq!(inspection.redis.meta.key, hash(1, &digest));
-    assert!(!inspection.disagreements.is_empty());
-
-    let found = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let tell = Arc::clone(&found);
-    let audit = audit().fix(true).findings(move |finding| {
-        let name = finding.repository.clone().unwrap();
-        let found = format!("{} {} {name}", finding.wrong.name(), finding.key);
-        tell.lock().unwrap().push(found);
-    });
-    audit.await.unwrap();
-    let mut found = found.lock().unwrap().clone();
-    found.sort();
-    let expected = [
-        format!("stale-membership repository::{0}::blobs {0}", name(2)),
-        format!("stale-meta {} {}", hash(2, &digest), name(2)),
-        format!("wrong-tag {} {}", hash(1, &digest), name(1)),
-    ];
-    assert_eq!(found, expected);
-    let exists = [0, 1, 2].map(|i| redis.cli(&["EXISTS", &hash(i, &digest)]));
-    assert_eq!(exists, ["1", "0", "0"]);
-    let one = audit_of(&bare, &redis, 0).await;
-    assert_eq!(one, (0, 2), "its membership and its object");
-}
-
-/// Returns the numbers of findings and of confirmed entries of one repository.
-async fn audit_of(bare: &Bare, redis: &Redis, i: usize) -> (u64, u64) {
-    let of = name(i);
-    let audit = Audit::new(bare.clone(), config(redis)).unwrap();
-    let audit = audit.layout(OciImages::default());
-    let report = audit.repositories(move |name| *name == of).await.unwrap();
-    (report.findings(), report.ok)
 }
 
 #[tokio::test]

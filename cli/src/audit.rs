@@ -9,7 +9,7 @@ use crate::storage::StorageOptions;
 use crate::table::Table;
 use clap::Args;
 use indicatif::ProgressBar;
-use layercache::admin::{
+use layercache_cli::admin::{
     Audit, AuditError, AuditPosition, AuditProgress, AuditReport, Fate, Finding,
 };
 use serde_json::{Value, json};
@@ -122,9 +122,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
             })
         }
         Some(Err(error)) => {
-            let AuditError {
-                progress, source, ..
-            } = error;
+            let AuditError { progress, source } = error;
             let trouble = cannot().because(source);
             let next = go_on(&progress, &options);
             let help = format!("layercache check says what is wrong with them; {next}");
@@ -203,6 +201,10 @@ impl Teller {
         self.bar.set_position(so_far.keys);
         let message = format!("{} ok, {} findings", report.ok, report.findings());
         let mut state = self.state();
+        if so_far.restarts > state.progress.restarts {
+            let note = "Redis is another server than before: its keys are looked at from the first";
+            self.bar.suspend(|| self.out.note(note));
+        }
         state.progress = so_far.clone();
         if self.bar.is_hidden() && state.said.elapsed() >= EVERY {
             state.said = Instant::now();

@@ -7,7 +7,7 @@ use crate::stop::Stop;
 use crate::storage::StorageOptions;
 use crate::{Verdict, interrupted};
 use clap::Args;
-use layercache::admin::{Diagnostic, Severity, check_redis, check_storage};
+use layercache_cli::admin::{Diagnostic, Severity, check_redis, check_storage};
 use serde::Serialize;
 
 /// Report problems of the Redis and the storage, and how to repair them

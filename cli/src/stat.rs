@@ -10,8 +10,8 @@ use crate::storage::StorageOptions;
 use crate::table::Table;
 use crate::{Verdict, interrupted};
 use clap::Args;
-use layercache::admin::{Disagreement, Held, Inspection, Life, RedisEntry, inspect};
 use layercache::{Digest, LayerMeta, LinkState, RepositoryName};
+use layercache_cli::admin::{Disagreement, Held, Inspection, Life, RedisEntry, inspect};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -35,7 +35,19 @@ pub struct StoreBackend<S: ObjectStore> {
 }
 
 impl<S: ObjectStore> StoreBackend<S> {
-    pub(crate) fn new(store: Arc<S>, layout: Arc<dyn Layout>) -> Self {
+    /// Creates the backend of a store whose paths have this layout, for a
+    /// [`Registry`](crate::Registry) whose cache is not a [`CachedStore`](crate::CachedStore)'s.
+    ///
+    /// ```
+    /// use layercache::layout::OciImages;
+    /// use layercache::{Backend, StoreBackend};
+    /// use object_store::memory::InMemory;
+    /// use std::sync::Arc;
+    ///
+    /// let backend = StoreBackend::new(Arc::new(InMemory::new()), Arc::new(OciImages::default()));
+    /// assert!(!backend.shares_blobs());
+    /// ```
+    pub fn new(store: Arc<S>, layout: Arc<dyn Layout>) -> Self {
         let any = Digest::Sha256([0; 32]);
         let shares_blobs = layout.blob_path(&any).is_some();
         Self {

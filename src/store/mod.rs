@@ -16,7 +16,7 @@ mod write;
 pub use backend::StoreBackend;
 pub use builder::CachedStoreBuilder;
 #[cfg(feature = "redis")]
-pub(crate) use warm::has_text_of;
+pub use warm::has_text_of;
 pub use warm::{Warm, WarmError, WarmProgress};
 
 use crate::cache::{Forgotten, TieredCache};

@@ -95,7 +95,7 @@ impl<'a> From<&'a Link> for LinkRef<'a> {
 
 /// The key of a cached fact. No fact implies another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Key {
+pub enum Key {
     /// The membership of a blob in a repository.
     Link(Link),
     /// The metadata of a blob that all repositories share.
@@ -125,7 +125,8 @@ impl KeyKind {
 }
 
 impl Key {
-    pub(crate) const fn digest(&self) -> &Digest {
+    /// Returns the digest of the blob.
+    pub const fn digest(&self) -> &Digest {
         match self {
             Self::Link(link) | Self::Own(link) => &link.digest,
             Self::Meta(digest) => digest,
@@ -133,7 +134,7 @@ impl Key {
     }
 
     /// Returns the repository whose fact this is, or `None` for a fact that all share.
-    pub(crate) const fn repository(&self) -> Option<&RepositoryName> {
+    pub const fn repository(&self) -> Option<&RepositoryName> {
         match self {
             Self::Link(link) | Self::Own(link) => Some(&link.repository),
             Self::Meta(_) => None,

@@ -1,7 +1,7 @@
 //! What `layercache stat --json` prints.
 
-use layercache::admin::{Fence, Held, Inspection, Life, RedisEntry};
 use layercache::{LayerMeta, LinkState};
+use layercache_cli::admin::{Fence, Held, Inspection, Life, RedisEntry};
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use super::support::nodes::{LENGTH, blob_path, config_at, digest};
 use super::support::redis::output_of;
 use super::{World, as_go, store_blob, store_link};
 use layercache::RepositoryName;
-use layercache::admin::{Audit, AuditPosition};
+use layercache_cli::admin::{Audit, AuditPosition};
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use std::process::Command;

@@ -3,10 +3,10 @@
 
 use super::support::nodes::{LENGTH, SET, blob_path, digest, hash, name};
 use super::{World, as_go, changes, link_path, store_blob, store_link};
-use layercache::admin::{Fate, Finding, Wrong};
 use layercache::layout::Layout;
 use layercache::layout::OciImages;
 use layercache::{Digest, Link};
+use layercache_cli::admin::{Fate, Finding, Wrong};
 use object_store::ObjectStoreExt;
 
 /// Checks that an audit reports exactly these findings and writes nothing. Then checks that `fix`
@@ -272,7 +272,7 @@ async fn what_a_prefix_names() {
     redis.cli(&["SADD", &format!("eu:{SET}"), &digest.to_string()]);
     redis.cli(&["SADD", SET, &digest.to_string()]);
     let config = super::config(redis).with_prefix("eu:");
-    let audit = layercache::admin::Audit::new(world.store.clone(), config).unwrap();
+    let audit = layercache_cli::admin::Audit::new(world.store.clone(), config).unwrap();
     let said = World::hear(audit.fix(true)).await.unwrap();
     assert_eq!(
         said.names(),

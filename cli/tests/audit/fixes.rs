@@ -6,8 +6,8 @@ use super::support::nodes::{
 };
 use super::support::redis::Redis;
 use super::{World, as_go, dump, link_path};
-use layercache::admin::Audit;
 use layercache::{CacheStatus, Link};
+use layercache_cli::admin::Audit;
 use object_store::ObjectStoreExt;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

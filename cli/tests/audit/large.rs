@@ -6,7 +6,7 @@ use super::support::recording::Recording;
 use super::support::redis::Redis;
 use super::{World, store_blob, store_link};
 use layercache::RepositoryName;
-use layercache::admin::{Audit, AuditPosition, AuditReport};
+use layercache_cli::admin::{Audit, AuditPosition, AuditReport};
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};

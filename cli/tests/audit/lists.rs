@@ -7,8 +7,8 @@ use super::support::recording::Recording;
 use super::support::redis::Redis;
 use super::{World, as_go, link_path, store_blob, store_link};
 use layercache::Link;
-use layercache::admin::Audit;
 use layercache::layout::{Layout, OciImages};
+use layercache_cli::admin::Audit;
 use object_store::ObjectStoreExt;
 
 const MANY: u32 = 60;

@@ -9,12 +9,13 @@ mod go;
 mod large;
 mod lists;
 mod looks;
+mod own_blobs;
 
 use test_support as support;
 
-use layercache::admin::{Audit, AuditError, AuditReport, Finding};
 use layercache::layout::{Distribution, Layout};
 use layercache::{Digest, Link, RepositoryName};
+use layercache_cli::admin::{Audit, AuditError, AuditReport, Finding};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};

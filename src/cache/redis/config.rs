@@ -191,13 +191,6 @@ impl RedisConfig {
         }
     }
 
-    /// Moves the name space into the prefix. The names of the keys stay the same.
-    pub(crate) fn in_its_prefix(mut self) -> Self {
-        self.prefix = self.key_prefix();
-        self.namespace = None;
-        self
-    }
-
     /// Sets [`prefix`](Self::prefix).
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {

@@ -10,8 +10,6 @@ pub(crate) mod node;
 mod tests;
 pub(crate) mod tier;
 
-pub(crate) use admin::check_server;
-pub use admin::{Fence, Held, InRedis, Life, RedisEntry};
 pub use config::RedisConfig;
 
 use crate::cache::deadline::Deadline;

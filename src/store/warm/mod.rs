@@ -8,7 +8,7 @@ mod shared;
 
 pub use progress::{WarmError, WarmProgress};
 #[cfg(feature = "redis")]
-pub(crate) use proof::has_text_of;
+pub use proof::has_text_of;
 
 use super::CachedStore;
 use crate::telemetry::spans;

@@ -51,7 +51,7 @@ impl Proof {
 /// Returns whether the entity tag is the MD5 of the digest's text. A store that computes its tags
 /// in another way makes no such tag. An attacker cannot make another content with the same tag
 /// either: that needs a second preimage of MD5.
-pub(crate) fn has_text_of(object: &ObjectMeta, digest: &Digest) -> bool {
+pub fn has_text_of(object: &ObjectMeta, digest: &Digest) -> bool {
     let Some(tag) = &object.e_tag else {
         return false;
     };

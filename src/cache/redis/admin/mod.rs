@@ -1,9 +1,8 @@
-//! What operators ask: what Redis holds, and whether it is fit for the cache.
+//! What the command `layercache` needs of Redis besides the public API: a client that is not a
+//! node, and the primaries at an address.
 
-mod check;
-pub(crate) mod diagnostic;
-mod inspect;
-pub(crate) mod scan;
+mod client;
+mod primaries;
 
-pub(crate) use check::check_server;
-pub use inspect::{Fence, Held, InRedis, Life, RedisEntry};
+pub use client::{AdminClient, FIELDS, KeyPage, Shard, Shards, StoredMeta};
+pub use primaries::{Primary, Topology, Unusable, find_primaries};

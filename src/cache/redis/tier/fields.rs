@@ -35,7 +35,7 @@ pub(crate) enum StoredPath {
 
 /// The error for a value that neither a node nor a Go registry has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub struct Broken;
 
 /// The longest text that is accepted. It is longer than any that a backend writes.
 const LONGEST: usize = 4096;

@@ -3,8 +3,8 @@
 use super::Filter;
 use super::judge::is_sampled;
 use super::position::AuditPosition;
-use crate::cache::redis::admin::scan::Subject;
-use crate::types::{Digest, Link, RepositoryName};
+use crate::admin::scan::Item;
+use layercache::{Digest, Link, RepositoryName};
 
 /// Approximate number of keys or members per page.
 pub(super) const PAGE: usize = 500;
@@ -31,9 +31,9 @@ pub(super) struct Page {
     /// Number of keys that Redis has returned.
     pub(super) keys: u64,
     /// Facts that the storage has to confirm.
-    pub(super) facts: Vec<Subject>,
+    pub(super) facts: Vec<Item>,
     /// Keys that only Redis can tell more about.
-    pub(super) others: Vec<Subject>,
+    pub(super) others: Vec<Item>,
     /// Number of hashes without a value.
     pub(super) empty: u64,
     /// Number of members of each set that has members on this page.

@@ -1,13 +1,11 @@
-//! What a key is, by its name, and what can be wrong with it.
+//! What is a key, by its name?
 
-use crate::cache::redis::tier::keys::Keys;
-use crate::types::link::Key;
-use crate::types::{Digest, DigestError, Link, LinkKind, RepositoryName};
-use std::borrow::Cow;
+use layercache::internals::Key;
+use layercache::{Digest, DigestError, Link, LinkKind, RepositoryName};
 
 /// What a key is, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum KeyName {
     /// The set of a repository's blobs of one kind.
     Set(LinkKind, RepositoryName),
     /// The metadata of a blob.
@@ -16,43 +14,13 @@ pub(crate) enum Name {
     MediaType(RepositoryName, Digest),
     /// A lease or a fence, and the repository that it belongs to, if it belongs to one.
     Mark(Option<RepositoryName>),
-    /// A name that begins like one of ours, and is not one.
+    /// A name that begins like one of the cache's, and is not one.
     Junk,
     /// A key of another application, or of a kind that a scan does not look at.
     Other,
 }
 
-/// One thing in Redis that may have to be removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Subject {
-    /// A membership.
-    Member(Link),
-    /// The metadata of a blob.
-    Meta(Key, super::Held),
-    /// A media type of a Go registry whose membership is missing.
-    MediaType(RepositoryName, Digest),
-    /// A member of a set that is not a digest.
-    OddMember(LinkKind, RepositoryName, Vec<u8>),
-    /// A key that does not have the type that its name says.
-    OddType(Vec<u8>, &'static str),
-    /// A lease or a fence that never expires.
-    Forever(Vec<u8>),
-    /// A key with a name that is almost one of ours.
-    Junk(Vec<u8>),
-}
-
-/// Bytes from outside as text.
-#[derive(Debug)]
-pub(crate) struct Text;
-
-impl Text {
-    /// Returns the bytes as text. Bytes that are not UTF-8 show as replacement characters.
-    pub(crate) fn of(bytes: &[u8]) -> Cow<'_, str> {
-        String::from_utf8_lossy(bytes)
-    }
-}
-
-impl Name {
+impl KeyName {
     /// Reads the name of a key. A key with another prefix is [`Other`](Self::Other).
     pub(crate) fn read(prefix: &str, key: &[u8]) -> Self {
         let Some(name) = key.strip_prefix(prefix.as_bytes()) else {
@@ -99,11 +67,11 @@ const FAMILIES: [&str; 4] = ["blobs::", "repository::", "lease::", "fence::"];
 
 /// Reads the rest of a hash's name: `<digest>`, or for a repository's own object
 /// `<name>::<digest>` or `<name>::manifests::<digest>`.
-fn read_hash(rest: &str) -> Result<Key, Name> {
+fn read_hash(rest: &str) -> Result<Key, KeyName> {
     let Some((name, rest)) = rest.split_once("::") else {
         return read_digest(rest).map(Key::Meta);
     };
-    let name = name.parse().map_err(|_| Name::Junk)?;
+    let name = name.parse().map_err(|_| KeyName::Junk)?;
     Ok(Key::Own(match rest.strip_prefix("manifests::") {
         Some(digest) => Link::manifest(name, read_digest(digest)?),
         None => Link::layer(name, read_digest(rest)?),
@@ -111,12 +79,12 @@ fn read_hash(rest: &str) -> Result<Key, Name> {
 }
 
 /// Reads a digest. The error says what the key is if the text is no digest.
-fn read_digest(text: &str) -> Result<Digest, Name> {
+fn read_digest(text: &str) -> Result<Digest, KeyName> {
     match text.parse::<Digest>() {
         Ok(digest) if digest.to_string() == text => Ok(digest),
         // A Go registry knows one more algorithm.
-        Err(DigestError::UnknownAlgorithm { .. }) if is_sha384(text) => Err(Name::Other),
-        _ => Err(Name::Junk),
+        Err(DigestError::UnknownAlgorithm { .. }) if is_sha384(text) => Err(KeyName::Other),
+        _ => Err(KeyName::Junk),
     }
 }
 
@@ -126,65 +94,40 @@ fn is_sha384(text: &str) -> bool {
         .is_some_and(|hex| hex.len() == 96 && hex.bytes().all(is_hex))
 }
 
-fn read_repository(rest: &str) -> Name {
+fn read_repository(rest: &str) -> KeyName {
     let Some((name, rest)) = rest.split_once("::") else {
-        return Name::Junk;
+        return KeyName::Junk;
     };
     let Ok(name) = name.parse() else {
-        return Name::Junk;
+        return KeyName::Junk;
     };
     match rest {
-        "blobs" => Name::Set(LinkKind::Layer, name),
-        "manifests" => Name::Set(LinkKind::Manifest, name),
+        "blobs" => KeyName::Set(LinkKind::Layer, name),
+        "manifests" => KeyName::Set(LinkKind::Manifest, name),
         _ => match rest.strip_prefix("blobs::").map(read_digest) {
-            Some(Ok(digest)) => Name::MediaType(name, digest),
+            Some(Ok(digest)) => KeyName::MediaType(name, digest),
             Some(Err(other)) => other,
-            None => Name::Junk,
+            None => KeyName::Junk,
         },
     }
 }
 
 /// Reads the rest of the name of a lease or a fence: `{subject}`, and for a member `::<digest>`
 /// after it.
-fn read_mark(prefix: &str, rest: &str) -> Name {
+fn read_mark(prefix: &str, rest: &str) -> KeyName {
     let Some((subject, member)) = rest
         .strip_prefix('{')
         .and_then(|rest| rest.rsplit_once('}'))
     else {
-        return Name::Junk;
+        return KeyName::Junk;
     };
-    let is_digest = |text: &str| read_digest(text) != Err(Name::Junk);
-    match Name::read(prefix, subject.as_bytes()) {
-        Name::Hash(key) if member.is_empty() => Name::Mark(key.repository().cloned()),
-        Name::Set(_, name) if member.strip_prefix("::").is_some_and(is_digest) => {
-            Name::Mark(Some(name))
+    let is_digest = |text: &str| read_digest(text) != Err(KeyName::Junk);
+    match KeyName::read(prefix, subject.as_bytes()) {
+        KeyName::Hash(key) if member.is_empty() => KeyName::Mark(key.repository().cloned()),
+        KeyName::Set(_, name) if member.strip_prefix("::").is_some_and(is_digest) => {
+            KeyName::Mark(Some(name))
         }
-        _ => Name::Junk,
-    }
-}
-
-impl Subject {
-    /// Returns the key of the subject, or the key that contains it.
-    pub(crate) fn key(&self, keys: &Keys) -> String {
-        match self {
-            Self::Member(link) => keys.set_of(link.kind, &link.repository),
-            Self::Meta(key, _) => keys.subject(key.into()),
-            Self::MediaType(repository, digest) => keys.media_type(repository, digest),
-            Self::OddMember(kind, repository, _) => keys.set_of(*kind, repository),
-            Self::OddType(key, _) | Self::Forever(key) | Self::Junk(key) => {
-                Text::of(key).into_owned()
-            }
-        }
-    }
-
-    /// Returns the fact that the subject is, if it is one. Nodes may have a fact in memory, so it
-    /// is removed with the delete protocol.
-    pub(crate) fn fact(&self) -> Option<Key> {
-        match self {
-            Self::Member(link) => Some(Key::Link(link.clone())),
-            Self::Meta(key, _) => Some(key.clone()),
-            _ => None,
-        }
+        _ => KeyName::Junk,
     }
 }
 
@@ -209,46 +152,56 @@ mod tests {
         for (key, is) in [
             (
                 "repository::library/alpine::blobs".to_owned(),
-                Name::Set(LinkKind::Layer, name()),
+                KeyName::Set(LinkKind::Layer, name()),
             ),
             (
                 "repository::library/alpine::manifests".to_owned(),
-                Name::Set(LinkKind::Manifest, name()),
+                KeyName::Set(LinkKind::Manifest, name()),
             ),
             (
                 format!("blobs::sha256:{HEX}"),
-                Name::Hash(Key::Meta(digest())),
+                KeyName::Hash(Key::Meta(digest())),
             ),
             (
                 format!("blobs::library/alpine::sha256:{HEX}"),
-                Name::Hash(Key::Own(Link::layer(name(), digest()))),
+                KeyName::Hash(Key::Own(Link::layer(name(), digest()))),
             ),
             (
                 format!("blobs::library/alpine::manifests::sha256:{HEX}"),
-                Name::Hash(Key::Own(Link::manifest(name(), digest()))),
+                KeyName::Hash(Key::Own(Link::manifest(name(), digest()))),
             ),
             (
                 format!("lease::{{blobs::library/alpine::sha256:{HEX}}}"),
-                Name::Mark(Some(name())),
+                KeyName::Mark(Some(name())),
             ),
             (
                 format!("repository::library/alpine::blobs::sha256:{HEX}"),
-                Name::MediaType(name(), digest()),
+                KeyName::MediaType(name(), digest()),
             ),
-            (format!("lease::{{blobs::sha256:{HEX}}}"), Name::Mark(None)),
+            (
+                format!("lease::{{blobs::sha256:{HEX}}}"),
+                KeyName::Mark(None),
+            ),
             (
                 format!("fence::{{repository::library/alpine::blobs}}::sha256:{HEX}"),
-                Name::Mark(Some(name())),
+                KeyName::Mark(Some(name())),
             ),
-            (format!("blobs::sha384:{long}"), Name::Other),
-            (format!("repository::a::blobs::sha384:{long}"), Name::Other),
-            ("layercache::{nodes}".to_owned(), Name::Other),
-            ("session:7".to_owned(), Name::Other),
-            (String::new(), Name::Other),
+            (format!("blobs::sha384:{long}"), KeyName::Other),
+            (
+                format!("repository::a::blobs::sha384:{long}"),
+                KeyName::Other,
+            ),
+            ("layercache::{nodes}".to_owned(), KeyName::Other),
+            ("session:7".to_owned(), KeyName::Other),
+            (String::new(), KeyName::Other),
         ] {
-            assert_eq!(Name::read("", key.as_bytes()), is, "{key}");
-            if is != Name::Other {
-                assert_eq!(Name::read("eu:", key.as_bytes()), Name::Other, "{key}");
+            assert_eq!(KeyName::read("", key.as_bytes()), is, "{key}");
+            if is != KeyName::Other {
+                assert_eq!(
+                    KeyName::read("eu:", key.as_bytes()),
+                    KeyName::Other,
+                    "{key}"
+                );
             }
         }
     }
@@ -273,26 +226,26 @@ mod tests {
             format!("fence::{{blobs::sha256:{HEX}}}::sha256:{HEX}"),
             "fence::{repository::a::blobs}".to_owned(),
         ] {
-            assert_eq!(Name::read("", key.as_bytes()), Name::Junk, "{key}");
+            assert_eq!(KeyName::read("", key.as_bytes()), KeyName::Junk, "{key}");
         }
-        assert_eq!(Name::read("", b"blobs::\xff"), Name::Junk);
-        assert_eq!(Name::read("", b"other\xff"), Name::Other);
+        assert_eq!(KeyName::read("", b"blobs::\xff"), KeyName::Junk);
+        assert_eq!(KeyName::read("", b"other\xff"), KeyName::Other);
     }
 
     #[test]
     fn a_prefix_comes_before_a_subject_too() {
         let key = format!("eu:lease::{{eu:blobs::sha256:{HEX}}}");
-        assert_eq!(Name::read("eu:", key.as_bytes()), Name::Mark(None));
+        assert_eq!(KeyName::read("eu:", key.as_bytes()), KeyName::Mark(None));
         let key = format!("eu:lease::{{blobs::sha256:{HEX}}}");
-        assert_eq!(Name::read("eu:", key.as_bytes()), Name::Junk);
+        assert_eq!(KeyName::read("eu:", key.as_bytes()), KeyName::Junk);
     }
 
     proptest! {
         #[test]
         fn foreign_names_never_panic(key: Vec<u8>, rest in "[a-z:{}0-9/]{0,40}") {
-            let _ = Name::read("", &key);
+            let _ = KeyName::read("", &key);
             for family in FAMILIES {
-                let _ = Name::read("", format!("{family}{rest}").as_bytes());
+                let _ = KeyName::read("", format!("{family}{rest}").as_bytes());
             }
         }
     }

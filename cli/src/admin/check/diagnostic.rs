@@ -3,17 +3,6 @@
 use std::fmt;
 
 /// One finding of a check.
-///
-/// ```
-/// use layercache::admin::{Severity, Diagnostic};
-///
-/// /// Returns the fixes, the most severe first.
-/// fn to_do(mut diagnostics: Vec<Diagnostic>) -> Vec<String> {
-///     diagnostics.retain(|diagnostic| diagnostic.severity > Severity::Good);
-///     diagnostics.sort_by_key(|diagnostic| std::cmp::Reverse(diagnostic.severity));
-///     diagnostics.into_iter().filter_map(|diagnostic| diagnostic.fix).collect()
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
@@ -25,13 +14,7 @@ pub struct Diagnostic {
     pub fix: Option<String>,
 }
 
-/// How severe a finding is.
-///
-/// ```
-/// use layercache::admin::Severity;
-///
-/// assert!(Severity::Good < Severity::Advice && Severity::Advice < Severity::Wrong);
-/// ```
+/// How severe a finding is. A more severe finding is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// All is as it should be.
@@ -78,5 +61,15 @@ impl fmt::Display for Diagnostic {
             Some(fix) => write!(f, "; {fix}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Severity;
+
+    #[test]
+    fn a_more_severe_finding_is_greater() {
+        assert!(Severity::Good < Severity::Advice && Severity::Advice < Severity::Wrong);
     }
 }

@@ -1,10 +1,10 @@
 //! Can a storage be reached and read, and does it have the expected layout?
 
+use super::diagnostic::Diagnostic;
 use super::guess::guess;
-use crate::cache::redis::admin::diagnostic::Diagnostic;
-use crate::layout::{Layout, Meaning};
-use crate::types::{Digest, Link};
 use futures::TryStreamExt;
+use layercache::layout::{Layout, Meaning};
+use layercache::{Digest, Link};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use std::collections::BTreeMap;
@@ -21,19 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Lists and reads a few objects of a storage, and reports what is wrong: whether the storage can
 /// be reached, whether it may be listed and read, and whether its objects match `layout`. If they
 /// do not match, it names a layout that would fit. Writes nothing.
-/// ```
-/// use layercache::admin::{Severity, check_storage};
-/// use layercache::layout::Distribution;
-/// use object_store::memory::InMemory;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let diagnostics = check_storage(&InMemory::new(), &Distribution::default()).await;
-/// let empty = diagnostics.last().expect("it can be reached at least");
-/// assert_eq!(empty.severity, Severity::Advice);
-/// assert!(empty.what.contains("the storage is empty"));
-/// # }
-/// ```
 ///
 /// # Cost
 /// 2 to 5 lists of at most 2,000 objects, 2 reads.
@@ -237,7 +224,9 @@ impl Kind {
                 _ => None,
             };
         }
-        is_of_http(error).then_some(Self::Unreachable)
+        error
+            .is::<object_store::client::HttpError>()
+            .then_some(Self::Unreachable)
     }
 
     /// Decides by the server's answer. It reads the text, because `object_store` does not export
@@ -296,23 +285,13 @@ fn asks_for_keys(error: &(dyn StdError + 'static)) -> bool {
     )
 }
 
-/// Returns whether a request had no answer.
-#[cfg(feature = "signer")]
-fn is_of_http(error: &(dyn StdError + 'static)) -> bool {
-    error.is::<object_store::client::HttpError>()
-}
-
-/// Without `object_store`'s own cloud stores the error type does not exist.
-#[cfg(not(feature = "signer"))]
-fn is_of_http(error: &(dyn StdError + 'static)) -> bool {
-    error.to_string().starts_with("HTTP error: ")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::diagnostic::Severity;
     use super::*;
     use axum::Router;
     use axum::http::StatusCode;
+    use layercache::layout::Distribution;
     use object_store::RetryConfig;
     use object_store::aws::{AmazonS3, AmazonS3Builder};
     use tokio::net::TcpListener;
@@ -342,7 +321,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn advice_follows_the_kind_of_failure_whichever_request_met_it() {
+    async fn an_empty_storage_is_advice() {
+        let store = object_store::memory::InMemory::new();
+        let diagnostics = check_storage(&store, &Distribution::default()).await;
+        let empty = diagnostics.last().expect("the storage can be reached");
+        assert_eq!(empty.severity, Severity::Advice);
+        assert!(empty.what.contains("the storage is empty"), "{empty}");
+    }
+
+    #[tokio::test]
+    async fn the_advice_depends_on_the_kind_of_failure_and_not_on_the_request() {
         for (status, code, kind) in [
             (401, "AccessDenied", Kind::Refused),
             (403, "SignatureDoesNotMatch", Kind::Refused),
@@ -381,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_answers_or_somebody_who_speaks_no_http() {
+    async fn a_server_that_does_not_answer_or_does_not_speak_http_is_unreachable() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let gone = format!("http://{}", silent.local_addr().unwrap());
         drop(silent);
@@ -401,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_missing_where_the_machine_was_asked_for_some() {
+    fn keys_are_missing_if_the_metadata_service_was_asked_for_them() {
         #[derive(Debug, thiserror::Error)]
         #[error("Error performing PUT {0} in 1s - HTTP error")]
         struct Request(&'static str);
@@ -419,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_is_no_folder() {
+    async fn a_missing_file_is_missing() {
         let folder = tempfile::tempdir().unwrap();
         let store = object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap();
         let error = store.get(&"absent".into()).await.unwrap_err();

@@ -1,18 +1,10 @@
-//! Whether a Redis is fit for the cache, and what has to be changed if it is not.
+//! Is a Redis fit for the cache, and what has to be changed if it is not?
 
-use crate::cache::redis::admin::diagnostic::Diagnostic;
-use crate::cache::redis::config::RedisConfig;
-use crate::cache::redis::net::address::{Address, Server};
-use crate::cache::redis::net::cluster::Cluster;
-use crate::cache::redis::net::connect_error::ConnectError;
-use crate::cache::redis::net::resolve::Resolve;
-use crate::cache::redis::net::sentinel::Sentinels;
-use crate::cache::redis::net::server_info::{About, field, text};
-use crate::cache::redis::node::preflight::preflight;
-use crate::types::Error;
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, RedisResult, Value};
-use std::convert::Infallible;
+use super::diagnostic::Diagnostic;
+use layercache::internals::{Primary, Topology, Unusable, find_primaries};
+use layercache::{Error, RedisConfig};
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -26,99 +18,92 @@ const RIGHTS: &str = "allow it: ACL SETUSER <user> ~repository::* ~blobs::* ~lea
      &layercache::* +@connection +@string +@hash +@set +@sortedset +@keyspace +@scripting +@pubsub +info +time, \
      in a cluster also +cluster|info +cluster|slots +cluster|nodes; with a prefix, that before each pattern";
 
-/// One server to check.
-struct Probe<'a> {
-    config: &'a RedisConfig,
-    server: Server,
-    /// A name that, in the braces of a key, leads to this server.
-    tag: String,
-    in_cluster: bool,
-    has_sentinels: bool,
-}
+/// The number of slots in a cluster.
+const SLOTS: u32 = 16384;
 
-/// Checks a Redis, and returns all findings. Asks each of its primaries. Leaves nothing behind in
-/// Redis.
-pub(crate) async fn check_server(config: &RedisConfig) -> Result<Vec<Diagnostic>, Error> {
-    let address = config.check()?;
-    let config = &config.clone().in_its_prefix();
+/// Connects to a Redis as a node would, and reports what is wrong with it: its version, memory,
+/// persistence and replicas, missing permissions of the user, and the nodes that use it. In a
+/// cluster it checks each primary.
+///
+/// It tests commands on keys of its own and deletes these keys afterwards. It joins no channel and
+/// does not count as a node.
+///
+/// # Errors
+/// Returns an error if a setting is not valid. A problem in reaching Redis is not an error but a
+/// [`Diagnostic`].
+///
+/// # Cancellation
+/// May be dropped at any time. A test key then stays for a millisecond.
+pub async fn check_redis(config: &RedisConfig) -> Result<Vec<Diagnostic>, Error> {
     let mut diagnostics = Vec::new();
-    let mut probes = Vec::new();
-    let probe = |server, tag, in_cluster, has_sentinels| Probe {
-        config,
-        server,
-        tag,
-        in_cluster,
-        has_sentinels,
+    let primaries = match find_primaries(config).await? {
+        Topology::Single(primary) => vec![primary],
+        Topology::Sentinels { service, primary } => match primary {
+            Ok(primary) => {
+                diagnostics.push(Diagnostic::good(format!(
+                    "sentinels: the primary of {service} is {}",
+                    primary.name()
+                )));
+                vec![primary]
+            }
+            Err(trouble) => {
+                diagnostics.push(describe("sentinels", &trouble));
+                Vec::new()
+            }
+        },
+        Topology::Cluster(Ok((primaries, served))) => {
+            let count = primaries.len();
+            diagnostics.push(match served {
+                SLOTS => Diagnostic::good(format!("cluster: {count} primaries serve all slots")),
+                _ => Diagnostic::wrong(format!("cluster: {served} of {SLOTS} slots are served"))
+                    .fix("see redis-cli --cluster check and --cluster fix"),
+            });
+            primaries
+        }
+        Topology::Cluster(Err(trouble)) => {
+            diagnostics.push(describe("cluster", &trouble));
+            Vec::new()
+        }
     };
-    match address {
-        Address::One(server) => probes.push(probe(server, "nodes".to_owned(), false, false)),
-        Address::Sentinel {
-            sentinels,
-            service,
-            primary,
-        } => {
-            let sentinels = Sentinels::new(sentinels, service.clone(), primary);
-            match sentinels.locate().await {
-                Ok(located) => {
-                    let server = located.server;
-                    diagnostics.push(Diagnostic::good(format!(
-                        "sentinels: the primary of {service} is {server:?}"
-                    )));
-                    probes.push(probe(server, "nodes".to_owned(), false, true));
-                }
-                Err(trouble) => diagnostics.push(describe("sentinels", &trouble)),
-            }
-        }
-        Address::Cluster { seeds } => {
-            let cluster = Cluster::new(seeds, config.timeout);
-            match cluster.look_now().await {
-                Ok(map) => {
-                    let places = map.primaries();
-                    let served = map.served();
-                    let count = places.len();
-                    diagnostics.push(match served {
-                        16384 => {
-                            Diagnostic::good(format!("cluster: {count} primaries serve all slots"))
-                        }
-                        _ => Diagnostic::wrong(format!(
-                            "cluster: {served} of 16384 slots are served"
-                        ))
-                        .fix("see redis-cli --cluster check and --cluster fix"),
-                    });
-                    for place in places {
-                        if let Some(tag) = map.tag_of(&place) {
-                            probes.push(probe(cluster.server(place), tag, true, false));
-                        }
-                    }
-                }
-                Err(trouble) => diagnostics.push(describe("cluster", &trouble)),
-            }
-            cluster.close();
-        }
-    }
-    for probe in probes {
-        let place = format!("{:?}", probe.server);
+    for primary in primaries {
+        let place = primary.name();
+        let probe = Probe {
+            primary: &primary,
+            place: &place,
+            timeout: config.timeout,
+        };
         match timeout(PATIENCE * 3, probe.examine(&mut diagnostics)).await {
             Ok(Ok(())) => {}
             Ok(Err(trouble)) => diagnostics.push(describe(&place, &trouble)),
-            Err(_) => diagnostics.push(describe(&place, &ConnectError::Slow(PATIENCE * 3))),
+            Err(_) => diagnostics.push(
+                Diagnostic::wrong(format!("{place}: no answer within {:?}", PATIENCE * 3))
+                    .fix("does Redis hang, or a firewall swallow it?"),
+            ),
         }
     }
     Ok(diagnostics)
 }
 
+/// One primary to check.
+struct Probe<'a> {
+    primary: &'a Primary,
+    place: &'a str,
+    /// How long nodes wait for an answer.
+    timeout: Duration,
+}
+
 impl Probe<'_> {
-    async fn examine(&self, diagnostics: &mut Vec<Diagnostic>) -> Result<(), ConnectError> {
-        let place = format!("{:?}", self.server);
-        let mut connection = self.connect().await?;
-        let about = About::handshake(&mut connection, self.in_cluster).await?;
+    async fn examine(&self, diagnostics: &mut Vec<Diagnostic>) -> Result<(), Unusable> {
+        let place = self.place;
+        let mut connection = self.primary.connect(PATIENCE).await?;
+        let advice = self.primary.advice(&mut connection).await?;
         let took = ping(&mut connection).await?;
         let info = self.info(&mut connection).await?;
         diagnostics.push(Diagnostic::good(format!(
             "{place}: {}, answers in {took:.1?}",
             who(&info)
         )));
-        if took > SLOW.min(self.config.timeout) {
+        if took > SLOW.min(self.timeout) {
             diagnostics.push(
                 Diagnostic::advice(format!(
                     "{place}: an answer takes {took:.1?}, nodes wait for 50ms by default"
@@ -126,7 +111,7 @@ impl Probe<'_> {
                 .fix("bring Redis nearer to the nodes, or give them a longer --redis-timeout"),
             );
         }
-        diagnostics.extend(about.advice(self.has_sentinels).into_iter().map(|advice| {
+        diagnostics.extend(advice.into_iter().map(|advice| {
             let (what, fix) = advice.split_once(": ").unwrap_or((advice, ""));
             let diagnostic = Diagnostic::advice(format!("{place}: {what}"));
             match fix {
@@ -134,75 +119,60 @@ impl Probe<'_> {
                 fix => diagnostic.fix(fix),
             }
         }));
-        diagnostics.push(of_memory(&place, &info));
-        diagnostics.push(of_persistence(&place, &info));
-        diagnostics.push(of_replicas(&place, &info));
-        preflight(&mut connection, &self.config.prefix, &self.tag).await?;
+        diagnostics.push(of_memory(place, &info));
+        diagnostics.push(of_persistence(place, &info));
+        diagnostics.push(of_replicas(place, &info));
+        self.primary.preflight(&mut connection).await?;
         self.listen(&mut connection).await?;
         diagnostics.push(Diagnostic::good(format!(
             "{place}: the user may do all that the cache needs"
         )));
-        diagnostics.push(self.write(&place, &mut connection).await?);
+        diagnostics.push(self.write(&mut connection).await?);
         diagnostics.extend(self.nodes(&mut connection).await);
         Ok(())
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, ConnectError> {
-        let client = self.server.clone().with_pushes().client();
-        let client = client.map_err(ConnectError::Connecting)?;
-        // The check needs no push messages, but the connection needs a place for them.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            .set_push_sender(|_| Ok::<_, Infallible>(()));
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let connected = timeout(PATIENCE, connecting).await;
-        connected
-            .map_err(|_| ConnectError::Slow(PATIENCE))?
-            .map_err(ConnectError::Connecting)
-    }
-
-    async fn info(&self, connection: &mut MultiplexedConnection) -> Result<String, ConnectError> {
+    async fn info(&self, connection: &mut MultiplexedConnection) -> Result<String, Unusable> {
         let mut pipeline = Pipeline::new();
         for section in ["server", "memory", "persistence", "replication"] {
             pipeline.cmd("INFO").arg(section);
         }
         let replies: RedisResult<Vec<Value>> = pipeline.query_async(connection).await;
-        let replies = replies.map_err(ConnectError::Connecting)?;
-        Ok(replies.iter().filter_map(text).collect())
+        let replies = replies.map_err(Unusable::Redis)?;
+        Ok(replies
+            .into_iter()
+            .filter_map(|reply| String::from_redis_value(reply).ok())
+            .collect())
     }
 
     /// Checks that the user may subscribe to the channel between nodes, and publish on it.
-    async fn listen(&self, connection: &mut MultiplexedConnection) -> Result<(), ConnectError> {
-        let channel = format!("{}layercache::{{nodes}}::preflight", self.config.prefix);
+    async fn listen(&self, connection: &mut MultiplexedConnection) -> Result<(), Unusable> {
+        let channel = format!("{}layercache::{{nodes}}::preflight", self.primary.prefix);
         let refuse = |what: &str, error: RedisError| match error.code() {
-            Some("NOPERM") => ConnectError::Forbidden(vec![format!(
+            Some("NOPERM") => Unusable::Forbidden(vec![format!(
                 "{what} {}layercache::* ({error})",
-                self.config.prefix
+                self.primary.prefix
             )]),
-            _ => ConnectError::Connecting(error),
+            _ => Unusable::Redis(error),
         };
         let subscribed = connection.subscribe(&channel).await;
         subscribed.map_err(|error| refuse("SUBSCRIBE to", error))?;
-        let mut publish = ::redis::cmd("PUBLISH");
+        let mut publish = redis::cmd("PUBLISH");
         publish.arg(&channel).arg("");
         let published: RedisResult<Value> = publish.query_async(connection).await;
         published.map_err(|error| refuse("PUBLISH to", error))?;
         let left = connection.unsubscribe(&channel).await;
-        left.map_err(ConnectError::Connecting)
+        left.map_err(Unusable::Redis)
     }
 
     /// Checks that the server takes writes, with a write that changes nothing.
-    async fn write(
-        &self,
-        place: &str,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<Diagnostic, ConnectError> {
+    async fn write(&self, connection: &mut MultiplexedConnection) -> Result<Diagnostic, Unusable> {
+        let place = self.place;
         let key = format!(
             "{}layercache::{{{}}}::preflight",
-            self.config.prefix, self.tag
+            self.primary.prefix, self.primary.tag
         );
-        let mut write = ::redis::cmd("PERSIST");
+        let mut write = redis::cmd("PERSIST");
         let written: RedisResult<Value> = write.arg(key).query_async(connection).await;
         let error = match written {
             Ok(_) => return Ok(Diagnostic::good(format!("{place}: it takes writes"))),
@@ -216,29 +186,29 @@ impl Probe<'_> {
             Some("READONLY") => "it is a replica: name its primary, or its sentinels",
             Some("LOADING") => "it is reading its dump: wait",
             Some("CLUSTERDOWN") => "see redis-cli --cluster check",
-            _ => return Err(ConnectError::Connecting(error)),
+            _ => return Err(Unusable::Redis(error)),
         };
         Ok(Diagnostic::wrong(format!("{place}: it takes no writes: {error}")).fix(fix))
     }
 
     /// Counts the nodes with a heartbeat in the last ten seconds, on the server that knows them.
     async fn nodes(&self, connection: &mut MultiplexedConnection) -> Option<Diagnostic> {
-        let nodes = format!("{}layercache::{{nodes}}", self.config.prefix);
-        let time: (u64, u64) = ::redis::cmd("TIME").query_async(connection).await.ok()?;
+        let nodes = format!("{}layercache::{{nodes}}", self.primary.prefix);
+        let time: (u64, u64) = redis::cmd("TIME").query_async(connection).await.ok()?;
         let least = (time.0 * 1000).saturating_sub(10_000);
-        let mut count = ::redis::cmd("ZCOUNT");
+        let mut count = redis::cmd("ZCOUNT");
         count.arg(nodes).arg(least).arg("(+inf");
         let count: u64 = count.query_async(connection).await.ok()?;
         Some(Diagnostic::good(format!("nodes: {count} are there")))
     }
 }
 
-async fn ping(connection: &mut MultiplexedConnection) -> Result<Duration, ConnectError> {
+async fn ping(connection: &mut MultiplexedConnection) -> Result<Duration, Unusable> {
     let mut best = PATIENCE;
     for _ in 0..3 {
         let sent = Instant::now();
-        let pong: RedisResult<Value> = ::redis::cmd("PING").query_async(connection).await;
-        pong.map_err(ConnectError::Connecting)?;
+        let pong: RedisResult<Value> = redis::cmd("PING").query_async(connection).await;
+        pong.map_err(Unusable::Redis)?;
         best = best.min(sent.elapsed());
     }
     Ok(best)
@@ -310,6 +280,12 @@ fn of_replicas(place: &str, info: &str) -> Diagnostic {
     Diagnostic::good(format!("{place}: a primary with {count} replicas{good}"))
 }
 
+/// Returns the value of a field of `INFO`.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let value = info.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim())
+}
+
 fn size(bytes: u64) -> String {
     match bytes {
         0..1_048_576 => format!("{} KiB", bytes >> 10),
@@ -319,10 +295,10 @@ fn size(bytes: u64) -> String {
 }
 
 /// Returns what is wrong, and what to do about it.
-fn describe(place: &str, trouble: &ConnectError) -> Diagnostic {
+fn describe(place: &str, trouble: &Unusable) -> Diagnostic {
     let wrong = |what: String| Diagnostic::wrong(format!("{place}: {what}"));
     match trouble {
-        ConnectError::Connecting(error) => {
+        Unusable::Redis(error) => {
             let fix = match (error.kind(), error.code()) {
                 (ErrorKind::AuthenticationFailed, _)
                 | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => {
@@ -335,25 +311,22 @@ fn describe(place: &str, trouble: &ConnectError) -> Diagnostic {
             };
             wrong(format!("no connection: {error}")).fix(fix)
         }
-        ConnectError::Forbidden(what) => wrong(format!(
+        Unusable::Forbidden(what) => wrong(format!(
             "Redis refuses what the cache needs: {}",
             what.join(", ")
         ))
         .fix(RIGHTS),
-        trouble => {
-            let text = trouble.to_string();
-            match text.split_once("; ").or_else(|| text.split_once(": ")) {
-                Some((what, fix)) => wrong(what.to_owned()).fix(fix),
-                None => wrong(text),
-            }
-        }
+        Unusable::Other(text) => match text.split_once("; ").or_else(|| text.split_once(": ")) {
+            Some((what, fix)) => wrong(what.to_owned()).fix(fix),
+            None => wrong(text.clone()),
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::diagnostic::Severity;
     use super::*;
-    use crate::cache::redis::admin::diagnostic::Severity;
 
     #[test]
     fn a_full_memory_is_wrong_only_where_nothing_makes_room() {

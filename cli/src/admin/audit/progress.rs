@@ -2,23 +2,11 @@
 
 use super::AuditPosition;
 use super::finding::{Fate, Finding, Wrong};
-use crate::types::Error;
+use layercache::Error;
 use std::fmt;
 
 /// Counts what an audit has checked and found.
-///
-/// ```
-/// use layercache::admin::AuditReport;
-///
-/// fn print(report: &AuditReport) {
-///     println!("{} of {} are wrong", report.findings(), report.looked_at());
-///     for (name, count) in report.by_name() {
-///         println!("{name:<18}{count}");
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct AuditReport {
     /// Memberships that were checked.
     pub memberships: u64,
@@ -50,22 +38,16 @@ pub struct AuditReport {
 }
 
 /// Holds the progress of an audit.
-///
-/// ```
-/// use layercache::admin::AuditProgress;
-///
-/// fn print(progress: &AuditProgress) {
-///     println!("{} of some {} keys", progress.keys, progress.keys_in_all);
-/// }
-/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct AuditProgress {
     /// Keys that Redis has returned, including keys of other applications. Redis may return a key
     /// twice.
     pub keys: u64,
     /// Number of keys in Redis when the audit began.
     pub keys_in_all: u64,
+    /// How often the audit began a server again from its first key, because the server was
+    /// restarted or replaced.
+    pub restarts: u64,
     /// The findings so far.
     pub report: AuditReport,
     /// Everything before this position is done; `None` at the beginning. Pass it to
@@ -74,19 +56,8 @@ pub struct AuditProgress {
 }
 
 /// Reports why an audit has stopped, and its findings until then.
-///
-/// ```
-/// use layercache::admin::{AuditError, AuditPosition};
-///
-/// /// Where to resume when the cause is repaired.
-/// fn resume_after(error: &AuditError) -> Option<&AuditPosition> {
-///     eprintln!("{error}");
-///     error.progress.position.as_ref()
-/// }
-/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("the audit stopped {}: {source}", At(&progress.position))]
-#[non_exhaustive]
 pub struct AuditError {
     /// The findings until then, and the position to resume from.
     pub progress: AuditProgress,

@@ -6,11 +6,10 @@ use super::judge::{Membership, of_membership, of_meta};
 use super::page::Page;
 use super::progress::AuditReport;
 use super::storage::{Look, Proven, Storage};
-use crate::cache::redis::RedisCache;
-use crate::cache::redis::admin::scan::{Held, Now, Subject, Text};
-use crate::types::link::Key;
-use crate::types::{Error, Link};
+use crate::admin::scan::{Held, Item, Now, review, sweep};
 use futures::{StreamExt, TryStreamExt};
+use layercache::internals::{AdminClient, Key, StoredMeta};
+use layercache::{Error, Link};
 use object_store::ObjectStore;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Checks pages against Redis and the storage.
 pub(super) struct Checker<S> {
-    redis: Arc<RedisCache>,
+    redis: Arc<AdminClient>,
     storage: Arc<Storage<S>>,
     concurrency: usize,
     fix: bool,
@@ -35,7 +34,7 @@ pub(super) struct Checker<S> {
 /// An item that looks wrong.
 #[derive(Debug)]
 struct Suspect {
-    subject: Subject,
+    item: Item,
     wrong: Wrong,
 }
 
@@ -50,7 +49,7 @@ enum Observed {
 
 impl<S: ObjectStore> Checker<S> {
     pub(super) fn new(
-        redis: Arc<RedisCache>,
+        redis: Arc<AdminClient>,
         storage: Storage<S>,
         concurrency: usize,
         fix: bool,
@@ -77,29 +76,29 @@ impl<S: ObjectStore> Checker<S> {
         report.others += page.others.len() as u64;
         for fact in &page.facts {
             match fact {
-                Subject::Member(_) => report.memberships += 1,
+                Item::Member(_) => report.memberships += 1,
                 _ => report.metas += 1,
             }
         }
 
         let mut suspects = Vec::new();
-        let nows = insist(|| self.redis.review(&page.others)).await?;
-        for (subject, now) in page.others.into_iter().zip(nows) {
+        let nows = insist(|| review(&self.redis, &page.others)).await?;
+        for (item, now) in page.others.into_iter().zip(nows) {
             match now {
                 Now::Same => suspects.push(Suspect {
-                    wrong: alone(&subject),
-                    subject,
+                    wrong: alone(&item),
+                    item,
                 }),
                 Now::Changed | Now::Fenced => report.ok += 1,
             }
         }
         let proven = self.list(&page.sizes).await?;
         let looks = self.look(page.facts, &proven, Look::First).await?;
-        for (subject, seen) in looks {
+        for (item, seen) in looks {
             match seen {
                 Observed::Right => report.ok += 1,
                 Observed::Unknown => report.skipped += 1,
-                Observed::Wrong(wrong) => suspects.push(Suspect { subject, wrong }),
+                Observed::Wrong(wrong) => suspects.push(Suspect { item, wrong }),
             }
         }
 
@@ -139,20 +138,20 @@ impl<S: ObjectStore> Checker<S> {
     /// Asks the storage about these facts, with bounded concurrency.
     async fn look(
         &self,
-        facts: Vec<Subject>,
+        facts: Vec<Item>,
         proven: &[Arc<Proven>],
         look: Look,
-    ) -> Result<Vec<(Subject, Observed)>, Error> {
-        let looks = facts.into_iter().map(|subject| {
+    ) -> Result<Vec<(Item, Observed)>, Error> {
+        let looks = facts.into_iter().map(|item| {
             let storage = Arc::clone(&self.storage);
-            let proven = match &subject {
-                Subject::Member(link) => proven.iter().find(|proven| proven.is_of(link)),
+            let proven = match &item {
+                Item::Member(link) => proven.iter().find(|proven| proven.is_of(link)),
                 _ => None,
             };
             let proven = proven.cloned();
             async move {
-                let seen = ask(&storage, &subject, proven.as_deref(), look).await?;
-                Ok::<_, Error>((subject, seen))
+                let seen = ask(&storage, &item, proven.as_deref(), look).await?;
+                Ok::<_, Error>((item, seen))
             }
         });
         let looks: Vec<_> = looks.collect();
@@ -170,14 +169,11 @@ impl<S: ObjectStore> Checker<S> {
         let there = self.still_there(suspects, report).await?;
         let (facts, mut wrong): (Vec<_>, Vec<_>) = there
             .into_iter()
-            .partition(|suspect| suspect.subject.fact().is_some());
-        let facts = facts.into_iter().map(|suspect| suspect.subject).collect();
-        for (subject, seen) in self.look(facts, &[], Look::Second).await? {
+            .partition(|suspect| suspect.item.fact().is_some());
+        let facts = facts.into_iter().map(|suspect| suspect.item).collect();
+        for (item, seen) in self.look(facts, &[], Look::Second).await? {
             match seen {
-                Observed::Wrong(seen) => wrong.push(Suspect {
-                    subject,
-                    wrong: seen,
-                }),
+                Observed::Wrong(seen) => wrong.push(Suspect { item, wrong: seen }),
                 Observed::Right | Observed::Unknown => report.changed += 1,
             }
         }
@@ -189,11 +185,11 @@ impl<S: ObjectStore> Checker<S> {
         suspects: Vec<Suspect>,
         report: &mut AuditReport,
     ) -> Result<Vec<Suspect>, Error> {
-        let subjects: Vec<_> = suspects
+        let items: Vec<_> = suspects
             .iter()
-            .map(|suspect| suspect.subject.clone())
+            .map(|suspect| suspect.item.clone())
             .collect();
-        let nows = insist(|| self.redis.review(&subjects)).await?;
+        let nows = insist(|| review(&self.redis, &items)).await?;
         let mut there = Vec::with_capacity(suspects.len());
         for (suspect, now) in suspects.into_iter().zip(nows) {
             match now {
@@ -207,14 +203,14 @@ impl<S: ObjectStore> Checker<S> {
 
     /// Removes these items, and checks whether they are gone.
     async fn take_away(&mut self, suspects: &[Suspect]) -> Result<Vec<Fate>, Error> {
-        let subjects: Vec<_> = suspects
+        let items: Vec<_> = suspects
             .iter()
-            .map(|suspect| suspect.subject.clone())
+            .map(|suspect| suspect.item.clone())
             .collect();
         let redis = &self.redis;
-        let doubt = insist(|| redis.sweep_away(&subjects)).await?;
+        let doubt = insist(|| sweep(redis, &items)).await?;
         self.settled = Instant::now() + doubt;
-        let nows = insist(|| redis.review(&subjects)).await?;
+        let nows = insist(|| review(redis, &items)).await?;
         let fate = |now| match now {
             Now::Same => Fate::Returned,
             Now::Changed | Now::Fenced => Fate::Removed,
@@ -228,26 +224,24 @@ impl<S: ObjectStore> Checker<S> {
     }
 
     fn finding(&self, suspect: Suspect, fate: Fate) -> Finding {
-        let Suspect { subject, wrong } = suspect;
-        let (repository, digest, member) = match &subject {
-            Subject::Member(link) => (
+        let Suspect { item, wrong } = suspect;
+        let (repository, digest, member) = match &item {
+            Item::Member(link) => (
                 Some(link.repository.clone()),
                 Some(link.digest),
                 Some(link.digest.to_string()),
             ),
-            Subject::Meta(key, _) => (key.repository().cloned(), Some(*key.digest()), None),
-            Subject::MediaType(repository, digest) => {
-                (Some(repository.clone()), Some(*digest), None)
-            }
-            Subject::OddMember(_, repository, member) => (
+            Item::Meta(key, _) => (key.repository().cloned(), Some(*key.digest()), None),
+            Item::MediaType(repository, digest) => (Some(repository.clone()), Some(*digest), None),
+            Item::OddMember(_, repository, member) => (
                 Some(repository.clone()),
                 None,
-                Some(Text::of(member).into_owned()),
+                Some(String::from_utf8_lossy(member).into_owned()),
             ),
-            Subject::OddType(..) | Subject::Forever(_) | Subject::Junk(_) => (None, None, None),
+            Item::OddType(..) | Item::Forever(_) | Item::Junk(_) => (None, None, None),
         };
         Finding {
-            key: self.redis.key_of(&subject),
+            key: item.key(&self.redis),
             member,
             repository,
             digest,
@@ -258,24 +252,24 @@ impl<S: ObjectStore> Checker<S> {
 }
 
 /// Returns what is wrong with an item that only Redis can judge.
-fn alone(subject: &Subject) -> Wrong {
-    match subject {
-        Subject::OddMember(..) => Wrong::Broken {
+fn alone(item: &Item) -> Wrong {
+    match item {
+        Item::OddMember(..) => Wrong::Broken {
             why: "the member is no digest",
         },
-        Subject::OddType(_, "set") => Wrong::Broken {
+        Item::OddType(_, "set") => Wrong::Broken {
             why: "the key is not a set",
         },
-        Subject::OddType(..) => Wrong::Broken {
+        Item::OddType(..) => Wrong::Broken {
             why: "the key is not a hash",
         },
-        Subject::MediaType(..) => Wrong::Orphan {
+        Item::MediaType(..) => Wrong::Orphan {
             what: "a media type without its membership",
         },
-        Subject::Forever(_) => Wrong::Orphan {
+        Item::Forever(_) => Wrong::Orphan {
             what: "a lease or a fence that never lapses",
         },
-        Subject::Junk(_) | Subject::Member(_) | Subject::Meta(..) => Wrong::Orphan {
+        Item::Junk(_) | Item::Member(_) | Item::Meta(..) => Wrong::Orphan {
             what: "a name that only looks like one of ours",
         },
     }
@@ -284,36 +278,36 @@ fn alone(subject: &Subject) -> Wrong {
 /// Asks the storage about one item.
 async fn ask<S: ObjectStore>(
     storage: &Storage<S>,
-    subject: &Subject,
+    item: &Item,
     proven: Option<&Proven>,
     look: Look,
 ) -> Result<Observed, Error> {
-    let wrong = match subject {
-        Subject::Member(link) => {
+    let wrong = match item {
+        Item::Member(link) => {
             let stored = storage.membership(link, proven, look).await?;
             if stored == Membership::Unknown {
                 return Ok(Observed::Unknown);
             }
             of_membership(&stored)
         }
-        Subject::Meta(
+        Item::Meta(
             key,
-            Held::Meta {
+            Held::Meta(StoredMeta {
                 meta,
                 path,
                 alias_of,
-            },
+            }),
         ) => {
             let digest = alias_of.as_ref().unwrap_or(key.digest());
             let path = path.as_deref().filter(|_| alias_of.is_none());
             let place = match key {
                 Key::Meta(_) => storage.place(digest, path),
-                Key::Own(link) | Key::Link(link) => storage.place_of(link),
+                Key::Own(link) => storage.place_of(link),
             };
             let stored = storage.blob(digest, &place, path, look).await?;
             of_meta(meta, path, &place, stored.as_ref())
         }
-        Subject::Meta(_, _) => Some(Wrong::Broken {
+        Item::Meta(_, _) => Some(Wrong::Broken {
             why: "the fields make no sense",
         }),
         other => Some(alone(other)),

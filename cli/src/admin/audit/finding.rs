@@ -1,20 +1,10 @@
 //! What can an audit find, and what becomes of it?
 
-use crate::types::{Digest, RepositoryName};
+use layercache::{Digest, RepositoryName};
 use std::fmt;
 
 /// An entry in Redis that the storage does not confirm, or that does not match its key's name.
-///
-/// ```
-/// use layercache::admin::{Fate, Finding, Wrong};
-///
-/// /// Whether an operator must act: the entry still gives clients access that they must not have.
-/// fn is_urgent(finding: &Finding) -> bool {
-///     finding.wrong == Wrong::StaleMembership && finding.fate != Fate::Removed
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Finding {
     /// The key in Redis, as text.
     pub key: String,
@@ -31,17 +21,7 @@ pub struct Finding {
 }
 
 /// Names what is wrong with a cached entry.
-///
-/// ```
-/// use layercache::admin::Wrong;
-///
-/// let wrong = Wrong::WrongLength { cached: 0, stored: 307 };
-/// assert_eq!(wrong.name(), "wrong-length");
-/// assert_eq!(wrong.to_string(), "cached with 0 bytes, stored with 307");
-/// assert!(Wrong::NAMES.contains(&wrong.name()));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Wrong {
     /// The repository has no link to the blob. A node that answers from this entry gives clients
     /// access to a blob that is not in the repository.
@@ -93,18 +73,6 @@ pub enum Wrong {
 }
 
 /// Says what the audit did about a finding.
-///
-/// ```
-/// use layercache::admin::Fate;
-///
-/// /// Whether the finding may mislead a client from now on.
-/// fn is_over(fate: Fate) -> bool {
-///     match fate {
-///         Fate::Removed => true,
-///         Fate::Left | Fate::Returned => false,
-///     }
-/// }
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fate {
     /// The entry was left as it is.
@@ -191,5 +159,21 @@ impl fmt::Display for Finding {
             Fate::Removed => f.write_str(" (removed)"),
             Fate::Returned => f.write_str(" (removed, and cached again by somebody)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Wrong;
+
+    #[test]
+    fn a_finding_has_a_name_and_a_description() {
+        let wrong = Wrong::WrongLength {
+            cached: 0,
+            stored: 307,
+        };
+        assert_eq!(wrong.name(), "wrong-length");
+        assert_eq!(wrong.to_string(), "cached with 0 bytes, stored with 307");
+        assert!(Wrong::NAMES.contains(&wrong.name()));
     }
 }

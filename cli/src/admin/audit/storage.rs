@@ -2,10 +2,10 @@
 
 use super::judge::{Membership, Place, Stored};
 use super::list::{LISTED_AT_ONCE, worth_listing};
-use crate::layout::{Layout, Meaning};
-use crate::store::has_text_of;
-use crate::types::{Digest, Error, Link, LinkKind, RepositoryName};
 use futures::StreamExt;
+use layercache::internals::has_text_of;
+use layercache::layout::{Layout, Meaning};
+use layercache::{Digest, Error, Link, LinkKind, RepositoryName};
 use moka::sync::Cache;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -210,7 +210,7 @@ impl<S: ObjectStore> Storage<S> {
         match self.store.head(path).await {
             Ok(meta) => Ok(Some(meta.into())),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(Error::backend(error.into())),
+            Err(error) => Err(backend_failed(error)),
         }
     }
 
@@ -220,7 +220,7 @@ impl<S: ObjectStore> Storage<S> {
         let result = match self.store.get_opts(path, GetOptions::new()).await {
             Ok(result) => result,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(Error::backend(error.into())),
+            Err(error) => return Err(backend_failed(error)),
         };
         if result.meta.size > LONGEST_LINK {
             return Ok(Some(format!("({} bytes)", result.meta.size)));
@@ -228,7 +228,7 @@ impl<S: ObjectStore> Storage<S> {
         match result.bytes().await {
             Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(Error::backend(error.into())),
+            Err(error) => Err(backend_failed(error)),
         }
     }
 
@@ -252,7 +252,7 @@ impl<S: ObjectStore> Storage<S> {
         while seen < most
             && let Some(object) = objects.next().await
         {
-            let object = object.map_err(|error| Error::backend(error.into()))?;
+            let object = object.map_err(backend_failed)?;
             if seen.is_multiple_of(LISTED_AT_ONCE) {
                 self.lists.fetch_add(1, Ordering::Relaxed);
             }
@@ -287,5 +287,11 @@ impl<S: ObjectStore> Storage<S> {
         let folder = folder.strip_suffix('/')?;
         let is_whole = !folder.ends_with(&format!("/{}", &link.digest.hex()[..2]));
         is_whole.then(|| Path::parse(folder).ok())?
+    }
+}
+
+fn backend_failed(error: object_store::Error) -> Error {
+    Error::Backend {
+        source: Arc::new(error),
     }
 }

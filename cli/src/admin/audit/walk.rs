@@ -5,15 +5,14 @@ use super::insist;
 use super::pace::Pace;
 use super::page::{Choice, PAGE, Page};
 use super::position::{AuditPosition, Within, sum};
-use crate::cache::redis::RedisCache;
-use crate::cache::redis::admin::scan::{Held, KeyPage, MemberPage, Name, Shards, Subject};
-use crate::types::link::Key;
-use crate::types::{Error, Link, LinkKind, RepositoryName};
+use crate::admin::scan::{Held, Item, KeyName, MemberPage, hash_key, member_page, metas};
+use layercache::internals::{AdminClient, Key, KeyPage, Shards};
+use layercache::{Error, Link, LinkKind, RepositoryName};
 use std::collections::HashSet;
 
 /// A walk through Redis.
 pub(super) struct Walk<'a> {
-    redis: &'a RedisCache,
+    redis: &'a AdminClient,
     choice: &'a Choice,
     shards: Shards,
     /// Index of the current server.
@@ -33,11 +32,13 @@ pub(super) struct Walk<'a> {
     resume: Option<Within>,
     pace: Pace,
     pub(super) keys_in_all: u64,
+    /// How often the walk began a server again from its first key.
+    pub(super) restarts: u64,
 }
 
 impl<'a> Walk<'a> {
     pub(super) async fn begin(
-        redis: &'a RedisCache,
+        redis: &'a AdminClient,
         choice: &'a Choice,
         rate: f64,
         after: Option<&AuditPosition>,
@@ -61,6 +62,7 @@ impl<'a> Walk<'a> {
             resume: None,
             pace: Pace::new(rate),
             keys_in_all,
+            restarts: 0,
             shards,
         };
         if let Some(after) = after.filter(|after| after.share == walk.shards.share) {
@@ -107,29 +109,31 @@ impl<'a> Walk<'a> {
         };
         let (mut hashes, mut sets) = (Vec::new(), HashSet::new());
         for key in keys {
-            let name = Name::read(self.redis.prefix(), &key);
+            let name = KeyName::read(self.redis.prefix(), &key);
             let is_chosen = |name: &RepositoryName| self.choice.has_repository(name);
             if !name.repository().is_none_or(is_chosen) {
                 continue;
             }
             match name {
-                Name::Set(kind, repository) => {
+                KeyName::Set(kind, repository) => {
                     sets.insert((kind, repository));
                 }
                 // If only some repositories are audited, the shared blobs are taken from their
                 // members instead.
-                Name::Hash(key) if self.choice.filter.is_none() || key.repository().is_some() => {
+                KeyName::Hash(key)
+                    if self.choice.filter.is_none() || key.repository().is_some() =>
+                {
                     hashes.push(key);
                 }
-                Name::MediaType(repository, digest) if self.choice.has_digest(&digest) => {
-                    page.others.push(Subject::MediaType(repository, digest));
+                KeyName::MediaType(repository, digest) if self.choice.has_digest(&digest) => {
+                    page.others.push(Item::MediaType(repository, digest));
                 }
-                Name::Mark(None) if self.choice.filter.is_some() => {}
-                Name::Mark(_) => page.others.push(Subject::Forever(key)),
-                Name::Junk if self.choice.filter.is_none() => {
-                    page.others.push(Subject::Junk(key));
+                KeyName::Mark(None) if self.choice.filter.is_some() => {}
+                KeyName::Mark(_) => page.others.push(Item::Forever(key)),
+                KeyName::Junk if self.choice.filter.is_none() => {
+                    page.others.push(Item::Junk(key));
                 }
-                Name::Hash(_) | Name::MediaType(..) | Name::Junk | Name::Other => {}
+                KeyName::Hash(_) | KeyName::MediaType(..) | KeyName::Junk | KeyName::Other => {}
             }
         }
         self.sets = sets.into_iter().collect();
@@ -157,9 +161,7 @@ impl<'a> Walk<'a> {
     }
 
     fn start_over(&mut self) {
-        tracing::warn!(
-            "Redis is another server than before: its keys are looked at from the first"
-        );
+        self.restarts += 1;
         (self.life, self.next, self.is_last, self.resume) = (0, 0, false, None);
         self.sets.clear();
     }
@@ -239,7 +241,7 @@ impl<'a> Walk<'a> {
         {
             let (redis, cursor) = (self.redis, self.member);
             self.pace.wait().await;
-            let members = || redis.member_page(kind, &repository, cursor, PAGE);
+            let members = || member_page(redis, kind, &repository, cursor, PAGE);
             let found = insist(members).await?;
             let (next, in_all, members) = match found {
                 Some(MemberPage {
@@ -249,14 +251,14 @@ impl<'a> Walk<'a> {
                 }) => (next, in_all, members),
                 None => {
                     let key = redis.set_key(kind, &repository).into_bytes();
-                    page.others.push(Subject::OddType(key, "set"));
+                    page.others.push(Item::OddType(key, "set"));
                     (0, 0, Vec::new())
                 }
             };
             self.pace.spend(members.len().max(1));
             let before = page.facts.len();
             self.take_members(&mut page, kind, &repository, members);
-            if let Some(Subject::Member(first)) = page.facts.get(before) {
+            if let Some(Item::Member(first)) = page.facts.get(before) {
                 page.sizes.push((first.clone(), in_all));
             }
             self.member = next;
@@ -266,7 +268,7 @@ impl<'a> Walk<'a> {
         }
         if self.choice.filter.is_some() {
             let digests = page.facts.iter().filter_map(|fact| match fact {
-                Subject::Member(link) => Some(Key::Meta(link.digest)),
+                Item::Member(link) => Some(Key::Meta(link.digest)),
                 _ => None,
             });
             let digests: HashSet<_> = digests.collect();
@@ -285,16 +287,16 @@ impl<'a> Walk<'a> {
     ) {
         for member in members {
             let text = std::str::from_utf8(&member).unwrap_or_default();
-            match Name::member(text) {
-                Name::Hash(Key::Meta(digest)) if self.choice.has_digest(&digest) => {
-                    page.facts.push(Subject::Member(Link {
+            match KeyName::member(text) {
+                KeyName::Hash(Key::Meta(digest)) if self.choice.has_digest(&digest) => {
+                    page.facts.push(Item::Member(Link {
                         kind,
                         repository: repository.clone(),
                         digest,
                     }));
                 }
-                Name::Junk => {
-                    let odd = Subject::OddMember(kind, repository.clone(), member);
+                KeyName::Junk => {
+                    let odd = Item::OddMember(kind, repository.clone(), member);
                     page.others.push(odd);
                 }
                 _ => {}
@@ -305,16 +307,16 @@ impl<'a> Walk<'a> {
     /// Adds the metadata of these blobs to the page.
     async fn metas(&mut self, page: &mut Page, mut of: Vec<Key>) -> Result<(), Error> {
         of.retain(|key| self.choice.has_digest(key.digest()));
-        let held = insist(|| self.redis.metas(&of)).await?;
+        let held = insist(|| metas(self.redis, &of)).await?;
         for (key, held) in of.into_iter().zip(held) {
             match held {
                 // The hash may also have been deleted meanwhile.
                 Held::Nothing => page.empty += 1,
                 Held::OtherType => {
-                    let key = self.redis.hash_key(&key).into_bytes();
-                    page.others.push(Subject::OddType(key, "hash"));
+                    let key = hash_key(self.redis, &key).into_bytes();
+                    page.others.push(Item::OddType(key, "hash"));
                 }
-                held => page.facts.push(Subject::Meta(key, held)),
+                held => page.facts.push(Item::Meta(key, held)),
             }
         }
         Ok(())

@@ -1,13 +1,17 @@
 //! What do Redis and the storage say about one blob in one repository?
 
-use crate::admin::{Held, InRedis};
-use crate::cache::{RedisCache, RedisConfig};
-use crate::layout::Layout;
-use crate::read_through::Backend;
-use crate::read_through::LinkState;
-use crate::store::StoreBackend;
-use crate::types::{BoxError, Digest, Error, LayerMeta, Link, LinkKind, RepositoryName};
+mod redis;
+
+pub use self::redis::{Fence, Held, InRedis, Life, RedisEntry};
+
+use self::redis::in_redis;
 use futures::future::OptionFuture;
+use layercache::internals::AdminClient;
+use layercache::layout::Layout;
+use layercache::{
+    Backend, BoxError, Digest, Error, LayerMeta, Link, LinkKind, LinkState, RedisConfig,
+    RepositoryName, StoreBackend,
+};
 use object_store::ObjectStore;
 use std::fmt;
 use std::sync::Arc;
@@ -17,19 +21,7 @@ use std::time::UNIX_EPOCH;
 ///
 /// The memory of the nodes cannot be asked, because it is in their processes. A node fills its
 /// memory only from Redis, or with values that Redis has accepted.
-///
-/// ```
-/// use layercache::admin::Inspection;
-///
-/// fn verdict(seen: &Inspection) -> String {
-///     match seen.disagreements.first() {
-///         None => format!("all agree on {} in {}", seen.digest, seen.repository),
-///         Some(first) => first.to_string(),
-///     }
-/// }
-/// ```
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct Inspection {
     /// The repository.
     pub repository: RepositoryName,
@@ -45,18 +37,7 @@ pub struct Inspection {
 }
 
 /// Holds what the storage has of a blob in a repository.
-///
-/// ```
-/// use layercache::LinkState;
-/// use layercache::admin::InStorage;
-///
-/// /// Whether a pull of this layer would succeed.
-/// fn may_be_pulled(storage: &InStorage) -> bool {
-///     matches!(storage.layer, Some(LinkState::Linked(_))) && storage.meta.is_some()
-/// }
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct InStorage {
     /// The membership as a layer; `None` if the layout has no place for layers.
     pub layer: Option<LinkState>,
@@ -67,16 +48,7 @@ pub struct InStorage {
 }
 
 /// Names a point where Redis and the storage disagree.
-///
-/// ```
-/// use layercache::LinkKind;
-/// use layercache::admin::Disagreement;
-///
-/// let disagreement = Disagreement::Member { kind: LinkKind::Layer };
-/// assert!(disagreement.to_string().contains("the storage denies it"));
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Disagreement {
     /// Redis says that the blob is in the repository, and the storage denies it. A client that may
     /// pull from the repository may then pull the blob.
@@ -84,7 +56,7 @@ pub enum Disagreement {
         /// The kind of the membership.
         kind: LinkKind,
     },
-    /// Redis has the metadata of a blob that the storage does not have.
+    /// Redis describes a blob that the storage does not have.
     Blob,
     /// Redis and the storage have different values of a field.
     Field {
@@ -113,7 +85,7 @@ impl fmt::Display for Disagreement {
                 };
                 write!(
                     f,
-                    "Redis says that the repository has it as a {kind}, the storage denies it"
+                    "Redis says that the repository has it as a {kind}, and the storage denies it"
                 )
             }
             Self::Blob => f.write_str("Redis describes a blob that the storage does not have"),
@@ -123,7 +95,7 @@ impl fmt::Display for Disagreement {
                 storage,
             } => write!(f, "{name} is {redis} in Redis, {storage} in the storage"),
             Self::Broken { key } => {
-                write!(f, "what stands in `{key}` is nothing that a node believes")
+                write!(f, "`{key}` holds a value that no node accepts")
             }
         }
     }
@@ -132,29 +104,6 @@ impl fmt::Display for Disagreement {
 /// Asks Redis and the storage about a blob in a repository, and compares their answers.
 ///
 /// Writes nothing, joins no channel and is not a node, so no node waits for it.
-///
-/// ```
-/// use layercache::RedisConfig;
-/// use layercache::admin::inspect;
-/// use layercache::layout::Distribution;
-/// use object_store::local::LocalFileSystem;
-/// use std::sync::Arc;
-///
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let seen = inspect(
-///     &RedisConfig::new("redis://127.0.0.1"),
-///     Arc::new(LocalFileSystem::new_with_prefix("/srv/registry")?),
-///     Arc::new(Distribution::default()),
-///     &"library/alpine".parse()?,
-///     &format!("sha256:{}", "ab".repeat(32)).parse()?,
-/// )
-/// .await?;
-/// for disagreement in &seen.disagreements {
-///     println!("{disagreement}");
-/// }
-/// # Ok(())
-/// # }
-/// ```
 ///
 /// # Cost
 /// [`guide::costs`](crate::guide::costs#many-keys-and-special-cases) has the round trips and the
@@ -173,14 +122,15 @@ pub async fn inspect(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Inspection, Error> {
-    let cache = RedisCache::new(redis.clone())?.with_layout(Arc::clone(&layout));
+    let client = AdminClient::new(redis.clone(), Arc::clone(&layout))?;
     // Ask Redis before the storage. An entry that Redis still has after the storage denied it is
     // not part of a change that is under way.
-    let mut redis = cache.inspect(repository, digest).await?;
-    let storage = in_storage(store, layout, repository, digest).await?;
+    let ask = || in_redis(&client, layout.as_ref(), repository, digest);
+    let mut redis = ask().await?;
+    let storage = in_storage(store, Arc::clone(&layout), repository, digest).await?;
     let mut disagreements = compare(&redis, &storage);
     if !disagreements.is_empty() {
-        redis = cache.inspect(repository, digest).await?;
+        redis = ask().await?;
         let now = compare(&redis, &storage);
         disagreements.retain(|one| now.contains(one));
     }
@@ -231,7 +181,9 @@ async fn in_storage(
 }
 
 fn backend_failed(error: BoxError) -> Error {
-    Error::backend(error)
+    Error::Backend {
+        source: Arc::from(error),
+    }
 }
 
 fn compare(redis: &InRedis, storage: &InStorage) -> Vec<Disagreement> {

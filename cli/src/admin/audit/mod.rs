@@ -15,13 +15,12 @@ pub use finding::{Fate, Finding, Wrong};
 pub use position::{AuditPosition, AuditPositionError};
 pub use progress::{AuditError, AuditProgress, AuditReport};
 
-use crate::cache::RedisConfig;
-use crate::cache::redis::RedisCache;
-use crate::layout::{Distribution, Layout};
-use crate::types::{Error, RepositoryName};
 use check::Checker;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use layercache::internals::AdminClient;
+use layercache::layout::{Distribution, Layout};
+use layercache::{Error, RedisConfig, RepositoryName};
 use object_store::ObjectStore;
 use page::Choice;
 use std::fmt;
@@ -41,30 +40,6 @@ type Filter = dyn Fn(&RepositoryName) -> bool + Send + Sync;
 /// deleted blobs exist. It accepts manifests that name them and serves images that cannot be
 /// pulled. An audit finds these entries. It works on the Redis of this crate's nodes and of Go
 /// registries (docker/distribution 2 and 3), while they run.
-///
-/// ```
-/// use layercache::RedisConfig;
-/// use layercache::admin::Audit;
-/// use layercache::layout::Distribution;
-/// use object_store::memory::InMemory;
-///
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let audit = Audit::new(InMemory::new(), RedisConfig::new("redis://127.0.0.1"))?
-///     .layout(Distribution::new("registry/docker/registry/v2".into()))
-///     .repositories(|name| name.as_str().starts_with("team/"))
-///     .sample(0.1)
-///     .rate(2000.0)
-///     .concurrency(4)
-///     .findings(|finding| println!("{finding}"))
-///     .fix(true);
-/// match audit.await {
-///     Ok(report) => println!("{} of {} findings removed", report.removed, report.findings()),
-///     // To resume later, pass the position to `resume_after`.
-///     Err(error) => eprintln!("{error}; {:?}", error.progress.position),
-/// }
-/// # Ok(())
-/// # }
-/// ```
 ///
 /// # What is a finding
 /// [`Wrong`] lists the kinds of findings. The audit checks each suspect twice, some 100 ms apart,
@@ -129,6 +104,9 @@ const RATE: f64 = 10_000.0;
 /// Default number of concurrent questions to the storage.
 const CONCURRENCY: usize = 16;
 
+/// The shortest timeout of Redis: an audit is in no hurry, so it waits for a busy server.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Pauses before the audit asks Redis again after a failure.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
@@ -143,9 +121,10 @@ impl<S: ObjectStore> Audit<S> {
     ///
     /// # Errors
     /// Returns an error if the address is not valid, or if the durations do not fit together.
-    pub fn new(store: S, redis: RedisConfig) -> Result<Self, Error> {
+    pub fn new(store: S, mut redis: RedisConfig) -> Result<Self, Error> {
         let layout: Arc<dyn Layout> = Arc::new(Distribution::default());
-        RedisCache::admin_client(redis.clone(), Arc::clone(&layout))?;
+        redis.timeout = redis.timeout.max(PATIENCE);
+        AdminClient::new(redis.clone(), Arc::clone(&layout))?;
         Ok(Self {
             store,
             redis,
@@ -251,7 +230,7 @@ impl<S: ObjectStore> Audit<S> {
             mut findings,
             progress: mut tell,
         } = self;
-        let redis = Arc::new(RedisCache::admin_client(redis, Arc::clone(&layout))?);
+        let redis = Arc::new(AdminClient::new(redis, Arc::clone(&layout))?);
         let storage = Storage::new(store, layout);
         let mut checker = Checker::new(Arc::clone(&redis), storage, concurrency, fix);
         let walked = async {
@@ -263,6 +242,7 @@ impl<S: ObjectStore> Audit<S> {
                 let found = checker.check(page, &mut progress.report).await?;
                 found.iter().for_each(&mut *findings);
                 progress.keys += keys;
+                progress.restarts = walk.restarts;
                 progress.position = position;
                 tell(progress);
             }

@@ -1,7 +1,7 @@
 //! Which layout may a path belong to?
 
-use crate::layout::{Distribution, Layout, OciImages, Template};
-use crate::types::Digest;
+use layercache::Digest;
+use layercache::layout::{Distribution, Layout, OciImages, Template};
 use object_store::path::Path;
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Is a cached value wrong, given what the storage says? Does no I/O.
 
 use super::finding::Wrong;
-use crate::types::{Digest, LayerMeta};
+use layercache::{Digest, LayerMeta};
 use object_store::ObjectMeta;
 
 /// The storage's answer about a membership.

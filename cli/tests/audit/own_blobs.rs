@@ -1,0 +1,101 @@
+//! Tests a layout in which each repository has its own copy of a blob: an audit and an inspection
+//! compare each copy with its own object.
+
+use super::support::nodes::{config, digest};
+use super::support::recording::Recording;
+use super::support::redis::Redis;
+use super::support::world::{head, status};
+use layercache::layout::{Layout, OciImages};
+use layercache::{CacheStatus, CachedStore, Digest, Link, RepositoryName};
+use layercache_cli::admin::{Audit, inspect};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+type Bare = Recording<InMemory>;
+type Node = CachedStore<Bare>;
+
+fn name(i: usize) -> RepositoryName {
+    format!("team/app{i}").parse().unwrap()
+}
+
+fn path(i: usize, digest: &Digest) -> Path {
+    let link = Link::layer(name(i), *digest);
+    OciImages::default().link_path(&link).unwrap()
+}
+
+fn hash(i: usize, digest: &Digest) -> String {
+    format!("blobs::{}::{digest}", name(i))
+}
+
+fn node(bare: &Bare, redis: &Redis) -> Node {
+    let builder = CachedStore::builder(bare.clone()).layout(OciImages::default());
+    builder.redis(config(redis)).build().unwrap()
+}
+
+/// Asks until memory answers. Redis has the entry by then.
+async fn warm(node: &Node, path: &Path) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while status(&node.get_opts(path, head()).await.unwrap()) != CacheStatus::Memory {
+        assert!(Instant::now() < end, "{path} is never answered from memory");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn each_copy_is_compared_with_its_own_object() {
+    let redis = Redis::start().await;
+    let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
+    let first = node(&bare, &redis);
+    for i in 0..3 {
+        bare.put(&path(i, &digest), "content".into()).await.unwrap();
+        warm(&first, &path(i, &digest)).await;
+    }
+    let audit = || {
+        let audit = Audit::new(bare.clone(), config(&redis)).unwrap();
+        audit.layout(OciImages::default())
+    };
+    let report = audit().await.unwrap();
+    assert_eq!((report.findings(), report.ok), (0, 6));
+
+    // The store changes without the cache: one copy is written anew, and another is deleted.
+    bare.put(&path(1, &digest), "content".into()).await.unwrap();
+    bare.delete(&path(2, &digest)).await.unwrap();
+    let (store, layout) = (Arc::new(bare.clone()), Arc::new(OciImages::default()));
+    let said = inspect(&config(&redis), store, layout, &name(1), &digest).await;
+    let said = said.unwrap();
+    assert_eq!(said.redis.meta.key, hash(1, &digest));
+    assert!(!said.disagreements.is_empty());
+
+    let found = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = Arc::clone(&found);
+    let audit = audit().fix(true).findings(move |finding| {
+        let name = finding.repository.clone().unwrap();
+        let found = format!("{} {} {name}", finding.wrong.name(), finding.key);
+        tell.lock().unwrap().push(found);
+    });
+    audit.await.unwrap();
+    let mut found = found.lock().unwrap().clone();
+    found.sort();
+    let expected = [
+        format!("stale-membership repository::{0}::blobs {0}", name(2)),
+        format!("stale-meta {} {}", hash(2, &digest), name(2)),
+        format!("wrong-tag {} {}", hash(1, &digest), name(1)),
+    ];
+    assert_eq!(found, expected);
+    let exists = [0, 1, 2].map(|i| redis.cli(&["EXISTS", &hash(i, &digest)]));
+    assert_eq!(exists, ["1", "0", "0"]);
+    let one = audit_of(&bare, &redis, 0).await;
+    assert_eq!(one, (0, 2), "its membership and its object");
+}
+
+/// Returns the numbers of findings and of confirmed entries of one repository.
+async fn audit_of(bare: &Bare, redis: &Redis, i: usize) -> (u64, u64) {
+    let of = name(i);
+    let audit = Audit::new(bare.clone(), config(redis)).unwrap();
+    let audit = audit.layout(OciImages::default());
+    let report = audit.repositories(move |name| *name == of).await.unwrap();
+    (report.findings(), report.ok)
+}
