@@ -2,11 +2,13 @@
 
 use crate::Verdict;
 use crate::command_error::{CommandError, Stopped};
-use crate::out::{Out, Tone, measure};
+use crate::out::{Out, measure};
 use crate::redis::RedisOptions;
 use crate::stop::Stop;
 use crate::storage::StorageOptions;
+use crate::style::{BAD, DOUBTFUL, FAINT, GOOD, PLAIN, paint};
 use crate::table::Table;
+use anstyle::Style;
 use clap::Args;
 use indicatif::ProgressBar;
 use layercache_cli::admin::{
@@ -21,11 +23,11 @@ use tokio::sync::Notify;
 /// How often progress is printed if there is no progress bar.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Ask the storage whether the facts in Redis are true, and with --fix remove the wrong ones
+/// Compare the facts in Redis with the storage, and with --fix remove the wrong ones
 ///
-/// Use it after a garbage collection, and whenever you doubt the cache. It can run beside running
-/// registries: nodes of layercache and the Go registry, versions 2 and 3. A fact that is changed
-/// meanwhile is not a finding. Without --fix the command writes nothing.
+/// Use it after a garbage collection, and whenever you doubt the cache. It can run while registries
+/// run: nodes of layercache and the Go registry, versions 2 and 3. A fact that changes during the
+/// audit is not a finding. Without --fix the command writes nothing.
 ///
 /// It prints each finding as a line when it finds it: the finding's name, the key, the member of
 /// the set, what is wrong, and what the command did about it. With --json each finding is a
@@ -44,7 +46,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "GLOB")]
     repository: Vec<String>,
 
-    /// Check only this share of all blobs, such as 5%; every audit takes the same blobs
+    /// Check only this share of all blobs, such as 5%; every audit selects the same blobs
     #[arg(long, value_name = "N%", default_value = "100%", value_parser = parse_share)]
     sample: f64,
 
@@ -56,11 +58,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "KEYS", default_value_t = 10_000)]
     rate: u32,
 
-    /// The most questions to ask the storage at a time
+    /// The most concurrent requests to the storage
     #[arg(long, value_name = "N", default_value_t = 16)]
     concurrency: usize,
 
-    /// Go on after this position, which an interrupted audit with the same settings has printed
+    /// Continue after this position, which an interrupted audit with the same settings has printed
     #[arg(long, value_name = "POSITION")]
     resume_after: Option<AuditPosition>,
 }
@@ -76,12 +78,14 @@ fn parse_share(text: &str) -> Result<f64, String> {
 
 pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<Verdict, Stopped> {
     let storage = options.storage.required()?;
-    let config = options.redis.required()?;
+    let redis = options.redis.required()?;
     let cannot = || {
-        let (redis, storage) = (options.redis.place(), &storage.place);
-        CommandError::new(format!("cannot audit {redis} against {storage}"))
+        CommandError::new(format!(
+            "cannot audit {} against {}",
+            redis.place, storage.place
+        ))
     };
-    let audit = Audit::new(Arc::clone(&storage.store), config);
+    let audit = Audit::new(Arc::clone(&storage.store), redis.config.clone());
     let mut audit = audit
         .map_err(|error| cannot().because(error))?
         .layout(options.storage.layout()?)
@@ -100,17 +104,17 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
         audit = audit.resume_after(position);
     }
 
-    let teller = Arc::new(Teller::new(*out));
-    let (findings, progress) = (Arc::clone(&teller), Arc::clone(&teller));
+    let reporter = Arc::new(Reporter::new(*out));
+    let (findings, progress) = (Arc::clone(&reporter), Arc::clone(&reporter));
     let audit = audit
         .findings(move |finding| findings.finding(finding))
         .progress(move |so_far| progress.progress(so_far));
     let done = tokio::select! {
         done = stop.or(audit.into_future()) => done,
-        () = teller.nobody_reads.notified() => None,
+        () = reporter.output_closed.notified() => None,
     };
-    teller.bar.finish_and_clear();
-    if let Some(error) = teller.state().failure.take() {
+    reporter.bar.finish_and_clear();
+    if let Some(error) = reporter.state().failure.take() {
         return Err(error.into());
     }
     match done {
@@ -123,39 +127,38 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
         }
         Some(Err(error)) => {
             let AuditError { progress, source } = error;
-            let trouble = cannot().because(source);
-            let next = go_on(&progress, &options);
-            let help = format!("layercache check says what is wrong with them; {next}");
-            Err(trouble.help(help).into())
+            let next = how_to_continue(&progress, &options);
+            let help = format!("run `layercache check` to find the problem; {next}");
+            Err(cannot().because(source).help(help).into())
         }
         None => {
-            let progress = teller.state().progress.clone();
-            Err(Stopped::Interrupted(go_on(&progress, &options)))
+            let progress = reporter.state().progress.clone();
+            Err(Stopped::Interrupted(how_to_continue(&progress, &options)))
         }
     }
 }
 
-/// Says how far the audit had come, and how to go on from there.
-fn go_on(progress: &AuditProgress, options: &Options) -> String {
+/// Says how far the audit had come, and how to continue.
+fn how_to_continue(progress: &AuditProgress, options: &Options) -> String {
     let position = progress.position.as_ref().or(options.resume_after.as_ref());
     let next = match position {
-        Some(position) => format!("to go on, repeat the command with --resume-after {position}"),
-        None => "to begin again, repeat the command".to_owned(),
+        Some(position) => format!("to continue, repeat the command with --resume-after {position}"),
+        None => "to start again, repeat the command".to_owned(),
     };
     let report = &progress.report;
     format!(
-        "{} entries looked at, {} findings; {next}",
+        "{} entries checked, {} findings; {next}",
         report.looked_at(),
         report.findings()
     )
 }
 
 /// Prints each finding when it is found, and the progress.
-struct Teller {
+struct Reporter {
     out: Out,
     bar: ProgressBar,
     state: Mutex<State>,
-    nobody_reads: Notify,
+    output_closed: Notify,
 }
 
 struct State {
@@ -165,7 +168,7 @@ struct State {
     failure: Option<io::Error>,
 }
 
-impl Teller {
+impl Reporter {
     fn new(out: Out) -> Self {
         let state = State {
             progress: AuditProgress::default(),
@@ -176,7 +179,7 @@ impl Teller {
             bar: out.progress(),
             out,
             state: Mutex::new(state),
-            nobody_reads: Notify::new(),
+            output_closed: Notify::new(),
         }
     }
 
@@ -185,13 +188,13 @@ impl Teller {
     }
 
     fn finding(&self, finding: &Finding) {
-        let told = self.bar.suspend(|| match self.out.is_json() {
+        let written = self.bar.suspend(|| match self.out.is_json() {
             true => self.out.json(&document(finding)),
             false => self.out.line(line(finding, &self.out)),
         });
-        if let Err(error) = told {
+        if let Err(error) = written {
             self.state().failure.get_or_insert(error);
-            self.nobody_reads.notify_one();
+            self.output_closed.notify_one();
         }
     }
 
@@ -202,7 +205,8 @@ impl Teller {
         let message = format!("{} ok, {} findings", report.ok, report.findings());
         let mut state = self.state();
         if so_far.restarts > state.progress.restarts {
-            let note = "Redis is another server than before: its keys are looked at from the first";
+            let note =
+                "a Redis server was restarted or replaced: its keys are checked from the first";
             self.bar.suspend(|| self.out.note(note));
         }
         state.progress = so_far.clone();
@@ -230,9 +234,9 @@ const fn fate(fate: Fate) -> &'static str {
 /// Formats a finding: in columns for people, with tabs for pipes. Keys and members come from
 /// outside, so their control characters are replaced before they reach a terminal.
 fn line(finding: &Finding, out: &Out) -> String {
-    let tone = match finding.fate {
-        Fate::Removed => Tone::Good,
-        Fate::Left | Fate::Returned => Tone::Bad,
+    let style = match finding.fate {
+        Fate::Removed => GOOD,
+        Fate::Left | Fate::Returned => BAD,
     };
     let wrong = finding.wrong.to_string();
     let member = finding.member.as_deref().unwrap_or_default();
@@ -241,13 +245,13 @@ fn line(finding: &Finding, out: &Out) -> String {
     let (name, fate) = (finding.wrong.name(), fate(finding.fate));
     match out.is_terminal() {
         true => {
-            let name = out.paint(tone, &format!("{name:<16}"));
+            let name = paint(style, format_args!("{name:<16}"));
             let member = if member.is_empty() {
                 member
             } else {
                 format!(" {member}")
             };
-            let end = out.paint(Tone::Faint, &format!(": {wrong}, {fate}"));
+            let end = paint(FAINT, format_args!(": {wrong}, {fate}"));
             format!("{name}  {key}{member}{end}")
         }
         false => [name, &key, &member, &wrong, fate].join("\t"),
@@ -290,38 +294,38 @@ fn summarise(report: &AuditReport, fix: bool, out: &Out) -> io::Result<()> {
         }}));
     }
     let mut table = Table::new(["audited", "count"]);
-    let mut row = |name: &str, count: u64, tone: Option<Tone>| {
-        table.toned_row([(name.to_owned(), None), (count.to_string(), tone)]);
+    let mut row = |name: &str, count: u64, style: Style| {
+        table.styled_row([(name.to_owned(), PLAIN), (count.to_string(), style)]);
     };
-    row("memberships", report.memberships, None);
-    row("blobs", report.metas, None);
-    row("other keys", report.others, None);
-    row("ok", report.ok, Some(Tone::Good));
+    row("memberships", report.memberships, PLAIN);
+    row("blobs", report.metas, PLAIN);
+    row("other keys", report.others, PLAIN);
+    row("ok", report.ok, GOOD);
     for (name, count) in [
-        ("passed over", report.skipped),
+        ("skipped", report.skipped),
         ("being changed", report.changing),
-        ("changed meanwhile", report.changed),
+        ("changed during the audit", report.changed),
     ] {
         if count > 0 {
-            row(name, count, Some(Tone::Faint));
+            row(name, count, FAINT);
         }
     }
     for (name, count) in findings {
-        row(name, count, Some(Tone::Bad));
+        row(name, count, BAD);
     }
     match report.findings() {
-        0 => row("findings", 0, Some(Tone::Good)),
-        count => row("findings", count, Some(Tone::Bad)),
+        0 => row("findings", 0, GOOD),
+        count => row("findings", count, BAD),
     }
     if fix {
-        row("removed", report.removed, Some(Tone::Good));
+        row("removed", report.removed, GOOD);
     }
     if report.returned > 0 {
-        row("cached again since", report.returned, Some(Tone::Doubtful));
+        row("cached again", report.returned, DOUBTFUL);
     }
     out.table(&table)?;
     if report.findings() > 0 && !fix {
-        out.note("nothing was changed; --fix takes away what was found");
+        out.note("nothing was changed; --fix removes the findings");
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! `layercache check`: reports what is wrong with a Redis and a storage.
 
 use crate::command_error::{CommandError, Stopped};
-use crate::out::{Out, Tone};
+use crate::out::Out;
 use crate::redis::{RedisOptions, refused};
 use crate::stop::Stop;
 use crate::storage::StorageOptions;
+use crate::style::{BAD, DOUBTFUL, GOOD, paint};
 use crate::{Verdict, interrupted};
 use clap::Args;
 use layercache_cli::admin::{Diagnostic, Severity, check_redis, check_storage};
@@ -12,9 +13,9 @@ use serde::Serialize;
 
 /// Report problems of the Redis and the storage, and how to repair them
 ///
-/// Checks the Redis, the storage, or both: those that the options name. It leaves nothing behind in
-/// them. It prints one line for each diagnostic: ok, advice or wrong. It exits with 1 if something
-/// is wrong. With --json it prints one document.
+/// The command checks the Redis, the storage, or both: those that the options name. It removes the
+/// keys that it writes. It prints one line for each diagnostic: `ok`, `advice` or `wrong`. It exits
+/// with 1 if there is a `wrong`. With --json it prints one document.
 #[derive(Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -38,20 +39,20 @@ struct Row<'a> {
 }
 
 pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<Verdict, Stopped> {
-    let redis = options.redis.config();
+    let redis = options.redis.open();
     let layout = options.storage.layout()?;
     let storage = options.storage.open()?;
     if redis.is_none() && storage.is_none() {
         return Err(CommandError::new("there is nothing to check")
-            .help("name what to check with --redis URL, --storage URL, or both")
+            .help("set --redis URL, --storage URL, or both")
             .into());
     }
     let bar = out.progress();
-    bar.set_message("asking");
+    bar.set_message("checking");
     let asked = async {
         let mut diagnostics = Vec::new();
-        if let Some(config) = &redis {
-            diagnostics.extend(check_redis(config).await.map_err(refused)?);
+        if let Some(redis) = &redis {
+            diagnostics.extend(check_redis(&redis.config).await.map_err(refused)?);
         }
         if let Some(storage) = &storage {
             diagnostics.extend(check_storage(&storage.store, &layout).await);
@@ -60,7 +61,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
     };
     let asked = stop.or(asked).await;
     bar.finish_and_clear();
-    let diagnostics = asked.ok_or_else(|| interrupted("before all was checked"))??;
+    let diagnostics = asked.ok_or_else(|| interrupted("the check is not complete"))??;
     let worst = diagnostics
         .iter()
         .map(|diagnostic| diagnostic.severity)
@@ -99,16 +100,19 @@ const fn name(severity: Severity) -> &'static str {
 }
 
 fn show(out: &Out, diagnostic: &Diagnostic) -> Result<(), Stopped> {
-    let tone = match diagnostic.severity {
-        Severity::Good => Tone::Good,
-        Severity::Advice => Tone::Doubtful,
-        Severity::Wrong => Tone::Bad,
+    let style = match diagnostic.severity {
+        Severity::Good => GOOD,
+        Severity::Advice => DOUBTFUL,
+        Severity::Wrong => BAD,
     };
     let name = name(diagnostic.severity);
     // Names of objects come from outside, so control characters are replaced.
     let text = diagnostic.to_string().replace(char::is_control, " ");
     match out.is_terminal() {
-        true => out.line(format!("{} {text}", out.paint(tone, &format!("{name:<6}"))))?,
+        true => out.line(format!(
+            "{} {text}",
+            paint(style, format_args!("{name:<6}"))
+        ))?,
         false => out.line(format!("{name}\t{text}"))?,
     }
     Ok(())

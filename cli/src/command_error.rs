@@ -11,7 +11,7 @@ pub(crate) enum Stopped {
     /// A signal stopped the command. The text says how far the command had come.
     Interrupted(String),
     /// The reader has closed its end of the pipe.
-    NobodyReads,
+    OutputClosed,
 }
 
 /// An error: what failed, why, and what the user can do about it.
@@ -61,8 +61,8 @@ impl CommandError {
         let mut next = self.why.as_deref().map(|why| why as &dyn Error);
         while let Some(why) = next {
             let text = why.to_string();
-            let is_said = |said: &str| said.contains(&text);
-            if !causes.iter().any(|said| is_said(said)) && !is_said(&self.what) {
+            let is_in = |earlier: &str| earlier.contains(&text);
+            if !causes.iter().any(|cause| is_in(cause)) && !is_in(&self.what) {
                 causes.push(text);
             }
             next = why.source();
@@ -72,17 +72,17 @@ impl CommandError {
 }
 
 impl From<CommandError> for Stopped {
-    fn from(trouble: CommandError) -> Self {
-        Self::CommandError(trouble)
+    fn from(error: CommandError) -> Self {
+        Self::CommandError(error)
     }
 }
 
-/// Converts an error of writing the answer. Every other operation makes its own [`CommandError`].
+/// Converts an error of writing the output. Every other operation makes its own [`CommandError`].
 impl From<io::Error> for Stopped {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::NobodyReads,
-            _ => Self::CommandError(CommandError::new("cannot write the answer").because(error)),
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::CommandError(CommandError::new("cannot write the output").because(error)),
         }
     }
 }
@@ -96,15 +96,15 @@ mod tests {
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_not_repeated() {
         let inner = io::Error::other("no such bucket");
-        let trouble = CommandError::new("cannot list s3://a").because(Outer(inner));
-        assert_eq!(trouble.causes(), ["outer: no such bucket"]);
+        let error = CommandError::new("cannot list s3://a").because(Outer(inner));
+        assert_eq!(error.causes(), ["outer: no such bucket"]);
     }
 
     #[test]
-    fn a_closed_pipe_is_no_trouble() {
+    fn a_closed_pipe_is_not_a_failure() {
         let closed = io::Error::from(io::ErrorKind::BrokenPipe);
-        assert!(matches!(closed.into(), Stopped::NobodyReads));
+        assert!(matches!(closed.into(), Stopped::OutputClosed));
     }
 }

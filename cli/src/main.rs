@@ -2,8 +2,9 @@
 //! nodes.
 //!
 //! Each command has a file. All commands share how a store and a Redis are named ([`storage`],
-//! [`redis`]), how an answer is written ([`out`], [`table`]), and how a command fails
-//! ([`command_error`]) and stops ([`stop`]).
+//! [`redis`]), how the output is written ([`out`], [`table`], [`style`]), and how a command fails
+//! ([`command_error`]) and stops ([`stop`]). [`layercache_cli::admin`] has the audit, the checks
+//! and the inspection.
 #![forbid(unsafe_code)]
 
 mod audit;
@@ -15,6 +16,7 @@ mod redis;
 mod stat;
 mod stop;
 mod storage;
+mod style;
 mod table;
 #[path = "../../examples/registry/src/units.rs"]
 #[allow(dead_code, reason = "shared with the example, which also has sizes")]
@@ -31,19 +33,23 @@ use stop::Stop;
 
 /// The part of `--help` that is common to all commands.
 const AFTER_HELP: &str = "\
-Exit codes: 0 all is well; 1 something was found (a disagreement, a finding, what `check` calls wrong); 2 trouble (bad \
-arguments, what cannot be reached); 130 interrupted.
+Exit codes:
+  0    The command found no problem.
+  1    The command found a problem: a disagreement, a finding, or a diagnostic `wrong`.
+  2    The command failed: an argument is not valid, or a server cannot be reached.
+  130  A signal interrupted the command.
 
-On a terminal answers are tables, elsewhere lines with tabs between their fields. With --json a command \
-prints one JSON document, or, where its own help says so, one in each line. Progress and errors go to \
-standard error. Colours are for terminals, and for them only while NO_COLOR is not set.";
+Output:
+  A terminal gets tables. A pipe gets lines with tabs between the fields. With --json the output
+  is one JSON document, or one document in each line if the help of the command says so.
+  Progress and errors go to standard error. Only a terminal gets colours, unless NO_COLOR is set.";
 
 /// Checks, corrects, fills and purges the cache of a container registry's blob metadata.
 #[derive(Parser)]
 #[command(name = "layercache", version, after_help = AFTER_HELP)]
 // It has no `Debug`, because the address of Redis may hold a password.
 struct Arguments {
-    /// Answer as JSON, for scripts
+    /// Print JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
 
@@ -61,7 +67,7 @@ enum Command {
     Watch(watch::Options),
 }
 
-/// The result of a command that could do its work.
+/// The result of a command that did not fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Fine,
@@ -113,10 +119,10 @@ fn finish(out: &Out, done: Result<Verdict, Stopped>) -> ExitCode {
     match done {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,
         Ok(Verdict::Findings) => ExitCode::from(1),
-        // A reader that closes the pipe has read enough. That is no failure.
-        Err(Stopped::NobodyReads) => ExitCode::SUCCESS,
-        Err(Stopped::CommandError(trouble)) => {
-            out.error(&trouble);
+        // A reader that closes the pipe has read enough, so this is not a failure.
+        Err(Stopped::OutputClosed) => ExitCode::SUCCESS,
+        Err(Stopped::CommandError(error)) => {
+            out.error(&error);
             ExitCode::from(2)
         }
         Err(Stopped::Interrupted(so_far)) => {

@@ -2,7 +2,7 @@
 
 use crate::command_error::{CommandError, Stopped};
 use crate::out::Out;
-use crate::redis::{RedisOptions, refused};
+use crate::redis::{Redis, RedisOptions, refused};
 use crate::stop::Stop;
 use crate::{Verdict, interrupted};
 use clap::Args;
@@ -12,20 +12,20 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long a purge that fails is tried again.
+/// How long the command repeats a purge that fails.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Remove all cached facts from Redis and from the memory of every node
 ///
-/// Use it after something was deleted behind the cache's back, for example by a garbage collection.
-/// When the command returns, no node answers any fact that was cached before. It never changes the
-/// storage. With --json it prints one document.
+/// Use it if something was deleted from the storage without the cache's knowledge, for example by a
+/// garbage collection. When the command returns, no node answers with a fact that was cached
+/// before. The command never changes the storage. With --json it prints one document.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Remove only the memberships of these repositories: a name or a pattern; can be repeated
     ///
-    /// In a pattern `*` stands for a part of a name, and `**` for several parts. The memory of each
-    /// node forgets everything all the same, and learns it again from Redis.
+    /// In a pattern `*` stands for a part of a name, and `**` for several parts. Each node still
+    /// removes all facts from its memory, and reads them again from Redis.
     #[arg(long, value_name = "GLOB")]
     repository: Vec<String>,
 
@@ -47,19 +47,18 @@ struct Document<'a> {
 }
 
 pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<Verdict, Stopped> {
-    let config = options.redis.required()?;
-    let place = options.redis.place();
-    if let Some(odd) = options.repository.iter().find(|name| name.is_empty()) {
-        return Err(CommandError::new(format!("--repository: `{odd}` is no name")).into());
+    let Redis { config, place } = options.redis.required()?;
+    if options.repository.iter().any(String::is_empty) {
+        return Err(CommandError::new("--repository: the name is empty").into());
     }
     let redis = RedisCache::new(config).map_err(refused)?;
     let what = match options.repository.as_slice() {
-        [] => "everything".to_owned(),
+        [] => "all cached facts".to_owned(),
         names => format!("the memberships of {}", names.join(", ")),
     };
     if !options.yes {
         confirm(
-            &format!("forget {what} in {place}, and in the memory of every node?"),
+            &format!("Remove {what} from {place} and from the memory of every node?"),
             stop,
         )
         .await?;
@@ -67,7 +66,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
 
     let began = Instant::now();
     let bar = out.progress();
-    bar.set_message(format!("forgetting {what}"));
+    bar.set_message(format!("removing {what}"));
     let cache = TieredCache::with_redis(MemoryConfig::default(), redis);
     let purged = stop.or(purge(&cache, &options.repository)).await;
     bar.finish_and_clear();
@@ -77,12 +76,12 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
         Some(Err(error)) => {
             return Err(CommandError::new(format!("cannot purge {place}"))
                 .because(error)
-                .help("some of it may be forgotten; purge again when `layercache check` finds nothing wrong")
+                .help("some facts may be removed; run `layercache check` to find the problem, then repeat the purge")
                 .into());
         }
         None => {
             return Err(interrupted(
-                "some of it may be forgotten, and nodes may still answer the rest; purge again",
+                "some facts may be removed, and nodes may still answer with the others; repeat the purge",
             ));
         }
     };
@@ -102,14 +101,14 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
         return Ok(Verdict::Fine);
     }
     out.line(match forgotten {
-        None => format!("forgot everything in {place} and in every memory, in {seconds:.1} s"),
+        None => format!("removed all cached facts from {place} and from the memory of every node in {seconds:.1} s"),
         Some(Forgotten {
             repositories,
             memberships,
             ..
         }) => format!(
-            "forgot {memberships} memberships of {repositories} repositories in {place}, and every memory, in \
-             {seconds:.1} s"
+            "removed {memberships} memberships of {repositories} repositories from {place}, and all facts from \
+             the memory of every node in {seconds:.1} s"
         ),
     })?;
     Ok(Verdict::Fine)
@@ -120,7 +119,7 @@ async fn purge(
     cache: &TieredCache,
     patterns: &[String],
 ) -> Result<Option<Forgotten>, layercache::Error> {
-    let is_meant = |name: &str| {
+    let is_selected = |name: &str| {
         let mut patterns = patterns.iter();
         patterns.any(|pattern| fast_glob::glob_match(pattern, name))
     };
@@ -128,7 +127,7 @@ async fn purge(
     loop {
         let purged = match patterns {
             [] => cache.purge().await.map(|()| None),
-            _ => cache.purge_repositories(is_meant).await.map(Some),
+            _ => cache.purge_repositories(is_selected).await.map(Some),
         };
         match purged {
             Err(_) if Instant::now() < end => sleep(PATIENCE / 20).await,
@@ -139,11 +138,11 @@ async fn purge(
 
 async fn confirm(question: &str, stop: &mut Stop) -> Result<(), Stopped> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(
-            CommandError::new("nobody is there to say whether it is meant")
-                .help("say --yes")
-                .into(),
-        );
+        return Err(CommandError::new(
+            "a purge has to be confirmed, and there is no terminal to ask on",
+        )
+        .help("confirm it with --yes")
+        .into());
     }
     eprint!("{question} [y/N] ");
     let read = tokio::task::spawn_blocking(|| {
@@ -152,7 +151,9 @@ async fn confirm(question: &str, stop: &mut Stop) -> Result<(), Stopped> {
     });
     match stop.or(read).await {
         Some(Ok(Ok(line))) if matches!(line.trim(), "y" | "Y" | "yes") => Ok(()),
-        Some(_) => Err(CommandError::new("it was not meant, and nothing was done").into()),
-        None => Err(interrupted("nothing was done")),
+        Some(_) => {
+            Err(CommandError::new("the purge was not confirmed, and nothing was removed").into())
+        }
+        None => Err(interrupted("nothing was removed")),
     }
 }

@@ -1,4 +1,4 @@
-//! Which Redis a command uses: the options that name it, and how messages name it.
+//! Which Redis a command uses: the options for it, and its name in messages.
 
 use crate::command_error::CommandError;
 use clap::Args;
@@ -6,11 +6,11 @@ use layercache::RedisConfig;
 use std::time::Duration;
 use url::Url;
 
-/// Which Redis to use, and how to ask it.
+/// The options of the Redis.
 #[derive(Args, Clone)]
 // It has no `Debug`, because the address may hold a password.
 pub(crate) struct RedisOptions {
-    /// The Redis that the nodes share, as they name it:
+    /// The address of the Redis that the nodes share:
     /// redis://[user][:password@]host[:port][/database], unix:///path,
     /// redis+sentinel://host,host/service, redis+cluster://host,host
     ///
@@ -24,7 +24,7 @@ pub(crate) struct RedisOptions {
     )]
     redis: Option<String>,
 
-    /// The prefix of all keys in Redis, as the nodes have it
+    /// The prefix of all keys in Redis; must be the same as on the nodes
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_PREFIX",
@@ -33,11 +33,12 @@ pub(crate) struct RedisOptions {
     )]
     redis_prefix: String,
 
-    /// The name of the store, if several stores use one Redis, as its nodes have it
+    /// The name space of the store if several stores share the Redis; must be the same as on the
+    /// nodes
     #[arg(long, env = "LAYERCACHE_REDIS_NAMESPACE", value_name = "NAME")]
     redis_namespace: Option<String>,
 
-    /// How long Redis may take to answer: 50ms, 1s; without a unit, milliseconds
+    /// How long to wait for an answer of Redis, such as 50ms or 1s; without a unit, milliseconds
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_TIMEOUT",
@@ -47,7 +48,8 @@ pub(crate) struct RedisOptions {
     )]
     redis_timeout: Duration,
 
-    /// How long a node answers from memory after its newest heartbeat, as the nodes have it
+    /// How long a node answers from memory after its newest heartbeat; must be the same as on the
+    /// nodes
     #[arg(
         long,
         env = "LAYERCACHE_REDIS_TRUST",
@@ -57,45 +59,51 @@ pub(crate) struct RedisOptions {
     )]
     redis_trust: Duration,
 
-    /// Leave the paths that every node can derive out of Redis, if the nodes do so
+    /// Write no paths to Redis that a node can derive from the layout; set it if the nodes do so
     #[arg(long, env = "LAYERCACHE_REDIS_OMIT_PATH")]
     redis_omit_path: bool,
 }
 
+/// The settings of a Redis, and its name for messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Redis {
+    pub(crate) config: RedisConfig,
+    /// The address of the Redis, without user, password and files.
+    pub(crate) place: String,
+}
+
 impl RedisOptions {
-    /// Returns the library's settings for this Redis. Returns `None` if the options name none.
-    pub(crate) fn config(&self) -> Option<RedisConfig> {
-        let url = self.redis.as_ref().filter(|url| !url.is_empty())?;
+    /// Returns the Redis. Returns `None` if the options name none. Does not connect.
+    pub(crate) fn open(&self) -> Option<Redis> {
+        let url = self.redis.as_deref().filter(|url| !url.is_empty())?;
         let mut config = RedisConfig::new(url)
             .with_prefix(&self.redis_prefix)
             .with_timeout(self.redis_timeout)
             .with_trust_timeout(self.redis_trust)
             .with_store_path(!self.redis_omit_path);
         config.namespace = self.redis_namespace.clone();
-        Some(config)
-    }
-
-    /// Returns the library's settings for a command that needs a Redis. It is an error if the
-    /// options name none.
-    pub(crate) fn required(&self) -> Result<RedisConfig, CommandError> {
-        self.config().ok_or_else(|| {
-            CommandError::new("no Redis was named")
-                .help("say which with --redis URL or LAYERCACHE_REDIS, as the nodes have it")
+        Some(Redis {
+            config,
+            place: place(url).unwrap_or_else(|| "redis".to_owned()),
         })
     }
 
-    /// Returns the address for messages, without user, password and files.
-    pub(crate) fn place(&self) -> String {
-        let address = self.redis.as_deref().unwrap_or_default();
-        place(address).unwrap_or_else(|| "redis".to_owned())
+    /// Returns the Redis for a command that needs one. It is an error if the options name none.
+    pub(crate) fn required(&self) -> Result<Redis, CommandError> {
+        self.open().ok_or_else(|| {
+            CommandError::new("no Redis is given")
+                .help("set its address with --redis URL or LAYERCACHE_REDIS, as on the nodes")
+        })
     }
 }
 
-/// Returns the error for an address or a time that the library refuses.
+/// Returns the error for a setting that the library refuses.
 pub(crate) fn refused(error: layercache::Error) -> CommandError {
-    CommandError::new("the Redis cannot be named like that")
+    CommandError::new("a setting of the Redis is not valid")
         .because(error)
-        .help("layercache::guide::redis has all addresses; `layercache check --help` a short list")
+        .help(
+            "`layercache check --help` lists the addresses, layercache::guide::redis explains them",
+        )
 }
 
 /// Returns the scheme, the hosts and the part after them. Returns `None` for text that does not

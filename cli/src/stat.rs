@@ -3,25 +3,27 @@
 mod json;
 
 use crate::command_error::{CommandError, Stopped};
-use crate::out::{Out, Tone};
+use crate::out::Out;
 use crate::redis::{RedisOptions, refused};
 use crate::stop::Stop;
 use crate::storage::StorageOptions;
+use crate::style::{BAD, DOUBTFUL, GOOD, STRONG, paint};
 use crate::table::Table;
 use crate::{Verdict, interrupted};
+use anstyle::Style;
 use clap::Args;
 use layercache::{Digest, LayerMeta, LinkState, RepositoryName};
 use layercache_cli::admin::{Disagreement, Held, Inspection, Life, RedisEntry, inspect};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where memory is. The command cannot read it from outside the node.
+/// Where the memory tier is. The command cannot read it from outside the node.
 const MEMORY: &str = "in each node's process";
 
 /// Show what Redis and the storage have of a blob in a repository, and where they disagree
 ///
-/// It changes nothing, and the nodes do not notice it. It exits with 1 if Redis would answer
-/// otherwise than the storage. With --json it prints one document.
+/// The command writes nothing, and is not a node. It exits with 1 if Redis and the storage
+/// disagree. With --json it prints one document.
 #[derive(Args)]
 pub(crate) struct Options {
     /// The repository and the blob: library/alpine@sha256:abcd…
@@ -47,7 +49,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, digest) = text
             .split_once('@')
-            .ok_or("a repository and a digest with an @ between them are expected")?;
+            .ok_or("write a repository and a digest with an @ between them")?;
         Ok(Self {
             repository: name.parse().map_err(|error| format!("{error}"))?,
             digest: digest.parse().map_err(|error| format!("{error}"))?,
@@ -56,28 +58,28 @@ impl FromStr for Target {
 }
 
 pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<Verdict, Stopped> {
-    let config = options.redis.required()?;
+    let redis = options.redis.required()?;
     let storage = options.storage.required()?;
     let layout = options.storage.layout()?;
     let Target { repository, digest } = &options.subject;
-    let asked = inspect(&config, storage.store, layout, repository, digest);
+    let asked = inspect(&redis.config, storage.store, layout, repository, digest);
     let inspection = match stop.or(asked).await {
         Some(Ok(inspection)) => inspection,
         Some(Err(error)) => {
-            let trouble = match error {
+            let failed = match error {
                 layercache::Error::Setting { .. } => refused(error),
                 layercache::Error::Backend { .. } => {
                     CommandError::new(format!("cannot ask the storage {}", storage.place))
                         .because(error)
-                        .help("layercache check --storage … says what is wrong with it")
+                        .help("run `layercache check --storage …` to find the problem")
                 }
-                error => CommandError::new(format!("cannot ask {}", options.redis.place()))
+                error => CommandError::new(format!("cannot ask {}", redis.place))
                     .because(error)
-                    .help("layercache check --redis … says what is wrong with it"),
+                    .help("run `layercache check --redis …` to find the problem"),
             };
-            return Err(trouble.into());
+            return Err(failed.into());
         }
-        None => return Err(interrupted("before there was an answer")),
+        None => return Err(interrupted("there is no answer yet")),
     };
     if out.is_json() {
         out.json(&json::Document::new(&inspection))?;
@@ -134,13 +136,13 @@ fn show(out: &Out, inspection: &Inspection) -> Result<(), Stopped> {
             &life(redis.media_type.life),
         ]);
     }
-    out.line(out.paint(Tone::Strong, &format!("{repository}@{digest}")))?;
+    out.line(paint(STRONG, format_args!("{repository}@{digest}")))?;
     out.table(&table)?;
     out.line(format!(
-        "memory: {MEMORY}, and never more than Redis has told it"
+        "memory: {MEMORY}, where the command cannot read it"
     ))?;
-    let (tone, verdict) = verdict(inspection);
-    out.line(out.paint(tone, &format!("verdict: {verdict}")))?;
+    let (style, verdict) = verdict(inspection);
+    out.line(paint(style, format_args!("verdict: {verdict}")))?;
     Ok(())
 }
 
@@ -192,7 +194,7 @@ fn link(state: Option<&LinkState>) -> String {
         Some(LinkState::Linked(_)) => "yes",
         Some(LinkState::Absent) => "no",
         Some(LinkState::Broken) => "broken",
-        None => "not kept",
+        None => "no place",
     };
     text.to_owned()
 }
@@ -238,7 +240,7 @@ fn modified(meta: &LayerMeta) -> Option<String> {
     Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
 }
 
-fn verdict(inspection: &Inspection) -> (Tone, String) {
+fn verdict(inspection: &Inspection) -> (Style, String) {
     let Inspection {
         repository,
         redis,
@@ -252,13 +254,13 @@ fn verdict(inspection: &Inspection) -> (Tone, String) {
             || redis.meta.found().is_some();
         return match (fences.iter().any(Option::is_some), is_known) {
             (true, _) => (
-                Tone::Doubtful,
-                "it is being changed; where it is not, they agree".to_owned(),
+                DOUBTFUL,
+                "a change is under way; Redis and the storage agree about the rest".to_owned(),
             ),
-            (false, true) => (Tone::Good, "they agree".to_owned()),
+            (false, true) => (GOOD, "Redis and the storage agree".to_owned()),
             (false, false) => (
-                Tone::Good,
-                "Redis knows nothing of it: whoever asks is sent on to the storage".to_owned(),
+                GOOD,
+                "Redis has no fact about the blob; nodes ask the storage".to_owned(),
             ),
         };
     }
@@ -270,7 +272,7 @@ fn verdict(inspection: &Inspection) -> (Tone, String) {
     };
     let said = said.join("; ");
     (
-        Tone::Bad,
-        format!("they disagree: {said}. {fix} takes it away"),
+        BAD,
+        format!("Redis and the storage disagree: {said}. `{fix}` removes the cached facts"),
     )
 }

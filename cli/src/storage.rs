@@ -1,4 +1,4 @@
-//! Which storage a command uses: the options that name it, and how it is opened.
+//! Which storage a command uses: the options for it, and how it is opened.
 
 use crate::command_error::CommandError;
 use clap::Args;
@@ -15,15 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
-/// Which storage to use, and how paths are laid out in it.
+/// The options of the storage and its layout.
 #[derive(Args, Clone)]
 // It has no `Debug`, because an address may hold a secret in a wrong place.
 pub(crate) struct StorageOptions {
-    /// Where the registry's content is: s3://bucket/prefix, gs://bucket/prefix,
+    /// The address of the registry's storage: s3://bucket/prefix, gs://bucket/prefix,
     /// az://container/prefix, file:///folder or a plain folder
     ///
-    /// Keys, endpoint and region come from the usual environment variables: AWS_*, GOOGLE_* or
-    /// AZURE_*.
+    /// Access keys, endpoint and region come from the usual environment variables: AWS_*, GOOGLE_*
+    /// or AZURE_*.
     #[arg(
         long,
         env = "LAYERCACHE_STORAGE",
@@ -32,10 +32,10 @@ pub(crate) struct StorageOptions {
     )]
     storage: Option<String>,
 
-    /// How paths are laid out: `distribution`, `oci`, or a template such as `oci-blobs/{digest}`
+    /// The layout of the paths: `distribution`, `oci`, or a template such as `oci-blobs/{digest}`
     ///
-    /// `distribution` is the layout of the Go registry. `oci` is an image layout for each
-    /// repository, as zot has it.
+    /// `distribution` is the layout of the Go registry. `oci` is an OCI image layout for each
+    /// repository, as in zot.
     #[arg(
         long,
         env = "LAYERCACHE_LAYOUT",
@@ -46,8 +46,8 @@ pub(crate) struct StorageOptions {
 
     /// The path below which the layout begins
     ///
-    /// The default is docker/registry/v2 for `distribution`, and the top of the storage for `oci`.
-    /// A template has its root in itself.
+    /// Default: docker/registry/v2 for `distribution`, and the top of the storage for `oci`. A
+    /// template contains its root.
     #[arg(long, env = "LAYERCACHE_ROOT", value_name = "PATH")]
     root: Option<String>,
 }
@@ -71,8 +71,8 @@ impl StorageOptions {
     /// Opens the storage for a command that needs one. It is an error if the options name none.
     pub(crate) fn required(&self) -> Result<Storage, CommandError> {
         self.open()?.ok_or_else(|| {
-            CommandError::new("no storage was named")
-                .help("say which with --storage URL or LAYERCACHE_STORAGE")
+            CommandError::new("no storage is given")
+                .help("set its address with --storage URL or LAYERCACHE_STORAGE")
         })
     }
 
@@ -86,16 +86,14 @@ impl StorageOptions {
             (template, None) => {
                 let parsed = template.parse::<Template>();
                 Arc::new(parsed.map_err(|error| {
-                    CommandError::new(format!("--layout: `{template}` is no layout"))
+                    CommandError::new(format!("--layout: `{template}` is not a layout"))
                         .because(error)
-                        .help("known are `distribution`, `oci` and templates such as `oci-blobs/{digest}`")
+                        .help("write `distribution`, `oci` or a template such as `oci-blobs/{digest}`")
                 })?)
             }
             (_, Some(_)) => {
-                return Err(
-                    CommandError::new("--root: a template has its root in itself")
-                        .help("write it before the template: --layout 'root/{digest}'"),
-                );
+                return Err(CommandError::new("--root cannot be used with a template")
+                    .help("write the root into the template: --layout 'root/{digest}'"));
             }
         })
     }
@@ -107,12 +105,12 @@ impl StorageOptions {
         };
         let parsed = Path::parse(root);
         Ok(Some(parsed.map_err(|error| {
-            CommandError::new(format!("--root: `{root}` is no path")).because(error)
+            CommandError::new(format!("--root: `{root}` is not a valid path")).because(error)
         })?))
     }
 }
 
-const SCHEMES: &str = "its scheme is unknown, known are s3, gs, az and file";
+const SCHEMES: &str = "its scheme is unknown; the schemes are s3, gs, az and file";
 
 fn open(place: &str) -> Result<Storage, CommandError> {
     if !place.contains("://") {
@@ -120,13 +118,13 @@ fn open(place: &str) -> Result<Storage, CommandError> {
     }
     let url = Url::parse(place).map_err(|error| refuse(error.to_string()))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(refuse("it has a user or a password in it").help(
-            "keys belong into the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_*, AZURE_*",
+        return Err(refuse("it contains a user or a password").help(
+            "set the access keys in environment variables: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_*, AZURE_*",
         ));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(refuse("it has something behind `?` or `#`")
-            .help("settings belong into the environment: AWS_ENDPOINT, AWS_REGION, AZURE_STORAGE_SAS_TOKEN"));
+        return Err(refuse("it has a query (`?`) or a fragment (`#`)")
+            .help("make settings in environment variables: AWS_ENDPOINT, AWS_REGION, AZURE_STORAGE_SAS_TOKEN"));
     }
     match url.scheme() {
         "file" => match url.to_file_path() {
@@ -139,7 +137,7 @@ fn open(place: &str) -> Result<Storage, CommandError> {
 }
 
 fn refuse(why: impl Into<String>) -> CommandError {
-    CommandError::new("--storage: it is no address of a storage").because(why.into())
+    CommandError::new("--storage: this is not an address of a storage").because(why.into())
 }
 
 /// Opens a folder. It must exist: a folder that the command creates would be empty, and would hide
@@ -149,7 +147,7 @@ fn folder(path: &Folder) -> Result<Storage, CommandError> {
     let cannot = |why| CommandError::new(format!("cannot open the folder {place}")).because(why);
     let kind = std::fs::metadata(path).map_err(cannot)?;
     if !kind.is_dir() {
-        return Err(CommandError::new(format!("{place} is no folder")));
+        return Err(CommandError::new(format!("{place} is not a folder")));
     }
     let store = LocalFileSystem::new_with_prefix(path).map_err(|error| {
         CommandError::new(format!("cannot open the folder {place}")).because(error)
@@ -166,7 +164,7 @@ fn bucket(url: &Url) -> Result<Storage, CommandError> {
     let cannot = |error: object_store::Error| {
         CommandError::new(format!("cannot open {place}"))
             .because(error)
-            .help("see the variables of that storage: AWS_*, GOOGLE_* or AZURE_*")
+            .help("check the environment variables of this storage: AWS_*, GOOGLE_* or AZURE_*")
     };
     // A user waits for the answer, so the command gives up sooner than `object_store` does by
     // default.
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn layouts_have_roots() {
+    fn a_layout_has_its_root() {
         let printed = |layout, root| format!("{:?}", options(layout, root).layout().unwrap());
         assert!(printed("distribution", None).contains("docker/registry/v2"));
         assert!(printed("distribution", Some("a/b")).contains("a/b"));
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_not_repeated() {
+    fn an_error_does_not_repeat_an_address_that_is_not_valid() {
         for place in [
             "s3://key:s3cret@bucket",
             "s3cret://bucket",
@@ -231,9 +229,9 @@ mod tests {
             "gs://bucket#s3cret",
             "file://s3cret/folder",
         ] {
-            let trouble = open(place).expect_err(place);
-            let said = format!("{} {:?}", trouble.what(), trouble.causes());
-            assert!(!said.contains("s3cret"), "{said}");
+            let error = open(place).expect_err(place);
+            let text = format!("{} {:?}", error.what(), error.causes());
+            assert!(!text.contains("s3cret"), "{text}");
         }
     }
 }

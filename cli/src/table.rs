@@ -1,86 +1,73 @@
 //! How a table is printed: in columns on a terminal, and with tabs elsewhere.
 
-use crate::out::{Out, Tone};
+use crate::style::{PLAIN, STRONG, paint};
+use anstyle::Style;
 use std::borrow::Cow;
+use std::io::{self, Write};
+use tabwriter::TabWriter;
 
-/// Rows of cells under a head.
-#[derive(Debug, Default)]
+/// The greatest width of a cell on a terminal, in characters.
+const WIDEST: usize = 33;
+
+/// Rows of cells below a head.
+#[derive(Debug)]
 pub(crate) struct Table {
-    head: Vec<String>,
-    rows: Vec<Vec<(String, Option<Tone>)>>,
+    /// The head and the rows. Each cell has a text and a style.
+    rows: Vec<Vec<(String, Style)>>,
 }
 
 impl Table {
     pub(crate) fn new<'a>(head: impl IntoIterator<Item = &'a str>) -> Self {
+        let head = head.into_iter().map(|cell| (cell.to_owned(), STRONG));
         Self {
-            head: head.into_iter().map(str::to_owned).collect(),
-            rows: Vec::new(),
+            rows: vec![head.collect()],
         }
     }
 
     /// Adds a row.
     pub(crate) fn row<C: Into<String>>(&mut self, cells: impl IntoIterator<Item = C>) {
-        let cells = cells.into_iter().map(|cell| (plain(cell.into()), None));
+        self.styled_row(cells.into_iter().map(|cell| (cell.into(), PLAIN)));
+    }
+
+    /// Adds a row in which each cell has a style. Replaces control characters: they come from
+    /// outside, and would change the terminal or the columns.
+    pub(crate) fn styled_row(&mut self, cells: impl IntoIterator<Item = (String, Style)>) {
+        let plain = |cell: String| cell.replace(char::is_control, "\u{fffd}");
+        let cells = cells.into_iter().map(|(cell, style)| (plain(cell), style));
         self.rows.push(cells.collect());
     }
 
-    /// Adds a row in which some cells have a colour.
-    pub(crate) fn toned_row(&mut self, cells: impl IntoIterator<Item = (String, Option<Tone>)>) {
-        let cells = cells.into_iter().map(|(cell, tone)| (plain(cell), tone));
-        self.rows.push(cells.collect());
-    }
-
-    /// Formats the table. On a terminal it has columns, and long cells lose their middle. Elsewhere
-    /// it has tabs, and all cells are whole.
-    pub(crate) fn print(&self, out: &Out) -> String {
-        match out.is_terminal() {
-            true => self.columns(|tone, text| out.paint(tone, text)),
-            false => self.tabs(),
-        }
-    }
-
-    fn tabs(&self) -> String {
-        let head = self.head.join("\t");
+    /// Formats the table with tabs, for a pipe. All cells are whole.
+    pub(crate) fn tabs(&self) -> String {
         let rows = self.rows.iter().map(|row| {
             let cells: Vec<_> = row.iter().map(|(cell, _)| cell.as_str()).collect();
-            cells.join("\t")
+            cells.join("\t") + "\n"
         });
-        let lines = std::iter::once(head).chain(rows);
-        lines.map(|line| line + "\n").collect()
+        rows.collect()
     }
 
-    fn columns(&self, paint: impl Fn(Tone, &str) -> String) -> String {
-        let widest = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            let cells = cells.map(|(cell, _)| cell);
-            let all = cells.chain(self.head.get(column));
-            all.map(|cell| width(cell)).max().unwrap_or(0)
-        };
+    /// Formats the table in columns, for a terminal. Long cells lose their middle.
+    pub(crate) fn columns(&self) -> io::Result<String> {
+        // `TabWriter` ends a column at a line that does not have it, so all lines have all columns.
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<_> = (0..columns.max(self.head.len())).map(widest).collect();
-        let head = self.head.iter().map(|cell| (cell, Some(Tone::Strong)));
-        let mut text = line(head, &widths, &paint);
+        let mut writer = TabWriter::new(Vec::new()).padding(2).ansi(true);
         for row in &self.rows {
-            let row = row.iter().map(|(cell, tone)| (cell, *tone));
-            text += &line(row, &widths, &paint);
+            let cells = row.iter().map(|(cell, style)| match *style == PLAIN {
+                true => shortened(cell).into_owned(),
+                false => paint(*style, shortened(cell)),
+            });
+            let mut cells: Vec<_> = cells.collect();
+            cells.resize(columns, String::new());
+            writeln!(writer, "{}", cells.join("\t"))?;
         }
-        text
+        let text = writer.into_inner();
+        let text = text.map_err(|error| io::Error::other(error.to_string()))?;
+        let text = String::from_utf8(text).map_err(io::Error::other)?;
+        Ok(text
+            .lines()
+            .map(|line| format!("{}\n", line.trim_end()))
+            .collect())
     }
-}
-
-/// Replaces control characters. They come from outside, and must not reach a terminal.
-fn plain(cell: String) -> String {
-    match cell.contains(char::is_control) {
-        true => cell.replace(char::is_control, "\u{fffd}"),
-        false => cell,
-    }
-}
-
-/// The greatest width of a cell, in characters.
-const WIDEST: usize = 33;
-
-fn width(cell: &str) -> usize {
-    cell.chars().count().min(WIDEST)
 }
 
 /// Shortens a cell to [`WIDEST`] characters. It cuts out the middle, because digests and paths
@@ -96,50 +83,46 @@ fn shortened(cell: &str) -> Cow<'_, str> {
     Cow::Owned(begin.chain(['…']).chain(end).collect())
 }
 
-fn line<'a>(
-    cells: impl Iterator<Item = (&'a String, Option<Tone>)>,
-    widths: &[usize],
-    paint: &impl Fn(Tone, &str) -> String,
-) -> String {
-    let mut text = String::new();
-    let mut owed = 0;
-    for ((cell, tone), width) in cells.zip(widths) {
-        // The last cell gets no spaces after it, because they could wrap the line.
-        text.extend(std::iter::repeat_n(' ', owed));
-        let cell = shortened(cell);
-        owed = width - cell.chars().count() + 2;
-        match tone {
-            Some(tone) => text += &paint(tone, &cell),
-            None => text += &cell,
-        }
-    }
-    text.push('\n');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::style::GOOD;
 
     fn sample() -> Table {
         let mut table = Table::new(["fact", "redis"]);
         table.row(["length", "12"]);
-        table.toned_row([
-            ("as a layer".to_owned(), None),
-            ("y\u{1b}es".to_owned(), Some(Tone::Good)),
+        table.styled_row([
+            ("as a layer".to_owned(), PLAIN),
+            ("y\u{1b}es".to_owned(), GOOD),
         ]);
         table
     }
 
     #[test]
-    fn columns_stand_under_each_other() {
-        let text = sample().columns(|tone, text| match tone {
-            Tone::Good => format!("<{text}>"),
-            _ => text.to_owned(),
-        });
+    fn cells_of_a_column_are_aligned() {
+        let yes = paint(GOOD, "y\u{fffd}es");
+        let [fact, redis] = ["fact", "redis"].map(|cell| paint(STRONG, cell));
         assert_eq!(
-            text,
-            "fact        redis\nlength      12\nas a layer  <y\u{fffd}es>\n"
+            sample().columns().unwrap(),
+            format!("{fact}        {redis}\nlength      12\nas a layer  {yes}\n")
+        );
+    }
+
+    #[test]
+    fn a_short_row_does_not_end_a_column() {
+        let mut table = Table::new(["node", "asked", "loads"]);
+        table.row(["a", "1", "2"]);
+        table.row(["b", "away"]);
+        table.row(["a-long-name", "1", "2"]);
+        let columns = table.columns().unwrap();
+        let rows: Vec<_> = columns.lines().skip(1).collect();
+        assert_eq!(
+            rows,
+            [
+                "a            1      2",
+                "b            away",
+                "a-long-name  1      2"
+            ]
         );
     }
 
@@ -149,7 +132,7 @@ mod tests {
         let digest = format!("sha256:{}{}", "a".repeat(32), "b".repeat(32));
         table.row([digest.as_str(), "here"]);
         assert_eq!(
-            table.columns(|_, text| text.to_owned()).lines().last(),
+            table.columns().unwrap().lines().last(),
             Some("sha256:aaaaaaaaa…bbbbbbbbbbbbbbbb  here")
         );
         assert!(table.tabs().contains(&digest));

@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Fill Redis from a list of the storage
 ///
-/// Use it before the first requests, or after a purge. It can run beside running nodes and their
-/// changes. With --json it prints one document, also if it stops before its end.
+/// Use it before the first requests, or after a purge. It can run while nodes run and make changes.
+/// With --json it prints one document, also if it stops before its end.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Fill only from objects below this path of the storage, such as docker/registry/v2/blobs
     #[arg(long, value_name = "PATH")]
     prefix: Option<String>,
 
-    /// Go on after this path: the position that an earlier run printed when it stopped
+    /// Continue after this path, which an earlier run has printed when it stopped
     #[arg(long, value_name = "PATH")]
     resume_after: Option<String>,
 
@@ -59,7 +59,7 @@ impl Document {
 }
 
 pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<Verdict, Stopped> {
-    let config = options.redis.required()?;
+    let redis = options.redis.required()?;
     let storage = options.storage.required()?;
     let layout = options.storage.layout()?;
     let prefix = path("--prefix", options.prefix.as_deref())?;
@@ -69,7 +69,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
     let store = CachedStore::builder(storage.store)
         .layout(layout)
         .memory(memory)
-        .redis(config)
+        .redis(redis.config)
         .build()
         .map_err(refused)?;
 
@@ -95,7 +95,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
                 false => out.line(print(&progress))?,
             }
             if progress.seen == 0 {
-                out.note("nothing is there to fill from: are --storage and --prefix right?");
+                out.note("the storage has no objects there: check --storage and --prefix");
             }
             Ok(Verdict::Fine)
         }
@@ -104,11 +104,11 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
                 out.json(&Document::new(&error.progress, false))?;
             }
             let position = error.progress.position.clone().or(after);
-            let trouble = CommandError::new(format!("stopped after {}", print(&error.progress)));
-            Err(trouble
+            let failed = CommandError::new(format!("stopped after {}", print(&error.progress)));
+            Err(failed
                 .because(error.source)
                 .help(format!(
-                    "`layercache check` says what is wrong; then {}",
+                    "run `layercache check` to find the problem, then {}",
                     resume(position.as_ref())
                 ))
                 .into())
@@ -127,7 +127,9 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
 
 fn path(option: &str, text: Option<&str>) -> Result<Option<Path>, CommandError> {
     let parsed = text.map(Path::parse).transpose();
-    parsed.map_err(|error| CommandError::new(format!("{option}: it is no path")).because(error))
+    parsed.map_err(|error| {
+        CommandError::new(format!("{option}: this is not a valid path")).because(error)
+    })
 }
 
 fn print(progress: &WarmProgress) -> String {
@@ -140,13 +142,13 @@ fn print(progress: &WarmProgress) -> String {
         ..
     } = progress;
     format!(
-        "{seen} objects: {filled} filled, {known} known, {skipped} mean nothing, {refused} left to others"
+        "{seen} objects: {filled} filled, {known} known, {skipped} not in the layout, {refused} left to other nodes"
     )
 }
 
 fn resume(position: Option<&Path>) -> String {
     match position {
-        Some(position) => format!("go on with --resume-after '{position}'"),
-        None => "begin again".to_owned(),
+        Some(position) => format!("repeat the command with --resume-after '{position}'"),
+        None => "repeat the command".to_owned(),
     }
 }

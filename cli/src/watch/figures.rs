@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_of_the_time_between_two_samples() {
+    fn figures_cover_the_time_between_two_samples() {
         let figures = counts(90, 10, 20)
             .since(&counts(15, 5, 10))
             .figures(Some(5.0));
@@ -207,12 +207,12 @@ mod tests {
         assert_eq!(
             (figures.redis_meta, figures.fenced),
             (None, None),
-            "it is not told"
+            "the metrics do not have them"
         );
     }
 
     #[test]
-    fn a_process_that_began_anew_counts_from_nothing() {
+    fn the_counts_of_a_restarted_process_begin_at_zero() {
         let figures = counts(3, 1, 2)
             .since(&counts(90, 10, 20))
             .figures(Some(1.0));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_one_together() {
+    fn the_counts_of_nodes_add_up() {
         let all = [counts(90, 10, 1), counts(0, 100, 2), Counts::default()];
         let figures = Counts::together(all.iter()).figures(None);
         assert_eq!(

@@ -15,12 +15,12 @@ use node::{Sample, WatchedNode};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Show what running nodes do: hits by tier and fact, loads, caught races, trust, breakers
+/// Show what running nodes do: hits by tier and fact, loads, refused fills, trust, breakers
 ///
-/// Reads the nodes' Prometheus metrics. On a terminal it keeps a table up to date. Elsewhere it
-/// prints a head line, and then one line in each interval for all nodes together. With --json it
-/// prints one document in each line. `-` stands for a figure that a node does not report. Ctrl-C
-/// ends the command. With --once it exits with 1 if the metrics of a node could not be read.
+/// The command reads the Prometheus metrics of the nodes. On a terminal it keeps a table up to date.
+/// Elsewhere it prints a head line, and then one line in each interval for all nodes together. With
+/// --json it prints one document in each line. `-` stands for a figure that a node does not report.
+/// Ctrl-C ends the command. With --once it exits with 1 if the metrics of a node could not be read.
 #[derive(Args)]
 pub(crate) struct Options {
     /// The addresses of the nodes' metrics: http://host:port/metrics; http:// and /metrics may be
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "2s", value_name = "TIME", value_parser = crate::units::parse_time)]
     interval: Duration,
 
-    /// Show the counts of each node since its start once, and end
+    /// Print the counts of each node since its start once, and end
     #[arg(long)]
     once: bool,
 }
@@ -45,7 +45,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
         .timeout(patience)
         .redirect(reqwest::redirect::Policy::none())
         .build()
-        .map_err(|error| CommandError::new("cannot speak HTTP").because(error))?;
+        .map_err(|error| CommandError::new("cannot start the HTTP client").because(error))?;
     let nodes = options
         .nodes
         .iter()
@@ -57,14 +57,14 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
     let mut last = None;
     let mut is_first = true;
     loop {
-        let looked = async {
+        let sampled = async {
             ticks.tick().await;
             let samples: Vec<Sample> =
-                join_all(nodes.iter_mut().map(|node| node.look(&client))).await;
+                join_all(nodes.iter_mut().map(|node| node.sample(&client))).await;
             samples
         };
         // The command runs until a signal stops it, so a signal is its normal end.
-        let Some(samples) = stop.or(looked).await else {
+        let Some(samples) = stop.or(sampled).await else {
             return Ok(Verdict::Fine);
         };
         let now = Instant::now();
@@ -73,7 +73,7 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
         match (out.is_json(), options.once, out.is_terminal()) {
             (true, ..) => out.json(&view)?,
             (_, true, _) => out.table(&view.table(out))?,
-            (_, _, true) => out.text(&format!("\x1b[H\x1b[2J{}", view.screen(out)))?,
+            (_, _, true) => out.screen(&view.screen(out)?)?,
             _ => {
                 if is_first {
                     out.line(show::HEAD)?;

@@ -31,20 +31,20 @@ impl WatchedNode {
     /// `/metrics` by default.
     pub(super) fn new(address: &str) -> Result<Self, CommandError> {
         // The error does not repeat the address, because it may hold a password.
-        let odd = || {
-            CommandError::new("an address of a node is none")
+        let invalid = || {
+            CommandError::new("the address of a node is not valid")
                 .help("write http://host:port/metrics, or host:port")
         };
         let text = match address.contains("://") {
             true => address.to_owned(),
             false => format!("http://{address}"),
         };
-        let mut url = Url::parse(&text).map_err(|error| odd().because(error))?;
+        let mut url = Url::parse(&text).map_err(|error| invalid().because(error))?;
         if url.scheme() != "http" {
-            return Err(odd().because("nodes are asked through http"));
+            return Err(invalid().because("its scheme is not http"));
         }
         if url.host_str().is_none() {
-            return Err(odd());
+            return Err(invalid());
         }
         if url.path() == "/" {
             url.set_path("/metrics");
@@ -61,7 +61,7 @@ impl WatchedNode {
         }
     }
 
-    pub(super) async fn look(&mut self, client: &Client) -> Sample {
+    pub(super) async fn sample(&mut self, client: &Client) -> Sample {
         let now = self.ask(client).await;
         // After failures, a node is compared with its last successful answer.
         let before = match &now {
@@ -77,32 +77,32 @@ impl WatchedNode {
 
     async fn ask(&self, client: &Client) -> Result<Counts, String> {
         let asked = client.get(self.url.clone()).send().await;
-        let mut response = asked.map_err(away)?;
+        let mut response = asked.map_err(reason)?;
         if response.status() != StatusCode::OK {
-            return Err(format!("it answers {}", response.status()));
+            return Err(format!("the node answers {}", response.status()));
         }
         let mut body = Vec::new();
-        while let Some(some) = response.chunk().await.map_err(away)? {
+        while let Some(some) = response.chunk().await.map_err(reason)? {
             if body.len() + some.len() > MOST {
-                return Err("it says too much for metrics".to_owned());
+                return Err("the answer is too long for metrics".to_owned());
             }
             body.extend_from_slice(&some);
         }
-        let text = String::from_utf8(body).map_err(|_| "it says no text".to_owned())?;
-        let series = parse(&text).map_err(|odd| format!("it says no metrics: {odd}"))?;
+        let text = String::from_utf8(body).map_err(|_| "the answer is not text".to_owned())?;
+        let series = parse(&text).map_err(|error| format!("the answer is not metrics: {error}"))?;
         let counts = Counts::read(&series);
         match counts.is_empty() {
-            true => Err("its metrics have nothing of layercache".to_owned()),
+            true => Err("the metrics are not of layercache".to_owned()),
             false => Ok(counts),
         }
     }
 }
 
 /// Returns the reason why a request failed, without the address.
-fn away(error: reqwest::Error) -> String {
+fn reason(error: reqwest::Error) -> String {
     match (error.is_timeout(), error.is_connect()) {
-        (true, _) => "it does not answer".to_owned(),
-        (_, true) => "it cannot be reached".to_owned(),
+        (true, _) => "the node does not answer".to_owned(),
+        (_, true) => "the node cannot be reached".to_owned(),
         _ => error.without_url().to_string(),
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_may_be_short_and_shows_no_secret() {
+    fn an_address_may_be_short_and_its_secret_is_not_shown() {
         for (address, name) in [
             ("a:9", "a:9"),
             ("http://a", "a:80"),
@@ -130,8 +130,8 @@ mod tests {
             "a b",
             "redis://:s3cret@a",
         ] {
-            let trouble = WatchedNode::new(address).unwrap_err();
-            assert!(!format!("{trouble:?}").contains("s3cret"), "{address}");
+            let error = WatchedNode::new(address).unwrap_err();
+            assert!(!format!("{error:?}").contains("s3cret"), "{address}");
         }
     }
 }

@@ -16,17 +16,18 @@ pub(super) struct Series {
 
 /// A line that does not follow the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("line {line} is no metric")]
-pub(super) struct Odd {
+#[error("line {line} is not a metric")]
+pub(super) struct NotAMetric {
     line: usize,
 }
 
 /// Parses a whole text.
-pub(super) fn parse(text: &str) -> Result<Vec<Series>, Odd> {
+pub(super) fn parse(text: &str) -> Result<Vec<Series>, NotAMetric> {
     let lines = text.lines().enumerate();
     let lines = lines.map(|(at, line)| (at, line.trim()));
-    let said = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    said.map(|(at, line)| series(line).ok_or(Odd { line: at + 1 }))
+    let series_lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    series_lines
+        .map(|(at, line)| series(line).ok_or(NotAMetric { line: at + 1 }))
         .collect()
 }
 
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_read() {
+    fn metrics_are_parsed() {
         let text = "# HELP a Some.\n# TYPE a counter\na 1\n\na{b=\"c\",d=\"e\\\"\\\\\\n\"} 2.5e3 1700000000\n\
                     a:b{ b = \"}\" , } +Inf\n  _x\t-0\n";
         assert_eq!(
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_says_where() {
+    fn the_error_names_the_line() {
         for line in [
             "<html>",
             "a",
@@ -147,18 +148,18 @@ mod tests {
             "é 1",
         ] {
             let text = format!("ok 1\n{line}\n");
-            assert_eq!(parse(&text), Err(Odd { line: 2 }), "{line}");
+            assert_eq!(parse(&text), Err(NotAMetric { line: 2 }), "{line}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(text in "\\PC{0,200}", near in "[a-c{}=\",\\\\ 0-9.\n#]{0,200}") {
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,200}", near in "[a-c{}=\",\\\\ 0-9.\n#]{0,200}") {
             let _ = (parse(&text), parse(&near));
         }
 
         #[test]
-        fn what_is_written_is_read(value in "\\PC*", number: i32) {
+        fn a_written_label_is_parsed(value in "\\PC*", number: i32) {
             let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let read = parse(&format!("a{{b=\"{escaped}\"}} {number}"));
             prop_assert_eq!(read, Ok(vec![one("a", &[("b", &value)], f64::from(number))]));

@@ -2,9 +2,12 @@
 
 use super::figures::{Counts, Figures};
 use super::node::Sample;
-use crate::out::{Out, Tone};
+use crate::out::Out;
+use crate::style::{BAD, DOUBTFUL, FAINT, GOOD, PLAIN, STRONG, paint};
 use crate::table::Table;
+use anstyle::Style;
 use serde::Serialize;
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The head line of the output for pipes.
@@ -49,7 +52,7 @@ impl View {
                     all.extend(counts);
                     (None, figures)
                 }
-                Err(why) => (Some(why.clone()), None),
+                Err(why) => (Some(why.clone()), PLAIN),
             };
             nodes.push(Row {
                 node: sample.name.clone(),
@@ -88,35 +91,33 @@ impl View {
             "breaker",
         ]);
         for line in &self.nodes {
-            let name = (line.node.clone(), None);
+            let name = (line.node.clone(), PLAIN);
             match (&line.away, &line.figures) {
                 (Some(why), _) => {
-                    table.toned_row([name, (format!("away: {why}"), Some(Tone::Bad))]);
+                    table.styled_row([name, (format!("away: {why}"), BAD)]);
                 }
                 (None, Some(figures)) => {
-                    table.toned_row(std::iter::once(name).chain(cells(figures)))
+                    table.styled_row(std::iter::once(name).chain(cells(figures)));
                 }
-                (None, None) => table.toned_row([name, ("back".to_owned(), Some(Tone::Doubtful))]),
+                (None, None) => table.styled_row([name, ("first sample".to_owned(), DOUBTFUL)]),
             }
         }
         if self.nodes.len() > 1 || !out.is_terminal() {
-            let name = ("together".to_owned(), Some(Tone::Strong));
-            table.toned_row(std::iter::once(name).chain(cells(&self.together)));
+            let name = ("together".to_owned(), STRONG);
+            table.styled_row(std::iter::once(name).chain(cells(&self.together)));
         }
         table
     }
 
     /// Returns the text that fills the terminal.
-    pub(super) fn screen(&self, out: &Out) -> String {
+    pub(super) fn screen(&self, out: &Out) -> io::Result<String> {
         let of = match self.seconds {
             Some(seconds) => format!("the last {seconds:.1} s"),
-            None => "all time; the next look will be of the time between".to_owned(),
+            None => "the whole time since each node started".to_owned(),
         };
-        let head = out.paint(
-            Tone::Faint,
-            &format!("layercache watch: {of}. Ctrl-C ends it."),
-        );
-        format!("{head}\n\n{}", self.table(out).print(out))
+        let head = format!("layercache watch: {of}. Ctrl-C ends the command.");
+        let table = self.table(out).columns()?;
+        Ok(format!("{}\n\n{table}", paint(FAINT, head)))
     }
 
     /// Returns one line for all nodes together. [`HEAD`] names its fields.
@@ -136,7 +137,7 @@ impl View {
     }
 }
 
-fn cells(figures: &Figures) -> [(String, Option<Tone>); 11] {
+fn cells(figures: &Figures) -> [(String, Style); 11] {
     let ratio = |ratio: Option<f64>| match ratio {
         Some(ratio) => format!("{:.1}%", ratio * 100.0),
         None => "-".to_owned(),
@@ -147,27 +148,27 @@ fn cells(figures: &Figures) -> [(String, Option<Tone>); 11] {
         Some(number) => format!("{number:.1}"),
         None => "-".to_owned(),
     };
-    let (trust, trust_tone) = match figures.trusted {
-        Some(true) => ("yes", Some(Tone::Good)),
-        Some(false) => ("no", Some(Tone::Bad)),
-        None => ("-", None),
+    let (trust, trust_style) = match figures.trusted {
+        Some(true) => ("yes", GOOD),
+        Some(false) => ("no", BAD),
+        None => ("-", PLAIN),
     };
-    let (breaker, breaker_tone) = match figures.breaker_open {
-        Some(true) => ("open", Some(Tone::Bad)),
-        Some(false) => ("closed", Some(Tone::Good)),
-        None => ("-", None),
+    let (breaker, breaker_style) = match figures.breaker_open {
+        Some(true) => ("open", BAD),
+        Some(false) => ("closed", GOOD),
+        None => ("-", PLAIN),
     };
     [
-        (number(figures.asked), None),
-        (ratio(figures.memory_membership), None),
-        (ratio(figures.memory_meta), None),
-        (ratio(figures.redis_membership), None),
-        (ratio(figures.redis_meta), None),
-        (number(figures.loads), None),
-        (number(figures.fenced), None),
-        (number(figures.invalidations), None),
-        (number(figures.limit_hits), None),
-        (trust.to_owned(), trust_tone),
-        (breaker.to_owned(), breaker_tone),
+        (number(figures.asked), PLAIN),
+        (ratio(figures.memory_membership), PLAIN),
+        (ratio(figures.memory_meta), PLAIN),
+        (ratio(figures.redis_membership), PLAIN),
+        (ratio(figures.redis_meta), PLAIN),
+        (number(figures.loads), PLAIN),
+        (number(figures.fenced), PLAIN),
+        (number(figures.invalidations), PLAIN),
+        (number(figures.limit_hits), PLAIN),
+        (trust.to_owned(), trust_style),
+        (breaker.to_owned(), breaker_style),
     ]
 }

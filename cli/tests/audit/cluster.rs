@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 const REPOSITORIES: u32 = 40;
 
 #[tokio::test]
-async fn everything_is_found_and_fixed_on_all_primaries() {
+async fn findings_of_all_primaries_are_fixed() {
     let cluster = RedisCluster::start().await;
     let store = Arc::new(InMemory::new());
     for i in 0..REPOSITORIES {
@@ -58,7 +58,7 @@ async fn everything_is_found_and_fixed_on_all_primaries() {
     assert_eq!(again.names(), [""; 0]);
     assert_eq!(again.report.ok, 3 * u64::from(REPOSITORIES / 2));
     for ours in ["layercache::*", "lease::*", "fence::*"] {
-        assert_eq!(cluster.keys(ours), [], "a key of ours");
+        assert_eq!(cluster.keys(ours), [], "the audit left a key");
     }
 }
 

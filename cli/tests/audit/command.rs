@@ -51,7 +51,7 @@ impl Place {
 }
 
 #[tokio::test]
-async fn says_what_it_found_and_ends_with_a_code() {
+async fn findings_are_printed_and_set_the_exit_code() {
     let place = Place::with(1).await;
     let (code, said, notes) = place.run(&[]);
     assert_eq!(code, Some(1));
@@ -78,7 +78,7 @@ async fn says_what_it_found_and_ends_with_a_code() {
 }
 
 #[tokio::test]
-async fn says_the_same_to_scripts() {
+async fn json_has_the_same_findings() {
     let place = Place::with(1).await;
     let (code, said, _) = place.run(&["--json", "--repository", "library/*"]);
     assert_eq!(code, Some(1));
@@ -105,20 +105,20 @@ async fn says_the_same_to_scripts() {
 }
 
 #[tokio::test]
-async fn says_what_is_in_its_way() {
+async fn errors_are_explained() {
     let place = Place::with(1).await;
     for (args, words) in [
         (&["--sample", "200%"][..], "percentage"),
         (&["--resume-after", "nonsense"], "position"),
-        (&["--layout", "nonsense"], "no layout"),
+        (&["--layout", "nonsense"], "not a layout"),
     ] {
         let (code, _, notes) = place.run(args);
         assert_eq!(code, Some(2), "{notes}");
         assert!(notes.contains(words), "{notes}");
     }
     let folder = place.folder.path().to_str().unwrap();
-    let nobody = "redis://:s3cret@127.0.0.1:1";
-    let output = command(&["--storage", folder, "--redis", nobody]);
+    let closed_port = "redis://:s3cret@127.0.0.1:1";
+    let output = command(&["--storage", folder, "--redis", closed_port]);
     let notes = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{notes}");
     assert!(
@@ -129,7 +129,7 @@ async fn says_what_is_in_its_way() {
 
 /// After Ctrl-C the command says how to resume. Both halves together have checked everything.
 #[tokio::test]
-async fn goes_on_where_it_was_interrupted() {
+async fn an_interrupted_audit_is_resumed() {
     const STALE: u32 = 4000;
     let place = Place::with(STALE).await;
     let mut child = Command::new(env!("CARGO_BIN_EXE_layercache"))

@@ -21,7 +21,7 @@ async fn finds(world: &World, expected: &[&str]) {
             .all(|finding| finding.fate == Fate::Left)
     );
     let after = (world.dump(), changes(&world.redis));
-    assert_eq!(after, before, "something was written");
+    assert_eq!(after, before, "the audit wrote something");
 
     let fixed = world.fix().await;
     assert_eq!(fixed.names(), expected);
@@ -29,17 +29,17 @@ async fn finds(world: &World, expected: &[&str]) {
     let again = world.look().await;
     assert_eq!(again.names(), [""; 0]);
     let (was, is) = (&said.report, &again.report);
-    assert_eq!(is.ok + is.skipped, is.looked_at(), "all is right");
+    assert_eq!(
+        is.ok + is.skipped,
+        is.looked_at(),
+        "all other items are correct"
+    );
     let is_fact = |finding: &&Finding| finding.digest.is_some() && !is_orphan(finding);
     let wrong = said.findings.iter().filter(is_fact).count() as u64;
     let facts = was.memberships + was.metas - wrong;
-    assert_eq!(
-        is.memberships + is.metas,
-        facts,
-        "what was right has stayed"
-    );
+    assert_eq!(is.memberships + is.metas, facts, "correct facts are kept");
     for ours in ["layercache::*", "lease::*", "fence::*"] {
-        assert_eq!(world.redis.cli(&["KEYS", ours]), "", "a key of ours");
+        assert_eq!(world.redis.cli(&["KEYS", ours]), "", "the audit left a key");
     }
 }
 
@@ -54,7 +54,7 @@ async fn world() -> World {
 }
 
 #[tokio::test]
-async fn nothing_where_all_is_right() {
+async fn correct_facts_are_no_findings() {
     let world = world().await;
     for i in 2..50 {
         world.cached(i).await;
@@ -69,7 +69,7 @@ async fn nothing_where_all_is_right() {
 }
 
 #[tokio::test]
-async fn a_membership_whose_link_is_gone() {
+async fn a_membership_without_its_link_is_a_finding() {
     let world = world().await;
     let digest = digest(2);
     store_blob(&world.store, &digest).await;
@@ -81,7 +81,7 @@ async fn a_membership_whose_link_is_gone() {
 }
 
 #[tokio::test]
-async fn a_link_that_holds_something_else() {
+async fn a_link_with_another_content_is_a_finding() {
     let world = world().await;
     let other = world.cached(2).await;
     for (i, content) in [
@@ -101,7 +101,7 @@ async fn a_link_that_holds_something_else() {
 
 /// The store is as a garbage collection leaves it.
 #[tokio::test]
-async fn a_blob_that_is_gone() {
+async fn a_deleted_blob_is_a_finding() {
     let world = world().await;
     let digest = world.cached(2).await;
     world.store.delete(&blob_path(&digest)).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_blob_that_is_gone() {
 }
 
 #[tokio::test]
-async fn a_meta_that_is_wrong() {
+async fn a_wrong_meta_is_a_finding() {
     let world = world().await;
     let [length, nothing, path, tag] = [2, 3, 4, 5].map(digest);
     for digest in [length, nothing, path, tag] {
@@ -183,7 +183,7 @@ async fn a_meta_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn values_that_nobody_writes() {
+async fn a_broken_value_is_a_finding() {
     let world = world().await;
     let [fields, other, kind] = [2, 3, 4].map(digest);
     for digest in [fields, other, kind] {
@@ -217,7 +217,7 @@ async fn values_that_nobody_writes() {
 }
 
 #[tokio::test]
-async fn what_nobody_needs() {
+async fn an_orphan_is_a_finding() {
     let world = world().await;
     let (redis, digest) = (&world.redis, digest(2));
     let lease = format!("lease::{{{SET}}}::{digest}");
@@ -240,7 +240,7 @@ async fn what_nobody_needs() {
 }
 
 #[tokio::test]
-async fn not_what_is_somebody_elses() {
+async fn keys_of_other_applications_are_no_findings() {
     let world = world().await;
     let redis = &world.redis;
     let digest = digest(2);
@@ -265,7 +265,7 @@ async fn not_what_is_somebody_elses() {
 
 /// A prefix selects the keys of one registry among several.
 #[tokio::test]
-async fn what_a_prefix_names() {
+async fn only_keys_with_the_prefix_are_audited() {
     let world = world().await;
     let redis = &world.redis;
     let digest = digest(2);
@@ -285,7 +285,7 @@ async fn what_a_prefix_names() {
 /// Keys as a Go registry of version 3 writes them: manifests are among the blobs of a repository,
 /// and a blob may also be known by a digest of another algorithm.
 #[tokio::test]
-async fn the_keys_of_version_3() {
+async fn keys_of_a_go_registry_of_version_3_are_audited() {
     let world = world().await;
     let manifest = digest(2);
     store_blob(&world.store, &manifest).await;
@@ -335,7 +335,7 @@ async fn the_keys_of_version_3() {
 
 /// CVE-2026-35172: the membership and its media type stay when the blob's hash is cleared.
 #[tokio::test]
-async fn what_a_go_registry_left_when_it_deleted() {
+async fn a_membership_that_a_go_registry_did_not_delete_is_a_finding() {
     let world = world().await;
     let digest = world.cached(2).await;
     let path = link_path(&Link::layer(name(), digest));
@@ -347,7 +347,7 @@ async fn what_a_go_registry_left_when_it_deleted() {
 }
 
 #[tokio::test]
-async fn in_a_layout_whose_repositories_share_nothing() {
+async fn a_layout_without_shared_blobs_is_audited() {
     let world = World::new().await;
     let (right, stale, other) = (digest(1), digest(2), digest(3));
     let layout = OciImages::default();
@@ -376,7 +376,7 @@ async fn in_a_layout_whose_repositories_share_nothing() {
 }
 
 #[tokio::test]
-async fn of_some_repositories_and_of_their_blobs() {
+async fn selected_repositories_and_their_blobs_are_audited() {
     let world = world().await;
     let (mine, others) = ("team/app".parse().unwrap(), "other/app".parse().unwrap());
     let [first, second] = [2, 3].map(digest);
@@ -395,7 +395,7 @@ async fn of_some_repositories_and_of_their_blobs() {
 }
 
 #[tokio::test]
-async fn in_a_sample() {
+async fn a_sample_is_audited() {
     let world = World::new().await;
     // The digests begin with their numbers.
     let many: Vec<_> = (0..200u32).map(|i| digest(i << 24 | 7)).collect();
@@ -416,7 +416,7 @@ async fn in_a_sample() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_ends_it_where_it_was() {
+async fn a_store_that_fails_stops_the_audit() {
     let world = world().await;
     world.store.fail(true);
     let error = World::hear(world.audit()).await.unwrap_err();

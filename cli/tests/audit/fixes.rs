@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 const RECORD: &str = "layercache::{nodes}::servers";
 
 #[tokio::test]
-async fn a_running_node_forgets_what_was_fixed() {
+async fn a_running_node_forgets_a_fixed_finding() {
     let (bare, redis) = (bare(Duration::ZERO), Redis::start().await);
     let node = node(&bare, &redis);
     tokio::time::sleep(SETTLED).await;
@@ -43,7 +43,7 @@ async fn a_running_node_forgets_what_was_fixed() {
     assert_eq!(
         answer,
         (None, CacheStatus::Miss),
-        "at once: the audit has waited"
+        "the node answers without the fixed facts at once, because the audit has waited"
     );
     assert_eq!(
         stat(&node, &stays).await,
@@ -54,7 +54,7 @@ async fn a_running_node_forgets_what_was_fixed() {
 }
 
 /// Keys that Go registries have cached, of which one is stale.
-async fn of_go_registries() -> World {
+async fn cached_by_go_registries() -> World {
     let world = World::new().await;
     for i in 1..10 {
         world.cached(i).await;
@@ -64,8 +64,8 @@ async fn of_go_registries() -> World {
 }
 
 #[tokio::test]
-async fn what_go_registries_have_cached_stays_when_a_node_comes() {
-    let world = of_go_registries().await;
+async fn a_new_node_keeps_the_keys_of_go_registries() {
+    let world = cached_by_go_registries().await;
     assert_eq!(world.fix().await.report.removed, 2);
     let after = world.dump();
     let first = super::support::nodes::bare(Duration::ZERO);
@@ -80,8 +80,8 @@ async fn what_go_registries_have_cached_stays_when_a_node_comes() {
 /// Nodes have used the server before, and it was restarted since. The next node purges everything.
 /// An audit does not, and leaves the purge to that node.
 #[tokio::test]
-async fn a_record_of_another_server_is_no_reason_to_purge() {
-    let world = of_go_registries().await;
+async fn an_audit_does_not_purge_a_server_that_is_not_on_record() {
+    let world = cached_by_go_registries().await;
     world.redis.cli(&["SADD", RECORD, "another"]);
     let before = world.dump();
     let said = world.fix().await;
@@ -96,7 +96,7 @@ async fn a_record_of_another_server_is_no_reason_to_purge() {
 
 /// If a client caches the same facts again at once, the audit reports that.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_back_is_told() {
+async fn a_finding_that_is_cached_again_is_reported() {
     let world = World::new().await;
     let digest = digest(1);
     let [add, ..] = as_go(&name(), &digest, LENGTH);
@@ -125,8 +125,8 @@ async fn again_and_again(address: String, command: String) {
 
 /// A full Redis accepts no writes, but wrong entries are removed nevertheless.
 #[tokio::test]
-async fn a_full_redis_is_fixed() {
-    let world = of_go_registries().await;
+async fn findings_in_a_full_redis_are_removed() {
+    let world = cached_by_go_registries().await;
     world.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let said = world.fix().await;
     assert_eq!(said.report.removed, 2);

@@ -97,7 +97,7 @@ async fn a_push_that_a_stale_cache_breaks_succeeds_after_an_audit() {
     for blob in other.blobs() {
         assert!(!lines.contains(blob), "{lines}");
     }
-    assert_eq!(dump(&redis), before, "something was written");
+    assert_eq!(dump(&redis), before, "the audit wrote something");
 
     let fixed = command(&[&args[..], &["--fix"]].concat());
     assert_eq!(fixed.status.code(), Some(1), "{}", text(&fixed.stderr));

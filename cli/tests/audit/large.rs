@@ -126,7 +126,7 @@ async fn go_on(store: &Store, redis: &Redis, heard: &Arc<Mutex<Heard>>, until: u
 }
 
 #[test]
-fn a_hundred_thousand_entries_in_bounded_memory_and_interrupted() {
+fn a_large_audit_is_interrupted_and_its_memory_is_bounded() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -170,7 +170,7 @@ fn a_hundred_thousand_entries_in_bounded_memory_and_interrupted() {
 
 /// While the storage does not answer, the audit reads nothing more from Redis.
 #[tokio::test]
-async fn a_storage_that_hangs_holds_everything_up() {
+async fn a_storage_that_hangs_stops_the_reads_from_redis() {
     let redis = Redis::start().await;
     let one = IN_ONE.to_string();
     redis.cli(&["EVAL", FILL, "0", "0", "5000", &one]);

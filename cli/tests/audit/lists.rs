@@ -23,7 +23,7 @@ fn cache(redis: &Redis) {
 /// On S3 the entity tag of a link proves its content. The audit still finds a link that is gone, a
 /// link with another digest, and a blob that is gone.
 #[tokio::test]
-async fn on_s3() {
+async fn links_on_s3_are_listed() {
     let (redis, minio) = (Redis::start().await, Minio::shared().await);
     let store = Recording::new(minio.new_store().await);
     cache(&redis);
@@ -58,7 +58,7 @@ async fn on_s3() {
 
 /// If entity tags prove nothing, the audit notices that once, and reads the links.
 #[tokio::test]
-async fn not_where_a_list_proves_nothing() {
+async fn links_are_read_if_a_list_proves_nothing() {
     let world = World::new().await;
     for i in 0..MANY {
         world.cached(i).await;
@@ -74,7 +74,7 @@ async fn not_where_a_list_proves_nothing() {
 
 /// In this layout the object itself is the membership.
 #[tokio::test]
-async fn in_an_image_layout() {
+async fn an_oci_image_layout_is_listed() {
     let world = World::new().await;
     let layout = OciImages::default();
     for i in 0..MANY {

@@ -6,7 +6,7 @@ use super::{store_blob, store_link};
 
 /// The storage holds its answer. Meanwhile the cached facts are deleted.
 #[tokio::test]
-async fn what_is_taken_away_between_two_looks() {
+async fn a_fact_that_is_removed_during_the_audit_is_no_finding() {
     let world = World::new().await;
     let digest = digest(1);
     world.cache_as_go(&name(), &digest, LENGTH);
@@ -23,14 +23,14 @@ async fn what_is_taken_away_between_two_looks() {
     assert_eq!(said.names(), [""; 0]);
     assert_eq!(
         said.report.changed, 1,
-        "the hash, before the set is come to"
+        "the hash was checked before the set was read"
     );
     assert_eq!(world.dump(), before);
 }
 
 /// A Go registry caches a blob before it links it.
 #[tokio::test]
-async fn what_is_pushed_between_two_looks() {
+async fn a_blob_that_is_pushed_during_the_audit_is_no_finding() {
     let world = World::new().await;
     let digest = digest(1);
     world.cache_as_go(&name(), &digest, LENGTH);
@@ -49,7 +49,7 @@ async fn what_is_pushed_between_two_looks() {
 
 /// A fence means that a node is changing the fact, so the audit leaves the fact alone.
 #[tokio::test]
-async fn what_has_a_fence() {
+async fn a_fact_with_a_fence_is_no_finding() {
     let world = World::new().await;
     let (member, meta) = (digest(1), digest(2));
     let redis = &world.redis;

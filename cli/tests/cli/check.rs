@@ -16,7 +16,7 @@ async fn check(redis: &Redis, args: &[&str]) -> crate::Said {
 }
 
 #[tokio::test]
-async fn a_good_redis_and_a_good_folder() {
+async fn a_good_redis_and_a_good_folder_are_ok() {
     let stage = Stage {
         folder: tempfile::tempdir().unwrap(),
         redis: Redis::start_with(GOOD).await,
@@ -35,7 +35,7 @@ async fn a_good_redis_and_a_good_folder() {
     };
     let before = keys();
     let said = stage.run(&["check"]).await.expect(0);
-    assert_eq!(keys(), before, "nothing stays");
+    assert_eq!(keys(), before, "the check removes its keys");
     assert!(
         said.out.lines().all(|line| line.starts_with("ok\t")),
         "{said:#?}"
@@ -43,12 +43,12 @@ async fn a_good_redis_and_a_good_folder() {
     let said = said.has(&[
         "a primary with 0 replicas",
         "MiB of 100 MiB of memory, volatile-lru",
-        "the user may do all",
-        "it takes writes",
-        "nodes: 1 are there",
-        "layout: it has blobs, such as docker/registry/v2/blobs/",
-        "layout: it has links, such as docker/registry/v2/repositories/a/b/",
-        "may be read",
+        "the user may run all commands",
+        "it accepts writes",
+        "nodes: 1 are connected",
+        "layout: the storage has blobs, such as docker/registry/v2/blobs/",
+        "layout: the storage has links, such as docker/registry/v2/repositories/a/b/",
+        "can be read",
     ]);
     drop(said);
 
@@ -58,7 +58,7 @@ async fn a_good_redis_and_a_good_folder() {
 }
 
 #[tokio::test]
-async fn advice_is_no_finding() {
+async fn advice_is_not_a_problem() {
     let redis = Redis::start().await;
     check(&redis, &[])
         .await
@@ -73,7 +73,7 @@ async fn advice_is_no_finding() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_redis() {
+async fn problems_of_a_redis_are_explained() {
     let redis = Redis::start_with(GOOD).await;
     redis.cli(&[
         "ACL",
@@ -107,7 +107,7 @@ async fn what_is_wrong_with_a_redis() {
     check(&redis, &[])
         .await
         .expect(1)
-        .has(&["takes no writes", "too few replicas"]);
+        .has(&["accepts no writes", "too few replicas"]);
 
     let full = Redis::start_with(&["--maxmemory", "100kb"]).await;
     check(&full, &[])
@@ -128,7 +128,7 @@ async fn check_folder(folder: &Path, args: &[&str]) -> crate::Said {
 }
 
 #[tokio::test]
-async fn which_layout_would_fit() {
+async fn a_layout_that_would_fit_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     check_folder(folder, &[])
@@ -138,8 +138,8 @@ async fn which_layout_would_fit() {
 
     std::fs::write(folder.join("readme.txt"), "x").unwrap();
     check_folder(folder, &[]).await.expect(1).has(&[
-        "wrong\tlayout: of 1 objects none is a blob or a link, such as readme.txt",
-        "this looks like no registry",
+        "wrong\tlayout: none of 1 objects is a blob or a link; the first is readme.txt",
+        "this is not a registry",
     ]);
 
     let moved = Distribution::new("eu/registry".into());
@@ -147,11 +147,11 @@ async fn which_layout_would_fit() {
     check_folder(folder, &[])
         .await
         .expect(1)
-        .has(&["this would fit: --layout distribution --root 'eu/registry'"]);
+        .has(&["this layout would fit: --layout distribution --root 'eu/registry'"]);
     check_folder(folder, &["--root", "eu/registry"])
         .await
         .expect(0)
-        .has(&["ok\tlayout: it has blobs", "no links were found"]);
+        .has(&["ok\tlayout: the storage has blobs", "no links were found"]);
 
     let other = tempfile::tempdir().unwrap();
     let link = Link::layer("a/b".parse().unwrap(), digest(0));
@@ -163,15 +163,15 @@ async fn which_layout_would_fit() {
     check_folder(other.path(), &[])
         .await
         .expect(1)
-        .has(&["this would fit: --layout oci"]);
+        .has(&["this layout would fit: --layout oci"]);
     check_folder(other.path(), &["--layout", "oci"])
         .await
         .expect(0)
-        .has(&["ok\tlayout: it has blobs"]);
+        .has(&["ok\tlayout: the storage has blobs"]);
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_bucket() {
+async fn problems_of_a_bucket_are_explained() {
     let minio = Minio::shared().await;
     let bucket = minio.bucket().await;
     let storage = format!("s3://{bucket}");
@@ -181,16 +181,16 @@ async fn what_is_wrong_with_a_bucket() {
         env.push((name.to_owned(), value.to_owned()));
         env
     };
-    let secret = "s3cret-of-nobody";
+    let secret = "s3cret-of-no-user";
     let said = run_with(&args, &with("AWS_SECRET_ACCESS_KEY", secret))
         .await
         .expect(1);
-    said.has(&["wrong\tstorage: ", "are the keys right"])
+    said.has(&["wrong\tstorage: ", "check the access keys"])
         .keeps(secret);
     let said = run_with(&args, &with("AWS_ENDPOINT", "http://127.0.0.1:1"))
         .await
         .expect(1);
-    said.has(&["wrong\tstorage: ", "is the address right"]);
+    said.has(&["wrong\tstorage: ", "check the address"]);
     let missing = ["check", "--storage", "s3://there-is-no-such-bucket"];
     let said = run_with(&missing, &minio.env(&bucket)).await.expect(1);
     said.has(&["wrong\tstorage: ", "name of the bucket"]);

@@ -69,7 +69,7 @@ async fn run_with(args: &[&str], env: &[(String, String)]) -> Said {
 async fn said(child: Child) -> Said {
     let output = child.wait_with_output();
     let output = tokio::time::timeout(support::http::PATIENCE * 3, output).await;
-    let output = output.expect("it ends").unwrap();
+    let output = output.expect("the command ends").unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     Said {
         code: output.status.code(),

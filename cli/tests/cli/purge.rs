@@ -15,7 +15,7 @@ async fn status(node: &Node, repository: &str, i: u32) -> (bool, CacheStatus) {
 }
 
 #[tokio::test]
-async fn everything_is_forgotten_everywhere() {
+async fn a_purge_removes_all_facts_on_all_nodes() {
     let stage = Stage::new().await;
     let node = stage.node();
     sleep(SETTLED).await;
@@ -28,17 +28,20 @@ async fn everything_is_forgotten_everywhere() {
     assert_eq!(
         status(&node, "a/b", 0).await,
         (true, CacheStatus::Memory),
-        "nothing was done"
+        "nothing was removed"
     );
 
     let said = run(&["purge", "--yes", "--redis", &url]).await.expect(0);
-    said.has(&["forgot everything in redis://127.0.0.1:"]);
-    assert!(!status(&node, "a/b", 0).await.0, "it is not there any more");
+    said.has(&["removed all cached facts from redis://127.0.0.1:"]);
+    assert!(
+        !status(&node, "a/b", 0).await.0,
+        "the node asks the storage, which has no link"
+    );
     assert_eq!(status(&node, "a/b", 1).await, (true, CacheStatus::Miss));
 }
 
 #[tokio::test]
-async fn a_repository_is_forgotten_and_no_other() {
+async fn a_purge_of_one_repository_keeps_the_others() {
     let stage = Stage::new().await;
     let node = stage.node();
     sleep(SETTLED).await;
@@ -107,13 +110,13 @@ async fn a_repository_is_forgotten_and_no_other() {
     run(&args)
         .await
         .expect(0)
-        .has(&["forgot 3 memberships of 1 repositories"]);
+        .has(&["removed 3 memberships of 1 repositories"]);
     assert_eq!(redis.cli(&["EXISTS", "repository::a/c::blobs"]).trim(), "0");
     assert_eq!(redis.cli(&["SCARD", "repository::d::blobs"]).trim(), "3");
 }
 
 #[tokio::test]
-async fn a_prefix_keeps_others_out() {
+async fn a_purge_removes_only_keys_with_the_prefix() {
     let stage = Stage::new().await;
     let redis = &stage.redis;
     for prefix in ["", "eu:", "e?:"] {
@@ -137,7 +140,7 @@ async fn a_prefix_keeps_others_out() {
     run(&args)
         .await
         .expect(0)
-        .has(&["forgot 1 memberships of 1 repositories"]);
+        .has(&["removed 1 memberships of 1 repositories"]);
     let left = [
         "EXISTS",
         "repository::a::blobs",

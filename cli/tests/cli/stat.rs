@@ -10,7 +10,7 @@ use object_store::ObjectStoreExt;
 use object_store::prefix::PrefixStore;
 
 #[tokio::test]
-async fn tiers_that_agree() {
+async fn redis_and_the_storage_agree() {
     let stage = Stage::new().await;
     let node = stage.node();
     stage.push(&node, "a/b", 1).await;
@@ -28,7 +28,7 @@ async fn tiers_that_agree() {
     assert_eq!(said.row("length"), ["  length", "", "7", "7"]);
     let path = said.row("path");
     assert_eq!(path[2], path[3]);
-    said.has(&["verdict: they agree"]);
+    said.has(&["verdict: Redis and the storage agree"]);
 
     let json = stage
         .run(&["stat", &subject, "--json"])
@@ -53,14 +53,14 @@ async fn tiers_that_agree() {
         .run(&["stat", &other])
         .await
         .expect(0)
-        .has(&["verdict: they agree"]);
-    let nobodys = format!("c/d@{}", digest(9));
-    let said = stage.run(&["stat", &nobodys]).await.expect(0);
-    said.has(&["Redis knows nothing of it"]);
+        .has(&["verdict: Redis and the storage agree"]);
+    let unknown = format!("c/d@{}", digest(9));
+    let said = stage.run(&["stat", &unknown]).await.expect(0);
+    said.has(&["Redis has no fact about the blob"]);
 }
 
 #[tokio::test]
-async fn what_was_deleted_behind_the_caches_back_is_found_out() {
+async fn a_deletion_without_the_caches_knowledge_is_a_disagreement() {
     let stage = Stage::new().await;
     let node = stage.node();
     stage.push(&node, "a/b", 2).await;
@@ -72,8 +72,8 @@ async fn what_was_deleted_behind_the_caches_back_is_found_out() {
         .expect(1);
     assert_eq!(&said.row("as a layer")[2..4], ["yes", "no"]);
     said.has(&[
-        "they disagree",
-        "as a layer, the storage denies it",
+        "Redis and the storage disagree",
+        "as a layer, and the storage denies it",
         "layercache purge --repository a/b",
     ]);
 
@@ -94,7 +94,7 @@ async fn what_was_deleted_behind_the_caches_back_is_found_out() {
 }
 
 #[tokio::test]
-async fn another_length_and_what_makes_no_sense_are_found_out() {
+async fn another_length_and_a_broken_value_are_disagreements() {
     let stage = Stage::new().await;
     let node = stage.node();
     stage.push(&node, "a/b", 1).await;
@@ -115,11 +115,11 @@ async fn another_length_and_what_makes_no_sense_are_found_out() {
     stage.redis.cli(&["SET", "repository::a/b::blobs", "x"]);
     let said = stage.run(&["stat", &subject]).await.expect(1);
     assert_eq!(said.row("as a layer")[2], "broken");
-    said.has(&["`repository::a/b::blobs` is nothing that a node believes"]);
+    said.has(&["`repository::a/b::blobs` holds a value that no node accepts"]);
 }
 
 #[tokio::test]
-async fn leases_fences_and_what_a_go_registry_wrote_are_shown() {
+async fn leases_fences_and_fields_of_a_go_registry_are_shown() {
     let stage = Stage::new().await;
     let (digest, subject) = (digest(0), format!("a/b@{}", digest(0)));
     let redis = &stage.redis;
@@ -161,7 +161,7 @@ async fn leases_fences_and_what_a_go_registry_wrote_are_shown() {
     assert_eq!(said.row("mediatype")[2], "text/x");
     assert_eq!(said.row("Go's mediatype here")[2], "text/y");
     assert!(
-        !said.out.contains("as a layer, the storage denies"),
+        !said.out.contains("as a layer, and the storage denies"),
         "{said:?}"
     );
     said.has(&["a blob that the storage does not have"]);
@@ -177,7 +177,7 @@ async fn leases_fences_and_what_a_go_registry_wrote_are_shown() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_and_no_node_joins() {
+async fn stat_only_reads() {
     let stage = Stage::new().await;
     stage
         .redis
@@ -211,7 +211,7 @@ async fn nothing_is_written_and_no_node_joins() {
 }
 
 #[tokio::test]
-async fn a_bucket_below_a_prefix() {
+async fn a_bucket_with_a_prefix_is_read() {
     let (minio, redis) = (Minio::shared().await, Redis::start().await);
     let bucket = minio.bucket().await;
     let store = PrefixStore::new(minio.store(&bucket), "cli/eu");
@@ -234,11 +234,11 @@ async fn a_bucket_below_a_prefix() {
     let said = run_with(&["stat", &subject], &env).await.expect(0);
     let tag = said.row("e_tag");
     assert!(tag[2] == tag[3] && tag[2].len() > 8, "{tag:?}");
-    said.has(&["verdict: they agree"]);
+    said.has(&["verdict: Redis and the storage agree"]);
 
     let check = ["check", "--storage", &storage];
     run_with(&check, &minio.env(&bucket))
         .await
         .expect(0)
-        .has(&["ok\tlayout: it has blobs, such as"]);
+        .has(&["ok\tlayout: the storage has blobs, such as"]);
 }

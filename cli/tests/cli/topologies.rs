@@ -47,7 +47,8 @@ async fn all_commands(url: &str, secret: &str, words: &[&str]) {
             .await
             .expect(0);
         assert_eq!(&said.row("as a layer")[2..4], ["yes", "yes"]);
-        said.has(&["verdict: they agree"]).keeps(secret);
+        said.has(&["verdict: Redis and the storage agree"])
+            .keeps(secret);
     }
     let check = [&["check"], &common[..]].concat();
     run(&check).await.expect(0).has(words).keeps(secret);
@@ -63,7 +64,7 @@ async fn all_commands(url: &str, secret: &str, words: &[&str]) {
         "5s",
     ];
     let said = run(&purge).await.expect(0);
-    said.has(&["forgot 8 memberships of 1 repositories"])
+    said.has(&["removed 8 memberships of 1 repositories"])
         .keeps(secret);
     let subject = |repository| format!("{repository}@{}", digest(0));
     let stat = |subject: String| async move {
@@ -85,11 +86,13 @@ async fn all_commands(url: &str, secret: &str, words: &[&str]) {
     run(&["purge", "--yes", "--redis", url, "--redis-timeout", "5s"])
         .await
         .expect(0);
-    stat(subject("c")).await.has(&["Redis knows nothing of it"]);
+    stat(subject("c"))
+        .await
+        .has(&["Redis has no fact about the blob"]);
 }
 
 #[tokio::test]
-async fn sentinels() {
+async fn all_commands_work_with_sentinels() {
     let watched = Watched::start().await;
     all_commands(
         &watched.url(),
@@ -100,7 +103,7 @@ async fn sentinels() {
 }
 
 #[tokio::test]
-async fn a_cluster() {
+async fn all_commands_work_with_a_cluster() {
     let redis = RedisCluster::start().await;
     let primaries = redis.primaries().len();
     let words = format!("cluster: {primaries} primaries serve all slots");

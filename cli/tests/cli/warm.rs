@@ -26,7 +26,7 @@ async fn fill(store: &impl ObjectStore, count: u32) {
 }
 
 #[tokio::test]
-async fn a_folder_is_in_redis_afterwards() {
+async fn a_folder_is_warmed() {
     let stage = Stage::new().await;
     fill(
         &LocalFileSystem::new_with_prefix(stage.folder.path()).unwrap(),
@@ -38,9 +38,9 @@ async fn a_folder_is_in_redis_afterwards() {
     let said = stage.run(&["warm"]).await.expect(0);
     assert_eq!(
         said.out,
-        "7 objects: 6 filled, 0 known, 1 mean nothing, 0 left to others\n"
+        "7 objects: 6 filled, 0 known, 1 not in the layout, 0 left to other nodes\n"
     );
-    assert_eq!(said.err, "", "no progress where nobody looks");
+    assert_eq!(said.err, "", "no progress without a terminal");
     let repository = stage.node().registry().repository(name("a/b"));
     let answer = repository
         .stat(&digest(2), Freshness::Cached)
@@ -63,7 +63,7 @@ async fn a_folder_is_in_redis_afterwards() {
 }
 
 #[tokio::test]
-async fn a_bucket_is_resumed() {
+async fn a_warm_of_a_bucket_is_resumed() {
     let (minio, redis) = (Minio::shared().await, Redis::start().await);
     let bucket = minio.bucket().await;
     fill(&minio.store(&bucket), 4).await;

@@ -39,7 +39,7 @@ layercache_redis_breakers{state=\"open\"} 0
 layercache_redis_breakers{state=\"closed\"} 1
 ";
 
-const DEAF: &str = "\
+const UNTRUSTED: &str = "\
 layercache_lookups_total{fact=\"membership\",tier=\"memory\",result=\"hit\"} 0
 layercache_lookups_total{fact=\"membership\",tier=\"memory\",result=\"miss\"} N
 layercache_caches 1
@@ -48,9 +48,11 @@ layercache_redis_breakers{state=\"open\"} 1
 ";
 
 #[tokio::test]
-async fn once_it_says_what_was_counted() {
-    let (healthy, deaf) = (node(HEALTHY).await, node(DEAF).await);
-    let said = run(&["watch", "--once", &healthy, &deaf]).await.expect(0);
+async fn once_prints_the_counts_since_the_start() {
+    let (healthy, untrusted) = (node(HEALTHY).await, node(UNTRUSTED).await);
+    let said = run(&["watch", "--once", &healthy, &untrusted])
+        .await
+        .expect(0);
     let row = said.row(&healthy);
     assert_eq!(
         row[1..],
@@ -58,7 +60,7 @@ async fn once_it_says_what_was_counted() {
             "10", "100.0%", "-", "-", "25.0%", "-", "2", "-", "-", "yes", "closed"
         ]
     );
-    let row = said.row(&deaf);
+    let row = said.row(&untrusted);
     assert_eq!(
         row[1..],
         [
@@ -75,40 +77,49 @@ async fn once_it_says_what_was_counted() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_away_is_said_to_be() {
+async fn a_node_without_metrics_is_away() {
     let healthy = node(HEALTHY).await;
-    let nobody = format!("127.0.0.1:{}", free_port());
+    let closed_port = format!("127.0.0.1:{}", free_port());
     let page = node("<html>hello</html>").await;
     let others = node("go_goroutines 5\n").await;
     let missing = format!("http://{healthy}/nothing");
     let said = run(&[
-        "watch", "--once", &healthy, &nobody, &page, &others, &missing,
+        "watch",
+        "--once",
+        &healthy,
+        &closed_port,
+        &page,
+        &others,
+        &missing,
     ])
     .await
     .expect(1);
-    assert_eq!(said.row(&nobody)[1], "away: it cannot be reached");
+    assert_eq!(
+        said.row(&closed_port)[1],
+        "away: the node cannot be reached"
+    );
     assert_eq!(
         said.row(&page)[1],
-        "away: it says no metrics: line 1 is no metric"
+        "away: the answer is not metrics: line 1 is not a metric"
     );
     assert_eq!(
         said.row(&others)[1],
-        "away: its metrics have nothing of layercache"
+        "away: the metrics are not of layercache"
     );
-    assert!(said.row(&format!("{healthy}/nothing"))[1].starts_with("away: it answers 404"));
+    assert!(said.row(&format!("{healthy}/nothing"))[1].starts_with("away: the node answers 404"));
     assert_eq!(said.row("together")[2], "100.0%");
 
-    let json = run(&["watch", "--once", "--json", &healthy, &nobody])
+    let json = run(&["watch", "--once", "--json", &healthy, &closed_port])
         .await
         .expect(1)
         .json();
-    assert_eq!(json["nodes"][1]["away"], "it cannot be reached");
+    assert_eq!(json["nodes"][1]["away"], "the node cannot be reached");
     assert_eq!(json["nodes"][0]["figures"]["trusted"], true);
     assert_eq!(json["seconds"], Value::Null);
 }
 
 #[tokio::test]
-async fn each_interval_is_a_line() {
+async fn each_interval_prints_a_line() {
     let healthy = node(HEALTHY).await;
     let mut child = command(&["watch", "--json", "--interval", "200ms", &healthy])
         .spawn()
@@ -138,7 +149,7 @@ async fn each_interval_is_a_line() {
 }
 
 #[tokio::test]
-async fn a_real_node() {
+async fn the_metrics_of_a_real_node_are_read() {
     let redis = Redis::start().await;
     let url = redis.url();
     let node = http::Node::start_with(&["--redis", &url, "--redis-timeout", "5s"]).await;

@@ -86,7 +86,7 @@ impl<S: ObjectStore> Checker<S> {
         for (item, now) in page.others.into_iter().zip(nows) {
             match now {
                 Now::Same => suspects.push(Suspect {
-                    wrong: alone(&item),
+                    wrong: wrong_by_itself(&item),
                     item,
                 }),
                 Now::Changed | Now::Fenced => report.ok += 1,
@@ -252,10 +252,10 @@ impl<S: ObjectStore> Checker<S> {
 }
 
 /// Returns what is wrong with an item that only Redis can judge.
-fn alone(item: &Item) -> Wrong {
+fn wrong_by_itself(item: &Item) -> Wrong {
     match item {
         Item::OddMember(..) => Wrong::Broken {
-            why: "the member is no digest",
+            why: "the member is not a digest",
         },
         Item::OddType(_, "set") => Wrong::Broken {
             why: "the key is not a set",
@@ -267,10 +267,10 @@ fn alone(item: &Item) -> Wrong {
             what: "a media type without its membership",
         },
         Item::Forever(_) => Wrong::Orphan {
-            what: "a lease or a fence that never lapses",
+            what: "a lease or a fence that never expires",
         },
         Item::Junk(_) | Item::Member(_) | Item::Meta(..) => Wrong::Orphan {
-            what: "a name that only looks like one of ours",
+            what: "a name that only begins like one of the cache's",
         },
     }
 }
@@ -308,9 +308,9 @@ async fn ask<S: ObjectStore>(
             of_meta(meta, path, &place, stored.as_ref())
         }
         Item::Meta(_, _) => Some(Wrong::Broken {
-            why: "the fields make no sense",
+            why: "the fields are not valid",
         }),
-        other => Some(alone(other)),
+        other => Some(wrong_by_itself(other)),
     };
     Ok(wrong.map_or(Observed::Right, Observed::Wrong))
 }

@@ -123,9 +123,9 @@ impl fmt::Display for Wrong {
         match self {
             Self::StaleMembership => f.write_str("the repository has no link to this blob"),
             Self::BrokenLink { content } => {
-                write!(f, "the link holds {content:?} and not the digest")
+                write!(f, "the link contains {content:?} instead of the digest")
             }
-            Self::NoContent => f.write_str("the link is there, and the blob's content is gone"),
+            Self::NoContent => f.write_str("the link exists, and the blob's content does not"),
             Self::StaleMeta => f.write_str("there is no such blob"),
             Self::WrongLength { cached, stored } => {
                 write!(f, "cached with {cached} bytes, stored with {stored}")
@@ -133,11 +133,11 @@ impl fmt::Display for Wrong {
             Self::WrongPath {
                 cached,
                 expected: Some(expected),
-            } => write!(f, "cached at {cached:?}, belongs at {expected:?}"),
+            } => write!(f, "cached at {cached:?}, but it belongs at {expected:?}"),
             Self::WrongPath {
                 cached,
                 expected: None,
-            } => write!(f, "cached at {cached:?}, which is no place of this blob"),
+            } => write!(f, "cached at {cached:?}, which is not a path of this blob"),
             Self::WrongTag { cached, stored } => {
                 write!(f, "cached with the tag {cached:?}, stored with {stored:?}")
             }
@@ -157,7 +157,7 @@ impl fmt::Display for Finding {
         match self.fate {
             Fate::Left => Ok(()),
             Fate::Removed => f.write_str(" (removed)"),
-            Fate::Returned => f.write_str(" (removed, and cached again by somebody)"),
+            Fate::Returned => f.write_str(" (removed, and cached again)"),
         }
     }
 }

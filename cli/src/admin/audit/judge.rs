@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_storage_confirms_is_right() {
+    fn a_value_that_the_storage_confirms_is_right() {
         for (cached, stored) in [
             (meta(), stored(5, None)),
             (meta(), stored(5, Some("x"))),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_does_not_confirm_is_named() {
+    fn a_value_that_the_storage_does_not_confirm_has_a_name() {
         let tagged = meta().with_e_tag("x");
         let all = stored(5, Some("y"));
         for (cached, path, place, stored, name) in [
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_has_its_share_and_all_of_a_smaller_one() {
+    fn a_sample_contains_every_smaller_sample() {
         let digest = |i: u64| {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());

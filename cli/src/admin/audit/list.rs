@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_are_read_and_many_are_listed() {
+    fn many_links_are_listed_and_few_are_read() {
         for (cached, most) in [
             (0, None),
             (23, None),

@@ -84,7 +84,7 @@ type Filter = dyn Fn(&RepositoryName) -> bool + Send + Sync;
 /// Dropping the future stops the audit at once. The last [`progress`](Self::progress) has the
 /// position to resume from; at most one page is checked again. Keys that were being removed at that
 /// moment stay uncached for [`RedisConfig::fence_ttl`].
-#[must_use = "nothing is looked at until this is awaited"]
+#[must_use = "the audit begins when this is awaited"]
 pub struct Audit<S: ObjectStore> {
     store: S,
     redis: RedisConfig,

@@ -11,7 +11,7 @@ use std::str::FromStr;
 /// replaced, the audit starts again at the first key of that server. If a cluster has redistributed
 /// its slots, the audit starts again at the first key of all servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_copy_implementations, reason = "it may come to hold more")]
+#[allow(missing_copy_implementations, reason = "it may get more fields")]
 pub struct AuditPosition {
     /// Checksum of how the servers share the keys.
     pub(super) share: u32,
@@ -39,7 +39,7 @@ pub(super) struct Within {
 
 /// The error for a text that is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is no position of an audit; it is printed by one that was interrupted")]
+#[error("this is not a position of an audit; an interrupted audit prints its position")]
 pub struct AuditPositionError;
 
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read(
+        fn a_printed_position_is_parsed(
             numbers: [u32; 3], cursor: u64, sets in prop::option::of((any::<u32>(), any::<u32>(), any::<u64>())),
         ) {
             let [share, shard, life] = numbers;

@@ -339,5 +339,5 @@ impl<'a> Walk<'a> {
 
 /// Slots moved, so the walk may have missed keys.
 #[derive(Debug, thiserror::Error)]
-#[error("slots of the cluster were moved meanwhile; begin again when it is at rest")]
+#[error("the cluster moved slots during the audit; repeat it when no slots move")]
 struct Moved;

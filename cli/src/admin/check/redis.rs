@@ -13,8 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// An answer that takes longer than this is reported. Half of the default timeout of nodes.
 const SLOW: Duration = Duration::from_millis(25);
 
-/// What the cache's user in Redis must be allowed to do, as in `guide/redis.md`.
-const RIGHTS: &str = "allow it: ACL SETUSER <user> ~repository::* ~blobs::* ~lease::* ~fence::* ~layercache::* \
+/// The permissions that the cache's user in Redis needs, as in `guide/redis.md`.
+const RIGHTS: &str = "allow them: ACL SETUSER <user> ~repository::* ~blobs::* ~lease::* ~fence::* ~layercache::* \
      &layercache::* +@connection +@string +@hash +@set +@sortedset +@keyspace +@scripting +@pubsub +info +time, \
      in a cluster also +cluster|info +cluster|slots +cluster|nodes; with a prefix, that before each pattern";
 
@@ -77,7 +77,7 @@ pub async fn check_redis(config: &RedisConfig) -> Result<Vec<Diagnostic>, Error>
             Ok(Err(trouble)) => diagnostics.push(describe(&place, &trouble)),
             Err(_) => diagnostics.push(
                 Diagnostic::wrong(format!("{place}: no answer within {:?}", PATIENCE * 3))
-                    .fix("does Redis hang, or a firewall swallow it?"),
+                    .fix("check whether Redis hangs, and the firewall"),
             ),
         }
     }
@@ -101,14 +101,14 @@ impl Probe<'_> {
         let info = self.info(&mut connection).await?;
         diagnostics.push(Diagnostic::good(format!(
             "{place}: {}, answers in {took:.1?}",
-            who(&info)
+            version(&info)
         )));
         if took > SLOW.min(self.timeout) {
             diagnostics.push(
                 Diagnostic::advice(format!(
-                    "{place}: an answer takes {took:.1?}, nodes wait for 50ms by default"
+                    "{place}: an answer takes {took:.1?}, and nodes wait 50ms by default"
                 ))
-                .fix("bring Redis nearer to the nodes, or give them a longer --redis-timeout"),
+                .fix("move Redis closer to the nodes, or set a longer Redis timeout on the nodes"),
             );
         }
         diagnostics.extend(advice.into_iter().map(|advice| {
@@ -125,7 +125,7 @@ impl Probe<'_> {
         self.primary.preflight(&mut connection).await?;
         self.listen(&mut connection).await?;
         diagnostics.push(Diagnostic::good(format!(
-            "{place}: the user may do all that the cache needs"
+            "{place}: the user may run all commands that the cache needs"
         )));
         diagnostics.push(self.write(&mut connection).await?);
         diagnostics.extend(self.nodes(&mut connection).await);
@@ -175,7 +175,7 @@ impl Probe<'_> {
         let mut write = redis::cmd("PERSIST");
         let written: RedisResult<Value> = write.arg(key).query_async(connection).await;
         let error = match written {
-            Ok(_) => return Ok(Diagnostic::good(format!("{place}: it takes writes"))),
+            Ok(_) => return Ok(Diagnostic::good(format!("{place}: it accepts writes"))),
             Err(error) => error,
         };
         let fix = match error.code() {
@@ -188,7 +188,7 @@ impl Probe<'_> {
             Some("CLUSTERDOWN") => "see redis-cli --cluster check",
             _ => return Err(Unusable::Redis(error)),
         };
-        Ok(Diagnostic::wrong(format!("{place}: it takes no writes: {error}")).fix(fix))
+        Ok(Diagnostic::wrong(format!("{place}: it accepts no writes: {error}")).fix(fix))
     }
 
     /// Counts the nodes with a heartbeat in the last ten seconds, on the server that knows them.
@@ -199,7 +199,7 @@ impl Probe<'_> {
         let mut count = redis::cmd("ZCOUNT");
         count.arg(nodes).arg(least).arg("(+inf");
         let count: u64 = count.query_async(connection).await.ok()?;
-        Some(Diagnostic::good(format!("nodes: {count} are there")))
+        Some(Diagnostic::good(format!("nodes: {count} are connected")))
     }
 }
 
@@ -214,7 +214,7 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<Duration, Unusab
     Ok(best)
 }
 
-fn who(info: &str) -> String {
+fn version(info: &str) -> String {
     let field = |name| field(info, name).unwrap_or("?");
     match self::field(info, "valkey_version:") {
         Some(version) => format!("Valkey {version}"),
@@ -227,11 +227,11 @@ fn of_memory(place: &str, info: &str) -> Diagnostic {
     let used = number("used_memory:").unwrap_or(0);
     let policy = field(info, "maxmemory_policy:").unwrap_or("?");
     match number("maxmemory:") {
-        // `About::advice` reports a missing limit.
+        // `Primary::advice` reports a missing limit.
         None | Some(0) => Diagnostic::good(format!("{place}: uses {} of memory", size(used))),
         Some(most) if policy == "noeviction" && used >= most / 100 * 99 => Diagnostic::wrong(format!(
-            "{place}: its memory is full ({} of {}) and noeviction keeps it so: nothing more is cached, and \
-             nodes may not be heard",
+            "{place}: its memory is full ({} of {}), and noeviction frees none: Redis caches nothing more, and \
+             may refuse heartbeats of nodes",
             size(used),
             size(most)
         ))
@@ -259,7 +259,9 @@ fn of_persistence(place: &str, info: &str) -> Diagnostic {
             return Diagnostic::wrong(format!(
                 "{place}: its last {what} failed: it may refuse writes"
             ))
-            .fix("see its log for why; the cache needs no persistence, so --save '' is a way out");
+            .fix(
+                "its log has the cause; the cache needs no persistence, so `save \"\"` is enough",
+            );
         }
     }
     let how = match is("aof_enabled:", "1") {
@@ -267,14 +269,14 @@ fn of_persistence(place: &str, info: &str) -> Diagnostic {
         false => "keeps no append-only file",
     };
     Diagnostic::good(format!(
-        "{place}: {how}; the cache needs none, and nodes purge what an old dump brings back"
+        "{place}: {how}; the cache needs no persistence, and nodes purge the data of an old dump"
     ))
 }
 
 fn of_replicas(place: &str, info: &str) -> Diagnostic {
     let count = field(info, "connected_slaves:").unwrap_or("0");
     let good = match field(info, "min_slaves_good_slaves:") {
-        Some(good) => format!(", {good} of them near enough to count"),
+        Some(good) => format!("; {good} of them count for min-replicas-to-write"),
         None => String::new(),
     };
     Diagnostic::good(format!("{place}: a primary with {count} replicas{good}"))
@@ -302,17 +304,17 @@ fn describe(place: &str, trouble: &Unusable) -> Diagnostic {
             let fix = match (error.kind(), error.code()) {
                 (ErrorKind::AuthenticationFailed, _)
                 | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => {
-                    "give the right user and password: redis://user:password@host"
+                    "check the user and the password: redis://user:password@host"
                 }
                 _ if error.is_io_error() => {
-                    "is Redis there, does it speak TLS (rediss://) or not, does a firewall keep it away?"
+                    "check that Redis runs, whether it uses TLS (rediss://), and the firewall"
                 }
-                _ => "are user, password and certificates right?",
+                _ => "check the user, the password and the certificates",
             };
             wrong(format!("no connection: {error}")).fix(fix)
         }
         Unusable::Forbidden(what) => wrong(format!(
-            "Redis refuses what the cache needs: {}",
+            "the user may not run commands that the cache needs: {}",
             what.join(", ")
         ))
         .fix(RIGHTS),
@@ -329,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_memory_is_wrong_only_where_nothing_makes_room() {
+    fn a_full_memory_is_wrong_only_with_noeviction() {
         let info = |used: u64, policy: &str| {
             format!("used_memory:{used}\r\nmaxmemory:1000000\r\nmaxmemory_policy:{policy}\r\n")
         };

@@ -34,7 +34,7 @@ pub async fn check_storage(store: &dyn ObjectStore, layout: &dyn Layout) -> Vec<
         Ok(Err(error)) => diagnostics.push(describe(&error)),
         Err(_) => diagnostics.push(
             Diagnostic::wrong(format!("storage: no answer within {PATIENCE:?}"))
-                .fix("is its address right, does a firewall keep it away?"),
+                .fix("check its address and the firewall"),
         ),
     }
     diagnostics
@@ -67,19 +67,19 @@ async fn examine(
         }
     }
     if blob.is_none() && link.is_none() {
-        diagnostics.push(nothing_of_it(&some, of_blobs.as_ref()));
+        diagnostics.push(no_match(&some, of_blobs.as_ref()));
         return Ok(());
     }
     let found = [("blobs", blob, &of_blobs), ("links", link, &of_links)];
     for (what, object, prefix) in found {
         match (object, prefix) {
             (Some(object), _) => diagnostics.push(Diagnostic::good(format!(
-                "layout: it has {what}, such as {}",
+                "layout: the storage has {what}, such as {}",
                 object.location
             ))),
             (None, Some(prefix)) => diagnostics.push(
                 Diagnostic::advice(format!("layout: no {what} were found below {prefix}"))
-                    .fix("is the layout right, and the registry not empty?"),
+                    .fix("check --layout and --root, unless the registry is empty"),
             ),
             (None, None) => {}
         }
@@ -90,7 +90,7 @@ async fn examine(
     if let Some(object) = link {
         store.get(&object.location).await?;
     }
-    diagnostics.push(Diagnostic::good("storage: its blobs and links may be read"));
+    diagnostics.push(Diagnostic::good("storage: its blobs and links can be read"));
     Ok(())
 }
 
@@ -132,29 +132,29 @@ fn common(one: &Path, other: &Path) -> Path {
 }
 
 /// Returns the diagnostic for a storage in which no object has a meaning in the layout.
-fn nothing_of_it(some: &[ObjectMeta], expected: Option<&Path>) -> Diagnostic {
+fn no_match(some: &[ObjectMeta], expected: Option<&Path>) -> Diagnostic {
     let Some(first) = some.first() else {
         return Diagnostic::advice("layout: the storage is empty")
-            .fix("if the registry is not, the address or its prefix is wrong");
+            .fix("if the registry is not empty, the address or its prefix is wrong");
     };
     let mut guesses = BTreeMap::new();
     for guess in some.iter().filter_map(|object| guess(&object.location)) {
         *guesses.entry(guess).or_insert(0u32) += 1;
     }
     let wrong = Diagnostic::wrong(format!(
-        "layout: of {} objects none is a blob or a link, such as {}",
+        "layout: none of {} objects is a blob or a link; the first is {}",
         some.len(),
         first.location
     ));
     match guesses.iter().max_by_key(|(_, count)| **count) {
-        Some((guess, _)) => wrong.fix(format!("this would fit: {guess}")),
+        Some((guess, _)) => wrong.fix(format!("this layout would fit: {guess}")),
         None => {
             let below = match expected {
                 Some(path) => format!("; blobs would be below {path}"),
                 None => String::new(),
             };
             wrong.fix(format!(
-                "this looks like no registry, or its prefix is missing in the address{below}"
+                "this is not a registry, or its prefix is missing in the address{below}"
             ))
         }
     }
@@ -258,17 +258,17 @@ impl Kind {
     const fn fix(self) -> &'static str {
         match self {
             Self::NoKeys => {
-                "no keys were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your storage has"
+                "no access keys were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those of your storage"
             }
             Self::Refused => {
-                "are the keys right, and may they list the bucket and read from it? The cache needs no more"
+                "check the access keys: they must allow to list the bucket and to read from it"
             }
-            Self::Missing => "is the name of the bucket or folder right?",
-            Self::Elsewhere => "is the region right (AWS_REGION)?",
+            Self::Missing => "check the name of the bucket or folder",
+            Self::Elsewhere => "check the region (AWS_REGION)",
             Self::Unreachable => {
-                "is the address right (AWS_ENDPOINT; with http also AWS_ALLOW_HTTP=true), does a firewall keep it away?"
+                "check the address (AWS_ENDPOINT; with http also AWS_ALLOW_HTTP=true) and the firewall"
             }
-            Self::Other => "see the storage's own log",
+            Self::Other => "see the log of the storage",
         }
     }
 }
@@ -374,13 +374,13 @@ mod tests {
         let gone = format!("http://{}", silent.local_addr().unwrap());
         drop(silent);
         let odd = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let speaks_otherwise = format!("http://{}", odd.local_addr().unwrap());
+        let not_http = format!("http://{}", odd.local_addr().unwrap());
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = odd.accept().await {
                 let _ = stream.try_write(b"220 ready\r\n");
             }
         });
-        for endpoint in [gone, speaks_otherwise] {
+        for endpoint in [gone, not_http] {
             for error in failures(&bucket("registry-403", &endpoint)).await {
                 assert_eq!(Kind::of(&error), Kind::Unreachable, "{error:?}");
             }

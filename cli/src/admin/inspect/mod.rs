@@ -56,7 +56,7 @@ pub enum Disagreement {
         /// The kind of the membership.
         kind: LinkKind,
     },
-    /// Redis describes a blob that the storage does not have.
+    /// Redis has the metadata of a blob that the storage does not have.
     Blob,
     /// Redis and the storage have different values of a field.
     Field {
@@ -88,7 +88,9 @@ impl fmt::Display for Disagreement {
                     "Redis says that the repository has it as a {kind}, and the storage denies it"
                 )
             }
-            Self::Blob => f.write_str("Redis describes a blob that the storage does not have"),
+            Self::Blob => {
+                f.write_str("Redis has the metadata of a blob that the storage does not have")
+            }
             Self::Field {
                 name,
                 redis,

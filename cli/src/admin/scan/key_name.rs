@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_almost_a_name_is_junk() {
+    fn a_name_that_only_begins_like_a_key_is_junk() {
         for key in [
             "blobs::".to_owned(),
             "blobs::sha256:ab".to_owned(),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_comes_before_a_subject_too() {
+    fn the_prefix_also_comes_before_a_subject() {
         let key = format!("eu:lease::{{eu:blobs::sha256:{HEX}}}");
         assert_eq!(KeyName::read("eu:", key.as_bytes()), KeyName::Mark(None));
         let key = format!("eu:lease::{{blobs::sha256:{HEX}}}");
