@@ -21,6 +21,7 @@ use support::minio::Minio;
 use support::redis::Redis;
 use support::registry::{Registry, program};
 use support::server::free_port;
+use support::tls::choose_cryptography;
 use tempfile::TempDir;
 
 /// A text that all secrets of these tests contain, even when they are encoded.
@@ -46,6 +47,7 @@ struct Servers {
 
 impl Servers {
     async fn start() -> Self {
+        choose_cryptography();
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("redis.sock");
         let args = ["--requirepass", PASSWORD, "--unixsocket"];
@@ -282,7 +284,7 @@ async fn the_example_shows_no_secret_of_redis() {
         let (mut args, mut env) = ([&storage[..], &timeout].concat(), tracing_all());
         match i % 2 {
             0 => args.extend(["--redis", &url]),
-            _ => env.push(("LAYERCACHE_REDIS".to_owned(), url.clone())),
+            _ => env.push(("LAYERCACHE_REDIS_URL".to_owned(), url.clone())),
         }
         let registry = Registry::start(&[&args[..], &["--admin"]].concat(), &env).await;
         let used = async |http: &Http| {
@@ -328,7 +330,7 @@ async fn the_example_does_not_print_refused_settings() {
         }
         for output in [
             run(&["--redis", url], &[]),
-            run(&[], &[("LAYERCACHE_REDIS", url)]),
+            run(&[], &[("LAYERCACHE_REDIS_URL", url)]),
         ] {
             assert!(!output.status.success());
             let text = prints_no_secret(&output);
@@ -342,7 +344,7 @@ async fn the_example_does_not_print_refused_settings() {
         run(
             &["--help"],
             &[
-                ("LAYERCACHE_REDIS", "redis://:s3cr3t@host"),
+                ("LAYERCACHE_REDIS_URL", "redis://:s3cr3t@host"),
                 ("LAYERCACHE_STORAGE", keys),
             ],
         ),

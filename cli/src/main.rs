@@ -76,6 +76,8 @@ enum Verdict {
 }
 
 fn main() -> ExitCode {
+    // Redis with TLS needs it. Nothing else in this process chooses one, so it cannot fail.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Arguments { json, command } = Arguments::parse();
     let out = Out::new(json);
     let runtime = match tokio::runtime::Builder::new_multi_thread()

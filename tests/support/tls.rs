@@ -25,9 +25,16 @@ const NEW: &[&str] = &[
     "2",
 ];
 
+/// Installs a provider of cryptography in this process, as an application does that uses TLS.
+pub fn choose_cryptography() {
+    // An error means that another test has installed one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
 impl Certificates {
     /// Makes the certificates of a new authority that no program trusts yet.
     pub fn make_all() -> Self {
+        choose_cryptography();
         let folder = tempfile::tempdir().expect("a folder for certificates");
         let made = Self { folder };
         made.make(

@@ -1,5 +1,6 @@
 //! How an address is parsed: one server, a primary that sentinels watch, or a cluster.
 
+use crate::cache::redis::net::client::has_provider;
 use ::redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError,
     io::tcp::TcpSettings,
@@ -82,9 +83,15 @@ pub(crate) enum AddressError {
     },
     #[error("`{0}` names a file without a {1} in PEM")]
     NotPem(&'static str, &'static str),
-    #[error("TLS needs the crate's feature `redis-tls`")]
+    #[error("rediss:// needs the feature `redis-tls` of the crate layercache")]
     #[cfg_attr(feature = "redis-tls", allow(dead_code, reason = "it is on"))]
     NoTls,
+    #[error(
+        "TLS needs a provider of cryptography, and the process has none: call \
+         `rustls::crypto::aws_lc_rs::default_provider().install_default()`, or the same of \
+         `rustls::crypto::ring`, before the cache is made"
+    )]
+    NoProvider,
 }
 
 impl From<RedisError> for AddressError {
@@ -137,6 +144,9 @@ impl Address {
         };
         let parameters = Parameters::parse(query, is_secure, kind == Scheme::BySentinels)?;
         let tls = is_secure.then(|| parameters.tls()).transpose()?;
+        if is_secure && !has_provider() {
+            return Err(AddressError::NoProvider);
+        }
         let server = |user: &str, host: &str, database: &str| {
             Server::new(&format!("{plain}://{user}{host}/{database}"), tls.clone())
         };

@@ -13,16 +13,24 @@ impl Server {
     }
 }
 
+/// Returns whether the process has a provider of cryptography. redis-rs panics without one.
+///
+/// rustls may be able to choose one by itself, but it has no function that tries this without a
+/// panic.
+#[cfg(feature = "redis-tls")]
+pub(crate) fn has_provider() -> bool {
+    rustls::crypto::CryptoProvider::get_default().is_some()
+}
+
+#[cfg(not(feature = "redis-tls"))]
+pub(crate) const fn has_provider() -> bool {
+    false
+}
+
 #[cfg(feature = "redis-tls")]
 fn secure(server: &Server, tls: &Tls) -> RedisResult<Client> {
     use ::redis::{ClientTlsConfig, TlsCertificates};
-    use rustls::crypto::{CryptoProvider, ring};
 
-    if CryptoProvider::get_default().is_none() {
-        // redis-rs uses the process's default provider, and panics without one. If another thread
-        // installs one first, that one is used.
-        let _ = ring::default_provider().install_default();
-    }
     let Tls { ca, client } = tls.clone();
     let client_tls = client.map(|(client_cert, client_key)| ClientTlsConfig {
         client_cert,
