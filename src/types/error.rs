@@ -112,9 +112,9 @@ impl Error {
         )
     }
 
-    /// Finds an error of this crate: `error` itself, or one of its sources. An
-    /// `object_store::Error` of a [`CachedStore`](crate::CachedStore) has it as a source, even if
-    /// other stores wrap that store and pass the error on.
+    /// Finds the error of this crate among the sources of an error of a
+    /// [`CachedStore`](crate::CachedStore). It is there even if other stores wrap that store and pass
+    /// its errors on. Returns `None` for an error of the store itself.
     ///
     /// ```
     /// use layercache::Error;
@@ -125,10 +125,14 @@ impl Error {
     ///     store: "CachedStore",
     ///     source: Box::new(refused),
     /// };
-    /// assert!(Error::find(&from_store).is_some_and(Error::is_retryable));
+    /// assert!(Error::from_store(&from_store).is_some_and(Error::is_retryable));
+    ///
+    /// let own = object_store::Error::NotImplemented { operation: "x".into(), implementer: "y".into() };
+    /// assert!(Error::from_store(&own).is_none());
     /// ```
-    pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
-        let mut chain = std::iter::successors(Some(error), |error| error.source());
+    pub fn from_store(error: &object_store::Error) -> Option<&Self> {
+        let mut chain =
+            std::iter::successors(std::error::Error::source(error), |error| error.source());
         chain.find_map(|error| error.downcast_ref())
     }
 

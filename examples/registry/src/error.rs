@@ -6,7 +6,6 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use layercache::{Digest, DigestError, RepositoryNameError};
 use serde_json::{Value, json};
-use std::error::Error as StdError;
 
 /// Why a request was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -137,22 +136,14 @@ impl Error {
     }
 
     /// Returns whether the client should repeat the request. The cache refused a change, or could
-    /// not confirm it, because it could not reach Redis. `CachedStore` wraps this error once more,
-    /// so the method searches all sources.
+    /// not confirm it, because it could not reach Redis.
     fn is_retryable(&self) -> bool {
-        let mut cause: Option<&(dyn StdError + 'static)> = match self {
+        let error = match self {
             Self::Cache(error) => Some(error),
-            Self::Store(error) => Some(error),
+            Self::Store(error) => layercache::Error::from_store(error),
             _ => None,
         };
-        while let Some(error) = cause {
-            use layercache::Error::{ChangeRefused, ChangeUnconfirmed};
-            if let Some(ChangeRefused { .. } | ChangeUnconfirmed { .. }) = error.downcast_ref() {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+        error.is_some_and(layercache::Error::is_retryable)
     }
 
     fn header(&self) -> Option<(HeaderName, String)> {
