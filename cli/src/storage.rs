@@ -2,12 +2,11 @@
 
 use crate::command_error::CommandError;
 use clap::Args;
-use layercache::layout::{Distribution, Layout, OciImages, Template};
+use layercache::layout::{self, Layout};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreScheme, RetryConfig};
 use std::path::Path as Folder;
@@ -78,35 +77,9 @@ impl StorageOptions {
 
     /// Returns the layout of the storage's paths.
     pub(crate) fn layout(&self) -> Result<Arc<dyn Layout>, CommandError> {
-        let root = self.root()?;
-        Ok(match (self.layout.as_str(), root) {
-            ("distribution", None) => Arc::new(Distribution::default()),
-            ("distribution", Some(root)) => Arc::new(Distribution::new(root)),
-            ("oci", root) => Arc::new(OciImages::new(root.unwrap_or_default())),
-            (template, None) => {
-                let parsed = template.parse::<Template>();
-                Arc::new(parsed.map_err(|error| {
-                    CommandError::new(format!("--layout: `{template}` is not a layout"))
-                        .because(error)
-                        .help("write `distribution`, `oci` or a template such as `oci-blobs/{digest}`")
-                })?)
-            }
-            (_, Some(_)) => {
-                return Err(CommandError::new("--root cannot be used with a template")
-                    .help("write the root into the template: --layout 'root/{digest}'"));
-            }
-        })
-    }
-
-    /// Returns the path below which the layout begins, if the options name one.
-    pub(crate) fn root(&self) -> Result<Option<Path>, CommandError> {
-        let Some(root) = &self.root else {
-            return Ok(None);
-        };
-        let parsed = Path::parse(root);
-        Ok(Some(parsed.map_err(|error| {
-            CommandError::new(format!("--root: `{root}` is not a valid path")).because(error)
-        })?))
+        let parsed = layout::parse(&self.layout, self.root.as_deref());
+        parsed
+            .map_err(|error| CommandError::new("--layout and --root name no layout").because(error))
     }
 }
 

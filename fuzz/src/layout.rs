@@ -83,6 +83,7 @@ fn reads(layout: &dyn Layout, root: &str, path: &Path) {
         None => return,
         Some(Meaning::Blob(digest)) => layout.blob_path(&digest),
         Some(Meaning::Link(link) | Meaning::RepositoryBlob(link)) => layout.link_path(&link),
+        Some(other) => panic!("this target does not know the meaning {other:?}"),
     };
     assert_eq!(again.as_ref(), Some(path), "{layout:?}");
     assert!(

@@ -3,10 +3,12 @@
 mod distribution;
 mod oci;
 mod template;
+mod text;
 
 pub use distribution::Distribution;
 pub use oci::OciImages;
 pub use template::{Template, TemplateError};
+pub use text::{LayoutError, parse};
 
 use crate::types::{Digest, Link};
 use object_store::path::Path;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 /// # Ok::<(), layercache::DigestError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Meaning {
     /// The content of a blob, shared by all repositories.
     Blob(Digest),
