@@ -98,8 +98,8 @@ fn copy(from: &std::path::Path, to: &std::path::Path, above: &str, files: &mut V
 fn repository<S: ObjectStore>(store: &CachedStore<S>, link: &Link) -> Repository<StoreBackend<S>> {
     let repository = store.registry().repository(link.repository.clone());
     match link.kind {
-        LinkKind::Layer => repository,
         LinkKind::Manifest => repository.manifests(),
+        _ => repository,
     }
 }
 

@@ -194,6 +194,7 @@ fn link(state: Option<&LinkState>) -> String {
         Some(LinkState::Linked(_)) => "yes",
         Some(LinkState::Absent) => "no",
         Some(LinkState::Broken) => "broken",
+        Some(_) => "unknown",
         None => "no place",
     };
     text.to_owned()

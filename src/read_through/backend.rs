@@ -94,6 +94,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
 /// # Ok::<(), layercache::LayerMetaError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LinkState {
     /// The blob is not in the repository.
     Absent,
@@ -188,8 +189,8 @@ pub trait WritableBackend: Backend {
 
     /// Returns whether an error proves that the call changed nothing and will change nothing. A
     /// refused request proves it; a request that timed out does not. If a change may still happen,
-    /// its keys stay uncached for [`RedisConfig::fence_ttl`](crate::RedisConfig). Default: `false`
-    /// for every error.
+    /// its keys stay uncached for [`RedisConfig::with_fence_ttl`](crate::RedisConfig). Default:
+    /// `false` for every error.
     fn has_changed_nothing(&self, error: &BoxError) -> bool {
         let _ = error;
         false

@@ -17,6 +17,7 @@ use crate::types::{Digest, RepositoryName};
 /// # Ok::<(), layercache::RepositoryNameError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum LinkKind {
     /// A layer, a configuration or any other blob (`_layers` in docker/distribution).
     Layer,

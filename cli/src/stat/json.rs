@@ -149,5 +149,6 @@ const fn link(state: &LinkState) -> &'static str {
         LinkState::Linked(_) => "linked",
         LinkState::Absent => "absent",
         LinkState::Broken => "broken",
+        _ => "unknown",
     }
 }

@@ -16,8 +16,8 @@ pub(crate) async fn look_up(app: &App, link: Link) -> Result<Answer<Option<Layer
     };
     let repository = app.registry.repository(link.repository);
     let repository = match link.kind {
-        LinkKind::Layer => repository,
         LinkKind::Manifest => repository.manifests(),
+        _ => repository,
     };
     Ok(repository.stat(&link.digest, freshness).await?)
 }

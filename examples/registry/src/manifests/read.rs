@@ -74,10 +74,11 @@ pub(crate) async fn content(app: &App, digest: &Digest, length: u64) -> Result<B
     Ok(content)
 }
 
-/// Returns whether `content` has this `digest`.
+/// Returns whether `content` has this `digest`. Returns `false` for another algorithm.
 pub(super) fn is_of(digest: &Digest, content: &[u8]) -> bool {
     match digest {
         Digest::Sha256(hash) => Sha256::digest(content)[..] == hash[..],
         Digest::Sha512(hash) => Sha512::digest(content)[..] == hash[..],
+        _ => false,
     }
 }

@@ -170,11 +170,12 @@ impl Session {
         };
     }
 
-    /// Returns whether the received bytes have this `digest`.
+    /// Returns whether the received bytes have this `digest`. Returns `false` for another algorithm.
     pub(crate) fn is_of(&self, digest: &Digest) -> bool {
         match digest {
             Digest::Sha256(hash) => self.sha256.clone().finalize()[..] == hash[..],
             Digest::Sha512(hash) => self.sha512.clone().finalize()[..] == hash[..],
+            _ => false,
         }
     }
 
