@@ -41,8 +41,9 @@
 //! choices.
 //!
 //! # Features
-//! `redis` adds the shared tier, `redis-tls` its encrypted connections, `signer` signed URLs, and
-//! `testing` the check suite of [`LayerInfoCache`]. None is on by default.
+//! `redis` adds the shared tier, `redis-tls` its encrypted connections, `serde` [`Settings`] from a
+//! file, `signer` signed URLs, and `testing` the check suite of [`LayerInfoCache`]. None is on by
+//! default.
 //!
 //! # Where to go on
 //! [`guide`] has pages on getting started, on settings, on running nodes and on migrating from a Go
@@ -58,6 +59,7 @@ pub mod guide;
 pub mod layout;
 mod read_through;
 mod registry;
+mod settings;
 mod store;
 mod telemetry;
 mod types;
@@ -71,6 +73,7 @@ pub use coherence::limiter::Limits;
 pub use object_store;
 pub use read_through::{Backend, LinkState, Stat, VerifierConfig, WritableBackend};
 pub use registry::{Blobs, Registry, Repository};
+pub use settings::{Settings, SettingsError};
 pub use store::{CachedStore, CachedStoreBuilder, StoreBackend, Warm, WarmError, WarmProgress};
 pub use types::{
     Answer, BoxError, CachePolicy, CacheStatus, Digest, DigestError, Error, Freshness, LayerMeta,

@@ -20,8 +20,8 @@ use crate::types::{Answer, Digest, Error, Freshness, LayerMeta, Link, LinkKind, 
 ///
 /// If another node holds the lease of a missing key, a miss waits for that node's fill: about 300
 /// ms at most. It does not wait for a lease that is older than a
-/// tenth of [`RedisConfig::lease_ttl`](crate::RedisConfig). One read waits for Redis itself at most
-/// [`RedisConfig::timeout`](crate::RedisConfig), in all its round trips together.
+/// tenth of [`RedisConfig::with_lease_ttl`](crate::RedisConfig). One read waits for Redis itself at most
+/// [`RedisConfig::with_timeout`](crate::RedisConfig), in all its round trips together.
 /// ```
 /// use layercache::{CachedStore, CacheStatus, Freshness};
 /// use object_store::{ObjectStoreExt, memory::InMemory};
@@ -296,9 +296,9 @@ impl<B: WritableBackend> Repository<B> {
     /// One write of the backend, and round trips before and after it:
     /// [`guide::costs`](crate::guide::costs#changes). While the backend call runs, the node waits
     /// for an acknowledgement from every other node. That takes some milliseconds. If another node
-    /// is silent, it takes [`RedisConfig::trust_timeout`] and a twentieth of it.
+    /// is silent, it takes [`RedisConfig::with_trust_timeout`] and a twentieth of it.
     ///
-    /// [`RedisConfig::trust_timeout`]: crate::RedisConfig
+    /// [`RedisConfig::with_trust_timeout`]: crate::RedisConfig
     ///
     /// # Errors
     /// Returns the backend's errors. If Redis cannot be reached, the node makes the link all the

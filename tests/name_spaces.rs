@@ -113,7 +113,7 @@ async fn two_tenants_without_namespaces_never_get_each_others_answers() {
     let warnings: Vec<_> = log.matches("this Redis is not used").collect();
     assert_eq!(warnings.len(), 1, "{log}");
     assert!(
-        log.contains(NOTE) && log.contains("RedisConfig::namespace"),
+        log.contains(NOTE) && log.contains("RedisConfig::with_namespace"),
         "{log}"
     );
     // The node makes its changes in its own store.

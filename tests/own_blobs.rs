@@ -51,9 +51,9 @@ fn hash(i: usize, digest: &Digest) -> String {
 
 #[tokio::test]
 async fn a_copy_has_its_own_entity_tag_and_time() {
-    for store_path in [true, false] {
+    for omit_path in [false, true] {
         let redis = Redis::start().await;
-        let config = || config(&redis).with_store_path(store_path);
+        let config = || config(&redis).with_omit_path(omit_path);
         let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
         for i in 0..2 {
             bare.put(&path(i, &digest), "content".into()).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_copy_has_its_own_entity_tag_and_time() {
         let mut tags = Vec::new();
         for i in 0..2 {
             let (meta, status) = ask(&second, &path(i, &digest)).await;
-            assert_eq!(status, CacheStatus::Redis, "{i}, paths: {store_path}");
+            assert_eq!(status, CacheStatus::Redis, "{i}, no paths: {omit_path}");
             assert_eq!(meta, bare.inner().head(&path(i, &digest)).await.unwrap());
             tags.push(meta.e_tag);
         }

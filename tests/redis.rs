@@ -283,7 +283,7 @@ async fn cve_2026_35172_a_read_in_another_repository_restores_no_membership() {
 #[tokio::test]
 async fn without_the_path_a_hash_is_small_and_still_a_hit() {
     let (redis, bare) = (Redis::start().await, bare_with_a_blob().await);
-    let config = config(&redis).with_store_path(false);
+    let config = config(&redis).with_omit_path(true);
     let first = node(&bare, config.clone());
     until(&first, (Some(7), CacheStatus::Memory)).await;
     let key = format!("blobs::{}", digest(1));
@@ -305,7 +305,7 @@ async fn nodes_with_and_without_the_path_share_a_redis() {
     let key = format!("blobs::{}", digest(1));
     for stores in [true, false] {
         redis.cli(&["FLUSHALL"]);
-        let with = |store_path| node(&bare, config(&redis).with_store_path(store_path));
+        let with = |path: bool| node(&bare, config(&redis).with_omit_path(!path));
         let writer = with(stores);
         until(&writer, (Some(7), CacheStatus::Memory)).await;
         let is_there = redis.cli(&["HEXISTS", &key, "path"]);

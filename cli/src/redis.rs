@@ -18,7 +18,7 @@ pub(crate) struct RedisOptions {
     /// its certificates and its key.
     #[arg(
         long,
-        env = "LAYERCACHE_REDIS",
+        env = "LAYERCACHE_REDIS_URL",
         hide_env_values = true,
         value_name = "URL"
     )]
@@ -52,7 +52,7 @@ pub(crate) struct RedisOptions {
     /// nodes
     #[arg(
         long,
-        env = "LAYERCACHE_REDIS_TRUST",
+        env = "LAYERCACHE_REDIS_TRUST_TIMEOUT",
         default_value = "2s",
         value_name = "TIME",
         value_parser = crate::units::parse_time
@@ -80,8 +80,10 @@ impl RedisOptions {
             .with_prefix(&self.redis_prefix)
             .with_timeout(self.redis_timeout)
             .with_trust_timeout(self.redis_trust)
-            .with_store_path(!self.redis_omit_path);
-        config.namespace = self.redis_namespace.clone();
+            .with_omit_path(self.redis_omit_path);
+        if let Some(name) = &self.redis_namespace {
+            config = config.with_namespace(name);
+        }
         Some(Redis {
             config,
             place: place(url).unwrap_or_else(|| "redis".to_owned()),
@@ -92,7 +94,7 @@ impl RedisOptions {
     pub(crate) fn required(&self) -> Result<Redis, CommandError> {
         self.open().ok_or_else(|| {
             CommandError::new("no Redis is given")
-                .help("set its address with --redis URL or LAYERCACHE_REDIS, as on the nodes")
+                .help("set its address with --redis URL or LAYERCACHE_REDIS_URL, as on the nodes")
         })
     }
 }

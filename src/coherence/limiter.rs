@@ -1,6 +1,7 @@
 //! Bounds how many loads or changes run at a time. Further callers wait for a permit.
 
 use crate::telemetry::metrics::{limit_hits, limiter_gauges};
+use crate::types::setting::{NUMBER, Section, Setting, settings};
 use metrics::{Counter, Gauge};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,15 +23,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// # Ok::<(), layercache::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Limits {
-    /// The most loads at a time. A load asks the backend about one key that no tier could answer. A
-    /// load for both facts of a blob makes two calls at a time. Default: 1024. A value of 0 counts
-    /// as 1.
-    pub loads: usize,
-    /// The most changes at a time. A change lasts for its call to the backend and, with Redis, for
-    /// the steps before and after it. Default: 1024. A value of 0 counts as 1.
-    pub changes: usize,
+    pub(crate) loads: usize,
+    pub(crate) changes: usize,
+}
+
+impl Section for Limits {
+    const NAME: &'static str = "limits";
+    const SETTINGS: &'static [Setting<Self>] = settings![loads: NUMBER, changes: NUMBER];
+
+    fn start() -> Self {
+        Self::default()
+    }
 }
 
 impl Default for Limits {
@@ -43,14 +47,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Sets [`loads`](Self::loads).
+    /// Sets the most loads at a time. A load asks the backend about one key that no tier could
+    /// answer. A load for both facts of a blob makes two calls at a time. Default: 1024. A value of 0
+    /// counts as 1.
     #[must_use]
     pub const fn with_loads(mut self, loads: usize) -> Self {
         self.loads = loads;
         self
     }
 
-    /// Sets [`changes`](Self::changes).
+    /// Sets the most changes at a time. A change lasts for its call to the backend and, with Redis,
+    /// for the steps before and after it. Default: 1024. A value of 0 counts as 1.
     #[must_use]
     pub const fn with_changes(mut self, changes: usize) -> Self {
         self.changes = changes;

@@ -7,6 +7,7 @@ use crate::cache::{RedisCache, RedisConfig};
 use crate::coherence::limiter::Limits;
 use crate::layout::{Distribution, Layout};
 use crate::read_through::VerifierConfig;
+use crate::settings::Settings;
 use crate::types::Error;
 use object_store::ObjectStore;
 use std::sync::Arc;
@@ -86,7 +87,7 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     }
 
     /// Adds a Redis behind memory, shared with the other nodes of the same store. Several stores on
-    /// one Redis need a [`namespace`](RedisConfig::namespace) each.
+    /// one Redis need a [name space](RedisConfig::with_namespace) each.
     ///
     /// Does not connect, so that a node can start without Redis.
     ///
@@ -137,5 +138,30 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     fn build_with(self, cache: TieredCache) -> CachedStore<S> {
         let options = (self.limits, self.verifier);
         CachedStore::with(self.inner, self.layout, cache, options)
+    }
+
+    /// Replaces all settings by those of an operator. Call it first: later setters change single
+    /// ones.
+    ///
+    /// ```
+    /// use layercache::{CachedStore, Limits, Settings};
+    /// use object_store::memory::InMemory;
+    ///
+    /// let store = CachedStore::builder(InMemory::new())
+    ///     .settings(Settings::default())
+    ///     .limits(Limits::default().with_loads(256))
+    ///     .build()?;
+    /// # Ok::<(), layercache::Error>(())
+    /// ```
+    pub fn settings(self, settings: Settings) -> Self {
+        Self {
+            inner: self.inner,
+            layout: settings.layout,
+            memory: settings.memory,
+            limits: settings.limits,
+            verifier: settings.verifier,
+            #[cfg(feature = "redis")]
+            redis: settings.redis,
+        }
     }
 }

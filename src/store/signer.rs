@@ -22,15 +22,15 @@ use tokio::time::Instant;
 /// A fence in Redis keeps the object out of the other nodes' caches until the URL expires, also if
 /// this node dies. If Redis loses the fence in a restart or an eviction, this node puts it up again
 /// and tells the other nodes, at the latest after a third of
-/// [`RedisConfig::fence_ttl`](crate::RedisConfig). The fence lasts two minutes longer than the URL,
-/// to allow for clocks that differ.
+/// [`RedisConfig::with_fence_ttl`](crate::RedisConfig). The fence lasts two minutes longer than the
+/// URL, to allow for clocks that differ.
 ///
 /// # Cost
 /// One call of the store. [`guide::costs`](crate::guide::costs#many-keys-and-special-cases) has the
 /// round trips of a URL that allows a change, before the call and until the URL expires. For such a
 /// URL the node waits for the other nodes as in [`Repository::link`](crate::Repository::link), unless
 /// another URL of the same object expires at about the same time or later. Takes no permit of
-/// [`Limits::changes`](crate::Limits).
+/// [`Limits::with_changes`](crate::Limits).
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 #[cfg_attr(docsrs, doc(cfg(feature = "signer")))]

@@ -1,5 +1,5 @@
 //! The values that all other modules use: digests, repositories, links, metadata, questions,
-//! answers and errors.
+//! answers, errors and descriptions of settings.
 
 pub(crate) mod digest;
 pub(crate) mod error;
@@ -9,6 +9,7 @@ pub(crate) mod netstring;
 pub(crate) mod per_key;
 pub(crate) mod question;
 pub(crate) mod repository;
+pub(crate) mod setting;
 pub(crate) mod status;
 
 pub use digest::{Digest, DigestError};

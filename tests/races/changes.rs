@@ -28,7 +28,7 @@ fn hasty(redis: &Redis) -> RedisConfig {
 }
 
 fn is_retryable(error: &object_store::Error) -> bool {
-    Error::find(error).is_some_and(Error::is_retryable)
+    Error::from_store(error).is_some_and(Error::is_retryable)
 }
 
 /// Starts a delete and waits until it reaches the store. The store carries it out after
@@ -286,8 +286,8 @@ async fn race_18_a_delete_whose_fence_was_evicted_publishes_again() {
 #[tokio::test]
 async fn race_25_a_step_executed_after_its_timeout_blocks_no_key() {
     let (redis, [store]) = world().await;
-    let config = hasty(&redis);
-    let fence_time = config.fence_ttl;
+    let fence_time = Duration::from_secs(30);
+    let config = hasty(&redis).with_fence_ttl(fence_time);
     let node = node_with(&store, config);
     // The server has the script after this change.
     layers(&node).link(&digest(1)).await.unwrap();
@@ -413,7 +413,7 @@ async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
     let [Err(deleted), Err(_)] = &results[..] else {
         panic!("{results:?}");
     };
-    let error = Error::find(deleted).expect("an error of the cache");
+    let error = Error::from_store(deleted).expect("an error of the cache");
     assert!(
         matches!(error, Error::ChangeUnconfirmed { .. }),
         "{error:?}"

@@ -86,10 +86,10 @@ async fn bytes() -> Bytes {
     assert!(fields.contains("mediatype"), "it has cached: {fields}");
 
     let mut ours = [0.0; 2];
-    for (bytes, store_path) in ours.iter_mut().zip([true, false]) {
+    for (bytes, omit_path) in ours.iter_mut().zip([false, true]) {
         redis.cli(&["FLUSHALL"]);
         let before = used(&redis).await;
-        fill(&redis, root.path(), store_path, &digests).await;
+        fill(&redis, root.path(), omit_path, &digests).await;
         *bytes = used(&redis).await - before;
         assert_eq!(redis.cli(&["--scan", "--pattern", "lease::*"]), "");
     }
@@ -165,11 +165,11 @@ async fn ask_all(registry: &GoRegistry, digests: &[Digest]) {
 }
 
 /// Lets a node ask for all blobs, and shuts it down.
-async fn fill(redis: &Redis, root: &Path, store_path: bool, digests: &[Digest]) {
+async fn fill(redis: &Redis, root: &Path, omit_path: bool, digests: &[Digest]) {
     let inner = LocalFileSystem::new_with_prefix(root).expect("a store");
     let config = RedisConfig::new(redis.url())
         .with_timeout(Duration::from_secs(5))
-        .with_store_path(store_path);
+        .with_omit_path(omit_path);
     let store = CachedStore::builder(inner).redis(config);
     let store = store.build().expect("a configuration");
     let repository = store

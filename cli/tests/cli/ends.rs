@@ -26,7 +26,7 @@ async fn an_invalid_argument_is_an_error() {
     }
     run(&["stat", &good])
         .await
-        .refused(&["no Redis is given", "--redis", "LAYERCACHE_REDIS"]);
+        .refused(&["no Redis is given", "--redis", "LAYERCACHE_REDIS_URL"]);
     let redis = ["stat", &good, "--redis", "redis://127.0.0.1"];
     run(&redis)
         .await
@@ -122,7 +122,7 @@ async fn no_command_prints_a_secret() {
             &["check"],
             &["purge", "--yes"],
         ] {
-            let env = [("LAYERCACHE_REDIS".to_owned(), redis.clone())];
+            let env = [("LAYERCACHE_REDIS_URL".to_owned(), redis.clone())];
             let storage: &[&str] = if command[0] == "purge" {
                 &[]
             } else {
@@ -142,7 +142,7 @@ async fn no_command_prints_a_secret() {
         run(&args).await.refused(&["--storage"]).keeps(SECRET);
     }
     for command in ["check", "stat", "warm", "purge"] {
-        let env = ["LAYERCACHE_REDIS", "LAYERCACHE_STORAGE"];
+        let env = ["LAYERCACHE_REDIS_URL", "LAYERCACHE_STORAGE"];
         let env = env.map(|name| (name.to_owned(), SECRET.to_owned()));
         run_with(&[command, "--help"], &env)
             .await

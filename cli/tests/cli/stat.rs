@@ -230,7 +230,7 @@ async fn a_bucket_with_a_prefix_is_read() {
     let mut env = minio.env(&bucket);
     // A service would be configured like this, with variables alone.
     env.push(("LAYERCACHE_STORAGE".into(), storage.clone()));
-    env.push(("LAYERCACHE_REDIS".into(), url));
+    env.push(("LAYERCACHE_REDIS_URL".into(), url));
     let said = run_with(&["stat", &subject], &env).await.expect(0);
     let tag = said.row("e_tag");
     assert!(tag[2] == tag[3] && tag[2].len() > 8, "{tag:?}");

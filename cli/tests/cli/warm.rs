@@ -68,7 +68,7 @@ async fn a_warm_of_a_bucket_is_resumed() {
     let bucket = minio.bucket().await;
     fill(&minio.store(&bucket), 4).await;
     let mut env = minio.env(&bucket);
-    env.push(("LAYERCACHE_REDIS".into(), redis.url()));
+    env.push(("LAYERCACHE_REDIS_URL".into(), redis.url()));
     env.push(("LAYERCACHE_STORAGE".into(), format!("s3://{bucket}")));
     let mut blobs: Vec<_> = (0..4)
         .map(|i| Distribution::default().blob_path(&digest(i)).unwrap())

@@ -35,7 +35,7 @@ pub struct Options {
     /// The Redis to share the cache through: redis://[[user]:password@]host[:port][/database]
     #[arg(
         long,
-        env = "LAYERCACHE_REDIS",
+        env = "LAYERCACHE_REDIS_URL",
         hide_env_values = true,
         value_name = "URL"
     )]
@@ -63,7 +63,7 @@ pub struct Options {
     /// How long the node answers from memory after its newest heartbeat
     #[arg(
         long,
-        env = "LAYERCACHE_REDIS_TRUST",
+        env = "LAYERCACHE_REDIS_TRUST_TIMEOUT",
         default_value = "2s",
         value_name = "TIME",
         value_parser = parse_time
@@ -90,7 +90,7 @@ pub struct Options {
     /// Which changes are made while Redis cannot be reached
     #[arg(
         long,
-        env = "LAYERCACHE_CHANGE_POLICY",
+        env = "LAYERCACHE_REDIS_CHANGE_POLICY",
         default_value = "strict-removals",
         value_name = "POLICY"
     )]
@@ -111,7 +111,7 @@ pub struct Options {
     /// layercache_verifications_total counts the results.
     #[arg(
         long,
-        env = "LAYERCACHE_VERIFY_HITS",
+        env = "LAYERCACHE_VERIFIER_HITS",
         value_name = "SHARE",
         value_parser = parse_share
     )]
@@ -170,7 +170,7 @@ impl Options {
                 .with_timeout(self.redis_timeout)
                 .with_prefix(&self.redis_prefix)
                 .with_trust_timeout(self.redis_trust)
-                .with_store_path(!self.redis_omit_path)
+                .with_omit_path(self.redis_omit_path)
                 .with_change_timeout(self.redis_change_timeout)
                 .with_change_policy(self.change_policy.into());
             builder = builder.redis(config);

@@ -1,5 +1,6 @@
 //! [`MemoryConfig`]: how much does the memory tier hold, and for how long?
 
+use crate::types::setting::{BYTES, Section, Setting, TIME, settings};
 use std::time::Duration;
 
 /// How much the memory tier holds, and for how long.
@@ -15,17 +16,18 @@ use std::time::Duration;
 /// # Ok::<(), layercache::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct MemoryConfig {
-    /// The approximate number of bytes that memory may take. In addition, each thread keeps up to
-    /// 128 entries that it reads often. Default: 64 MiB, which is about 100,000 blobs.
-    pub capacity: u64,
-    /// How long memory answers a fact. The time counts from the fill, and reads do not renew it.
-    /// Memory subtracts up to a tenth at random, so that facts that were filled together do not
-    /// expire together. It counts in sixteenths of a second, so a fact may expire up to a sixteenth
-    /// early. Values over 365 days count as 365 days. With Redis, memory uses at most half of
-    /// Redis's TTL. Default: 5 minutes.
-    pub ttl: Duration,
+    pub(crate) capacity: u64,
+    pub(crate) ttl: Duration,
+}
+
+impl Section for MemoryConfig {
+    const NAME: &'static str = "memory";
+    const SETTINGS: &'static [Setting<Self>] = settings![capacity: BYTES, ttl: TIME];
+
+    fn start() -> Self {
+        Self::default()
+    }
 }
 
 impl Default for MemoryConfig {
@@ -38,14 +40,19 @@ impl Default for MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// Sets [`capacity`](Self::capacity), in bytes.
+    /// Sets the approximate number of bytes that memory may take. In addition, each thread keeps up
+    /// to 128 entries that it reads often. Default: 64 MiB, which is about 100,000 blobs.
     #[must_use]
     pub const fn with_capacity(mut self, capacity: u64) -> Self {
         self.capacity = capacity;
         self
     }
 
-    /// Sets [`ttl`](Self::ttl).
+    /// Sets how long memory answers a fact. The time counts from the fill, and reads do not renew
+    /// it. Memory subtracts up to a tenth at random, so that facts that were filled together do not
+    /// expire together. It counts in sixteenths of a second, so a fact may expire up to a sixteenth
+    /// early. Values over 365 days count as 365 days. With Redis, memory uses at most half of
+    /// Redis's TTL. Default: 5 minutes.
     #[must_use]
     pub const fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;

@@ -5,6 +5,7 @@ use crate::coherence::change::ChangePolicy;
 use crate::coherence::peers::term::MOST_TRUST;
 use crate::types::Error;
 use crate::types::error::BoxError;
+use crate::types::setting::{FLAG, Kind, Section, Setting, TEXT, TIME, settings};
 use std::fmt;
 use std::time::Duration;
 
@@ -25,70 +26,59 @@ use std::time::Duration;
 ///     .with_ttl(Duration::from_secs(6 * 3600))
 ///     .with_timeout(Duration::from_millis(20))
 ///     .with_change_timeout(Duration::from_secs(2))
-///     .with_store_path(false)
+///     .with_omit_path(true)
 ///     .with_trust_timeout(Duration::from_secs(1))
 ///     .with_lease_ttl(Duration::from_secs(15))
 ///     .with_fence_ttl(Duration::from_secs(60))
 ///     .with_change_policy(ChangePolicy::BestEffort);
-/// assert_eq!(config.namespace.as_deref(), Some("team-a"));
+/// assert!(format!("{config:?}").contains("team-a"));
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct RedisConfig {
-    /// Where Redis is: `redis://[user][:password@]host[:port][/database]`, `unix:///path`,
-    /// `redis+sentinel://host,host/service` or `redis+cluster://host:port,host:port`. With the
-    /// feature `redis-tls`, `rediss` in place of `redis` uses TLS.
-    /// [`guide::redis`](crate::guide::redis) has the full syntax. Logs and errors name a server by
-    /// host and port, and never show the password.
-    pub url: String,
-    /// Comes first in the name of every key and channel, so that other applications can share the
-    /// Redis. Default: empty, as in docker/distribution.
-    pub prefix: String,
-    /// Separates several stores that share one Redis. The name of every key and channel begins with
-    /// the [`prefix`](Self::prefix), this name and a colon. 1 to 64 letters, digits, `.`, `_` and
-    /// `-`. All nodes of a store must use the same name. A node that finds another store or another
-    /// layout under its name space does not use that Redis
-    /// ([`guide::stacking`](crate::guide::stacking#several-stores-over-one-redis)). Default: none,
-    /// as in docker/distribution.
-    pub namespace: Option<String>,
-    /// How long a fact stays in Redis, counted from its write. Reads do not renew it. A random part
-    /// of up to a tenth is taken off, so that facts do not expire together. 1 ms to 365 days.
-    /// Default: one day.
-    pub ttl: Duration,
-    /// How long a read may wait for Redis, including the wait for a connection. After that the read
-    /// asks the backend. 1 ms to 1 minute. Default: 50 ms.
-    pub timeout: Duration,
-    /// How long a change may wait for Redis, including the wait for a connection. After that
-    /// [`change_policy`](Self::change_policy) decides whether the change is made. 1 ms to 10
-    /// minutes. Default: 5 s.
-    pub change_timeout: Duration,
-    /// Whether a blob's hash contains its path although the layout can derive it. Without the path
-    /// a hash takes about half the memory, but other applications cannot read the path from Redis
-    /// ([`guide::redis`](crate::guide::redis)). Nodes with and without this setting can share a
-    /// Redis. Default: `true`.
-    pub store_path: bool,
-    /// How long a node answers from memory without a new proof that the channel between nodes
-    /// works. The time counts from when the newest heartbeat that came back was sent; a node sends
-    /// four heartbeats in it. A change waits this long, and a twentieth more, for a node that does
-    /// not acknowledge it. All nodes should use the same value; if they differ, a change waits for
-    /// the longest. 20 ms to 1 minute. Default: 2 s.
-    pub trust_timeout: Duration,
-    /// TTL of a lease: how long a node that reads from the backend may fill Redis with the result.
-    /// Should exceed the time that a read takes. If a read takes longer, Redis refuses its fill,
-    /// and nothing else goes wrong. Other nodes wait for the fill during the first tenth of this
-    /// time, and can take over the lease after half of it. 1 ms to 1 hour. Default: 10 s.
-    pub lease_ttl: Duration,
-    /// TTL of a change's fence. If the outcome of a backend call is unknown, or the node dies
-    /// during the change, the keys of the change stay uncached this long. Must exceed the time in
-    /// which a backend call that timed out can still take effect. The node renews the fence while
-    /// the change runs. If this is shorter than the [`change_timeout`](Self::change_timeout), a
-    /// fence may expire before its change ends; the change then notices it, and tells the other
-    /// nodes once more. 1 ms to 1 day. Default: 30 s.
-    pub fence_ttl: Duration,
-    /// Decides what happens to a change while Redis cannot be told of it. Default: a removal is
-    /// refused, a creation is made ([`ChangePolicy::StrictRemovals`]).
-    pub change_policy: ChangePolicy,
+    pub(crate) url: String,
+    pub(crate) prefix: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) ttl: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) change_timeout: Duration,
+    pub(crate) omit_path: bool,
+    pub(crate) trust_timeout: Duration,
+    pub(crate) lease_ttl: Duration,
+    pub(crate) fence_ttl: Duration,
+    pub(crate) change_policy: ChangePolicy,
 }
+
+impl Section for RedisConfig {
+    const NAME: &'static str = "redis";
+    const SETTINGS: &'static [Setting<Self>] = settings![
+        url: TEXT,
+        prefix: TEXT,
+        namespace: TEXT,
+        ttl: TIME,
+        timeout: TIME,
+        change_timeout: TIME,
+        omit_path: FLAG,
+        trust_timeout: TIME,
+        lease_ttl: TIME,
+        fence_ttl: TIME,
+        change_policy: POLICY,
+    ];
+    const REQUIRED: Option<&'static str> = Some("url");
+
+    fn start() -> Self {
+        Self::new("")
+    }
+}
+
+const POLICY: Kind<ChangePolicy> = Kind {
+    accepts: "`strict-removals`, `strict` or `best-effort`",
+    parse: |text| match text {
+        "strict-removals" => Some(ChangePolicy::StrictRemovals),
+        "strict" => Some(ChangePolicy::Strict),
+        "best-effort" => Some(ChangePolicy::BestEffort),
+        _ => None,
+    },
+};
 
 /// The error for a duration below its minimum.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +120,12 @@ const MOST_FENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl RedisConfig {
     /// Creates settings for the Redis at `url`, with defaults for the rest.
+    ///
+    /// The address is `redis://[user][:password@]host[:port][/database]`, `unix:///path`,
+    /// `redis+sentinel://host,host/service` or `redis+cluster://host:port,host:port`. With the
+    /// feature `redis-tls`, `rediss` in place of `redis` uses TLS.
+    /// [`guide::redis`](crate::guide::redis) has the full syntax. Logs and errors name a server by
+    /// host and port, and never show the password.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -138,7 +134,7 @@ impl RedisConfig {
             ttl: Duration::from_secs(24 * 60 * 60),
             timeout: Duration::from_millis(50),
             change_timeout: Duration::from_secs(5),
-            store_path: true,
+            omit_path: false,
             trust_timeout: Duration::from_secs(2),
             lease_ttl: Duration::from_secs(10),
             fence_ttl: Duration::from_secs(30),
@@ -191,70 +187,109 @@ impl RedisConfig {
         }
     }
 
-    /// Sets [`prefix`](Self::prefix).
+    /// Returns how long a read may wait for Redis. Operators' tools wait as long.
+    ///
+    /// ```
+    /// use layercache::RedisConfig;
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(RedisConfig::new("redis://127.0.0.1").timeout(), Duration::from_millis(50));
+    /// ```
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Sets what comes first in the name of every key and channel, so that other applications can
+    /// share the Redis. Default: empty, as in docker/distribution.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Sets [`namespace`](Self::namespace).
+    /// Separates several stores that share one Redis. The name of every key and channel begins with
+    /// the [prefix](Self::with_prefix), this name and a colon. 1 to 64 letters, digits, `.`, `_` and
+    /// `-`. All nodes of a store must use the same name. A node that finds another store or another
+    /// layout under its name space does not use that Redis
+    /// ([`guide::stacking`](crate::guide::stacking#several-stores-over-one-redis)). Default: none,
+    /// as in docker/distribution.
     #[must_use]
     pub fn with_namespace(mut self, name: impl Into<String>) -> Self {
         self.namespace = Some(name.into());
         self
     }
 
-    /// Sets [`ttl`](Self::ttl).
+    /// Sets how long a fact stays in Redis, counted from its write. Reads do not renew it. A random
+    /// part of up to a tenth is taken off, so that facts do not expire together. 1 ms to 365 days.
+    /// Default: one day.
     #[must_use]
     pub const fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Sets [`timeout`](Self::timeout).
+    /// Sets how long a read may wait for Redis, including the wait for a connection. After that the
+    /// read asks the backend. 1 ms to 1 minute. Default: 50 ms.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets [`change_timeout`](Self::change_timeout).
+    /// Sets how long a change may wait for Redis, including the wait for a connection. After that
+    /// the [change policy](Self::with_change_policy) decides whether the change is made. 1 ms to 10
+    /// minutes. Default: 5 s.
     #[must_use]
     pub const fn with_change_timeout(mut self, timeout: Duration) -> Self {
         self.change_timeout = timeout;
         self
     }
 
-    /// Sets [`store_path`](Self::store_path).
+    /// Sets whether a blob's hash leaves out its path where the layout can derive it. Without the
+    /// path a hash takes about half the memory, but other applications cannot read the path from
+    /// Redis ([`guide::redis`](crate::guide::redis)). Nodes with and without this setting can share
+    /// a Redis. Default: `false`.
     #[must_use]
-    pub const fn with_store_path(mut self, store_path: bool) -> Self {
-        self.store_path = store_path;
+    pub const fn with_omit_path(mut self, omit_path: bool) -> Self {
+        self.omit_path = omit_path;
         self
     }
 
-    /// Sets [`trust_timeout`](Self::trust_timeout).
+    /// Sets how long a node answers from memory without a new proof that the channel between nodes
+    /// works. The time counts from when the newest heartbeat that came back was sent; a node sends
+    /// four heartbeats in it. A change waits this long, and a twentieth more, for a node that does
+    /// not acknowledge it. All nodes should use the same value; if they differ, a change waits for
+    /// the longest. 20 ms to 1 minute. Default: 2 s.
     #[must_use]
     pub const fn with_trust_timeout(mut self, trust: Duration) -> Self {
         self.trust_timeout = trust;
         self
     }
 
-    /// Sets [`lease_ttl`](Self::lease_ttl).
+    /// Sets the TTL of a lease: how long a node that reads from the backend may fill Redis with the
+    /// result. It should exceed the time that a read takes. If a read takes longer, Redis refuses
+    /// its fill, and nothing else goes wrong. Other nodes wait for the fill during the first tenth
+    /// of this time, and can take over the lease after half of it. 1 ms to 1 hour. Default: 10 s.
     #[must_use]
     pub const fn with_lease_ttl(mut self, lease: Duration) -> Self {
         self.lease_ttl = lease;
         self
     }
 
-    /// Sets [`fence_ttl`](Self::fence_ttl).
+    /// Sets the TTL of a change's fence. If the outcome of a backend call is unknown, or the node
+    /// dies during the change, the keys of the change stay uncached this long. It must exceed the
+    /// time in which a backend call that timed out can still take effect. The node renews the fence
+    /// while the change runs. If this is shorter than the
+    /// [change timeout](Self::with_change_timeout), a fence may expire before its change ends; the
+    /// change then notices it, and tells the other nodes once more. 1 ms to 1 day. Default: 30 s.
     #[must_use]
     pub const fn with_fence_ttl(mut self, fence: Duration) -> Self {
         self.fence_ttl = fence;
         self
     }
 
-    /// Sets [`change_policy`](Self::change_policy).
+    /// Sets what happens to a change while Redis cannot be told of it. Default: a removal is
+    /// refused, a creation is made ([`ChangePolicy::StrictRemovals`]).
     #[must_use]
     pub const fn with_change_policy(mut self, policy: ChangePolicy) -> Self {
         self.change_policy = policy;
@@ -270,7 +305,7 @@ impl fmt::Debug for RedisConfig {
             .field("ttl", &self.ttl)
             .field("timeout", &self.timeout)
             .field("change_timeout", &self.change_timeout)
-            .field("store_path", &self.store_path)
+            .field("omit_path", &self.omit_path)
             .field("trust_timeout", &self.trust_timeout)
             .field("lease_ttl", &self.lease_ttl)
             .field("fence_ttl", &self.fence_ttl)

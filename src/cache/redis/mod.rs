@@ -53,8 +53,8 @@ use tokio::time::{Instant, sleep_until};
 ///
 /// The cache also reads `size` and `digest`, which today's Go registry writes, so it can answer
 /// from a Redis that a Go registry has filled. A value that is missing, invalid or of another type
-/// is a miss, and the next fill overwrites it. The [TTL](RedisConfig::ttl) of a hash starts with
-/// each write. Redis keeps no TTL for a member of a set, so a set expires as a whole, counted from
+/// is a miss, and the next fill overwrites it. The [TTL](RedisConfig::with_ttl) of a hash starts
+/// with each write. Redis keeps no TTL for a member of a set, so a set expires as a whole, counted from
 /// its first member. Reads never renew a TTL.
 ///
 /// Used directly, this is a plain cache that writes without leases: an `add` that comes late may
@@ -65,9 +65,9 @@ use tokio::time::{Instant, sleep_until};
 /// operation calls a backend.
 ///
 /// # Failure
-/// A look-up takes at most [`RedisConfig::timeout`], a change at most
-/// [`RedisConfig::change_timeout`]. The cache connects when it first needs a connection, and again
-/// after a connection was lost. While a server does not answer, only one probe at a time asks it.
+/// A look-up takes at most [`RedisConfig::with_timeout`], a change at most
+/// [`RedisConfig::with_change_timeout`]. The cache connects when it first needs a connection, and
+/// again after a connection was lost. While a server does not answer, only one probe at a time asks it.
 ///
 /// # Servers
 /// Redis 6.2 or newer, or Valkey: a single server, a primary that sentinels watch, or a cluster.
@@ -95,10 +95,10 @@ pub struct RedisCache {
     pub(crate) scripts: Scripts,
     pub(crate) settings: SharedSettings,
     pub(crate) lease_ttl: Duration,
-    /// With a layout, a hash contains a path only if `store_path` is set, and a stored path counts
+    /// With a layout, a hash contains a path unless `omit_path` is set, and a stored path counts
     /// only if the layout agrees with it.
     pub(crate) layout: Option<Arc<dyn Layout>>,
-    store_path: bool,
+    omit_path: bool,
     broken: [Counter; KeyKind::NAMES.len()],
     /// Whether the settings name a name space. If they do, the note in Redis omits the store's
     /// name.
@@ -133,7 +133,7 @@ impl RedisCache {
             },
             lease_ttl: config.lease_ttl,
             layout: None,
-            store_path: config.store_path,
+            omit_path: config.omit_path,
             broken: broken_values(),
             is_named: config.namespace.is_some(),
             storage: None,

@@ -51,8 +51,8 @@ use tracing::Instrument;
 /// [`Repository::link`](crate::Repository::link). No operation calls a backend.
 ///
 /// # Time to live
-/// A fact leaves the cache at the latest [`RedisConfig::ttl`](crate::RedisConfig) after its write.
-/// The cache subtracts memory's TTL from the TTL in Redis, so that both together do not exceed it.
+/// A fact leaves the cache at the latest [`RedisConfig::with_ttl`](crate::RedisConfig) after its
+/// write. The cache subtracts memory's TTL from the TTL in Redis, so that both together do not exceed it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -395,7 +395,7 @@ impl TieredCache {
     /// other nodes then no longer wait for it. Later reads ask the backend only. Later changes
     /// cannot reach Redis, and [`ChangePolicy`](crate::ChangePolicy) decides. If a node stops
     /// without this, the changes of the other nodes wait for it, until it has been silent for
-    /// [`RedisConfig::trust_timeout`](crate::RedisConfig).
+    /// [`RedisConfig::with_trust_timeout`](crate::RedisConfig).
     ///
     /// # Cost
     /// One message to Redis: [`guide::costs`](crate::guide::costs#changes).

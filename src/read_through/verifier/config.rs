@@ -1,5 +1,7 @@
 //! Which hits and deletes does the verifier check?
 
+use crate::types::setting::{FLAG, NUMBER, SHARE, Section, Setting, settings};
+
 /// Configures the verifier, which measures in production whether the cache answers correctly.
 ///
 /// The verifier asks the backend again for a sample of what the tiers answered. It runs beside the
@@ -26,7 +28,7 @@
 /// # What `stale` proves
 /// A tier gave a positive answer, the backend denied it *afterwards*, and no cache that shares this
 /// Redis changed the key meanwhile. To be sure of the last point, the node waits for
-/// [`RedisConfig::trust_timeout`](crate::RedisConfig) after the denial. By then it has applied
+/// [`trust_timeout`](crate::RedisConfig::with_trust_timeout) after the denial. By then it has applied
 /// every change that was announced before the denial, or it has lost trust and counts `unknown`. So
 /// each `stale` is an answer that should not have been given, provided that the backend answers
 /// with the latest write. It has one of these causes:
@@ -56,17 +58,19 @@
 ///   is asked only if a tier still answers that the object exists.
 /// - Two tasks. They start with the first sample and end with the cache.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
 pub struct VerifierConfig {
-    /// Share of hits that are checked, from 0 to 1. Default: 0.001.
-    pub hits: f64,
-    /// Whether deletes are checked. Default: `true`.
-    pub deletes: bool,
-    /// Maximum number of hits that wait for a check, and separately of deletes. When a queue is
-    /// full, further samples are dropped and counted in
-    /// `layercache_limit_hits_total{limit="verifier"}`. Minimum: 1. Default: 4096, which allows 68
-    /// deletes per second.
-    pub queue: usize,
+    pub(crate) hits: f64,
+    pub(crate) deletes: bool,
+    pub(crate) queue: usize,
+}
+
+impl Section for VerifierConfig {
+    const NAME: &'static str = "verifier";
+    const SETTINGS: &'static [Setting<Self>] = settings![hits: SHARE, deletes: FLAG, queue: NUMBER];
+
+    fn start() -> Self {
+        Self::default()
+    }
 }
 
 impl Default for VerifierConfig {
@@ -80,21 +84,25 @@ impl Default for VerifierConfig {
 }
 
 impl VerifierConfig {
-    /// Sets [`hits`](Self::hits).
+    /// Sets the share of hits that are checked, from 0 to 1. A value below or above counts as 0 or
+    /// as 1. Default: 0.001.
     #[must_use]
     pub const fn with_hits(mut self, share: f64) -> Self {
         self.hits = share;
         self
     }
 
-    /// Sets [`deletes`](Self::deletes).
+    /// Sets whether deletes are checked. Default: `true`.
     #[must_use]
     pub const fn with_deletes(mut self, deletes: bool) -> Self {
         self.deletes = deletes;
         self
     }
 
-    /// Sets [`queue`](Self::queue).
+    /// Sets the maximum number of hits that wait for a check, and separately of deletes. When a queue
+    /// is full, further samples are dropped and counted in
+    /// `layercache_limit_hits_total{limit="verifier"}`. Minimum: 1. Default: 4096, which allows 68
+    /// deletes per second.
     #[must_use]
     pub const fn with_queue(mut self, places: usize) -> Self {
         self.queue = places;

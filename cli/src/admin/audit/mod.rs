@@ -58,8 +58,8 @@ type Filter = dyn Fn(&RepositoryName) -> bool + Send + Sync;
 ///
 /// The audit is not a node: no node waits for it, and it leaves no key behind, so a Redis that only
 /// Go registries use gets no foreign keys. It receives no messages of the nodes either. So an audit
-/// that has removed something ends one [`trust_timeout`](RedisConfig::trust_timeout) later, when no
-/// node can answer a removed entry any more.
+/// that has removed something ends one [`trust_timeout`](RedisConfig::with_trust_timeout) later,
+/// when no node can answer a removed entry any more.
 ///
 /// # Cost
 /// | | |
@@ -74,7 +74,7 @@ type Filter = dyn Fn(&RepositoryName) -> bool + Send + Sync;
 /// [`concurrency`](Self::concurrency) questions at a time. If a repository has 24 cached blobs or
 /// more, its links are listed instead of read, for as long as that is cheaper. That works where an
 /// entity tag proves what a small object holds (S3), or where the object is the membership (OCI
-/// layout). [`RedisConfig::timeout`] is at least two seconds here.
+/// layout). [`RedisConfig::with_timeout`] is at least two seconds here.
 ///
 /// # Errors
 /// Returns an [`AuditError`], with all findings so far, if the storage failed, if Redis did not
@@ -83,7 +83,7 @@ type Filter = dyn Fn(&RepositoryName) -> bool + Send + Sync;
 /// # Cancellation
 /// Dropping the future stops the audit at once. The last [`progress`](Self::progress) has the
 /// position to resume from; at most one page is checked again. Keys that were being removed at that
-/// moment stay uncached for [`RedisConfig::fence_ttl`].
+/// moment stay uncached for [`RedisConfig::with_fence_ttl`].
 #[must_use = "the audit begins when this is awaited"]
 pub struct Audit<S: ObjectStore> {
     store: S,

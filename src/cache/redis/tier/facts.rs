@@ -17,7 +17,7 @@ impl RedisCache {
     pub(crate) fn fields(&self, value: &Value) -> Fields {
         match value {
             Value::Member { .. } => Fields::default(),
-            Value::Meta(meta) => fields::write(meta, self.store_path || self.layout.is_none()),
+            Value::Meta(meta) => fields::write(meta, !self.omit_path || self.layout.is_none()),
         }
     }
 
