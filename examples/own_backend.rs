@@ -7,8 +7,7 @@
 
 use async_trait::async_trait;
 use layercache::{
-    Backend, BoxError, Digest, Freshness, LayerMeta, Link, LinkState, MemoryConfig, Registry,
-    TieredCache, WritableBackend,
+    Backend, BoxError, Digest, Freshness, LayerMeta, Link, LinkState, Registry, WritableBackend,
 };
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -77,9 +76,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let database = Database::default();
     lock(&database.blobs).insert(digest, LayerMeta::new("shard-7/e28d98ac", 1024)?);
 
-    // `TieredCache::with_redis` makes a cache that other nodes share.
-    let cache = TieredCache::in_memory(MemoryConfig::default());
-    let registry = Registry::new(database, cache);
+    // `.redis(RedisConfig::new(url))` adds a Redis, which other nodes share.
+    let registry = Registry::builder(database).build()?;
     let repository = registry.repository("library/alpine".parse()?);
 
     println!("link");

@@ -18,7 +18,7 @@
 //! |---|---|
 //! | an `object_store` | [`CachedStore`], which is an `object_store` too |
 //! | a registry that you write on an `object_store` | [`CachedStore::registry`]: [`Registry`], [`Repository`], [`Blobs`] |
-//! | a storage trait of your own | [`Backend`], and [`Registry::new`] |
+//! | a storage trait of your own | [`Backend`], and [`Registry::builder`] |
 //! | another layout of paths | [`layout::Layout`] |
 //! | a use for the cache alone | [`LayerInfoCache`]: [`MemoryCache`], `RedisCache`, [`TieredCache`] |
 //!
@@ -72,7 +72,7 @@ pub use coherence::change::ChangePolicy;
 pub use coherence::limiter::Limits;
 pub use object_store;
 pub use read_through::{Backend, LinkState, Stat, VerifierConfig, WritableBackend};
-pub use registry::{Blobs, Registry, Repository};
+pub use registry::{Blobs, Registry, RegistryBuilder, Repository};
 pub use settings::{Settings, SettingsError};
 pub use store::{CachedStore, CachedStoreBuilder, StoreBackend, Warm, WarmError, WarmProgress};
 pub use types::{

@@ -1,17 +1,20 @@
 //! The typed API of the cache: how does a registry ask for its blobs and repositories?
 
+mod builder;
+
+pub use builder::RegistryBuilder;
+
 use crate::cache::TieredCache;
-use crate::coherence::limiter::Limits;
-use crate::read_through::VerifierConfig;
 use crate::read_through::{Backend, ReadThrough, WritableBackend};
 use crate::types::link::LinkRef;
 use crate::types::{Answer, Digest, Error, Freshness, LayerMeta, Link, LinkKind, RepositoryName};
+use std::sync::Arc;
 
 /// Gives access to a registry's blobs and repositories through the cache.
 ///
 /// It is the typed API of a [`CachedStore`](crate::CachedStore). A registry with a storage trait of
 /// its own implements [`Backend`] and uses this type directly. A clone shares the cache with the
-/// original; cloning increments a reference count.
+/// original; cloning increments two reference counts.
 ///
 /// # Cost
 /// Making a registry does no I/O. [`repository`](Self::repository) and [`blobs`](Self::blobs)
@@ -45,7 +48,8 @@ use crate::types::{Answer, Digest, Error, Freshness, LayerMeta, Link, LinkKind, 
 /// ```
 #[derive(Debug)]
 pub struct Registry<B> {
-    core: ReadThrough<B>,
+    core: ReadThrough,
+    backend: Arc<B>,
 }
 
 /// Reads and changes the links of one kind, layers or manifests, in one repository.
@@ -91,7 +95,8 @@ pub struct Registry<B> {
 /// ```
 #[derive(Debug)]
 pub struct Repository<B> {
-    core: ReadThrough<B>,
+    core: ReadThrough,
+    backend: Arc<B>,
     name: RepositoryName,
     kind: LinkKind,
 }
@@ -120,13 +125,15 @@ pub struct Repository<B> {
 /// ```
 #[derive(Debug)]
 pub struct Blobs<B> {
-    core: ReadThrough<B>,
+    core: ReadThrough,
+    backend: Arc<B>,
 }
 
 impl<B> Clone for Registry<B> {
     fn clone(&self) -> Self {
         Self {
             core: self.core.clone(),
+            backend: Arc::clone(&self.backend),
         }
     }
 }
@@ -135,6 +142,7 @@ impl<B> Clone for Repository<B> {
     fn clone(&self) -> Self {
         Self {
             core: self.core.clone(),
+            backend: Arc::clone(&self.backend),
             name: self.name.clone(),
             kind: self.kind,
         }
@@ -145,57 +153,43 @@ impl<B> Clone for Blobs<B> {
     fn clone(&self) -> Self {
         Self {
             core: self.core.clone(),
+            backend: Arc::clone(&self.backend),
         }
     }
 }
 
 impl<B: Backend> Registry<B> {
-    /// Makes a registry over your own backend, with the default [`Limits`].
-    pub fn new(backend: B, cache: TieredCache) -> Self {
-        Self::with_limits(backend, cache, Limits::default())
+    /// Returns a builder of a registry over your own backend. For an `object_store`, see
+    /// [`CachedStore::registry`](crate::CachedStore::registry).
+    pub fn builder(backend: B) -> RegistryBuilder<B> {
+        RegistryBuilder::new(backend)
     }
 
-    /// Makes a registry with these limits on concurrent work in the backend.
+    pub(crate) const fn over(core: ReadThrough, backend: Arc<B>) -> Self {
+        Self { core, backend }
+    }
+
+    /// Returns the cache of this registry: to [`purge`](TieredCache::purge) it, or to
+    /// [shut it down](TieredCache::shutdown) before the node stops. Does no I/O.
     ///
     /// ```
-    /// use layercache::{Backend, Limits, MemoryConfig, Registry, TieredCache};
+    /// use layercache::{Backend, Error, Registry};
     ///
-    /// fn registry(backend: impl Backend) -> Registry<impl Backend> {
-    ///     let cache = TieredCache::in_memory(MemoryConfig::default());
-    ///     Registry::with_limits(backend, cache, Limits::default().with_loads(64))
+    /// async fn stop(registry: &Registry<impl Backend>) -> Result<(), Error> {
+    ///     registry.cache().purge().await?; // after a garbage collection that the cache did not see
+    ///     registry.cache().shutdown().await; // before the node stops
+    ///     Ok(())
     /// }
     /// ```
-    pub fn with_limits(backend: B, cache: TieredCache, limits: Limits) -> Self {
-        Self::over(ReadThrough::new(backend, cache, limits, None))
-    }
-
-    /// Makes a registry with a verifier, which asks the backend again for a sample of hits.
-    ///
-    /// ```
-    /// use layercache::{VerifierConfig, Backend, Limits, MemoryConfig, Registry, TieredCache};
-    ///
-    /// fn registry(backend: impl Backend) -> Registry<impl Backend> {
-    ///     let cache = TieredCache::in_memory(MemoryConfig::default());
-    ///     Registry::with_verifier(backend, cache, Limits::default(), VerifierConfig::default())
-    /// }
-    /// ```
-    pub fn with_verifier(
-        backend: B,
-        cache: TieredCache,
-        limits: Limits,
-        verifier: VerifierConfig,
-    ) -> Self {
-        Self::over(ReadThrough::new(backend, cache, limits, Some(verifier)))
-    }
-
-    pub(crate) const fn over(core: ReadThrough<B>) -> Self {
-        Self { core }
+    pub fn cache(&self) -> &TieredCache {
+        self.core.cache()
     }
 
     /// Returns the layers of a repository. For its manifests, see [`Repository::manifests`].
     pub fn repository(&self, name: RepositoryName) -> Repository<B> {
         Repository {
             core: self.core.clone(),
+            backend: Arc::clone(&self.backend),
             name,
             kind: LinkKind::Layer,
         }
@@ -205,6 +199,7 @@ impl<B: Backend> Registry<B> {
     pub fn blobs(&self) -> Blobs<B> {
         Blobs {
             core: self.core.clone(),
+            backend: Arc::clone(&self.backend),
         }
     }
 }
@@ -305,7 +300,8 @@ impl<B: WritableBackend> Repository<B> {
     /// same and tells the other nodes later. Only [`ChangePolicy::Strict`](crate::ChangePolicy)
     /// adds the errors of [`unlink`](Self::unlink).
     pub async fn link(&self, digest: &Digest) -> Result<(), Error> {
-        self.core.create_link(&self.link_to(digest)).await
+        let backend = Arc::clone(&self.backend) as _;
+        self.core.create_link(backend, self.link_to(digest)).await
     }
 
     /// Ends a blob's membership in this repository. The content stays. If the blob is not a member,
@@ -324,7 +320,8 @@ impl<B: WritableBackend> Repository<B> {
     ///
     /// The first two are [retryable](Error::is_retryable).
     pub async fn unlink(&self, digest: &Digest) -> Result<(), Error> {
-        self.core.remove_link(&self.link_to(digest)).await
+        let backend = Arc::clone(&self.backend) as _;
+        self.core.remove_link(backend, self.link_to(digest)).await
     }
 
     /// Makes a blob of another repository a member of this one and returns its path and length.
@@ -385,6 +382,7 @@ impl<B: WritableBackend> Blobs<B> {
     /// # Errors
     /// Returns the errors of [`Repository::unlink`].
     pub async fn delete(&self, digest: &Digest) -> Result<(), Error> {
-        self.core.delete_blob(digest).await
+        let backend = Arc::clone(&self.backend) as _;
+        self.core.delete_blob(backend, *digest).await
     }
 }

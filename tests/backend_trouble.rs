@@ -77,7 +77,7 @@ impl World {
         panic!("{path} is never answered from memory");
     }
 
-    fn repository(&self) -> Repository<StoreBackend<AmazonS3>> {
+    fn repository(&self) -> Repository<StoreBackend> {
         self.store.registry().repository("a/b".parse().unwrap())
     }
 }

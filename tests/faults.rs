@@ -194,7 +194,7 @@ fn digest(i: u32) -> Digest {
 
 type Node = CachedStore<Flaky>;
 
-fn layers(node: &Node) -> Repository<StoreBackend<Flaky>> {
+fn layers(node: &Node) -> Repository<StoreBackend> {
     node.registry().repository(name())
 }
 

@@ -95,7 +95,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path, above: &str, files: &mut V
     }
 }
 
-fn repository<S: ObjectStore>(store: &CachedStore<S>, link: &Link) -> Repository<StoreBackend<S>> {
+fn repository<S: ObjectStore>(store: &CachedStore<S>, link: &Link) -> Repository<StoreBackend> {
     let repository = store.registry().repository(link.repository.clone());
     match link.kind {
         LinkKind::Manifest => repository.manifests(),

@@ -69,7 +69,7 @@ fn node(bare: &Bare, config: RedisConfig) -> CachedStore<Bare> {
         .unwrap()
 }
 
-fn layers(node: &CachedStore<Bare>) -> Repository<StoreBackend<Bare>> {
+fn layers(node: &CachedStore<Bare>) -> Repository<StoreBackend> {
     node.registry().repository(link(1).repository)
 }
 

@@ -7,7 +7,7 @@ use object_store::path::Path;
 
 const fn is_send<T: Send>(_: &T) {}
 
-type Backend = StoreBackend<InMemory>;
+type Backend = StoreBackend;
 
 #[test]
 fn futures_are_send() {

@@ -19,7 +19,7 @@ pub(crate) fn path(digest: &Digest) -> Path {
     Distribution::default().blob_path(digest).expect("a path")
 }
 
-pub(crate) fn repository(store: &CachedStore<InMemory>) -> Repository<StoreBackend<InMemory>> {
+pub(crate) fn repository(store: &CachedStore<InMemory>) -> Repository<StoreBackend> {
     store
         .registry()
         .repository("library/alpine".parse().expect("a name"))

@@ -21,8 +21,7 @@ use std::fmt::Debug;
 /// ```
 /// use async_trait::async_trait;
 /// use layercache::{
-///     Backend, BoxError, Digest, Freshness, LayerMeta, Link, LinkState, MemoryConfig, Registry,
-///     TieredCache,
+///     Backend, BoxError, Digest, Freshness, LayerMeta, Link, LinkState, Registry,
 /// };
 ///
 /// /// Has one blob of 7 bytes, in all repositories.
@@ -53,7 +52,7 @@ use std::fmt::Debug;
 /// assert!(One(digest).shares_blobs(), "by default all repositories share a blob's content");
 /// assert_eq!(One(digest).stat(&link).await.link.ok(), Some(LinkState::Linked(None)));
 ///
-/// let registry = Registry::new(One(digest), TieredCache::in_memory(MemoryConfig::default()));
+/// let registry = Registry::builder(One(digest)).build()?;
 /// let repository = registry.repository(link.repository);
 /// let answer = repository.stat(&digest, Freshness::Cached).await?;
 /// assert_eq!(answer.value.map(|meta| meta.length()), Some(7));

@@ -12,7 +12,7 @@
 
 use super::caller_task::CallerTask;
 use super::load::{Loaded, Underway};
-use super::{Backend, ReadThrough, Reply};
+use super::{ReadThrough, Reply};
 use crate::cache::tiered::Budget;
 use crate::coherence::flight::RunningLoad;
 use crate::coherence::load::{Load, LoadStep};
@@ -51,8 +51,8 @@ pub(super) struct Batcher {
 /// A round trip to Redis for several loads. If a batch is dropped before it took its loads, it
 /// removes them from the list, and their callers get an error.
 #[derive(Debug)]
-struct Batch<B: Backend> {
-    core: ReadThrough<B>,
+struct Batch {
+    core: ReadThrough,
     has_taken: bool,
     is_callers: bool,
 }
@@ -83,7 +83,7 @@ impl Batcher {
     }
 }
 
-impl<B: Backend> ReadThrough<B> {
+impl ReadThrough {
     /// Sends a load to Redis. The load continues even if this future is not polled, or dropped.
     pub(super) async fn batch(&self, load: PendingLoad) {
         let batcher = &self.inner.batcher;
@@ -105,7 +105,7 @@ impl<B: Backend> ReadThrough<B> {
     }
 }
 
-impl<B: Backend> Batch<B> {
+impl Batch {
     async fn run_waiting(mut self) {
         yield_now().await;
         self.has_taken = true;
@@ -165,7 +165,7 @@ impl<B: Backend> Batch<B> {
     }
 }
 
-impl<B: Backend> Drop for Batch<B> {
+impl Drop for Batch {
     fn drop(&mut self) {
         let batcher = &self.core.inner.batcher;
         if !self.has_taken {

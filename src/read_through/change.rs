@@ -1,17 +1,20 @@
 //! How does a change surround the backend's own call? Each change runs in a task of its own, and a
 //! limiter bounds how many run at a time.
 
-use super::{Backend, ReadThrough, WritableBackend};
+use super::{ReadThrough, WritableBackend};
 use crate::cache::shared::Fact;
 use crate::coherence::change::{ChangeKind, Outcome};
 use crate::telemetry::spans;
 use crate::types::error::BoxError;
 use crate::types::link::Key;
 use crate::types::{Digest, Error, Link};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::future::Future;
+use std::sync::Arc;
 use tracing::Instrument;
 
-impl<B: Backend> ReadThrough<B> {
+impl ReadThrough {
     /// Surrounds `call`, which changes `keys` in the backend, with the change protocol; see
     /// [`TieredCache::change`](crate::TieredCache). Runs in a task of its own, so that a dropped
     /// caller never leaves `call` half way with its keys unfenced.
@@ -69,54 +72,72 @@ impl<B: Backend> ReadThrough<B> {
     }
 }
 
-impl<B: WritableBackend> ReadThrough<B> {
-    pub(crate) async fn create_link(&self, link: &Link) -> Result<(), Error> {
-        let core = self.clone();
+/// The changes of the typed API. Boxed here, so that an application does not compile them again.
+impl ReadThrough {
+    pub(crate) fn create_link(
+        &self,
+        backend: Arc<dyn WritableBackend>,
+        link: Link,
+    ) -> BoxFuture<'_, Result<(), Error>> {
         let new = link.clone();
         let call = async move {
-            let created = core.backend().create_link(&new).await;
-            let outcome = match outcome(core.backend(), &created) {
+            let created = backend.create_link(&new).await;
+            let outcome = match outcome(backend.as_ref(), &created) {
                 Outcome::Over if created.is_ok() => Outcome::Written,
                 other => other,
             };
             (created, outcome)
         };
-        let created = self.change_link(link.clone(), call).await?;
-        created.map_err(Error::backend)
+        let change = async move {
+            let created = self.change_link(link, call).await?;
+            created.map_err(Error::backend)
+        };
+        change.boxed()
     }
 
-    pub(crate) async fn remove_link(&self, link: &Link) -> Result<(), Error> {
-        let core = self.clone();
+    pub(crate) fn remove_link(
+        &self,
+        backend: Arc<dyn WritableBackend>,
+        link: Link,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        let keys = self.keys_of(&link);
         let old = link.clone();
         let call = async move {
-            let removed = core.backend().remove_link(&old).await;
-            let outcome = outcome(core.backend(), &removed);
+            let removed = backend.remove_link(&old).await;
+            let outcome = outcome(backend.as_ref(), &removed);
             (removed, outcome)
         };
-        let keys = self.keys_of(link);
-        let removed = self.change(ChangeKind::Removal, keys, call).await?;
-        removed.map_err(Error::backend)?;
-        self.verify_deleted([Key::Link(link.clone())]);
-        Ok(())
+        self.remove(keys, Key::Link(link), call).boxed()
     }
 
-    pub(crate) async fn delete_blob(&self, digest: &Digest) -> Result<(), Error> {
-        let core = self.clone();
-        let digest = *digest;
+    pub(crate) fn delete_blob(
+        &self,
+        backend: Arc<dyn WritableBackend>,
+        digest: Digest,
+    ) -> BoxFuture<'_, Result<(), Error>> {
         let call = async move {
-            let deleted = core.backend().delete_blob(&digest).await;
-            let outcome = outcome(core.backend(), &deleted);
+            let deleted = backend.delete_blob(&digest).await;
+            let outcome = outcome(backend.as_ref(), &deleted);
             (deleted, outcome)
         };
-        let keys = vec![Key::Meta(digest)];
-        let deleted = self.change(ChangeKind::Removal, keys, call).await?;
-        deleted.map_err(Error::backend)?;
-        self.verify_deleted([Key::Meta(digest)]);
+        let key = Key::Meta(digest);
+        self.remove(vec![key.clone()], key, call).boxed()
+    }
+
+    async fn remove(
+        &self,
+        keys: Vec<Key>,
+        removed: Key,
+        call: impl Future<Output = (Result<(), BoxError>, Outcome)> + Send + 'static,
+    ) -> Result<(), Error> {
+        let result = self.change(ChangeKind::Removal, keys, call).await?;
+        result.map_err(Error::backend)?;
+        self.verify_deleted([removed]);
         Ok(())
     }
 }
 
-fn outcome(backend: &impl WritableBackend, result: &Result<(), BoxError>) -> Outcome {
+fn outcome(backend: &dyn WritableBackend, result: &Result<(), BoxError>) -> Outcome {
     match result {
         Ok(()) => Outcome::Over,
         Err(error) if backend.has_changed_nothing(error) => Outcome::Nothing,

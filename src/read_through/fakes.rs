@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
@@ -124,7 +124,7 @@ impl FakeBackend {
 }
 
 #[async_trait]
-impl Backend for Arc<FakeBackend> {
+impl Backend for FakeBackend {
     async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError> {
         self.link_calls.fetch_add(1, Ordering::SeqCst);
         let linked = self.truth.lock().unwrap().links.contains(link);
@@ -146,7 +146,7 @@ impl Backend for Arc<FakeBackend> {
 }
 
 #[async_trait]
-impl WritableBackend for Arc<FakeBackend> {
+impl WritableBackend for FakeBackend {
     async fn create_link(&self, link: &Link) -> Result<(), BoxError> {
         self.fail()?;
         self.truth.lock().unwrap().links.insert(link.clone());

@@ -1,13 +1,13 @@
 //! How does the cache fill from a read that a caller makes itself, without a load?
 
-use super::{Backend, ReadThrough};
+use super::ReadThrough;
 use crate::cache::shared::{Facts, Found};
 use crate::cache::tiered::{Budget, FillGuard};
-use crate::types::Error;
 use crate::types::question::Question;
+use crate::types::Error;
 use futures::FutureExt;
 
-impl<B: Backend> ReadThrough<B> {
+impl ReadThrough {
     /// Takes a guard, the right to fill what the caller is about to read, in one round trip to
     /// Redis. With `anew`, an entry that is already there is replaced.
     pub(crate) async fn guard(

@@ -1,6 +1,6 @@
 //! A load: how does one question go to Redis, then to the backend, and then into the tiers?
 
-use super::{Backend, LinkState, ReadThrough, Reply, Stat};
+use super::{LinkState, ReadThrough, Reply, Stat};
 use crate::cache::memory::{ReadStamps, jittered};
 use crate::cache::shared::{Found, Value};
 use crate::cache::tiered::{Budget, FillGuard};
@@ -74,7 +74,7 @@ type Beginning = (
     Budget,
 );
 
-impl<B: Backend> ReadThrough<B> {
+impl ReadThrough {
     /// Runs a load to its end, through the steps of [`coherence::load`](crate::coherence::load).
     /// Callers that joined it have their answer before the tiers are filled. Callers that arrive
     /// later wait until the tiers are filled.

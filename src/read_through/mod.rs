@@ -8,6 +8,7 @@
 
 mod backend;
 mod batcher;
+mod builder;
 mod caller_task;
 mod change;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub(crate) mod tests;
 mod verifier;
 
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
+pub(crate) use builder::CoreBuilder;
 pub use verifier::VerifierConfig;
 
 use crate::cache::TieredCache;
@@ -43,14 +45,17 @@ use tracing::Instrument;
 use verifier::Verifier;
 
 /// The core. Cloning increments a reference count.
-#[derive(Debug)]
-pub(crate) struct ReadThrough<B> {
-    inner: Arc<Inner<B>>,
+///
+/// It does not depend on the type of the backend, so it is compiled once, in this crate, and not in
+/// each application.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadThrough {
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner<B> {
-    backend: B,
+struct Inner {
+    backend: Arc<dyn Backend>,
     cache: TieredCache,
     flights: Arc<Flights<(Question, Freshness), Reply>>,
     batcher: Batcher,
@@ -68,17 +73,9 @@ const MOST_LOADS: usize = 64;
 /// Time after which the next load for a key starts, although the running one has not ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-impl<B> Clone for ReadThrough<B> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
-    }
-}
-
-impl<B: Backend> ReadThrough<B> {
+impl ReadThrough {
     pub(crate) fn new(
-        backend: B,
+        backend: Arc<dyn Backend>,
         cache: TieredCache,
         limits: Limits,
         verifier: Option<VerifierConfig>,
@@ -96,8 +93,8 @@ impl<B: Backend> ReadThrough<B> {
         }
     }
 
-    pub(crate) fn backend(&self) -> &B {
-        &self.inner.backend
+    fn backend(&self) -> &dyn Backend {
+        self.inner.backend.as_ref()
     }
 
     pub(crate) fn cache(&self) -> &TieredCache {

@@ -1,15 +1,15 @@
 //! How does one call answer many questions?
 
 use super::load::Loaded;
-use super::{Backend, MOST_LOADS, ReadThrough, memory};
+use super::{MOST_LOADS, ReadThrough, memory};
 use crate::types::question::Question;
 use crate::types::{Answer, CacheStatus, Error, Freshness, LayerMeta, Link};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::sync::{Mutex, PoisonError};
 
 type Stated = Answer<Option<LayerMeta>>;
 
-impl<B: Backend> ReadThrough<B> {
+impl ReadThrough {
     /// Runs [`stat`](Self::stat) for many links and returns the answers in the order of `links`. It
     /// asks Redis in one round trip for all that memory does not know, and then the backend for the
     /// rest, concurrently.
@@ -31,8 +31,24 @@ impl<B: Backend> ReadThrough<B> {
                 open.push(Question::stat(link, self.backend().shares_blobs()));
             }
         }
+        if open.is_empty() {
+            return Ok(answers.into_iter().flatten().collect());
+        }
+        self.stat_rest(answers, (places, open), freshness)
+            .boxed()
+            .await
+    }
+
+    /// Asks Redis and the backend for the answers that are missing. Boxed by its caller, so that an
+    /// application does not compile it again.
+    async fn stat_rest(
+        &self,
+        mut answers: Vec<Option<Stated>>,
+        (places, open): (Vec<usize>, Vec<Question>),
+        freshness: Freshness,
+    ) -> Result<Vec<Stated>, Error> {
         let mut budget = self.cache().budget();
-        if freshness == Freshness::Cached && self.cache().has_shared() && !open.is_empty() {
+        if freshness == Freshness::Cached && self.cache().has_shared() {
             let read_stamps = open
                 .iter()
                 .map(|question| self.cache().read_stamps(question));

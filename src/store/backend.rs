@@ -20,7 +20,7 @@ use std::sync::Arc;
 ///
 /// // A type that holds a repository has to name its backend.
 /// struct App {
-///     repository: Repository<StoreBackend<InMemory>>,
+///     repository: Repository<StoreBackend>,
 /// }
 ///
 /// let store = CachedStore::new(InMemory::new());
@@ -28,13 +28,13 @@ use std::sync::Arc;
 /// # Ok::<(), layercache::RepositoryNameError>(())
 /// ```
 #[derive(Debug)]
-pub struct StoreBackend<S: ObjectStore> {
-    store: Arc<S>,
+pub struct StoreBackend {
+    store: Arc<dyn ObjectStore>,
     layout: Arc<dyn Layout>,
     shares_blobs: bool,
 }
 
-impl<S: ObjectStore> StoreBackend<S> {
+impl StoreBackend {
     /// Creates the backend of a store whose paths have this layout, for a
     /// [`Registry`](crate::Registry) whose cache is not a [`CachedStore`](crate::CachedStore)'s.
     ///
@@ -47,7 +47,7 @@ impl<S: ObjectStore> StoreBackend<S> {
     /// let backend = StoreBackend::new(Arc::new(InMemory::new()), Arc::new(OciImages::default()));
     /// assert!(!backend.shares_blobs());
     /// ```
-    pub fn new(store: Arc<S>, layout: Arc<dyn Layout>) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>, layout: Arc<dyn Layout>) -> Self {
         let any = Digest::Sha256([0; 32]);
         let shares_blobs = layout.blob_path(&any).is_some();
         Self {
@@ -57,7 +57,7 @@ impl<S: ObjectStore> StoreBackend<S> {
         }
     }
 
-    pub(super) const fn store(&self) -> &Arc<S> {
+    pub(super) const fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
 
@@ -108,7 +108,7 @@ fn no_path(what: String) -> BoxError {
 }
 
 #[async_trait]
-impl<S: ObjectStore> Backend for StoreBackend<S> {
+impl Backend for StoreBackend {
     async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError> {
         let path = self.link_path(link)?;
         if !self.shares_blobs {
@@ -147,7 +147,7 @@ impl<S: ObjectStore> Backend for StoreBackend<S> {
 }
 
 #[async_trait]
-impl<S: ObjectStore> WritableBackend for StoreBackend<S> {
+impl WritableBackend for StoreBackend {
     async fn create_link(&self, link: &Link) -> Result<(), BoxError> {
         let path = self.link_path(link)?;
         if !matches!(self.layout.meaning(&path), Some(Meaning::Link(_))) {
@@ -162,11 +162,11 @@ impl<S: ObjectStore> WritableBackend for StoreBackend<S> {
     }
 
     async fn remove_link(&self, link: &Link) -> Result<(), BoxError> {
-        delete(&self.store, self.link_path(link)?).await
+        delete(self.store.as_ref(), self.link_path(link)?).await
     }
 
     async fn delete_blob(&self, digest: &Digest) -> Result<(), BoxError> {
-        delete(&self.store, self.blob_path(digest)?).await
+        delete(self.store.as_ref(), self.blob_path(digest)?).await
     }
 
     fn has_changed_nothing(&self, error: &BoxError) -> bool {
@@ -178,7 +178,7 @@ impl<S: ObjectStore> WritableBackend for StoreBackend<S> {
     }
 }
 
-async fn delete(store: &impl ObjectStore, path: Path) -> Result<(), BoxError> {
+async fn delete(store: &dyn ObjectStore, path: Path) -> Result<(), BoxError> {
     match store.delete(&path).await {
         Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),

@@ -1,12 +1,13 @@
 //! How is a [`CachedStore`] configured and built?
 
 use super::CachedStore;
-use crate::cache::{MemoryConfig, TieredCache};
+use super::erased::ErasedStore;
+use crate::cache::MemoryConfig;
 #[cfg(feature = "redis")]
-use crate::cache::{RedisCache, RedisConfig};
+use crate::cache::RedisConfig;
 use crate::coherence::limiter::Limits;
 use crate::layout::{Distribution, Layout};
-use crate::read_through::VerifierConfig;
+use crate::read_through::{CoreBuilder, VerifierConfig};
 use crate::settings::Settings;
 use crate::types::Error;
 use object_store::ObjectStore;
@@ -32,11 +33,7 @@ use std::sync::Arc;
 pub struct CachedStoreBuilder<S> {
     inner: S,
     layout: Arc<dyn Layout>,
-    memory: MemoryConfig,
-    limits: Limits,
-    verifier: Option<VerifierConfig>,
-    #[cfg(feature = "redis")]
-    redis: Option<RedisConfig>,
+    core: CoreBuilder,
 }
 
 impl<S: ObjectStore> CachedStoreBuilder<S> {
@@ -44,11 +41,7 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         Self {
             inner,
             layout: Arc::new(Distribution::default()),
-            memory: MemoryConfig::default(),
-            limits: Limits::default(),
-            verifier: None,
-            #[cfg(feature = "redis")]
-            redis: None,
+            core: CoreBuilder::default(),
         }
     }
 
@@ -60,13 +53,13 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
 
     /// Sets the size and the time to live of the cache in memory.
     pub const fn memory(mut self, memory: MemoryConfig) -> Self {
-        self.memory = memory;
+        self.core.memory = memory;
         self
     }
 
     /// Sets the limits on concurrent loads and changes in the store.
     pub const fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.core.limits = limits;
         self
     }
 
@@ -82,7 +75,7 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     /// # Ok::<(), layercache::Error>(())
     /// ```
     pub const fn verifier(mut self, verifier: VerifierConfig) -> Self {
-        self.verifier = Some(verifier);
+        self.core.verifier = Some(verifier);
         self
     }
 
@@ -106,38 +99,25 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn redis(mut self, redis: RedisConfig) -> Self {
-        self.redis = Some(redis);
+        self.core.redis = Some(redis);
         self
     }
 
-    /// Builds the store.
+    /// Builds the store. Does no I/O.
     ///
     /// # Errors
     /// Returns [`Error::Setting`] if a setting does not work, for example the address of Redis.
     pub fn build(self) -> Result<CachedStore<S>, Error> {
-        #[cfg(feature = "redis")]
-        let cache = match &self.redis {
-            Some(redis) => {
-                let redis = RedisCache::new(redis.clone())?;
-                let redis = redis.of_store(&self.inner, Arc::clone(&self.layout));
-                TieredCache::with_redis(self.memory, redis)
-            }
-            None => TieredCache::in_memory(self.memory),
-        };
-        #[cfg(not(feature = "redis"))]
-        let cache = TieredCache::in_memory(self.memory);
-        Ok(self.build_with(cache))
+        let inner = Arc::new(self.inner);
+        let erased = ErasedStore::build(Arc::clone(&inner) as _, self.layout, self.core)?;
+        Ok(CachedStore { inner, erased })
     }
 
-    /// Builds the store with a cache in memory only, which cannot fail.
+    /// Builds the store with the defaults, which cannot fail.
     pub(super) fn build_in_memory(self) -> CachedStore<S> {
-        let cache = TieredCache::in_memory(self.memory);
-        self.build_with(cache)
-    }
-
-    fn build_with(self, cache: TieredCache) -> CachedStore<S> {
-        let options = (self.limits, self.verifier);
-        CachedStore::with(self.inner, self.layout, cache, options)
+        let inner = Arc::new(self.inner);
+        let erased = ErasedStore::build_in_memory(Arc::clone(&inner) as _, self.layout, self.core);
+        CachedStore { inner, erased }
     }
 
     /// Replaces all settings by those of an operator. Call it first: later setters change single
@@ -157,11 +137,13 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         Self {
             inner: self.inner,
             layout: settings.layout,
-            memory: settings.memory,
-            limits: settings.limits,
-            verifier: settings.verifier,
-            #[cfg(feature = "redis")]
-            redis: settings.redis,
+            core: CoreBuilder {
+                memory: settings.memory,
+                limits: settings.limits,
+                verifier: settings.verifier,
+                #[cfg(feature = "redis")]
+                redis: settings.redis,
+            },
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Deletes: how are they batched? Each batch is one change.
 
+use super::erased::ErasedStore;
 use super::error::{failed, to_store};
-use super::{CachedStore, keys};
+use super::keys;
 use crate::coherence::change::{ChangeKind, Outcome};
 use crate::types::Error;
 use futures::StreamExt;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 /// Maximum number of objects per batch: as many as S3 deletes in one request.
 const BATCH: usize = 1000;
 
-impl<S: ObjectStore> CachedStore<S> {
+impl ErasedStore {
     /// Deletes as `delete_stream` does. Takes all paths that are ready in the input as one batch.
     /// Takes the next batch when the caller has read all results of the last one. Returns one
     /// result for each input, in the order of the input.
@@ -78,7 +79,7 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 }
 
-impl<S: ObjectStore> CachedStore<S> {
+impl ErasedStore {
     /// Tells the verifier of deleted paths.
     fn verify<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
         let meanings = paths.filter_map(|path| self.meaning(path));
@@ -116,7 +117,7 @@ impl<S: ObjectStore> CachedStore<S> {
 
 /// Deletes from the store and returns one result for each path. If a bulk request fails as a whole,
 /// a store may return fewer results.
-async fn delete<S: ObjectStore>(store: Arc<S>, paths: Vec<Path>) -> Vec<Result<Path>> {
+async fn delete(store: Arc<dyn ObjectStore>, paths: Vec<Path>) -> Vec<Result<Path>> {
     if paths.is_empty() {
         return Vec::new();
     }

@@ -4,6 +4,7 @@
 mod backend;
 mod builder;
 mod delete;
+mod erased;
 mod error;
 mod meta;
 mod multipart;
@@ -19,16 +20,13 @@ pub use builder::CachedStoreBuilder;
 pub use warm::has_text_of;
 pub use warm::{Warm, WarmError, WarmProgress};
 
-use crate::cache::{Forgotten, TieredCache};
-use crate::coherence::limiter::Limits;
-use crate::layout::{Layout, Meaning};
-use crate::read_through::ReadThrough;
-use crate::read_through::VerifierConfig;
+use crate::cache::Forgotten;
+use crate::layout::Meaning;
 use crate::registry::Registry;
 use crate::types::link::Key;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::FutureExt;
+use erased::ErasedStore;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -43,8 +41,9 @@ use std::sync::Arc;
 ///
 /// A registry asks its storage two small questions all day: is this blob linked into this
 /// repository, and how long is it? `CachedStore` answers them from memory, then from Redis if Redis
-/// is configured. It asks the wrapped store only if neither tier knows. A [`Layout`] says which
-/// paths are blobs and links. Calls with any other path go straight to the wrapped store.
+/// is configured. It asks the wrapped store only if neither tier knows. A
+/// [`Layout`](crate::layout::Layout) says which paths are blobs and links. Calls with any other
+/// path go straight to the wrapped store.
 ///
 /// ```
 /// use layercache::CachedStore;
@@ -62,6 +61,28 @@ use std::sync::Arc;
 /// # Ok(())
 /// # }
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+/// ```
+///
+/// The store to wrap may be chosen at run time, by its address for example:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use layercache::{CachedStore, Registry, StoreBackend};
+/// use object_store::ObjectStore;
+/// use std::sync::Arc;
+///
+/// struct App {
+///     store: CachedStore<Arc<dyn ObjectStore>>,
+///     registry: Registry<StoreBackend>,
+/// }
+///
+/// let (store, _) = object_store::parse_url(&"memory:///".parse()?)?;
+/// let store = CachedStore::builder(Arc::from(store)).build()?;
+/// let app = App { registry: store.registry(), store };
+/// # let _ = (app.store, app.registry);
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// Operations for administrators:
@@ -126,12 +147,16 @@ use std::sync::Arc;
 /// seconds.
 ///
 /// # Limits
-/// [`Limits`] bounds the cache's own concurrent calls of the store. Beyond the bound callers wait
-/// for a permit; the node still answers at once from memory or Redis. Calls that pass through
-/// belong to their callers and are not counted.
+/// [`Limits`](crate::Limits) bounds the cache's own concurrent calls of the store. Beyond the bound
+/// callers wait for a permit; the node still answers at once from memory or Redis. Calls that pass
+/// through belong to their callers and are not counted.
 ///
 /// # Runtime
 /// Needs a tokio runtime.
+///
+/// # Compile time
+/// The cache does not depend on `S`, so it is compiled once, in this crate. An `S` of
+/// `Arc<dyn ObjectStore>` works like any other type.
 ///
 /// # Stacking
 /// `CachedStore(PrefixStore(AmazonS3))` caches below one prefix. `LimitStore(CachedStore(..))`
@@ -139,7 +164,8 @@ use std::sync::Arc;
 /// Two caches that share a Redis must see the same objects at the same paths; otherwise give them
 /// different namespaces.
 pub struct CachedStore<S: ObjectStore> {
-    core: ReadThrough<StoreBackend<S>>,
+    inner: Arc<S>,
+    erased: ErasedStore,
 }
 
 impl<S: ObjectStore> CachedStore<S> {
@@ -153,52 +179,41 @@ impl<S: ObjectStore> CachedStore<S> {
         CachedStoreBuilder::new(inner)
     }
 
-    fn with(
-        inner: S,
-        layout: Arc<dyn Layout>,
-        cache: TieredCache,
-        (limits, verifier): (Limits, Option<VerifierConfig>),
-    ) -> Self {
-        let backend = StoreBackend::new(Arc::new(inner), layout);
-        Self {
-            core: ReadThrough::new(backend, cache, limits, verifier),
-        }
-    }
-
     /// Returns the wrapped store. The cache does not learn of changes that are made through it.
     /// Does no I/O.
     pub fn get_ref(&self) -> &S {
-        self.inner()
+        &self.inner
     }
 
-    /// Returns the typed API over the same store and the same cache. Increments a reference count
-    /// and does no I/O.
-    pub fn registry(&self) -> Registry<StoreBackend<S>> {
-        Registry::over(self.core.clone())
+    /// Returns the typed API over the same store and the same cache. Increments two reference
+    /// counts and does no I/O.
+    pub fn registry(&self) -> Registry<StoreBackend> {
+        Registry::over(self.erased.core.clone(), Arc::clone(&self.erased.backend))
     }
 
     /// Clears this node's memory. Redis keeps its entries.
     ///
     /// # Cost
-    /// As [`TieredCache::clear_memory`].
+    /// As [`TieredCache::clear_memory`](crate::TieredCache::clear_memory).
     pub fn clear_memory(&self) {
-        self.core.cache().clear_memory();
+        self.erased.core.cache().clear_memory();
     }
 
     /// Removes everything from the cache: from this node's memory, from Redis, and from the memory
-    /// of all nodes that share the Redis. See [`TieredCache::purge`].
+    /// of all nodes that share the Redis. See [`TieredCache::purge`](crate::TieredCache::purge).
     ///
     /// # Cost
-    /// As [`TieredCache::purge`].
+    /// As [`TieredCache::purge`](crate::TieredCache::purge).
     ///
     /// # Errors
     /// Returns an error if Redis could not be told.
     pub async fn purge(&self) -> std::result::Result<(), crate::types::Error> {
-        self.core.cache().purge().await
+        self.erased.core.cache().purge().await
     }
 
     /// Removes some repositories from the cache: from this node's memory, from Redis, and from the
-    /// memory of all nodes that share the Redis. See [`TieredCache::purge_repositories`].
+    /// memory of all nodes that share the Redis. See
+    /// [`TieredCache::purge_repositories`](crate::TieredCache::purge_repositories).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -213,7 +228,7 @@ impl<S: ObjectStore> CachedStore<S> {
     /// ```
     ///
     /// # Cost
-    /// As [`TieredCache::purge_repositories`].
+    /// As [`TieredCache::purge_repositories`](crate::TieredCache::purge_repositories).
     ///
     /// # Errors
     /// Returns an error if Redis could not be told.
@@ -221,31 +236,24 @@ impl<S: ObjectStore> CachedStore<S> {
         &self,
         which: impl Fn(&str) -> bool + Sync + Send,
     ) -> std::result::Result<Forgotten, crate::types::Error> {
-        self.core.cache().purge_repositories(which).await
+        self.erased.core.cache().purge_repositories(which).await
     }
 
     /// Fills the tiers from a list of the store's objects below `prefix`, or of all objects if
     /// `prefix` is `None`. Used before a node serves its first requests, or after a
     /// [`purge`](Self::purge). See [`Warm`].
-    pub fn warm(&self, prefix: Option<&Path>) -> Warm<S> {
-        Warm::new(self.clone(), prefix.cloned())
+    pub fn warm(&self, prefix: Option<&Path>) -> Warm {
+        Warm::new(self.erased.clone(), prefix.cloned())
     }
 
     /// Ends this node's part in the group of nodes that share the Redis, before the node stops. The
-    /// other nodes then no longer wait for it. See [`TieredCache::shutdown`].
+    /// other nodes then no longer wait for it. See
+    /// [`TieredCache::shutdown`](crate::TieredCache::shutdown).
     ///
     /// # Cost
-    /// As [`TieredCache::shutdown`].
+    /// As [`TieredCache::shutdown`](crate::TieredCache::shutdown).
     pub async fn shutdown(&self) {
-        self.core.cache().shutdown().await;
-    }
-
-    fn inner(&self) -> &Arc<S> {
-        self.core.backend().store()
-    }
-
-    fn meaning(&self, location: &Path) -> Option<Meaning> {
-        self.core.backend().layout().meaning(location)
+        self.erased.core.cache().shutdown().await;
     }
 }
 
@@ -259,26 +267,28 @@ fn keys(meaning: Meaning) -> Vec<Key> {
 }
 
 impl<S: ObjectStore> Clone for CachedStore<S> {
-    /// Returns another handle on the same store and the same cache.
+    /// Returns another handle on the same store and the same cache. Increments a few reference
+    /// counts.
     fn clone(&self) -> Self {
         Self {
-            core: self.core.clone(),
+            inner: Arc::clone(&self.inner),
+            erased: self.erased.clone(),
         }
     }
 }
 
 impl<S: ObjectStore> fmt::Display for CachedStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CachedStore({})", self.inner())
+        write!(f, "CachedStore({})", self.inner)
     }
 }
 
 impl<S: ObjectStore> fmt::Debug for CachedStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedStore")
-            .field("inner", self.inner())
-            .field("layout", &self.core.backend().layout())
-            .field("cache", self.core.cache())
+            .field("inner", &self.inner)
+            .field("layout", &self.erased.backend.layout())
+            .field("cache", self.erased.core.cache())
             .finish()
     }
 }
@@ -292,7 +302,7 @@ impl<S: ObjectStore> ObjectStore for CachedStore<S> {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        self.put(location, payload, opts).await
+        self.erased.put(location, payload, opts).await
     }
 
     async fn put_multipart_opts(
@@ -300,31 +310,34 @@ impl<S: ObjectStore> ObjectStore for CachedStore<S> {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.put_multipart(location, opts).await
+        self.erased.put_multipart(location, opts).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let mut asked = self.asked(location, &options);
-        match self.hit(location, &mut asked) {
+        let mut asked = self.erased.asked(location, &options);
+        match self.erased.hit(location, &mut asked) {
             Some(result) => Ok(result),
-            None => self.get(location, options, asked).boxed().await,
+            None => self.erased.get(location, options, asked).await,
         }
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let result = self.inner().get_ranges(location, ranges).await;
-        self.repair_if_gone(location, result).await
+        let result = self.inner.get_ranges(location, ranges).await;
+        if let Err(error) = &result {
+            self.erased.repair_if_gone(location, error).await;
+        }
+        result
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.delete_all(locations)
+        self.erased.delete_all(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner().list(prefix)
+        self.inner.list(prefix)
     }
 
     fn list_with_offset(
@@ -332,18 +345,18 @@ impl<S: ObjectStore> ObjectStore for CachedStore<S> {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner().list_with_offset(prefix, offset)
+        self.inner.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner().list_with_delimiter(prefix).await
+        self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.copy(from, to, options).await
+        self.erased.copy(from, to, options).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.rename(from, to, options).await
+        self.erased.rename(from, to, options).await
     }
 }

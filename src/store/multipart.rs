@@ -1,12 +1,14 @@
 //! Multipart uploads: which of their steps are changes? The parts pass through; the completion is a
 //! change.
 
-use super::{CachedStore, StoreBackend, keys};
+use super::erased::ErasedStore;
+use super::{CachedStore, keys};
 use crate::coherence::change::{ChangeKind, Outcome};
 use crate::read_through::ReadThrough;
 use crate::store::error::{failed, to_store};
 use crate::types::link::Key;
 use async_trait::async_trait;
+use futures::FutureExt;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
@@ -19,9 +21,9 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// An upload whose completion is a change of `keys`.
-struct WatchedUpload<S: ObjectStore> {
+struct WatchedUpload {
     upload: Arc<Mutex<Upload>>,
-    core: ReadThrough<StoreBackend<S>>,
+    core: ReadThrough,
     keys: Vec<Key>,
 }
 
@@ -37,7 +39,7 @@ struct Upload {
     is_aborted: bool,
 }
 
-impl<S: ObjectStore> CachedStore<S> {
+impl ErasedStore {
     pub(super) fn watch(
         &self,
         upload: Box<dyn MultipartUpload>,
@@ -56,7 +58,7 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 }
 
-impl<S: ObjectStore> fmt::Debug for WatchedUpload<S> {
+impl fmt::Debug for WatchedUpload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchedUpload")
             .field("upload", &self.upload)
@@ -88,7 +90,7 @@ impl Upload {
 }
 
 #[async_trait]
-impl<S: ObjectStore> MultipartUpload for WatchedUpload<S> {
+impl MultipartUpload for WatchedUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         match self.upload.try_lock() {
             Ok(mut upload) => upload.inner.put_part(data),
@@ -125,7 +127,7 @@ impl<S: ObjectStore> MultipartUpload for WatchedUpload<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: ObjectStore + MultipartStore> MultipartStore for CachedStore<S> {
     async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
-        self.inner().create_multipart(path).await
+        self.inner.create_multipart(path).await
     }
 
     async fn create_multipart_opts(
@@ -133,7 +135,7 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for CachedStore<S> {
         path: &Path,
         opts: PutMultipartOptions,
     ) -> Result<MultipartId> {
-        self.inner().create_multipart_opts(path, opts).await
+        self.inner.create_multipart_opts(path, opts).await
     }
 
     async fn put_part(
@@ -143,7 +145,7 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for CachedStore<S> {
         part_idx: usize,
         data: PutPayload,
     ) -> Result<PartId> {
-        self.inner().put_part(path, id, part_idx, data).await
+        self.inner.put_part(path, id, part_idx, data).await
     }
 
     async fn complete_multipart(
@@ -152,16 +154,18 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for CachedStore<S> {
         id: &MultipartId,
         parts: Vec<PartId>,
     ) -> Result<PutResult> {
-        let Some(meaning) = self.meaning(path) else {
-            return self.inner().complete_multipart(path, id, parts).await;
+        let Some(meaning) = self.erased.meaning(path) else {
+            return self.inner.complete_multipart(path, id, parts).await;
         };
-        let (store, path, id) = (Arc::clone(self.inner()), path.clone(), id.clone());
+        let (store, path, id) = (Arc::clone(&self.inner), path.clone(), id.clone());
         let call = async move { store.complete_multipart(&path, &id, parts).await };
-        self.change(ChangeKind::Creation, keys(meaning), call).await
+        self.erased
+            .change(ChangeKind::Creation, keys(meaning), call.boxed())
+            .await
     }
 
     async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
-        self.inner().abort_multipart(path, id).await
+        self.inner.abort_multipart(path, id).await
     }
 }
 
@@ -173,6 +177,6 @@ impl<S: ObjectStore + PaginatedListStore> PaginatedListStore for CachedStore<S> 
         prefix: Option<&str>,
         opts: PaginatedListOptions,
     ) -> Result<PaginatedListResult> {
-        self.inner().list_paginated(prefix, opts).await
+        self.inner.list_paginated(prefix, opts).await
     }
 }

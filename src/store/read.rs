@@ -1,6 +1,6 @@
 //! Reads: which calls may the cache answer, and what does it learn from the others?
 
-use super::CachedStore;
+use super::erased::ErasedStore;
 use super::error::{not_found, to_store};
 use super::meta::{contradict, describe, recite};
 use crate::cache::shared::{Fact, Facts, Value};
@@ -11,8 +11,9 @@ use crate::types::link::{Key, KeyKind, KeyRef};
 use crate::types::question::Question;
 use crate::types::{Answer, CachePolicy, CacheStatus, Digest, Freshness, LayerMeta, Link};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetResult, GetResultPayload, ObjectStore, Result};
 
@@ -70,7 +71,7 @@ impl Request {
     }
 }
 
-impl<S: ObjectStore> CachedStore<S> {
+impl ErasedStore {
     pub(super) fn asked(&self, location: &Path, options: &GetOptions) -> ReadRequest {
         ReadRequest {
             request: Request::of(options),
@@ -101,7 +102,16 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 
     /// Answers a read that memory has not answered.
-    pub(super) async fn get(
+    pub(super) fn get<'a>(
+        &'a self,
+        location: &'a Path,
+        options: GetOptions,
+        asked: ReadRequest,
+    ) -> BoxFuture<'a, Result<GetResult>> {
+        self.load(location, options, asked).boxed()
+    }
+
+    async fn load(
         &self,
         location: &Path,
         options: GetOptions,
@@ -277,15 +287,20 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 
     /// Runs [`deny_if_gone`](Self::deny_if_gone) for a read without a guard.
-    pub(super) async fn repair_if_gone<T>(&self, location: &Path, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result
-            && let Some(meaning) = self.meaning(location)
-        {
-            let budget = self.core.cache().budget();
-            self.deny_if_gone(&question(meaning), error, None, budget)
-                .await;
-        }
-        result
+    pub(super) fn repair_if_gone<'a>(
+        &'a self,
+        location: &Path,
+        error: &'a object_store::Error,
+    ) -> BoxFuture<'a, ()> {
+        let meaning = self.meaning(location);
+        let repair = async move {
+            if let Some(meaning) = meaning {
+                let budget = self.core.cache().budget();
+                self.deny_if_gone(&question(meaning), error, None, budget)
+                    .await;
+            }
+        };
+        repair.boxed()
     }
 
     /// Removes the object's entries from all tiers of all nodes if the store answers `NotFound`.

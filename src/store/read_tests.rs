@@ -2,12 +2,15 @@
 //! exist.
 
 use super::super::CachedStore;
+use super::super::backend::StoreBackend;
+use super::super::erased::ErasedStore;
 use crate::cache::MemoryConfig;
 use crate::cache::TieredCache;
 use crate::coherence::Coherence;
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::limiter::Limits;
 use crate::layout::{Distribution, Layout};
+use crate::read_through::ReadThrough;
 use crate::read_through::fakes::FakeShared;
 use crate::read_through::tests::{TIMEOUT, settings};
 use crate::types::{CachePolicy, Digest, Link};
@@ -30,8 +33,11 @@ fn store() -> (Store, Arc<FakeShared>) {
     let (memory, tier) = (MemoryConfig::default(), Arc::clone(&shared));
     let cache = TieredCache::with_shared(memory, tier, settings, coherence);
     let layout = Arc::new(Distribution::default());
-    let store = CachedStore::with(InMemory::new(), layout, cache, (Limits::default(), None));
-    (store, shared)
+    let inner = Arc::new(InMemory::new());
+    let backend = Arc::new(StoreBackend::new(Arc::clone(&inner) as _, layout));
+    let core = ReadThrough::new(Arc::clone(&backend) as _, cache, Limits::default(), None);
+    let erased = ErasedStore::over(core, backend);
+    (CachedStore { inner, erased }, shared)
 }
 
 fn digest(i: u8) -> Digest {
@@ -93,7 +99,7 @@ async fn a_read_waits_for_a_silent_tier_once() {
                 let (store, shared) = store();
                 if is_there {
                     store
-                        .inner()
+                        .get_ref()
                         .put(&at, content.clone().into())
                         .await
                         .unwrap();
@@ -119,10 +125,14 @@ async fn a_read_waits_for_a_silent_tier_once() {
 #[tokio::test(start_paused = true)]
 async fn a_contradiction_waits_for_a_silent_tier_once() {
     let (store, shared) = store();
-    store.inner().put(&blob(1), "content".into()).await.unwrap();
+    store
+        .get_ref()
+        .put(&blob(1), "content".into())
+        .await
+        .unwrap();
     ObjectStoreExt::head(&store, &blob(1)).await.unwrap();
     sleep(Duration::from_secs(1)).await;
-    store.inner().put(&blob(1), "other".into()).await.unwrap();
+    store.get_ref().put(&blob(1), "other".into()).await.unwrap();
     shared.hangs.store(true, Ordering::SeqCst);
     let began = Instant::now();
     ObjectStoreExt::get(&store, &blob(1)).await.unwrap();

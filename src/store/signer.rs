@@ -1,5 +1,6 @@
 //! Signed URLs: how does the cache stay correct while a URL lets its holder write?
 
+use super::erased::ErasedStore;
 use super::{CachedStore, keys};
 use crate::coherence::change::ChangeKind;
 use crate::store::error::to_store;
@@ -8,6 +9,7 @@ use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer, Url};
 use object_store::{ObjectStore, Result};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,9 +38,58 @@ use tokio::time::Instant;
 #[cfg_attr(docsrs, doc(cfg(feature = "signer")))]
 impl<S: ObjectStore + Signer> Signer for CachedStore<S> {
     async fn signed_url(&self, method: Method, path: &Path, expires_in: Duration) -> Result<Url> {
+        let signer = self.signer_of_inner();
+        signer.signed_url(method, path, expires_in).await
+    }
+
+    async fn signed_url_opts(
+        &self,
+        method: Method,
+        path: &Path,
+        expires_in: Duration,
+        options: &SignedUrlOptions,
+    ) -> Result<Url> {
+        let signer = self.signer_of_inner();
+        let signed = signer.signed_url_opts(method, path, expires_in, options);
+        signed.await
+    }
+
+    async fn signed_urls(
+        &self,
+        method: Method,
+        paths: &[Path],
+        expires_in: Duration,
+    ) -> Result<Vec<Url>> {
+        let signer = self.signer_of_inner();
+        signer.signed_urls(method, paths, expires_in).await
+    }
+}
+
+impl<S: ObjectStore + Signer> CachedStore<S> {
+    fn signer_of_inner(&self) -> ErasedSigner {
+        ErasedSigner {
+            store: self.erased.clone(),
+            signer: Arc::clone(&self.inner) as _,
+        }
+    }
+}
+
+/// A store and what signs for it.
+#[derive(Debug)]
+struct ErasedSigner {
+    store: ErasedStore,
+    signer: Arc<dyn Signer>,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Signer for ErasedSigner {
+    async fn signed_url(&self, method: Method, path: &Path, expires_in: Duration) -> Result<Url> {
         let paths = [path.clone()];
-        let sign = self.inner().signed_url(method.clone(), path, expires_in);
-        self.while_signed(&method, &paths, expires_in, sign).await
+        let sign = self.signer.signed_url(method.clone(), path, expires_in);
+        self.store
+            .while_signed(&method, &paths, expires_in, sign)
+            .await
     }
 
     async fn signed_url_opts(
@@ -50,9 +101,11 @@ impl<S: ObjectStore + Signer> Signer for CachedStore<S> {
     ) -> Result<Url> {
         let paths = [path.clone()];
         let sign = self
-            .inner()
+            .signer
             .signed_url_opts(method.clone(), path, expires_in, options);
-        self.while_signed(&method, &paths, expires_in, sign).await
+        self.store
+            .while_signed(&method, &paths, expires_in, sign)
+            .await
     }
 
     async fn signed_urls(
@@ -61,8 +114,10 @@ impl<S: ObjectStore + Signer> Signer for CachedStore<S> {
         paths: &[Path],
         expires_in: Duration,
     ) -> Result<Vec<Url>> {
-        let sign = self.inner().signed_urls(method.clone(), paths, expires_in);
-        self.while_signed(&method, paths, expires_in, sign).await
+        let sign = self.signer.signed_urls(method.clone(), paths, expires_in);
+        self.store
+            .while_signed(&method, paths, expires_in, sign)
+            .await
     }
 }
 
@@ -72,7 +127,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// How far the store's clock may be behind this node's, plus how long signing may take.
 const SKEW: Duration = Duration::from_secs(120);
 
-impl<S: ObjectStore> CachedStore<S> {
+impl ErasedStore {
     /// Keeps `paths` out of the cache until the URL that `sign` returns has expired.
     async fn while_signed<T>(
         &self,

@@ -1,11 +1,14 @@
 //! Writes: how does a write reach the store between the begin and the end of a change?
 
+use super::erased::ErasedStore;
 use super::error::{failed, to_store};
-use super::{CachedStore, keys};
+use super::keys;
 use crate::coherence::change::{ChangeKind, Outcome};
 use crate::layout::Meaning;
 use crate::types::Link;
 use crate::types::link::Key;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
@@ -14,15 +17,15 @@ use object_store::{
 use std::future::Future;
 use std::sync::Arc;
 
-impl<S: ObjectStore> CachedStore<S> {
-    pub(super) async fn put(
-        &self,
-        location: &Path,
+impl ErasedStore {
+    pub(super) fn put<'a>(
+        &'a self,
+        location: &'a Path,
         payload: PutPayload,
         options: PutOptions,
-    ) -> Result<PutResult> {
+    ) -> BoxFuture<'a, Result<PutResult>> {
         let Some(meaning) = self.meaning(location) else {
-            return self.inner().put_opts(location, payload, options).await;
+            return self.inner().put_opts(location, payload, options);
         };
         let (store, path) = (Arc::clone(self.inner()), location.clone());
         match meaning {
@@ -35,47 +38,61 @@ impl<S: ObjectStore> CachedStore<S> {
                     };
                     (result, outcome)
                 };
-                self.core.change_link(link, call).await.map_err(to_store)?
+                let change =
+                    async move { self.core.change_link(link, call).await.map_err(to_store)? };
+                change.boxed()
             }
             meaning => {
                 let call = async move { store.put_opts(&path, payload, options).await };
-                self.change(ChangeKind::Creation, keys(meaning), call).await
+                self.change(ChangeKind::Creation, keys(meaning), call)
+                    .boxed()
             }
         }
     }
 
-    pub(super) async fn put_multipart(
-        &self,
-        location: &Path,
+    pub(super) fn put_multipart<'a>(
+        &'a self,
+        location: &'a Path,
         options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        let upload = self.inner().put_multipart_opts(location, options).await?;
-        Ok(match self.meaning(location) {
-            Some(meaning) => self.watch(upload, keys(meaning)),
+    ) -> BoxFuture<'a, Result<Box<dyn MultipartUpload>>> {
+        let meaning = self.meaning(location);
+        let upload = self.inner().put_multipart_opts(location, options);
+        match meaning {
+            Some(meaning) => {
+                let watched = upload.map_ok(move |upload| self.watch(upload, keys(meaning)));
+                watched.boxed()
+            }
             None => upload,
-        })
+        }
     }
 
-    pub(super) async fn copy(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+    pub(super) fn copy<'a>(
+        &'a self,
+        from: &'a Path,
+        to: &'a Path,
+        options: CopyOptions,
+    ) -> BoxFuture<'a, Result<()>> {
         let Some(meaning) = self.meaning(to) else {
-            return self.inner().copy_opts(from, to, options).await;
+            return self.inner().copy_opts(from, to, options);
         };
         let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
         let call = async move { store.copy_opts(&from, &to, options).await };
-        self.change(ChangeKind::Creation, keys(meaning), call).await
+        self.change(ChangeKind::Creation, keys(meaning), call)
+            .boxed()
     }
 
-    pub(super) async fn rename(
-        &self,
-        from: &Path,
-        to: &Path,
+    pub(super) fn rename<'a>(
+        &'a self,
+        from: &'a Path,
+        to: &'a Path,
         options: RenameOptions,
-    ) -> Result<()> {
+    ) -> BoxFuture<'a, Result<()>> {
         let meant = |path| self.meaning(path).map(keys).unwrap_or_default();
+        let written = self.meaning(to).map(keys).unwrap_or_default();
         let gone = if from == to { Vec::new() } else { meant(from) };
-        let all = [meant(from), meant(to)].concat();
+        let all = [meant(from), written].concat();
         if all.is_empty() {
-            return self.inner().rename_opts(from, to, options).await;
+            return self.inner().rename_opts(from, to, options);
         }
         let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
         let call = async move { store.rename_opts(&from, &to, options).await };
@@ -84,9 +101,12 @@ impl<S: ObjectStore> CachedStore<S> {
             true => ChangeKind::Creation,
             false => ChangeKind::Removal,
         };
-        self.change(kind, all, call).await?;
-        self.core.verify_deleted(gone);
-        Ok(())
+        let change = async move {
+            self.change(kind, all, call).await?;
+            self.core.verify_deleted(gone);
+            Ok(())
+        };
+        change.boxed()
     }
 
     /// Surrounds a call of the store with the change protocol.

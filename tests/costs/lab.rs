@@ -126,7 +126,7 @@ impl Lab {
         self.shared.is_some()
     }
 
-    pub(crate) fn layers(&self) -> Repository<StoreBackend<Bare>> {
+    pub(crate) fn layers(&self) -> Repository<StoreBackend> {
         self.node.registry().repository(name())
     }
 

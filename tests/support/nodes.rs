@@ -66,7 +66,7 @@ pub fn name() -> RepositoryName {
     "library/alpine".parse().unwrap()
 }
 
-pub fn layers(node: &Node) -> Repository<StoreBackend<Bare>> {
+pub fn layers(node: &Node) -> Repository<StoreBackend> {
     node.registry().repository(name())
 }
 

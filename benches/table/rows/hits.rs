@@ -6,7 +6,6 @@ use crate::warm::{self, digest, path};
 use criterion::Bencher;
 use futures::FutureExt;
 use layercache::{Digest, Freshness, LayerMeta, Repository, StoreBackend};
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{GetOptions, GetResult, ObjectStore};
 use std::hint::black_box;
@@ -97,10 +96,7 @@ pub(super) fn fill(moka: &Moka, digest: &Digest) {
     }
 }
 
-pub(super) fn stat(
-    repository: &Repository<StoreBackend<InMemory>>,
-    digest: &Digest,
-) -> Option<LayerMeta> {
+pub(super) fn stat(repository: &Repository<StoreBackend>, digest: &Digest) -> Option<LayerMeta> {
     let answer = repository.stat(digest, Freshness::Cached).now_or_never();
     let answer = answer.expect("memory knows").expect("an answer");
     assert!(answer.value.is_some());

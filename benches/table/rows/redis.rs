@@ -109,13 +109,13 @@ impl Bench {
         }
     }
 
-    fn repository(&self) -> Repository<StoreBackend<InMemory>> {
+    fn repository(&self) -> Repository<StoreBackend> {
         let name = REPOSITORY.parse().expect("a name");
         self.store.registry().repository(name)
     }
 
     /// Returns the round trips of `ask`, which gets a repository of a node with an empty memory.
-    async fn round_trips(&self, ask: impl AsyncFnOnce(Repository<StoreBackend<InMemory>>)) -> u64 {
+    async fn round_trips(&self, ask: impl AsyncFnOnce(Repository<StoreBackend>)) -> u64 {
         let name = REPOSITORY.parse().expect("a name");
         let repository = self.counted.registry().repository(name);
         // After this answer the node is connected.
@@ -188,7 +188,7 @@ async fn raw_pair(connection: &mut MultiplexedConnection, set: &str, blob: &Blob
     }
 }
 
-async fn stat(repository: &Repository<StoreBackend<InMemory>>, blob: &Blob) {
+async fn stat(repository: &Repository<StoreBackend>, blob: &Blob) {
     let answer = repository.stat(&blob.digest, Freshness::Cached).await;
     let answer = answer.expect("an answer");
     assert_eq!(answer.status, CacheStatus::Redis);
@@ -406,7 +406,7 @@ async fn raw_many(bench: Arc<Bench>) {
     assert_eq!(replies.expect("replies").len(), MANY + 1);
 }
 
-async fn stat_all(repository: &Repository<StoreBackend<InMemory>>, blobs: &[Blob]) {
+async fn stat_all(repository: &Repository<StoreBackend>, blobs: &[Blob]) {
     let digests: Vec<_> = blobs.iter().map(|blob| blob.digest).collect();
     let answers = repository.stat_many(&digests, Freshness::Cached).await;
     let answers = answers.expect("answers");

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use layercache::{
     Backend, BoxError, CacheStatus, Digest, Freshness, LayerInfoCache, LayerMeta, Link, LinkState,
-    MemoryConfig, Registry, Repository, RepositoryName, TieredCache,
+    MemoryConfig, Registry, Repository, RepositoryName,
 };
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -118,7 +118,9 @@ fn registry(blobs: u32) -> Repository<Nothing> {
     let config = MemoryConfig::default()
         .with_capacity(8 << 30)
         .with_ttl(Duration::from_secs(24 * 3600));
-    let cache = TieredCache::in_memory(config);
+    let builder = Registry::builder(Nothing).memory(config);
+    let registry = builder.build().expect("a registry");
+    let cache = registry.cache();
     let name: RepositoryName = "library/alpine".parse().expect("a name");
     for digest in (0..blobs).map(digest) {
         let meta = LayerMeta::new(path(&digest).as_ref(), 7).expect("a meta");
@@ -127,7 +129,7 @@ fn registry(blobs: u32) -> Repository<Nothing> {
         let link = Link::layer(name.clone(), digest);
         done(cache.add(&link).now_or_never());
     }
-    Registry::new(Nothing, cache).repository(name)
+    registry.repository(name)
 }
 
 /// A backend that must get no call.

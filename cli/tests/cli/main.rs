@@ -204,7 +204,7 @@ impl Stage {
 
 /// Asks until memory answers. The fill runs after the answer, and the command reads the cache
 /// afterwards.
-async fn settle<S: ObjectStore>(repository: &Repository<StoreBackend<S>>, digest: &Digest) {
+async fn settle(repository: &Repository<StoreBackend>, digest: &Digest) {
     for _ in 0..200 {
         let answer = repository.stat(digest, Freshness::Cached).await.unwrap();
         if answer.status == CacheStatus::Memory {

@@ -8,15 +8,13 @@ use crate::sessions::Sessions;
 use crate::storage::Store;
 use layercache::{Registry, Repository, RepositoryName, StoreBackend};
 use metrics_exporter_prometheus::PrometheusHandle;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
-
-type Backend = StoreBackend<Arc<dyn ObjectStore>>;
 
 pub(crate) struct App {
     pub(crate) store: Store,
-    pub(crate) registry: Registry<Backend>,
+    pub(crate) registry: Registry<StoreBackend>,
     pub(crate) look_ups: LookUps,
     pub(crate) paths: Paths,
     pub(crate) uploads: Sessions,
@@ -39,7 +37,7 @@ impl App {
     }
 
     /// Returns a repository, for its layers.
-    pub(crate) fn repository(&self, name: &RepositoryName) -> Repository<Backend> {
+    pub(crate) fn repository(&self, name: &RepositoryName) -> Repository<StoreBackend> {
         self.registry.repository(name.clone())
     }
 

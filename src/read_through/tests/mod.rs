@@ -27,8 +27,8 @@ const TRUST: Duration = Duration::from_secs(2);
 /// How long one read may wait for the shared tier, in all its steps together.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(50);
 
-type Core = ReadThrough<Arc<FakeBackend>>;
-type Layers = Repository<Arc<FakeBackend>>;
+type Core = ReadThrough;
+type Layers = Repository<FakeBackend>;
 
 struct World {
     backend: Arc<FakeBackend>,
@@ -87,10 +87,11 @@ fn world_of(
         }
         false => TieredCache::in_memory(memory),
     };
-    let core = ReadThrough::new(Arc::clone(&backend), cache, limits, verifier);
+    let core = ReadThrough::new(Arc::clone(&backend) as _, cache, limits, verifier);
     let link = link(1);
     World {
-        layers: Registry::over(core.clone()).repository(link.repository.clone()),
+        layers: Registry::over(core.clone(), Arc::clone(&backend))
+            .repository(link.repository.clone()),
         backend,
         shared,
         core,
@@ -99,6 +100,10 @@ fn world_of(
 }
 
 impl World {
+    fn registry(&self) -> Registry<FakeBackend> {
+        Registry::over(self.core.clone(), Arc::clone(&self.backend))
+    }
+
     /// Returns the length that a stat answers, and the tier that answered.
     async fn stat(&self) -> (Option<u64>, CacheStatus) {
         let answer = self
@@ -369,7 +374,7 @@ async fn verified_asks_the_backend_and_takes_away_what_it_denies() {
 async fn mount_asks_the_backend_of_the_source() {
     let world = world(false);
     world.backend.put(&world.link, 5);
-    let target = Registry::over(world.core.clone()).repository("c/d".parse().unwrap());
+    let target = world.registry().repository("c/d".parse().unwrap());
     let (from, digest) = (&world.link.repository, &world.link.digest);
     let mounted = target.mount(from, digest).await.unwrap();
     assert_eq!(mounted.unwrap().length(), 5);
@@ -382,7 +387,7 @@ async fn mount_asks_the_backend_of_the_source() {
         Some(5),
         "collected behind the cache's back"
     );
-    let other = Registry::over(world.core.clone()).repository("e/f".parse().unwrap());
+    let other = world.registry().repository("e/f".parse().unwrap());
     assert_eq!(other.mount(from, digest).await.unwrap(), None);
     assert!(
         !other

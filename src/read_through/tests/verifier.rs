@@ -145,7 +145,9 @@ async fn deletes_through_the_cache_are_ok_at_all_ages() {
         let (world, get) = audited(with_shared, ALL);
         known_to(&world, "memory").await;
         world.layers.unlink(&world.link.digest).await.unwrap();
-        world.core.delete_blob(&world.link.digest).await.unwrap();
+        let backend = Arc::clone(&world.backend) as _;
+        let deleted = world.core.delete_blob(backend, world.link.digest);
+        deleted.await.unwrap();
         for (age, after) in [("0.1s", 200), ("1s", 1100), ("60s", 60_000)] {
             assert_eq!(verdicts(&get, "delete", age, "memory"), [0, 0, 0], "{age}");
             sleep(Duration::from_millis(after)).await;

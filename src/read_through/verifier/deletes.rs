@@ -3,7 +3,6 @@
 use super::WeakCore;
 use super::judge::{Positive, judge};
 use crate::cache::shared::MOST_QUESTIONS;
-use crate::read_through::Backend;
 use crate::telemetry::metrics::{Tier, Verifications};
 use crate::types::link::{Key, KeyRef};
 use crate::types::question::Question;
@@ -31,8 +30,8 @@ pub(super) struct Deleted {
 type Stages = [VecDeque<Deleted>; AGES.len()];
 
 /// Checks deletes until the cache is gone.
-pub(super) async fn run<B: Backend>(
-    core: WeakCore<B>,
+pub(super) async fn run(
+    core: WeakCore,
     mut deletes: Receiver<Deleted>,
     most: usize,
     seen: Arc<Verifications>,
@@ -82,12 +81,7 @@ fn take_due(stage: &mut VecDeque<Deleted>, age: Duration) -> Vec<Deleted> {
 }
 
 /// Checks whether a tier still has any of these keys. Returns `None` if the cache is gone.
-async fn look_for<B: Backend>(
-    weak: &WeakCore<B>,
-    keys: Vec<Key>,
-    age: usize,
-    seen: &Verifications,
-) -> Option<()> {
+async fn look_for(weak: &WeakCore, keys: Vec<Key>, age: usize, seen: &Verifications) -> Option<()> {
     let core = weak.upgrade()?;
     let cache = core.cache();
     let questions: Vec<_> = keys.iter().cloned().map(Question::from).collect();

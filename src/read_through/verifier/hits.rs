@@ -2,7 +2,6 @@
 
 use super::WeakCore;
 use super::judge::{Positive, judge};
-use crate::read_through::Backend;
 use crate::telemetry::metrics::Verifications;
 use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
@@ -11,11 +10,7 @@ use tokio::sync::mpsc::Receiver;
 const AT_ONCE: usize = 16;
 
 /// Checks hits until the cache is gone.
-pub(super) async fn run<B: Backend>(
-    core: WeakCore<B>,
-    mut hits: Receiver<Positive>,
-    seen: Arc<Verifications>,
-) {
+pub(super) async fn run(core: WeakCore, mut hits: Receiver<Positive>, seen: Arc<Verifications>) {
     let mut some = Vec::with_capacity(AT_ONCE);
     while hits.recv_many(&mut some, AT_ONCE).await > 0 {
         let positives = std::mem::take(&mut some);

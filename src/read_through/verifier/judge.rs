@@ -3,7 +3,7 @@
 use super::WeakCore;
 use crate::cache::memory::ReadStamps;
 use crate::cache::shared::Found;
-use crate::read_through::{Backend, ReadThrough};
+use crate::read_through::ReadThrough;
 use crate::telemetry::metrics::{Tier, Verifications};
 use crate::types::link::Key;
 use crate::types::per_key::PerKey;
@@ -25,8 +25,8 @@ pub(super) struct Positive {
 /// Asks the backend about positive answers and counts the verdicts. `age` is `None` for hits, or
 /// the index of the delete's age. A stale answer is logged, and its keys are removed from all
 /// tiers. Returns `None` if the cache is gone.
-pub(super) async fn judge<B: Backend>(
-    weak: &WeakCore<B>,
+pub(super) async fn judge(
+    weak: &WeakCore,
     positives: Vec<Positive>,
     seen: &Verifications,
     age: Option<usize>,
@@ -75,7 +75,7 @@ pub(super) async fn judge<B: Backend>(
 }
 
 /// Returns the keys that the backend denies. Returns `None` if it does not answer.
-async fn denied_by<B: Backend>(core: &ReadThrough<B>, question: &Question) -> Option<PerKey<Key>> {
+async fn denied_by(core: &ReadThrough, question: &Question) -> Option<PerKey<Key>> {
     let asked = timeout(PATIENCE, core.consult(question, Found::default())).await;
     let found = asked.ok()?.ok()?.found;
     // If repositories share no content, the missing object was the only fact.

@@ -7,7 +7,7 @@ mod judge;
 
 pub use config::VerifierConfig;
 
-use super::{Backend, Inner, ReadThrough};
+use super::{Inner, ReadThrough};
 use crate::cache::memory::ReadStamps;
 use crate::telemetry::metrics::{Tier, Verifications};
 use crate::types::link::Key;
@@ -43,10 +43,10 @@ struct Ends {
 
 /// A weak reference to the core, which does not keep the cache alive.
 #[derive(Debug)]
-struct WeakCore<B>(Weak<Inner<B>>);
+struct WeakCore(Weak<Inner>);
 
-impl<B> WeakCore<B> {
-    fn upgrade(&self) -> Option<ReadThrough<B>> {
+impl WeakCore {
+    fn upgrade(&self) -> Option<ReadThrough> {
         self.0.upgrade().map(|inner| ReadThrough { inner })
     }
 }
@@ -82,7 +82,7 @@ impl Verifier {
     }
 }
 
-impl<B: Backend> ReadThrough<B> {
+impl ReadThrough {
     /// Offers a hit in memory to the verifier.
     #[inline]
     pub(super) fn verify_hit(&self, question: QuestionRef<'_>) {

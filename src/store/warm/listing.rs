@@ -1,6 +1,6 @@
 //! How is a list read page by page?
 
-use super::super::CachedStore;
+use super::super::erased::ErasedStore;
 use super::super::read::question;
 use crate::types::Error;
 use crate::types::question::Question;
@@ -16,8 +16,8 @@ const PAGE: u64 = 1000;
 const STRETCH: u64 = 100;
 
 /// Reads one list of a store, page by page.
-pub(super) struct Listing<S: ObjectStore> {
-    store: CachedStore<S>,
+pub(super) struct Listing {
+    store: ErasedStore,
     objects: BoxStream<'static, Result<ObjectMeta>>,
     /// The last name so far.
     last: Option<Path>,
@@ -66,7 +66,7 @@ impl Page {
 
 /// Lists the store's objects below `prefix`, after `after`.
 pub(super) fn list(
-    store: &impl ObjectStore,
+    store: &dyn ObjectStore,
     prefix: Option<&Path>,
     after: Option<&Path>,
 ) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -79,11 +79,11 @@ pub(super) fn list(
     objects.fuse().boxed()
 }
 
-impl<S: ObjectStore> Listing<S> {
-    pub(super) fn new(store: &CachedStore<S>, prefix: Option<&Path>, after: Option<&Path>) -> Self {
+impl Listing {
+    pub(super) fn new(store: &ErasedStore, prefix: Option<&Path>, after: Option<&Path>) -> Self {
         Self {
             store: store.clone(),
-            objects: list(store.inner(), prefix, after),
+            objects: list(store.inner().as_ref(), prefix, after),
             last: after.cloned(),
             is_in_order: true,
         }

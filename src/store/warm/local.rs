@@ -1,6 +1,6 @@
 //! How is memory warmed if it is the only tier?
 
-use super::super::CachedStore;
+use super::super::erased::ErasedStore;
 use super::listing::{Listed, Listing};
 use super::progress::{Counts, Tally, WarmError, WarmProgress};
 use super::proof::Proof;
@@ -9,12 +9,11 @@ use crate::cache::memory::ReadStamps;
 use crate::coherence::generation::Snapshot;
 use crate::types::Error;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use object_store::ObjectStore;
 use object_store::path::Path;
 
 /// Fills memory from lists. The stamps of all keys are taken before each list.
-pub(super) async fn run<S: ObjectStore>(
-    store: &CachedStore<S>,
+pub(super) async fn run(
+    store: &ErasedStore,
     prefix: Option<Path>,
     mut tally: Tally,
 ) -> Result<WarmProgress, WarmError> {
@@ -43,8 +42,8 @@ pub(super) async fn run<S: ObjectStore>(
     }
 }
 
-async fn fill<S: ObjectStore>(
-    store: &CachedStore<S>,
+async fn fill(
+    store: &ErasedStore,
     page: &[Listed],
     snapshot: Option<&Snapshot>,
 ) -> Result<Counts, Error> {

@@ -10,21 +10,20 @@ pub use progress::{WarmError, WarmProgress};
 #[cfg(feature = "redis")]
 pub use proof::has_text_of;
 
-use super::CachedStore;
+use super::erased::ErasedStore;
 use crate::telemetry::spans;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use object_store::ObjectStore;
 use object_store::path::Path;
 use progress::Tally;
 use std::fmt;
 use tracing::Instrument;
 
-/// Fills the tiers from the store's lists. [`CachedStore::warm`] makes it. It does nothing until it
-/// is awaited.
+/// Fills the tiers from the store's lists. [`CachedStore::warm`](crate::CachedStore::warm) makes
+/// it. It does nothing until it is awaited.
 ///
-/// A node that has just started, and every node after a [`purge`](CachedStore::purge), asks the
-/// store once for each blob and each link. A list returns 1,000 objects in one request, where
+/// A node that has just started, and every node after a [`purge`](crate::CachedStore::purge), asks
+/// the store once for each blob and each link. A list returns 1,000 objects in one request, where
 /// single questions take one or two requests per object.
 /// ```
 /// use layercache::CachedStore;
@@ -97,15 +96,15 @@ use tracing::Instrument;
 /// Dropping the future stops warming at once. A task of its own returns the leases that it holds.
 /// The last [`progress`](Self::progress) has the position to resume from.
 #[must_use = "nothing is filled until this is awaited"]
-pub struct Warm<S: ObjectStore> {
-    store: CachedStore<S>,
+pub struct Warm {
+    store: ErasedStore,
     prefix: Option<Path>,
     after: Option<Path>,
     progress: Box<dyn FnMut(&WarmProgress) + Send>,
 }
 
-impl<S: ObjectStore> Warm<S> {
-    pub(super) fn new(store: CachedStore<S>, prefix: Option<Path>) -> Self {
+impl Warm {
+    pub(super) fn new(store: ErasedStore, prefix: Option<Path>) -> Self {
         Self {
             store,
             prefix,
@@ -147,7 +146,7 @@ impl<S: ObjectStore> Warm<S> {
     }
 }
 
-impl<S: ObjectStore> IntoFuture for Warm<S> {
+impl IntoFuture for Warm {
     type Output = Result<WarmProgress, WarmError>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
@@ -156,7 +155,7 @@ impl<S: ObjectStore> IntoFuture for Warm<S> {
     }
 }
 
-impl<S: ObjectStore> fmt::Debug for Warm<S> {
+impl fmt::Debug for Warm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Warm")
             .field("store", &self.store)

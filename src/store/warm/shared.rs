@@ -1,6 +1,6 @@
 //! How are Redis and memory warmed together?
 
-use super::super::CachedStore;
+use super::super::erased::ErasedStore;
 use super::listing::{Listed, Listing, Page, list};
 use super::progress::{Counts, Tally, WarmError, WarmProgress};
 use super::proof::Proof;
@@ -11,8 +11,8 @@ use crate::types::Error;
 use crate::types::question::Question;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore};
 use std::collections::HashSet;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -33,8 +33,8 @@ const PAUSES: [Duration; 4] = [
 
 /// Fills Redis and memory. A first list gives the names, page by page. The node takes leases for
 /// the facts of a page that are missing; a second list of the page then gives the facts to fill.
-pub(super) async fn run<S: ObjectStore>(
-    store: &CachedStore<S>,
+pub(super) async fn run(
+    store: &ErasedStore,
     prefix: Option<Path>,
     mut tally: Tally,
 ) -> Result<WarmProgress, WarmError> {
@@ -50,10 +50,10 @@ pub(super) async fn run<S: ObjectStore>(
 }
 
 /// Fills a few pages at a time, and returns them in the order of the list.
-fn under_way<S: ObjectStore>(
-    store: CachedStore<S>,
+fn under_way(
+    store: ErasedStore,
     prefix: Option<Path>,
-    listing: Listing<S>,
+    listing: Listing,
 ) -> BoxStream<'static, Result<(Page, Counts), Error>> {
     let pages = futures::stream::try_unfold(listing, |mut listing| async move {
         let page = listing.next().await?;
@@ -70,11 +70,7 @@ fn under_way<S: ObjectStore>(
 }
 
 /// Fills a page. Tries again if Redis could not be asked.
-async fn insist<S: ObjectStore>(
-    store: &CachedStore<S>,
-    prefix: Option<&Path>,
-    page: &Page,
-) -> Result<Counts, Error> {
+async fn insist(store: &ErasedStore, prefix: Option<&Path>, page: &Page) -> Result<Counts, Error> {
     for pause in PAUSES {
         match fill(store, prefix, page).await {
             Err(Error::Cache { .. }) => sleep(pause).await,
@@ -84,11 +80,7 @@ async fn insist<S: ObjectStore>(
     fill(store, prefix, page).await
 }
 
-async fn fill<S: ObjectStore>(
-    store: &CachedStore<S>,
-    prefix: Option<&Path>,
-    page: &Page,
-) -> Result<Counts, Error> {
+async fn fill(store: &ErasedStore, prefix: Option<&Path>, page: &Page) -> Result<Counts, Error> {
     let (core, mut counts) = (&store.core, Counts::default());
     let open = page.listed.iter();
     let mut open: Vec<_> = open
@@ -126,11 +118,7 @@ async fn fill<S: ObjectStore>(
 type Open<'a> = Vec<&'a Listed>;
 
 /// Fills memory with the facts that Redis already has, and removes those objects from `open`.
-async fn get<S: ObjectStore>(
-    store: &CachedStore<S>,
-    guard: &FillGuard,
-    open: &mut Open<'_>,
-) -> Result<u64, Error> {
+async fn get(store: &ErasedStore, guard: &FillGuard, open: &mut Open<'_>) -> Result<u64, Error> {
     let is_hit = |listed: &&&Listed| {
         let keys = listed.question.keys();
         keys.iter().any(|key| guard.has(key, Grant::Hit))
@@ -155,8 +143,8 @@ async fn get<S: ObjectStore>(
 
 /// Returns the facts that a second list of the page proves for the objects in `open`. They are
 /// sorted by name.
-async fn prove<S: ObjectStore>(
-    store: &CachedStore<S>,
+async fn prove(
+    store: &ErasedStore,
     prefix: Option<&Path>,
     page: &Page,
     open: &[&Listed],
@@ -164,7 +152,7 @@ async fn prove<S: ObjectStore>(
 ) -> Result<Vec<Facts>, Error> {
     let mut proven = Vec::with_capacity(open.len());
     let mut unread = Vec::new();
-    let mut objects = list(store.inner(), prefix, page.after.as_ref());
+    let mut objects = list(store.inner().as_ref(), prefix, page.after.as_ref());
     let mut open = open.iter().peekable();
     while open.peek().is_some()
         && let Some(object) = objects.next().await
@@ -201,8 +189,8 @@ fn again(named: &Listed, object: ObjectMeta) -> Listed {
 }
 
 /// Asks the store for each of these objects.
-async fn ask<S: ObjectStore>(
-    store: &CachedStore<S>,
+async fn ask(
+    store: &ErasedStore,
     open: Open<'_>,
     counts: &mut Counts,
 ) -> Result<Vec<Facts>, Error> {

@@ -85,7 +85,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn repository(&self, node: usize, number: u32) -> Repository<StoreBackend<Flaky>> {
+    pub(super) fn repository(&self, node: usize, number: u32) -> Repository<StoreBackend> {
         self.nodes[node].registry().repository(name(number))
     }
 

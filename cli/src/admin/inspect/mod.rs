@@ -155,7 +155,7 @@ async fn in_storage(
     let manifest = Link::manifest(repository.clone(), *digest);
     let [has_layers, has_manifests] =
         [&layer, &manifest].map(|link| layout.link_path(link).is_some());
-    let backend = StoreBackend::new(Arc::new(store), layout);
+    let backend = StoreBackend::new(store, layout);
     let link = |link, is_kept: bool| {
         let backend = &backend;
         OptionFuture::from(is_kept.then_some(async move { backend.link_state(link).await }))

@@ -1,0 +1,64 @@
+//! [`ErasedStore`]: what does a [`CachedStore`](super::CachedStore) do that does not depend on the
+//! type of the wrapped store?
+
+use super::backend::StoreBackend;
+use crate::layout::{Layout, Meaning};
+use crate::read_through::{CoreBuilder, ReadThrough};
+use crate::types::Error;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use std::fmt::Display;
+use std::sync::Arc;
+
+/// A [`CachedStore`](super::CachedStore) without the type of its store.
+///
+/// Generic code is compiled in each application that uses it. This type is not generic, so the
+/// cache is compiled once, in this crate. What an application calls of it returns a boxed future or
+/// no future, because the body of an `async fn` is compiled where it is awaited.
+#[derive(Debug, Clone)]
+pub(crate) struct ErasedStore {
+    pub(super) core: ReadThrough,
+    pub(super) backend: Arc<StoreBackend>,
+}
+
+impl ErasedStore {
+    pub(super) fn build(
+        inner: Arc<dyn ObjectStore>,
+        layout: Arc<dyn Layout>,
+        core: CoreBuilder,
+    ) -> Result<Self, Error> {
+        let name = Arc::clone(&inner);
+        let backend = Arc::new(StoreBackend::new(inner, Arc::clone(&layout)));
+        let core = core.build(
+            Arc::clone(&backend) as _,
+            Some((&name as &dyn Display, layout)),
+        )?;
+        Ok(Self::over(core, backend))
+    }
+
+    pub(super) fn build_in_memory(
+        inner: Arc<dyn ObjectStore>,
+        layout: Arc<dyn Layout>,
+        core: CoreBuilder,
+    ) -> Self {
+        let backend = Arc::new(StoreBackend::new(inner, layout));
+        let core = core.build_in_memory(Arc::clone(&backend) as _);
+        Self::over(core, backend)
+    }
+
+    pub(super) fn over(core: ReadThrough, backend: Arc<StoreBackend>) -> Self {
+        Self {
+            core,
+            backend,
+        }
+    }
+
+    /// Returns the wrapped store.
+    pub(super) fn inner(&self) -> &Arc<dyn ObjectStore> {
+        self.backend.store()
+    }
+
+    pub(super) fn meaning(&self, location: &Path) -> Option<Meaning> {
+        self.backend.layout().meaning(location)
+    }
+}
