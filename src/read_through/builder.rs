@@ -6,7 +6,7 @@ use crate::cache::{MemoryConfig, TieredCache};
 use crate::cache::{RedisCache, RedisConfig};
 use crate::coherence::limiter::Limits;
 use crate::layout::Layout;
-use crate::types::Error;
+use crate::types::{Error, runtime};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ impl CoreBuilder {
         backend: Arc<dyn Backend>,
         storage: Option<Storage<'_>>,
     ) -> Result<ReadThrough, Error> {
+        runtime::check_here()?;
         let cache = self.cache(storage)?;
         Ok(ReadThrough::new(backend, cache, self.limits, self.verifier))
     }

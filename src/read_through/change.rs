@@ -7,7 +7,7 @@ use crate::coherence::change::{ChangeKind, Outcome};
 use crate::telemetry::spans;
 use crate::types::error::BoxError;
 use crate::types::link::Key;
-use crate::types::{Digest, Error, Link};
+use crate::types::{Digest, Error, Link, runtime};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::future::Future;
@@ -56,6 +56,7 @@ impl ReadThrough {
         written: Option<Fact>,
         call: impl Future<Output = (T, Outcome)> + Send + 'static,
     ) -> Result<T, Error> {
+        runtime::check()?;
         // A caller that is dropped while it waits here has changed nothing.
         let permit = self.inner.changes.take().await;
         let core = self.clone();

@@ -4,7 +4,7 @@ use super::ReadThrough;
 use crate::cache::shared::{Facts, Found};
 use crate::cache::tiered::{Budget, FillGuard};
 use crate::types::question::Question;
-use crate::types::Error;
+use crate::types::{Error, runtime};
 use futures::FutureExt;
 
 impl ReadThrough {
@@ -34,7 +34,7 @@ impl ReadThrough {
         let mut budget = budget.after_the_answer();
         let has_shared = core.cache().has_shared();
         let fill = async move { core.cache().fill(&mut guard, facts, &mut budget).await };
-        match has_shared {
+        match has_shared && runtime::check().is_ok() {
             true => drop(tokio::spawn(fill)),
             false => fill.now_or_never().unwrap_or_default(),
         }

@@ -33,7 +33,7 @@ use crate::telemetry::metrics::Loads;
 use crate::telemetry::spans;
 use crate::types::link::{Key, LinkRef};
 use crate::types::question::{Question, QuestionRef};
-use crate::types::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta};
+use crate::types::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, runtime};
 use batcher::Batcher;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -245,6 +245,7 @@ impl ReadThrough {
         key: (Question, Freshness),
         budget: &mut Budget,
     ) -> Result<Answer<Loaded>, Error> {
+        runtime::check()?;
         let freshness = key.1;
         let flights = &self.inner.flights;
         let (mut ticket, mut permit) = (flights.ask(&key), None);
@@ -350,7 +351,13 @@ impl ReadThrough {
         guard: Option<FillGuard>,
         budget: Budget,
     ) {
-        let (core, keys) = (self.clone(), keys.into_iter().collect::<Vec<_>>());
+        let keys = keys.into_iter().collect::<Vec<_>>();
+        if runtime::check().is_err() {
+            // Redis cannot be told. Memory forgets without a task.
+            let (mut guard, mut budget) = (guard, budget);
+            return self.cache().deny(&keys, guard.as_mut(), &mut budget).await;
+        }
+        let core = self.clone();
         let (mut guard, mut budget) = (guard, budget);
         let denied = tokio::spawn(async move {
             let cache = core.cache();

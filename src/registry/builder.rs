@@ -80,7 +80,8 @@ impl<B: Backend> RegistryBuilder<B> {
     /// Builds the registry. Does no I/O.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if a setting does not work, for example the address of Redis.
+    /// - [`Error::Setting`] if a setting does not work, for example the address of Redis.
+    /// - [`Error::Runtime`] if this is called in a tokio runtime that the cache cannot use.
     pub fn build(self) -> Result<Registry<B>, Error> {
         let backend = Arc::new(self.backend);
         let core = self.core.build(Arc::clone(&backend) as _, None)?;

@@ -106,7 +106,8 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     /// Builds the store. Does no I/O.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`] if a setting does not work, for example the address of Redis.
+    /// - [`Error::Setting`] if a setting does not work, for example the address of Redis.
+    /// - [`Error::Runtime`] if this is called in a tokio runtime that the cache cannot use.
     pub fn build(self) -> Result<CachedStore<S>, Error> {
         let inner = Arc::new(self.inner);
         let erased = ErasedStore::build(Arc::clone(&inner) as _, self.layout, self.core)?;

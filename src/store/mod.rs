@@ -152,7 +152,14 @@ use std::sync::Arc;
 /// through belong to their callers and are not counted.
 ///
 /// # Runtime
-/// Needs a tokio runtime.
+/// Needs a tokio runtime with timers, and with I/O if there is a Redis: `#[tokio::main]` makes such
+/// a runtime, and so does `Builder::enable_all`. A store may be built before the runtime exists.
+/// [`build`](CachedStoreBuilder::build) refuses a runtime that lacks a part, with
+/// [`Error::Runtime`](crate::Error). So does each call that needs the part later: a `head` that
+/// memory cannot answer, and every change. Hits in memory, contents, lists and other paths need no
+/// more than the wrapped store does. Tokio reports a missing part with a panic only. The cache
+/// catches that panic, but the program's panic hook still prints it, and `panic = "abort"` makes it
+/// end the program.
 ///
 /// # Compile time
 /// The cache does not depend on `S`, so it is compiled once, in this crate. An `S` of

@@ -4,6 +4,7 @@ use super::erased::ErasedStore;
 use super::{CachedStore, keys};
 use crate::coherence::change::ChangeKind;
 use crate::store::error::to_store;
+use crate::types::runtime;
 use async_trait::async_trait;
 use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer, Url};
@@ -141,6 +142,7 @@ impl ErasedStore {
         if matches!(*method, Method::GET | Method::HEAD) || keys.is_empty() {
             return sign.await;
         }
+        runtime::check().map_err(to_store)?;
         let kind = match *method {
             Method::DELETE => ChangeKind::Removal,
             _ => ChangeKind::Creation,

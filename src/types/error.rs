@@ -15,7 +15,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// An error of a cache, of the backend or of the task that runs between them.
 ///
 /// A read of a registry or a store never fails because of a cache. Its only errors are
-/// [`Backend`](Self::Backend) and [`LoadLost`](Self::LoadLost).
+/// [`Backend`](Self::Backend), [`LoadLost`](Self::LoadLost) and [`Runtime`](Self::Runtime).
 ///
 /// ```
 /// use layercache::Error;
@@ -83,6 +83,13 @@ pub enum Error {
     ChangeUnconfirmed {
         /// Why the cache could not be told.
         source: Arc<Self>,
+    },
+
+    /// The cache cannot work in this tokio runtime, or outside one. Nothing was asked or changed.
+    #[error("the cache needs a tokio runtime: {problem}")]
+    Runtime {
+        /// What is wrong, and what to do.
+        problem: &'static str,
     },
 
     /// The layout has no path for a blob or a link.

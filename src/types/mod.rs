@@ -9,6 +9,7 @@ pub(crate) mod netstring;
 pub(crate) mod per_key;
 pub(crate) mod question;
 pub(crate) mod repository;
+pub(crate) mod runtime;
 pub(crate) mod setting;
 pub(crate) mod status;
 

@@ -17,8 +17,8 @@ use crate::cache::shared::SharedSettings;
 use crate::coherence::Coherence;
 use crate::layout::Layout;
 use crate::telemetry::metrics::{broken_values, describe};
-use crate::types::Error;
 use crate::types::link::{Key, KeyKind};
+use crate::types::{Error, runtime};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, ready};
 use metrics::Counter;
@@ -37,7 +37,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tier::keys::Keys;
 use tier::scripts::Scripts;
-use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
 /// A [`LayerInfoCache`](crate::LayerInfoCache) in Redis, shared by all nodes that use it.
@@ -114,8 +113,11 @@ impl RedisCache {
     /// trip.
     ///
     /// # Errors
-    /// Returns an error if the address is invalid, or another setting is.
+    /// Returns an error if the address is invalid, or another setting is, and [`Error::Runtime`] in
+    /// a tokio runtime without timers or without I/O.
     pub fn new(config: RedisConfig) -> Result<Self, Error> {
+        runtime::check_here()?;
+        runtime::has_io()?;
         let address = config.check()?;
         describe();
         Ok(Self {
@@ -218,7 +220,7 @@ impl RedisCache {
 /// that is gone.
 impl Drop for RedisCache {
     fn drop(&mut self) {
-        if let (Some((node, home)), Ok(runtime)) = (self.node.take(), Handle::try_current()) {
+        if let (Some((node, home)), Ok(runtime)) = (self.node.take(), runtime::current()) {
             runtime.spawn(async move { node.shutdown(&home).await });
         }
     }

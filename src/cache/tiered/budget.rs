@@ -1,7 +1,7 @@
 //! [`Budget`]: how long may one read still wait for the shared tier?
 
 use crate::cache::deadline::{Deadline, Patience};
-use crate::types::Error;
+use crate::types::{Error, runtime};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -108,6 +108,7 @@ impl Budget {
             };
             return (Err(spent), Duration::ZERO);
         }
+        runtime::check().inspect_err(|_| self.has_failed = true)?;
         let began = Instant::now();
         let asked = ask(Deadline::ending(began + self.left, Patience::Read)).await;
         let took = began.elapsed();

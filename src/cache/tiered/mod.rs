@@ -27,7 +27,7 @@ use crate::telemetry::spans;
 use crate::types::link::{Key, KeyKind, KeyRef, LinkRef};
 use crate::types::per_key::PerKey;
 use crate::types::question::{Question, QuestionRef};
-use crate::types::{Error, LayerMeta};
+use crate::types::{Error, LayerMeta, runtime};
 use ::metrics::Histogram;
 use expiring_fences::ExpiringFences;
 use retry_queue::RetryQueue;
@@ -339,7 +339,10 @@ impl TieredCache {
         self.work.flushed.increment(1);
         self.memory.generations().flush();
         let purged = match &self.shared {
-            Some(shared) => shared.tier.purge().await,
+            Some(shared) => match runtime::check() {
+                Ok(()) => shared.tier.purge().await,
+                Err(error) => Err(error),
+            },
             None => Ok(()),
         };
         // Memory may have been filled from Redis while Redis was being purged.
@@ -383,7 +386,10 @@ impl TieredCache {
     ) -> Result<Forgotten, Error> {
         self.memory.generations().flush();
         let purged = match &self.shared {
-            Some(shared) => shared.tier.purge_repositories(&which).await,
+            Some(shared) => match runtime::check() {
+                Ok(()) => shared.tier.purge_repositories(&which).await,
+                Err(error) => Err(error),
+            },
             None => Ok(Forgotten::default()),
         };
         // Memory may have been filled from Redis while Redis was being purged.
@@ -400,7 +406,9 @@ impl TieredCache {
     /// # Cost
     /// One message to Redis: [`guide::costs`](crate::guide::costs#changes).
     pub async fn shutdown(&self) {
-        if let Some(shared) = &self.shared {
+        if let Some(shared) = &self.shared
+            && runtime::check().is_ok()
+        {
             shared.tier.shutdown().await;
         }
     }

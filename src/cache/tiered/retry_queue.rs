@@ -9,13 +9,12 @@ use crate::coherence::journal::{Journal, MOST, PendingKeys};
 use crate::coherence::lease::Token;
 use crate::coherence::used_connections::UsedConnections;
 use crate::telemetry::metrics::{Part, limit_hits, purges, retry_queue_keys};
-use crate::types::Error;
 use crate::types::link::Key;
+use crate::types::{Error, runtime};
 use metrics::Counter;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -196,7 +195,7 @@ impl RetryQueue {
             .is_some_and(|worker| !worker.is_finished());
         if !is_idle
             && !has_worker
-            && let Ok(runtime) = Handle::try_current()
+            && let Ok(runtime) = runtime::current()
         {
             let worker = runtime.spawn(Arc::clone(self).work());
             state.worker = Some(worker.abort_handle());

@@ -6,13 +6,12 @@ use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::lease::Token;
 use crate::telemetry::metrics::limit_hits;
-use crate::types::Error;
 use crate::types::link::Key;
+use crate::types::{Error, runtime};
 use metrics::Counter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 /// The pauses after attempts that failed. Together they are about as long as a lease lasts by
@@ -84,7 +83,7 @@ impl Returns {
     /// Does the job in a task of its own, and tries again a few times if it fails. Redis executes
     /// the job after a `GRANT` that was sent before, even if the `GRANT` has no answer yet.
     pub(super) fn begin(self: &Arc<Self>, keys: Vec<Key>, what: Return) {
-        let Ok(runtime) = Handle::try_current() else {
+        let Ok(runtime) = runtime::current() else {
             // Without a runtime there is no task, and the leases expire by themselves.
             return;
         };

@@ -14,6 +14,7 @@ use crate::coherence::lease::Token;
 use crate::telemetry::metrics::limit_hits;
 use crate::types::Error;
 use crate::types::link::Key;
+use crate::types::runtime;
 use futures::future::join_all;
 use metrics::Counter;
 use std::collections::{HashMap, HashSet};
@@ -399,6 +400,6 @@ impl TieredCache {
         }
         let kept = self.shared.as_ref().map(FenceKeeper::of);
         let task = keep(Arc::downgrade(&self.signed), kept);
-        state.task = Some(tokio::spawn(task));
+        state.task = runtime::current().ok().map(|runtime| runtime.spawn(task));
     }
 }

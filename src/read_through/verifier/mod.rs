@@ -12,11 +12,11 @@ use crate::cache::memory::ReadStamps;
 use crate::telemetry::metrics::{Tier, Verifications};
 use crate::types::link::Key;
 use crate::types::question::{Question, QuestionRef};
+use crate::types::runtime;
 use deletes::Deleted;
 use judge::Positive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::Instant;
@@ -145,7 +145,7 @@ impl ReadThrough {
         if verifier.has_begun.load(Ordering::Relaxed) {
             return;
         }
-        let Ok(runtime) = Handle::try_current() else {
+        let Ok(runtime) = runtime::current() else {
             return;
         };
         let mut ends = verifier.ends.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,7 @@ use crate::cache::redis::net::resolve::{Checked, Located, Resolve};
 use crate::coherence::trust::Trust;
 use crate::telemetry::metrics::{Gap, breaker_opened};
 use crate::telemetry::spans;
+use crate::types::runtime;
 use ::redis::aio::MultiplexedConnection;
 use metrics::Counter;
 use std::fmt;
@@ -71,7 +72,7 @@ impl Connection {
 
     /// Begins to connect, if there is a runtime.
     pub(crate) fn begin(&self) {
-        if Handle::try_current().is_ok() {
+        if runtime::check().is_ok() {
             let _ = self.inner.ask(Patience::Read, Instant::now());
         }
     }
