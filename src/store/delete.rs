@@ -39,7 +39,7 @@ impl ErasedStore {
             .iter()
             .flatten()
             .cloned()
-            .partition(|path| self.meaning(path).is_some());
+            .partition(|path| self.meaning_of_call(path).is_some());
         let other = delete(Arc::clone(self.inner()), other);
         let (cached, other) = join(self.delete_cached(cached), other).await;
         let (mut cached_results, mut other_results) = (cached.into_iter(), other.into_iter());

@@ -2,6 +2,7 @@
 //! type of the wrapped store?
 
 use super::backend::StoreBackend;
+use super::unknown_paths::UnknownPaths;
 use crate::layout::{Layout, Meaning};
 use crate::read_through::{CoreBuilder, ReadThrough};
 use crate::types::Error;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub(crate) struct ErasedStore {
     pub(super) core: ReadThrough,
     pub(super) backend: Arc<StoreBackend>,
+    pub(super) unknown_paths: Arc<UnknownPaths>,
 }
 
 impl ErasedStore {
@@ -50,6 +52,7 @@ impl ErasedStore {
         Self {
             core,
             backend,
+            unknown_paths: Arc::new(UnknownPaths::new()),
         }
     }
 
@@ -60,5 +63,15 @@ impl ErasedStore {
 
     pub(super) fn meaning(&self, location: &Path) -> Option<Meaning> {
         self.backend.layout().meaning(location)
+    }
+
+    /// Returns the meaning of a path that a caller has named, and counts it if it has none.
+    pub(super) fn meaning_of_call(&self, location: &Path) -> Option<Meaning> {
+        let meaning = self.meaning(location);
+        match meaning {
+            Some(_) => self.unknown_paths.known(),
+            None => self.unknown_paths.count(location, self.backend.layout()),
+        }
+        meaning
     }
 }

@@ -11,6 +11,7 @@ mod multipart;
 mod read;
 #[cfg(feature = "signer")]
 mod signer;
+mod unknown_paths;
 mod warm;
 mod write;
 

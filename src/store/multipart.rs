@@ -154,7 +154,7 @@ impl<S: ObjectStore + MultipartStore> MultipartStore for CachedStore<S> {
         id: &MultipartId,
         parts: Vec<PartId>,
     ) -> Result<PutResult> {
-        let Some(meaning) = self.erased.meaning(path) else {
+        let Some(meaning) = self.erased.meaning_of_call(path) else {
             return self.inner.complete_multipart(path, id, parts).await;
         };
         let (store, path, id) = (Arc::clone(&self.inner), path.clone(), id.clone());

@@ -75,7 +75,7 @@ impl ErasedStore {
     pub(super) fn asked(&self, location: &Path, options: &GetOptions) -> ReadRequest {
         ReadRequest {
             request: Request::of(options),
-            meaning: self.meaning(location),
+            meaning: self.meaning_of_call(location),
         }
     }
 

@@ -137,7 +137,7 @@ impl ErasedStore {
         expires_in: Duration,
         sign: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let meanings = paths.iter().filter_map(|path| self.meaning(path));
+        let meanings = paths.iter().filter_map(|path| self.meaning_of_call(path));
         let keys: Vec<_> = meanings.flat_map(keys).collect();
         if matches!(*method, Method::GET | Method::HEAD) || keys.is_empty() {
             return sign.await;

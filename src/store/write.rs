@@ -24,7 +24,7 @@ impl ErasedStore {
         payload: PutPayload,
         options: PutOptions,
     ) -> BoxFuture<'a, Result<PutResult>> {
-        let Some(meaning) = self.meaning(location) else {
+        let Some(meaning) = self.meaning_of_call(location) else {
             return self.inner().put_opts(location, payload, options);
         };
         let (store, path) = (Arc::clone(self.inner()), location.clone());
@@ -55,7 +55,7 @@ impl ErasedStore {
         location: &'a Path,
         options: PutMultipartOptions,
     ) -> BoxFuture<'a, Result<Box<dyn MultipartUpload>>> {
-        let meaning = self.meaning(location);
+        let meaning = self.meaning_of_call(location);
         let upload = self.inner().put_multipart_opts(location, options);
         match meaning {
             Some(meaning) => {
@@ -72,7 +72,7 @@ impl ErasedStore {
         to: &'a Path,
         options: CopyOptions,
     ) -> BoxFuture<'a, Result<()>> {
-        let Some(meaning) = self.meaning(to) else {
+        let Some(meaning) = self.meaning_of_call(to) else {
             return self.inner().copy_opts(from, to, options);
         };
         let (store, from, to) = (Arc::clone(self.inner()), from.clone(), to.clone());
@@ -88,7 +88,7 @@ impl ErasedStore {
         options: RenameOptions,
     ) -> BoxFuture<'a, Result<()>> {
         let meant = |path| self.meaning(path).map(keys).unwrap_or_default();
-        let written = self.meaning(to).map(keys).unwrap_or_default();
+        let written = self.meaning_of_call(to).map(keys).unwrap_or_default();
         let gone = if from == to { Vec::new() } else { meant(from) };
         let all = [meant(from), written].concat();
         if all.is_empty() {

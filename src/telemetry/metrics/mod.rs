@@ -142,6 +142,11 @@ pub(crate) fn foreign_storage() -> Counter {
     counter!(table::FOREIGN_STORAGE)
 }
 
+/// Returns the counter of calls whose path the layout does not know.
+pub(crate) fn unknown_paths() -> Counter {
+    counter!(table::UNKNOWN_PATHS)
+}
+
 /// Returns the counter of purges with this cause.
 pub(crate) fn purges(cause: &'static str) -> Counter {
     counter!(table::PURGES, "cause" => cause)

@@ -24,6 +24,7 @@ pub(super) const BREAKERS: &str = "layercache_redis_breakers";
 pub(super) const BREAKER_OPENED: &str = "layercache_redis_breaker_opened_total";
 pub(super) const BROKEN_VALUES: &str = "layercache_broken_values_total";
 pub(super) const FOREIGN_STORAGE: &str = "layercache_foreign_storage_total";
+pub(super) const UNKNOWN_PATHS: &str = "layercache_unknown_paths_total";
 pub(super) const MEMORY_ENTRIES: &str = "layercache_memory_entries";
 pub(super) const MEMORY_BYTES: &str = "layercache_memory_bytes";
 pub(super) const IN_FLIGHT: &str = "layercache_in_flight";
@@ -97,6 +98,7 @@ const METRICS: &[Metric] = &[
     counter(BREAKER_OPENED, "Times that the node stopped asking a server until the server answered again."),
     counter(BROKEN_VALUES, "Values in Redis that neither a node nor a Go registry writes."),
     counter(FOREIGN_STORAGE, "Connections that the node gave up because this Redis holds the facts of another storage."),
+    counter(UNKNOWN_PATHS, "Calls of a store whose path the layout does not know."),
     gauge(MEMORY_ENTRIES, Unit::Count, "Entries in memory."),
     gauge(MEMORY_BYTES, Unit::Bytes, "Bytes that the entries in memory take, approximately."),
     gauge(IN_FLIGHT, Unit::Count, "Loads or changes that are running."),
