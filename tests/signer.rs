@@ -5,9 +5,11 @@ use test_support as support;
 
 use layercache::{CacheStatus, CachedStore, Limits};
 use object_store::aws::AmazonS3;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer, Url};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::minio::Minio;
 use support::nodes::{PATIENCE, config, eventually};
@@ -21,14 +23,14 @@ fn blob() -> Path {
     Path::from(format!("docker/registry/v2/blobs/sha256/ab/{hex}/data"))
 }
 
-async fn head(store: &CachedStore<AmazonS3>) -> (u64, CacheStatus) {
+async fn head(store: &dyn ObjectStore) -> (u64, CacheStatus) {
     let options = GetOptions::new().with_head(true);
     let result = store.get_opts(&blob(), options).await.unwrap();
     (result.meta.size, *result.extensions.get().unwrap())
 }
 
 /// Asks a few times, with time for a fill in between.
-async fn settled_head(store: &CachedStore<AmazonS3>) -> (u64, CacheStatus) {
+async fn settled_head(store: &dyn ObjectStore) -> (u64, CacheStatus) {
     for _ in 0..5 {
         if head(store).await.1 == CacheStatus::Memory {
             break;
@@ -109,7 +111,47 @@ async fn an_unlimited_expiry_overflows_no_clock() {
     assert_eq!(settled_head(&store).await, (7, CacheStatus::Miss));
 }
 
-async fn sign(store: &CachedStore<AmazonS3>, kind: &str) -> Url {
+/// Nodes that hold their bucket as an `Arc<dyn ObjectStore>`, and what signs for it beside it.
+#[tokio::test]
+async fn a_signer_beside_the_store_keeps_the_cache_away_as_well() {
+    let minio = Minio::shared().await;
+    let bucket = minio.bucket().await;
+    for kind in ["one", "with options", "many"] {
+        let redis = Redis::start().await;
+        let bare = Arc::new(minio.store(&bucket));
+        let (store, signer) = (Arc::clone(&bare) as Arc<dyn ObjectStore>, bare);
+        let builder = CachedStore::builder(store).redis(config(&redis));
+        let store = builder.signer(signer).build().unwrap();
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = store.put(&blob(), "content".into()).await {
+            assert!(Instant::now() < end, "{error}");
+        }
+        while head(&store).await != (7, CacheStatus::Memory) {
+            assert!(Instant::now() < end, "never in memory");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let signer = store.signer().unwrap();
+        let url = signer.signed_url(Method::GET, &blob(), HOUR).await.unwrap();
+        let content = reqwest::get(url).await.unwrap().text().await.unwrap();
+        assert_eq!(content, "content");
+        assert_eq!(head(&store).await, (7, CacheStatus::Memory), "a read");
+
+        let url = sign(signer.as_ref(), kind).await;
+        let left: u128 = redis.cli(&["PTTL", &fence()]).parse().unwrap();
+        assert!(left > HOUR.as_millis(), "{kind}: {left}");
+        let put = reqwest::Client::new().put(url).body("xyz");
+        assert!(put.send().await.unwrap().status().is_success());
+        assert_eq!(settled_head(&store).await, (3, CacheStatus::Miss), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_a_signer_says_so() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    assert!(CachedStore::new(store).signer().is_none());
+}
+
+async fn sign(store: &dyn Signer, kind: &str) -> Url {
     let path = blob();
     match kind {
         "one" => store.signed_url(Method::PUT, &path, HOUR).await.unwrap(),

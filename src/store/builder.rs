@@ -11,6 +11,8 @@ use crate::read_through::{CoreBuilder, VerifierConfig};
 use crate::settings::Settings;
 use crate::types::Error;
 use object_store::ObjectStore;
+#[cfg(feature = "signer")]
+use object_store::signer::Signer;
 use std::sync::Arc;
 
 /// Builds a [`CachedStore`].
@@ -34,6 +36,8 @@ pub struct CachedStoreBuilder<S> {
     inner: S,
     layout: Arc<dyn Layout>,
     core: CoreBuilder,
+    #[cfg(feature = "signer")]
+    signer: Option<Arc<dyn Signer>>,
 }
 
 impl<S: ObjectStore> CachedStoreBuilder<S> {
@@ -42,6 +46,8 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
             inner,
             layout: Arc::new(Distribution::default()),
             core: CoreBuilder::default(),
+            #[cfg(feature = "signer")]
+            signer: None,
         }
     }
 
@@ -103,6 +109,35 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
         self
     }
 
+    /// Sets what signs URLs of the wrapped store, for [`CachedStore::signer`]. A store whose type
+    /// implements [`Signer`] needs no setting: its `CachedStore` implements `Signer` itself. An
+    /// `Arc<dyn ObjectStore>` does not say whether it can sign. Default: none.
+    ///
+    /// The signer must give a path the same meaning as the wrapped store does: it signs for the
+    /// same bucket, below the same prefix.
+    ///
+    /// ```
+    /// use layercache::CachedStore;
+    /// use object_store::ObjectStore;
+    /// use object_store::aws::AmazonS3Builder;
+    /// use object_store::signer::Signer;
+    /// use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let s3 = Arc::new(AmazonS3Builder::new().with_bucket_name("registry").build()?);
+    /// let (store, signer): (Arc<dyn ObjectStore>, Arc<dyn Signer>) = (s3.clone(), s3);
+    /// let store = CachedStore::builder(store).signer(signer).build()?;
+    /// assert!(store.signer().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "signer")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "signer")))]
+    pub fn signer(mut self, signer: Arc<dyn Signer>) -> Self {
+        self.signer = Some(signer);
+        self
+    }
+
     /// Builds the store. Does no I/O.
     ///
     /// # Errors
@@ -111,6 +146,11 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     pub fn build(self) -> Result<CachedStore<S>, Error> {
         let inner = Arc::new(self.inner);
         let erased = ErasedStore::build(Arc::clone(&inner) as _, self.layout, self.core)?;
+        #[cfg(feature = "signer")]
+        let erased = ErasedStore {
+            signer: self.signer,
+            ..erased
+        };
         Ok(CachedStore { inner, erased })
     }
 

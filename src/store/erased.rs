@@ -8,6 +8,8 @@ use crate::read_through::{CoreBuilder, ReadThrough};
 use crate::types::Error;
 use object_store::ObjectStore;
 use object_store::path::Path;
+#[cfg(feature = "signer")]
+use object_store::signer::Signer;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ pub(crate) struct ErasedStore {
     pub(super) core: ReadThrough,
     pub(super) backend: Arc<StoreBackend>,
     pub(super) unknown_paths: Arc<UnknownPaths>,
+    #[cfg(feature = "signer")]
+    pub(super) signer: Option<Arc<dyn Signer>>,
 }
 
 impl ErasedStore {
@@ -53,6 +57,8 @@ impl ErasedStore {
             core,
             backend,
             unknown_paths: Arc::new(UnknownPaths::new()),
+            #[cfg(feature = "signer")]
+            signer: None,
         }
     }
 

@@ -75,6 +75,38 @@ impl<S: ObjectStore + Signer> CachedStore<S> {
     }
 }
 
+impl<S: ObjectStore> CachedStore<S> {
+    /// Returns what signs URLs of this store and keeps the cache correct as [`Signer`] of
+    /// `CachedStore` says. Returns `None` if
+    /// [`CachedStoreBuilder::signer`](crate::CachedStoreBuilder::signer) was not called. Does no
+    /// I/O.
+    ///
+    /// ```
+    /// use layercache::CachedStore;
+    /// use object_store::path::Path;
+    /// use object_store::signer::Method;
+    /// use object_store::ObjectStore;
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    ///
+    /// /// Returns the address from which a client reads a blob, if the storage can sign.
+    /// async fn address(
+    ///     store: &CachedStore<Arc<dyn ObjectStore>>,
+    ///     blob: &Path,
+    /// ) -> object_store::Result<Option<String>> {
+    ///     let Some(signer) = store.signer() else {
+    ///         return Ok(None);
+    ///     };
+    ///     let url = signer.signed_url(Method::GET, blob, Duration::from_secs(60)).await?;
+    ///     Ok(Some(url.into()))
+    /// }
+    /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "signer")))]
+    pub fn signer(&self) -> Option<Arc<dyn Signer>> {
+        self.erased.signer()
+    }
+}
+
 /// A store and what signs for it.
 #[derive(Debug)]
 struct ErasedSigner {
@@ -129,6 +161,12 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 const SKEW: Duration = Duration::from_secs(120);
 
 impl ErasedStore {
+    fn signer(&self) -> Option<Arc<dyn Signer>> {
+        let signer = self.signer.clone()?;
+        let store = self.clone();
+        Some(Arc::new(ErasedSigner { store, signer }))
+    }
+
     /// Keeps `paths` out of the cache until the URL that `sign` returns has expired.
     async fn while_signed<T>(
         &self,
