@@ -213,8 +213,22 @@ impl<B: Backend> Repository<B> {
     /// Returns the manifests of this repository.
     #[must_use]
     pub fn manifests(&self) -> Self {
+        self.of_kind(LinkKind::Manifest)
+    }
+
+    /// Returns the members of this kind in this repository.
+    ///
+    /// ```
+    /// use layercache::{Backend, Link, Registry, Repository};
+    ///
+    /// fn of_link<B: Backend>(registry: &Registry<B>, link: &Link) -> Repository<B> {
+    ///     registry.repository(link.repository.clone()).of_kind(link.kind)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn of_kind(&self, kind: LinkKind) -> Self {
         Self {
-            kind: LinkKind::Manifest,
+            kind,
             ..self.clone()
         }
     }

@@ -97,10 +97,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path, above: &str, files: &mut V
 
 fn repository<S: ObjectStore>(store: &CachedStore<S>, link: &Link) -> Repository<StoreBackend> {
     let repository = store.registry().repository(link.repository.clone());
-    match link.kind {
-        LinkKind::Manifest => repository.manifests(),
-        _ => repository,
-    }
+    repository.of_kind(link.kind)
 }
 
 async fn stat<S: ObjectStore>(store: &CachedStore<S>, link: &Link) -> Answer<Option<LayerMeta>> {

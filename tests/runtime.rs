@@ -66,8 +66,9 @@ type Done = Result<(), String>;
 
 fn done<T, E: std::error::Error + 'static>(result: Result<T, E>) -> Done {
     result.map(drop).map_err(|error| {
-        let error: &(dyn std::error::Error + 'static) = &error;
-        match Error::from_store(error) {
+        let first: &(dyn std::error::Error + 'static) = &error;
+        let mut chain = std::iter::successors(Some(first), |error| error.source());
+        match chain.find_map(|error| error.downcast_ref()) {
             Some(found @ Error::Runtime { .. }) => found.to_string(),
             _ => format!("other: {error}"),
         }

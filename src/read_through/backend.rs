@@ -121,15 +121,26 @@ impl LinkState {
 /// use layercache::{LinkState, Stat};
 ///
 /// // A backend that can answer both with one query implements `Backend::stat`.
-/// let absent = Stat { link: Ok(LinkState::Absent), meta: Ok(None) };
+/// let absent = Stat::new(Ok(LinkState::Absent), Ok(None));
 /// assert!(absent.link.is_ok());
 /// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Stat {
     /// Whether the blob is in the repository.
     pub link: Result<LinkState, BoxError>,
     /// The blob's metadata; `None` if the blob does not exist.
     pub meta: Result<Option<LayerMeta>, BoxError>,
+}
+
+impl Stat {
+    /// Creates the answers about a blob: whether it is in the repository, and its metadata.
+    pub const fn new(
+        link: Result<LinkState, BoxError>,
+        meta: Result<Option<LayerMeta>, BoxError>,
+    ) -> Self {
+        Self { link, meta }
+    }
 }
 
 /// A [`Backend`] whose memberships and blobs can be changed through the cache.

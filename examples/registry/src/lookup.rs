@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::error::Error;
 use crate::options::LookUps;
-use layercache::{Answer, CacheStatus, Freshness, LayerMeta, Link, LinkKind};
+use layercache::{Answer, CacheStatus, Freshness, LayerMeta, Link};
 use object_store::ObjectStoreExt;
 
 /// Returns the metadata of the blob that a link leads to. Returns `None` if there is no such link,
@@ -14,11 +14,7 @@ pub(crate) async fn look_up(app: &App, link: Link) -> Result<Answer<Option<Layer
         LookUps::Verified => Freshness::Verified,
         LookUps::Plain => return uncached(app, &link).await,
     };
-    let repository = app.registry.repository(link.repository);
-    let repository = match link.kind {
-        LinkKind::Manifest => repository.manifests(),
-        _ => repository,
-    };
+    let repository = app.registry.repository(link.repository).of_kind(link.kind);
     Ok(repository.stat(&link.digest, freshness).await?)
 }
 
