@@ -174,17 +174,15 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     ///     .build()?;
     /// # Ok::<(), layercache::Error>(())
     /// ```
-    pub fn settings(self, settings: Settings) -> Self {
-        Self {
-            inner: self.inner,
-            layout: settings.layout,
-            core: CoreBuilder {
-                memory: settings.memory,
-                limits: settings.limits,
-                verifier: settings.verifier,
-                #[cfg(feature = "redis")]
-                redis: settings.redis,
-            },
-        }
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.layout = settings.layout;
+        self.core = CoreBuilder {
+            memory: settings.memory,
+            limits: settings.limits,
+            verifier: settings.verifier,
+            #[cfg(feature = "redis")]
+            redis: settings.redis,
+        };
+        self
     }
 }

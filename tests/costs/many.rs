@@ -3,18 +3,15 @@
 use crate::guide::Figures;
 use crate::lab::{Bare, Lab, config, link_path, measure as measure_call};
 use crate::support::meter::Meter;
-use crate::support::nodes::{SET, SETTLED, beside, blob_path, digest, hash, name};
+use crate::support::nodes::{SETTLED, beside, blob_path, digest, hash};
 use crate::support::recording::Recording;
 use crate::support::redis::Redis;
 use futures::{StreamExt, stream};
-use layercache::admin::inspect;
-use layercache::layout::Distribution;
 use layercache::{CachedStore, Digest, Freshness};
 use object_store::aws::AmazonS3Builder;
 use object_store::signer::{Method, Signer};
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) async fn measure() -> Figures {
@@ -24,7 +21,6 @@ pub(crate) async fn measure() -> Figures {
     deletes(&lab, &mut figures).await;
     looks_up_many(&lab, &mut figures).await;
     waits_for_another_node(&lab, &mut figures).await;
-    inspects(&lab, &mut figures).await;
     signs(&mut figures).await;
     figures
 }
@@ -120,28 +116,6 @@ async fn waits_for_another_node(lab: &Lab, figures: &mut Figures) {
     assert!(answer.unwrap().value.is_some());
     let row = "`Repository::stat`, another node has the lease and does not fill";
     figures.add(row, "cost", &measured);
-}
-
-async fn inspects(lab: &Lab, figures: &mut Figures) {
-    let digest = digest(3000);
-    lab.put_known(&digest).await;
-    let (redis, name) = (config(lab.meter()), name());
-    let inspection = || {
-        let layout = Arc::new(Distribution::default());
-        inspect(&redis, Arc::new(lab.bare.clone()), layout, &name, &digest)
-    };
-    let (seen, measured) = lab.measure(inspection()).await;
-    assert_eq!(seen.unwrap().disagreements.len(), 0);
-    figures.add(
-        "`admin::inspect`, Redis and the store agree",
-        "cost",
-        &measured,
-    );
-    lab.redis().cli(&["SADD", SET, &digest.to_string()]);
-    lab.bare.inner().delete(&link_path(&digest)).await.unwrap();
-    let (seen, measured) = lab.measure(inspection()).await;
-    assert_eq!(seen.unwrap().disagreements.len(), 1);
-    figures.add("`admin::inspect`, they disagree", "cost", &measured);
 }
 
 /// S3 URLs are signed without a request, so no S3 server is needed.

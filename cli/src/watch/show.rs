@@ -52,7 +52,7 @@ impl View {
                     all.extend(counts);
                     (None, figures)
                 }
-                Err(why) => (Some(why.clone()), PLAIN),
+                Err(why) => (Some(why.clone()), None),
             };
             nodes.push(Row {
                 node: sample.name.clone(),

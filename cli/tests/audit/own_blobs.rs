@@ -1,12 +1,13 @@
 //! Tests a layout in which each repository has its own copy of a blob: an audit and an inspection
 //! compare each copy with its own object.
 
+use super::support::meter::Meter;
 use super::support::nodes::{config, digest};
 use super::support::recording::Recording;
 use super::support::redis::Redis;
 use super::support::world::{head, status};
 use layercache::layout::{Layout, OciImages};
-use layercache::{CacheStatus, CachedStore, Digest, Link, RepositoryName};
+use layercache::{CacheStatus, CachedStore, Digest, Link, RedisConfig, RepositoryName};
 use layercache_cli::admin::{Audit, inspect};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -98,4 +99,26 @@ async fn audit_of(bare: &Bare, redis: &Redis, i: usize) -> (u64, u64) {
     let audit = audit.layout(OciImages::default());
     let report = audit.repositories(move |name| *name == of).await.unwrap();
     (report.findings(), report.ok)
+}
+
+#[tokio::test]
+async fn an_inspection_takes_one_round_trip_and_another_if_it_finds_a_difference() {
+    let redis = Redis::start().await;
+    let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
+    let first = node(&bare, &redis);
+    bare.put(&path(0, &digest), "content".into()).await.unwrap();
+    warm(&first, &path(0, &digest)).await;
+    let meter = Meter::start(redis.port()).await;
+    let config = RedisConfig::new(meter.url()).with_timeout(Duration::from_secs(5));
+    for (disagreements, round_trips) in [(0, 1), (1, 2)] {
+        if disagreements > 0 {
+            bare.delete(&path(0, &digest)).await.unwrap();
+        }
+        meter.settled().await;
+        meter.reset();
+        let (store, layout) = (Arc::new(bare.clone()), Arc::new(OciImages::default()));
+        let seen = inspect(&config, store, layout, &name(0), &digest).await;
+        assert_eq!(seen.unwrap().disagreements.len().min(1), disagreements);
+        assert_eq!(meter.begun().len(), round_trips, "{:?}", meter.begun());
+    }
 }

@@ -15,8 +15,8 @@ use layercache::{
     CacheStatus, CachedStore, Digest, Freshness, Link, RedisConfig, Repository, RepositoryName,
     StoreBackend,
 };
+use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 use std::process::Stdio;
 use std::time::Duration;

@@ -108,7 +108,10 @@ impl Budget {
             };
             return (Err(spent), Duration::ZERO);
         }
-        runtime::check().inspect_err(|_| self.has_failed = true)?;
+        if let Err(error) = runtime::check() {
+            self.has_failed = true;
+            return (Err(error), Duration::ZERO);
+        }
         let began = Instant::now();
         let asked = ask(Deadline::ending(began + self.left, Patience::Read)).await;
         let took = began.elapsed();

@@ -302,7 +302,7 @@ async fn ask<S: ObjectStore>(
             let path = path.as_deref().filter(|_| alias_of.is_none());
             let place = match key {
                 Key::Meta(_) => storage.place(digest, path),
-                Key::Own(link) => storage.place_of(link),
+                Key::Own(link) | Key::Link(link) => storage.place_of(link),
             };
             let stored = storage.blob(digest, &place, path, look).await?;
             of_meta(meta, path, &place, stored.as_ref())

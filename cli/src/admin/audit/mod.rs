@@ -121,9 +121,10 @@ impl<S: ObjectStore> Audit<S> {
     ///
     /// # Errors
     /// Returns an error if the address is not valid, or if the durations do not fit together.
-    pub fn new(store: S, mut redis: RedisConfig) -> Result<Self, Error> {
+    pub fn new(store: S, redis: RedisConfig) -> Result<Self, Error> {
         let layout: Arc<dyn Layout> = Arc::new(Distribution::default());
-        redis.timeout = redis.timeout.max(PATIENCE);
+        let timeout = redis.timeout().max(PATIENCE);
+        let redis = redis.with_timeout(timeout);
         AdminClient::new(redis.clone(), Arc::clone(&layout))?;
         Ok(Self {
             store,

@@ -7,6 +7,7 @@ use std::fmt;
 
 /// Counts what an audit has checked and found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_copy_implementations, reason = "it is large")]
 pub struct AuditReport {
     /// Memberships that were checked.
     pub memberships: u64,

@@ -275,7 +275,7 @@ impl<S: ObjectStore> Storage<S> {
                 (of.is_of(&link) && has_text_of(object, &link.digest)).then_some(link.digest)
             }
             Meaning::RepositoryBlob(link) => of.is_of(&link).then_some(link.digest),
-            Meaning::Blob(_) => None,
+            _ => None,
         }
     }
 

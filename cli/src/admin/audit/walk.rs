@@ -199,7 +199,7 @@ impl<'a> Walk<'a> {
         let names = self.sets.iter().take(named);
         let kind = |kind: &LinkKind| match kind {
             LinkKind::Layer => "blobs",
-            LinkKind::Manifest => "manifests",
+            _ => "manifests",
         };
         sum(names.flat_map(|(of, name)| [kind(of), name.as_str()]))
     }

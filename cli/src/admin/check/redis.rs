@@ -70,7 +70,7 @@ pub async fn check_redis(config: &RedisConfig) -> Result<Vec<Diagnostic>, Error>
         let probe = Probe {
             primary: &primary,
             place: &place,
-            timeout: config.timeout,
+            timeout: config.timeout(),
         };
         match timeout(PATIENCE * 3, probe.examine(&mut diagnostics)).await {
             Ok(Ok(())) => {}

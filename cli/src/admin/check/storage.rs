@@ -63,7 +63,7 @@ async fn examine(
         match layout.meaning(&object.location) {
             Some(Meaning::Blob(_) | Meaning::RepositoryBlob(_)) => blob = blob.or(Some(object)),
             Some(Meaning::Link(_)) => link = link.or(Some(object)),
-            None => {}
+            _ => {}
         }
     }
     if blob.is_none() && link.is_none() {

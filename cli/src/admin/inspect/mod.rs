@@ -81,7 +81,7 @@ impl fmt::Display for Disagreement {
             Self::Member { kind } => {
                 let kind = match kind {
                     LinkKind::Layer => "layer",
-                    LinkKind::Manifest => "manifest",
+                    _ => "manifest",
                 };
                 write!(
                     f,
@@ -205,7 +205,7 @@ fn compare(redis: &InRedis, storage: &InStorage) -> Vec<Disagreement> {
             (Held::Found(()), Some(LinkState::Absent | LinkState::Broken) | None) => {
                 all.push(Disagreement::Member { kind });
             }
-            (Held::Found(()), Some(LinkState::Linked(_))) | (Held::Absent, _) => {}
+            (Held::Found(()), Some(_)) | (Held::Absent, _) => {}
         }
     }
     if redis.meta.fence.is_some() {

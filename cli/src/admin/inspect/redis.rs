@@ -84,7 +84,7 @@ pub(super) async fn in_redis(
     digest: &Digest,
 ) -> Result<InRedis, Error> {
     let links = [Link::layer, Link::manifest].map(|link| link(repository.clone(), *digest));
-    let of = subject(layout, &links);
+    let of = &subject(layout, &links);
     let hash = client.keys_of(of);
     let media_type = client.media_type_key(repository, digest);
     let sets = links.map(|link| client.keys_of(&Key::Link(link)));
@@ -105,7 +105,7 @@ pub(super) async fn in_redis(
     let [layer, manifest] = sets;
     let layer = replies.member(layer)?;
     let manifest = replies.member(manifest)?;
-    let (value, fields) = read_fields(client, &of, replies.next()?);
+    let (value, fields) = read_fields(client, of, replies.next()?);
     let meta = replies.entry(hash, value)?;
     let value = match replies.next()? {
         Some(Value::Array(values)) => match values.first().map(text) {

@@ -7,7 +7,7 @@ use crate::cache::redis::net::servers::{KeyedCommand, Reply};
 use crate::cache::redis::tier::call::Fields;
 use crate::cache::redis::tier::fields::{self, StoredPath};
 use crate::cache::shared::Value;
-use crate::types::link::{Key, KeyKind, KeyRef};
+use crate::types::link::{KeyKind, KeyRef};
 use crate::types::{LayerMeta, Link};
 use ::redis::{Cmd, RedisWrite};
 
@@ -81,16 +81,6 @@ impl RedisCache {
         match path {
             Some(path) => StoredPath::Only(path.into()),
             None => StoredPath::None,
-        }
-    }
-
-    /// Returns whose metadata belongs to a membership, as the layout says: the metadata of the blob
-    /// that all repositories share, or of the repository's own copy.
-    pub(crate) fn meta_of(&self, link: &Link) -> Key {
-        let layout = self.layout.as_ref();
-        match layout.is_none_or(|layout| layout.blob_path(&link.digest).is_some()) {
-            true => Key::Meta(link.digest),
-            false => Key::Own(link.clone()),
         }
     }
 }
