@@ -17,9 +17,7 @@ mod write;
 
 pub use backend::StoreBackend;
 pub use builder::CachedStoreBuilder;
-#[cfg(feature = "redis")]
-pub use warm::has_text_of;
-pub use warm::{Warm, WarmError, WarmProgress};
+pub use warm::{Warm, WarmError, WarmProgress, has_text_of};
 
 use crate::cache::Forgotten;
 use crate::layout::Meaning;

@@ -7,7 +7,6 @@ mod proof;
 mod shared;
 
 pub use progress::{WarmError, WarmProgress};
-#[cfg(feature = "redis")]
 pub use proof::has_text_of;
 
 use super::erased::ErasedStore;
