@@ -57,7 +57,7 @@ impl<B: Backend> RegistryBuilder<B> {
     }
 
     /// Adds a Redis behind memory, shared with the other nodes of the same backend. Several
-    /// backends on one Redis need a [`namespace`](RedisConfig::namespace) each.
+    /// backends on one Redis need a [`namespace`](RedisConfig::with_namespace) each.
     ///
     /// Does not connect, so that a node can start without Redis.
     ///
