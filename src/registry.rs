@@ -161,6 +161,14 @@ impl<B> Clone for Blobs<B> {
 impl<B: Backend> Registry<B> {
     /// Returns a builder of a registry over your own backend. For an `object_store`, see
     /// [`CachedStore::registry`](crate::CachedStore::registry).
+    ///
+    /// ```
+    /// use layercache::{Backend, Error, Registry};
+    ///
+    /// fn registry(backend: impl Backend) -> Result<Registry<impl Backend>, Error> {
+    ///     Registry::builder(backend).build()
+    /// }
+    /// ```
     pub fn builder(backend: B) -> RegistryBuilder<B> {
         RegistryBuilder::new(backend)
     }
