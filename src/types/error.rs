@@ -162,6 +162,7 @@ impl Error {
                 source: Arc::clone(source),
             },
             Self::NoPath { what } => Self::NoPath { what: what.clone() },
+            Self::Runtime { problem } => Self::Runtime { problem },
             // Loads and changes fail in no other way.
             _ => Self::LoadLost,
         }

@@ -174,17 +174,21 @@ impl Inner {
         if stale.is_some() {
             self.give_up_if_stale(now);
         }
-        loop {
-            let ask = self.breaker().ask(now, patience, stale.clone());
-            match ask {
-                Ask::Probe(task) => {
-                    tokio::spawn(Arc::clone(self).probe(task).instrument(spans::connect()));
-                }
-                Ask::Listen(task, number) => {
-                    tokio::spawn(open::listen(Arc::downgrade(self), number, task));
-                }
-                ask => return ask,
+        let ask = self.breaker().ask(now, patience, stale.clone());
+        match ask {
+            Ask::Probe(task) => {
+                tokio::spawn(Arc::clone(self).probe(task).instrument(spans::connect()));
             }
+            Ask::Listen(task, number) => {
+                tokio::spawn(open::listen(Arc::downgrade(self), number, task));
+            }
+            ask => return ask,
+        }
+        let mut breaker = self.breaker();
+        match breaker.ask(now, patience, stale) {
+            // A runtime that shuts down ends the new task at once. Another task would end so, too.
+            Ask::Probe(_) | Ask::Listen(..) => Ask::No(breaker.last_error()),
+            ask => ask,
         }
     }
 
@@ -268,5 +272,46 @@ impl fmt::Debug for Connection {
             .field("resolve", &self.inner.resolve)
             .field("deadline", &self.inner.deadline)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::redis::net::address::Address;
+    use std::future::pending;
+    use std::sync::mpsc;
+    use std::thread;
+    use tokio::runtime::Builder;
+
+    /// Asks for the connection when it is dropped, as a node's task may do while its runtime shuts
+    /// down.
+    struct AskOnDrop(Connection);
+
+    impl Drop for AskOnDrop {
+        fn drop(&mut self) {
+            let _ = self.0.inner.ask(Patience::Read, Instant::now());
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_shuts_down_is_not_kept_by_a_probe() {
+        let Ok(Address::One(server)) = Address::parse("redis://127.0.0.1:1") else {
+            panic!("an address of one server");
+        };
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            let connection = Connection::new(server, None, Duration::from_millis(50));
+            let task = AskOnDrop(connection);
+            runtime.spawn(async move {
+                pending::<()>().await;
+                drop(task);
+            });
+            drop(runtime);
+            ended.send(()).unwrap();
+        });
+        let patience = Duration::from_secs(20);
+        end.recv_timeout(patience).expect("the runtime ends");
     }
 }
