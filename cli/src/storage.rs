@@ -78,8 +78,9 @@ impl StorageOptions {
     /// Returns the layout of the storage's paths.
     pub(crate) fn layout(&self) -> Result<Arc<dyn Layout>, CommandError> {
         let parsed = layout::parse(&self.layout, self.root.as_deref());
-        parsed
-            .map_err(|error| CommandError::new("--layout and --root name no layout").because(error))
+        parsed.map_err(|error| {
+            CommandError::new("--layout and --root do not name a layout").because(error)
+        })
     }
 }
 

@@ -69,7 +69,7 @@ pub fn parse(text: &str, root: Option<&str>) -> Result<Arc<dyn Layout>, LayoutEr
 pub enum LayoutError {
     /// The text names no layout, and is no template.
     #[error(
-        "`{text}` is no layout: write `distribution`, `oci`, or a template such as `oci-blobs/{{digest}}` ({source})"
+        "`{text}` is not a layout: write `distribution`, `oci`, or a template such as `oci-blobs/{{digest}}` ({source})"
     )]
     Unknown {
         /// The text.
@@ -78,7 +78,7 @@ pub enum LayoutError {
         source: TemplateError,
     },
     /// The root is no path of an `object_store`.
-    #[error("`{root}` is no path: {source}")]
+    #[error("`{root}` is not a valid path: {source}")]
     Root {
         /// The root.
         root: String,
