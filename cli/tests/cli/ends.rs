@@ -44,7 +44,7 @@ async fn an_invalid_argument_is_an_error() {
         ("--layout", "x", "is not a layout"),
         ("--layout", "x/{what}", "`{what}` is unknown"),
         ("--root", "a//b", "is not a valid path"),
-        ("--redis-timeout", "1h", "unknown unit"),
+        ("--redis-timeout", "1h", "the unit `h` is unknown"),
     ] {
         let args = [&redis[..], &["--storage", ".", option, value]].concat();
         run(&args).await.refused(&[words]);
