@@ -1,6 +1,6 @@
 //! How an address is parsed: one server, a primary that sentinels watch, or a cluster.
 
-use crate::cache::redis::net::client::has_provider;
+use crate::cache::redis::net::cryptography::has_provider;
 use ::redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError,
     io::tcp::TcpSettings,

@@ -6,6 +6,7 @@ mod client;
 pub(crate) mod cluster;
 pub(crate) mod connect_error;
 pub(crate) mod connection;
+mod cryptography;
 pub(crate) mod in_time;
 pub(crate) mod lifecycle;
 pub(crate) mod purge;
