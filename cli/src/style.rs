@@ -1,4 +1,4 @@
-//! What the colours of the output mean.
+//! The colours of the output, and the meaning of each.
 
 use anstyle::{AnsiColor, Style};
 use std::fmt::Display;

@@ -107,7 +107,7 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 }
 
-/// A store and what signs for it.
+/// A store, and the signer of its URLs.
 #[derive(Debug)]
 struct ErasedSigner {
     store: ErasedStore,

@@ -1,5 +1,5 @@
-//! Does the layout know any path of this store? If not, the cache does nothing, and an operator
-//! should hear of it.
+//! Does the layout know any path of this store? If it knows none, the cache does nothing, and the
+//! node warns the operator.
 
 use crate::layout::Layout;
 use crate::telemetry::metrics;

@@ -27,7 +27,7 @@ pub struct InRedis {
 pub struct RedisEntry<T> {
     /// The key. A set belongs to the whole repository.
     pub key: String,
-    /// What the key says about this blob.
+    /// The value that the key holds for this blob.
     pub value: Held<T>,
     /// How much longer the key lives; `None` if there is no key.
     pub life: Option<Life>,
@@ -37,7 +37,7 @@ pub struct RedisEntry<T> {
     pub fence: Option<Fence>,
 }
 
-/// What a key holds.
+/// The contents of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Held<T> {
     /// Nothing. A look-up asks the storage.

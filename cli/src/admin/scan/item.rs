@@ -3,7 +3,7 @@
 use layercache::internals::{AdminClient, Key, StoredMeta};
 use layercache::{Digest, Link, LinkKind, RepositoryName};
 
-/// What the hash of a blob holds.
+/// The contents of the hash of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Held {
     /// Nothing that a node could use as metadata.
