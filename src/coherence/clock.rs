@@ -31,11 +31,11 @@ pub(crate) struct ServerClock {
     /// When the first reading was made.
     since: Option<Instant>,
     /// The spans, oldest first. The clock was steady within each span.
-    spans: Vec<Span>,
+    spans: Vec<SteadySpan>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Span {
+struct SteadySpan {
     offset: Offset,
     /// The clock may have kept this offset until then.
     until: Instant,
@@ -81,7 +81,7 @@ impl ServerClock {
                 return;
             }
         }
-        self.spans.push(Span { offset, until: now });
+        self.spans.push(SteadySpan { offset, until: now });
         if self.spans.len() > MOST_SPANS {
             let oldest = self.spans.remove(0);
             self.spans[0].offset = self.spans[0].offset.joined(oldest.offset);

@@ -27,11 +27,11 @@ use std::str::FromStr;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    parts: Vec<Part>,
+    parts: Vec<TemplatePart>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Text(String),
     Digest,
     Algorithm,
@@ -81,7 +81,8 @@ impl FromStr for Template {
         let template = Self {
             parts: parse(text)?,
         };
-        let tells_blobs_apart = |part: &Part| matches!(part, Part::Digest | Part::Hex);
+        let tells_blobs_apart =
+            |part: &TemplatePart| matches!(part, TemplatePart::Digest | TemplatePart::Hex);
         if !template.parts.iter().any(tells_blobs_apart) {
             return Err(TemplateError::NoDigest);
         }
@@ -94,7 +95,7 @@ impl FromStr for Template {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Part>, TemplateError> {
+fn parse(text: &str) -> Result<Vec<TemplatePart>, TemplateError> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some(open) = rest.find(['{', '}']) {
@@ -103,19 +104,19 @@ fn parse(text: &str) -> Result<Vec<Part>, TemplateError> {
             return Err(TemplateError::Brace { at });
         };
         if open > 0 {
-            parts.push(Part::Text(rest[..open].to_owned()));
+            parts.push(TemplatePart::Text(rest[..open].to_owned()));
         }
         parts.push(match &rest[open + 1..open + close] {
-            "digest" => Part::Digest,
-            "algorithm" => Part::Algorithm,
-            "hex" => Part::Hex,
-            "shard" => Part::Shard,
+            "digest" => TemplatePart::Digest,
+            "algorithm" => TemplatePart::Algorithm,
+            "hex" => TemplatePart::Hex,
+            "shard" => TemplatePart::Shard,
             name => return Err(TemplateError::Unknown { name: name.into() }),
         });
         rest = &rest[open + close + 1..];
     }
     if !rest.is_empty() {
-        parts.push(Part::Text(rest.to_owned()));
+        parts.push(TemplatePart::Text(rest.to_owned()));
     }
     Ok(parts)
 }
@@ -126,11 +127,11 @@ impl Template {
         let mut path = String::new();
         for part in &self.parts {
             match part {
-                Part::Text(text) => path.push_str(text),
-                Part::Digest => path.push_str(&digest.to_string()),
-                Part::Algorithm => path.push_str(digest.algorithm()),
-                Part::Hex => path.push_str(&hex),
-                Part::Shard => path.push_str(&hex[..2]),
+                TemplatePart::Text(text) => path.push_str(text),
+                TemplatePart::Digest => path.push_str(&digest.to_string()),
+                TemplatePart::Algorithm => path.push_str(digest.algorithm()),
+                TemplatePart::Hex => path.push_str(&hex),
+                TemplatePart::Shard => path.push_str(&hex[..2]),
             }
         }
         path
@@ -142,14 +143,14 @@ impl Template {
         let mut at = 0;
         for part in &self.parts {
             at += match part {
-                Part::Text(text) => text.len(),
-                Part::Algorithm => algorithm.len(),
-                Part::Shard => 2,
-                Part::Digest => {
+                TemplatePart::Text(text) => text.len(),
+                TemplatePart::Algorithm => algorithm.len(),
+                TemplatePart::Shard => 2,
+                TemplatePart::Digest => {
                     let text = path.get(at..at + algorithm.len() + 1 + digits)?;
                     return text.parse().ok();
                 }
-                Part::Hex => {
+                TemplatePart::Hex => {
                     let hex = path.get(at..at + digits)?;
                     return Digest::from_parts(algorithm, hex).ok();
                 }

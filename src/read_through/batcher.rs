@@ -12,7 +12,7 @@
 
 use super::caller_task::CallerTask;
 use super::load::{Loaded, Underway};
-use super::{ReadThrough, Reply};
+use super::{LoadResult, ReadThrough};
 use crate::cache::tiered::Budget;
 use crate::coherence::flight::RunningLoad;
 use crate::coherence::load::{Load, LoadStep};
@@ -32,7 +32,7 @@ const MOST_LOADS_OF_A_BATCH: usize = 8;
 /// A load, its span, and how long it may wait for Redis.
 type PendingLoad = (
     Question,
-    RunningLoad<(Question, Freshness), Reply>,
+    RunningLoad<(Question, Freshness), LoadResult>,
     Span,
     Budget,
 );

@@ -1,6 +1,6 @@
 //! A load: how does one question go to Redis, then to the backend, and then into the tiers?
 
-use super::{LinkState, ReadThrough, Reply, Stat};
+use super::{LinkState, LoadResult, ReadThrough, Stat};
 use crate::cache::memory::{ReadStamps, jittered};
 use crate::cache::shared::{Found, Value};
 use crate::cache::tiered::{Budget, FillGuard};
@@ -70,7 +70,7 @@ pub(super) struct Underway {
 type Beginning = (
     Question,
     Freshness,
-    RunningLoad<(Question, Freshness), Reply>,
+    RunningLoad<(Question, Freshness), LoadResult>,
     Budget,
 );
 
@@ -97,7 +97,7 @@ impl ReadThrough {
         self,
         underway: Underway,
         mut step: LoadStep,
-        running: RunningLoad<(Question, Freshness), Reply>,
+        running: RunningLoad<(Question, Freshness), LoadResult>,
     ) {
         let Underway {
             question,

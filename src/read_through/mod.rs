@@ -57,7 +57,7 @@ pub(crate) struct ReadThrough {
 struct Inner {
     backend: Arc<dyn Backend>,
     cache: TieredCache,
-    flights: Arc<Flights<(Question, Freshness), Reply>>,
+    flights: Arc<Flights<(Question, Freshness), LoadResult>>,
     batcher: Batcher,
     changes: Limiter,
     loads: Loads,
@@ -65,7 +65,7 @@ struct Inner {
 }
 
 /// The answer of a load to all callers that joined it.
-type Reply = Result<Loaded, Arc<Error>>;
+type LoadResult = Result<Loaded, Arc<Error>>;
 
 /// Maximum number of concurrent loads of one call.
 const MOST_LOADS: usize = 64;

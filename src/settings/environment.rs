@@ -123,14 +123,14 @@ pub(super) fn read(
 }
 
 /// A section of which some settings are set.
-struct Begun<T> {
+struct PartialSection<T> {
     section: T,
     has_required: bool,
 }
 
 /// Sets one setting of a section to the value of a variable.
 fn set<T: Section>(
-    begun: &mut Option<Begun<T>>,
+    begun: &mut Option<PartialSection<T>>,
     name: String,
     value: OsString,
 ) -> Result<(), SettingsError> {
@@ -148,7 +148,7 @@ fn set<T: Section>(
         });
     };
     let value = text(&name, value)?;
-    let begun = begun.get_or_insert_with(|| Begun {
+    let begun = begun.get_or_insert_with(|| PartialSection {
         section: T::start(),
         has_required: T::REQUIRED.is_none(),
     });
@@ -160,9 +160,9 @@ fn set<T: Section>(
     })
 }
 
-fn complete<T: Section>(begun: Option<Begun<T>>) -> Result<Option<T>, SettingsError> {
+fn complete<T: Section>(begun: Option<PartialSection<T>>) -> Result<Option<T>, SettingsError> {
     match begun {
-        Some(Begun {
+        Some(PartialSection {
             has_required: false,
             ..
         }) => Err(SettingsError::Missing {

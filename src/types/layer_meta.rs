@@ -32,11 +32,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// # Ok::<(), layercache::LayerMetaError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct LayerMeta(Arc<Fields>);
+pub struct LayerMeta(Arc<CompactFields>);
 
 /// The fields in a compact form, because memory keeps one for each blob.
 #[derive(Clone, PartialEq, Eq)]
-struct Fields {
+struct CompactFields {
     length: u64,
     /// Nanoseconds since the epoch, or [`UNKNOWN`].
     last_modified: i64,
@@ -117,7 +117,7 @@ impl LayerMeta {
                 None => texts.push(ABSENT),
             }
         }
-        Self(Arc::new(Fields {
+        Self(Arc::new(CompactFields {
             length,
             last_modified: last_modified.and_then(nanos).unwrap_or(UNKNOWN),
             texts: texts.into_boxed_str(),
@@ -230,12 +230,12 @@ impl LayerMeta {
     /// Returns a copy in allocations of its own. Threads that clone one value share its reference
     /// count, and wait for each other.
     pub(crate) fn apart(&self) -> Self {
-        Self(Arc::new(Fields::clone(&self.0)))
+        Self(Arc::new(CompactFields::clone(&self.0)))
     }
 
     /// Returns the approximate number of bytes that this value takes on the heap.
     pub(crate) fn heap_size(&self) -> usize {
-        size_of::<Fields>() + 2 * size_of::<usize>() + self.0.texts.len()
+        size_of::<CompactFields>() + 2 * size_of::<usize>() + self.0.texts.len()
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Setting<T> {
 }
 
 /// How a text is read as a value.
-pub(crate) struct Kind<V> {
+pub(crate) struct ValueKind<V> {
     pub(crate) accepts: &'static str,
     pub(crate) parse: fn(&str) -> Option<V>,
 }
@@ -50,22 +50,22 @@ pub(crate) use settings;
 /// Any text. Errors repeat a value that is not accepted, so a setting with a secret must accept
 /// every text.
 #[cfg(feature = "redis")]
-pub(crate) const TEXT: Kind<String> = Kind {
+pub(crate) const TEXT: ValueKind<String> = ValueKind {
     accepts: "any text",
     parse: |text| Some(text.to_owned()),
 };
 
-pub(crate) const FLAG: Kind<bool> = Kind {
+pub(crate) const FLAG: ValueKind<bool> = ValueKind {
     accepts: "`true` or `false`",
     parse: |text| text.parse().ok(),
 };
 
-pub(crate) const NUMBER: Kind<usize> = Kind {
+pub(crate) const NUMBER: ValueKind<usize> = ValueKind {
     accepts: "a whole number",
     parse: |text| text.parse().ok(),
 };
 
-pub(crate) const SHARE: Kind<f64> = Kind {
+pub(crate) const SHARE: ValueKind<f64> = ValueKind {
     accepts: "a number from 0 to 1",
     parse: |text| {
         text.parse()
@@ -74,7 +74,7 @@ pub(crate) const SHARE: Kind<f64> = Kind {
     },
 };
 
-pub(crate) const TIME: Kind<Duration> = Kind {
+pub(crate) const TIME: ValueKind<Duration> = ValueKind {
     accepts: "a time with its unit, such as `50ms`, `2s`, `5min` or `1day`",
     parse: |text| {
         let has_unit = text.ends_with(|last: char| last.is_alphabetic());
@@ -83,7 +83,7 @@ pub(crate) const TIME: Kind<Duration> = Kind {
     },
 };
 
-pub(crate) const BYTES: Kind<u64> = Kind {
+pub(crate) const BYTES: ValueKind<u64> = ValueKind {
     accepts: "a number of bytes, or a size such as `512KiB`, `64MiB` or `1GiB`",
     parse: |text| {
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());

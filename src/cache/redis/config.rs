@@ -5,7 +5,7 @@ use crate::coherence::change::ChangePolicy;
 use crate::coherence::peers::term::MOST_TRUST;
 use crate::types::Error;
 use crate::types::error::BoxError;
-use crate::types::setting::{FLAG, Kind, Section, Setting, TEXT, TIME, settings};
+use crate::types::setting::{FLAG, Section, Setting, TEXT, TIME, ValueKind, settings};
 use std::fmt;
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ impl Section for RedisConfig {
     }
 }
 
-const POLICY: Kind<ChangePolicy> = Kind {
+const POLICY: ValueKind<ChangePolicy> = ValueKind {
     accepts: "`strict-removals`, `strict` or `best-effort`",
     parse: |text| match text {
         "strict-removals" => Some(ChangePolicy::StrictRemovals),

@@ -18,7 +18,7 @@ pub(super) const PARALLEL: usize = 64;
 
 /// The fence of a signed URL in Redis.
 #[derive(Debug, Clone)]
-pub(super) struct Begun {
+pub(super) struct SignedFence {
     pub(super) token: Token,
     /// The connections that its `BEGIN` used.
     pub(super) through: UsedConnections,
@@ -51,7 +51,7 @@ impl FenceKeeper {
         keys: &[Key],
         time: Duration,
         deadline: Deadline,
-    ) -> Result<(Begun, BoxFuture<'static, ()>), Error> {
+    ) -> Result<(SignedFence, BoxFuture<'static, ()>), Error> {
         let token = Token::random();
         let begun = async {
             // For a short time at first: if the message fails, the fence must not stand for long.
@@ -67,7 +67,7 @@ impl FenceKeeper {
         match begun.await {
             Ok((through, others)) => {
                 let now = Instant::now();
-                let begun = Begun {
+                let begun = SignedFence {
                     token,
                     through,
                     stands_until: now + time,
@@ -92,13 +92,13 @@ impl FenceKeeper {
     /// or a connection was lost.
     pub(super) async fn end(
         &self,
-        expired: &[(Key, Option<Begun>, Instant)],
+        expired: &[(Key, Option<SignedFence>, Instant)],
         keys: &[Key],
     ) -> Result<(), Error> {
         let deadline = self.settings.removal_deadline();
         let mut through = UsedConnections::default();
         for expired in expired.chunks(PARALLEL) {
-            let end = |(key, begun, _): &(Key, Option<Begun>, Instant)| {
+            let end = |(key, begun, _): &(Key, Option<SignedFence>, Instant)| {
                 let (key, token) = ([key.clone()], begun.as_ref().map(|begun| begun.token));
                 async move {
                     let token = token.ok_or_else(lost)?;

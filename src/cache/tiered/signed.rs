@@ -5,7 +5,7 @@
 //! one, with a new `BEGIN` and a new message to all nodes. That is safe, because the end of such a
 //! change always tells all nodes and waits for them.
 
-use super::fence_keeper::{Begun, FenceKeeper, PARALLEL};
+use super::fence_keeper::{FenceKeeper, PARALLEL, SignedFence};
 use super::{Shared, TieredCache};
 use crate::coherence::Coherence;
 use crate::coherence::change::ChangeKind;
@@ -30,7 +30,7 @@ const MOST: usize = 1 << 16;
 /// The longest pause between two checks for replaced connections and expired URLs.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A fence in Redis may end up to this much before [`Open::until`]; the task then renews it. The
+/// A fence in Redis may end up to this much before [`OpenWrite::until`]; the task then renews it. The
 /// caller has added more than this to the URL's time.
 const SLACK: Duration = Duration::from_secs(30);
 
@@ -47,29 +47,29 @@ pub(super) struct SignedWrites {
 
 #[derive(Debug, Default)]
 struct State {
-    open: HashMap<Key, Open>,
+    open: HashMap<Key, OpenWrite>,
     /// The task ends with its runtime. The next caller then starts another one.
     task: Option<JoinHandle<()>>,
 }
 
 /// A key that a signed URL may change.
 #[derive(Debug)]
-struct Open {
+struct OpenWrite {
     /// When the last URL of this key expires.
     until: Instant,
     /// The fence in this node's memory.
     fence: MemoryFence,
     /// The fence in Redis. `None` if it was lost, or was never put up.
-    begun: Option<Begun>,
+    begun: Option<SignedFence>,
 }
 
 /// Fences in memory that end when this is dropped.
-struct Held<'a> {
+struct MemoryFences<'a> {
     coherence: &'a Coherence,
     fences: Vec<(Key, MemoryFence)>,
 }
 
-impl Drop for Held<'_> {
+impl Drop for MemoryFences<'_> {
     fn drop(&mut self) {
         for (_, fence) in self.fences.drain(..) {
             self.coherence.generations.end(fence);
@@ -114,7 +114,12 @@ impl SignedWrites {
 
     /// Notes that these keys may be changed until `until`. Returns the fences of the keys for which
     /// there is no room.
-    fn note(&self, mut held: Held<'_>, until: Instant, begun: Option<Begun>) -> Vec<MemoryFence> {
+    fn note(
+        &self,
+        mut held: MemoryFences<'_>,
+        until: Instant,
+        begun: Option<SignedFence>,
+    ) -> Vec<MemoryFence> {
         let mut state = self.state();
         let mut left = Vec::new();
         for (key, fence) in held.fences.drain(..) {
@@ -131,7 +136,7 @@ impl SignedWrites {
                     left.push(fence);
                 }
                 None => {
-                    let open = Open {
+                    let open = OpenWrite {
                         until,
                         fence,
                         begun: begun.clone(),
@@ -143,7 +148,7 @@ impl SignedWrites {
         left
     }
 
-    fn keys(&self, which: impl Fn(&Open) -> bool) -> Vec<(Key, Option<Begun>, Instant)> {
+    fn keys(&self, which: impl Fn(&OpenWrite) -> bool) -> Vec<(Key, Option<SignedFence>, Instant)> {
         let state = self.state();
         let which = state.open.iter().filter(|(_, open)| which(open));
         which
@@ -152,7 +157,7 @@ impl SignedWrites {
     }
 
     /// Stores the state of a fence in Redis, unless another fence was put up meanwhile.
-    fn set(&self, key: &Key, was: Option<Token>, begun: Option<Begun>) {
+    fn set(&self, key: &Key, was: Option<Token>, begun: Option<SignedFence>) {
         if let Some(open) = self.state().open.get_mut(key)
             && open.begun.as_ref().map(|begun| begun.token) == was
         {
@@ -192,7 +197,7 @@ impl SignedWrites {
 
     /// Puts up the fences that were lost.
     async fn begin(&self, kept: &FenceKeeper) {
-        let stands = |begun: &Begun| kept.tier.is_up(&begun.through);
+        let stands = |begun: &SignedFence| kept.tier.is_up(&begun.through);
         let lost = self.keys(|open| !open.begun.as_ref().is_some_and(stands));
         for lost in lost.chunks(TOGETHER) {
             let keys: Vec<_> = lost.iter().map(|(key, ..)| key.clone()).collect();
@@ -246,7 +251,7 @@ impl SignedWrites {
             })
         });
         for due in due.chunks(PARALLEL) {
-            let renew = |(key, begun, until): &(Key, Option<Begun>, Instant)| {
+            let renew = |(key, begun, until): &(Key, Option<SignedFence>, Instant)| {
                 self.renew_one(kept, key.clone(), begun.clone(), *until)
             };
             if join_all(due.iter().map(renew)).await.contains(&None) {
@@ -261,7 +266,7 @@ impl SignedWrites {
         &self,
         kept: &FenceKeeper,
         key: Key,
-        begun: Option<Begun>,
+        begun: Option<SignedFence>,
         until: Instant,
     ) -> Option<bool> {
         let (begun, now) = (begun?, Instant::now());
@@ -273,7 +278,7 @@ impl SignedWrites {
             tracing::debug!(%error, "the fence of a signed URL is not renewed");
         }
         let stood = renewed.ok()?;
-        let renewed = Begun {
+        let renewed = SignedFence {
             stands_until: now + time,
             checked: now,
             ..begun
@@ -352,7 +357,7 @@ impl TieredCache {
     ) -> Result<(), Error> {
         let coherence = self.memory.coherence().as_ref();
         let begin = |key: &Key| (key.clone(), coherence.generations.begin(key));
-        let held = Held {
+        let held = MemoryFences {
             coherence,
             fences: keys.iter().map(begin).collect(),
         };

@@ -3,7 +3,7 @@
 use super::Model;
 use super::rules::{Fault, Rule};
 use super::state::change::{ChangeAt, Changing, Kind, Notifying, Signing};
-use super::state::{KEY, Late, State, Violation};
+use super::state::{KEY, LateCommand, State, Violation};
 use super::ticks::at;
 use crate::coherence::change::{ChangeStep, Conclusion, Outcome};
 use crate::coherence::lease::{EndReply, Token};
@@ -182,7 +182,7 @@ impl Model {
             change.token = Token::of(10 * (1 + i as u64) + change.tries);
         }
         let server = state.redis.server;
-        let late = Late::Begin(server, change.token, change.kind == Kind::Put);
+        let late = LateCommand::Begin(server, change.token, change.kind == Kind::Put);
         change.at = ChangeAt::Next(change.change.begun(None, again));
         state.late.push(late);
         self.apply_step(state, i);
@@ -262,7 +262,7 @@ impl Model {
         }
         change.called = Some(Outcome::Unknown);
         let kind = change.kind;
-        state.late.push(Late::Call(kind));
+        state.late.push(LateCommand::Call(kind));
         state.spend(Fault::LateCall(i))
     }
 
@@ -388,15 +388,15 @@ impl Model {
     pub(super) fn execute_late(&self, state: &mut State, i: usize) -> Option<()> {
         let server = state.redis.server;
         match state.late.remove(i) {
-            Late::Begin(of, token, take_lease) if of == server => {
+            LateCommand::Begin(of, token, take_lease) if of == server => {
                 self.execute_begin(&mut state.redis.data.slot, token, take_lease);
             }
-            Late::Grant(of, token, steal) if of == server => {
+            LateCommand::Grant(of, token, steal) if of == server => {
                 state.redis.data.slot.grant(token, steal);
             }
-            Late::Fill(of, token) if of == server => drop(self.fill(state, token)),
-            Late::Begin(..) | Late::Grant(..) | Late::Fill(..) => {}
-            Late::Call(kind) => state.backend = kind == Kind::Put,
+            LateCommand::Fill(of, token) if of == server => drop(self.fill(state, token)),
+            LateCommand::Begin(..) | LateCommand::Grant(..) | LateCommand::Fill(..) => {}
+            LateCommand::Call(kind) => state.backend = kind == Kind::Put,
         }
         Some(())
     }

@@ -4,7 +4,7 @@ use super::Model;
 use super::rules::{Fault, Rule};
 use super::state::change::{ChangeAt, Kind};
 use super::state::read::{LoadAt, Loading, ReadAt, Reader};
-use super::state::{KEY, Late, State, Violation};
+use super::state::{KEY, LateCommand, State, Violation};
 use super::ticks::at;
 use crate::coherence::flight::{Arrival, LatestLoad};
 use crate::coherence::lease::{Grant, Token};
@@ -235,7 +235,9 @@ impl Model {
         };
         load.at = LoadAt::Next(load.load.granted(&[Grant::Unknown]));
         load.lease = Some(load.token).filter(|_| self.bends(Rule::AnUnknownGrantIsNoLease));
-        state.late.push(Late::Grant(server, load.token, steal));
+        state
+            .late
+            .push(LateCommand::Grant(server, load.token, steal));
         state.spend(Fault::LateGrant)
     }
 
@@ -245,7 +247,9 @@ impl Model {
         if load.at != LoadAt::Fill {
             return None;
         }
-        state.late.push(Late::Fill(state.redis.server, load.token));
+        state
+            .late
+            .push(LateCommand::Fill(state.redis.server, load.token));
         state.spend(Fault::LateFill)?;
         self.end_load(state, i)
     }

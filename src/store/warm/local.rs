@@ -3,7 +3,7 @@
 use super::super::erased::ErasedStore;
 use super::listing::{Listed, Listing};
 use super::progress::{Counts, Tally, WarmError, WarmProgress};
-use super::proof::Proof;
+use super::proof::ListProof;
 use super::shared::AT_A_TIME;
 use crate::cache::memory::ReadStamps;
 use crate::coherence::generation::Snapshot;
@@ -57,13 +57,13 @@ async fn fill(
         let read_stamps = snapshot.map_or_else(ReadStamps::default, |snapshot| {
             ReadStamps::at(snapshot, &listed.question)
         });
-        match Proof::of(listed) {
-            Proof::Facts(facts) => match cache.fill_memory(facts, read_stamps) {
+        match ListProof::of(listed) {
+            ListProof::Facts(facts) => match cache.fill_memory(facts, read_stamps) {
                 true => counts.filled += 1,
                 false => counts.refused += 1,
             },
-            Proof::Unread => unread.push((&listed.question, read_stamps)),
-            Proof::Broken => counts.skipped += 1,
+            ListProof::Unread => unread.push((&listed.question, read_stamps)),
+            ListProof::Broken => counts.skipped += 1,
         }
     }
     let reads = unread.into_iter().map(|(question, read_stamps)| {

@@ -15,7 +15,7 @@ use object_store::ObjectMeta;
     clippy::large_enum_variant,
     reason = "no value is stored, and most are the large one"
 )]
-pub(super) enum Proof {
+pub(super) enum ListProof {
     /// The object proves these facts.
     Facts(Facts),
     /// The object proves nothing until its content is read.
@@ -24,7 +24,7 @@ pub(super) enum Proof {
     Broken,
 }
 
-impl Proof {
+impl ListProof {
     pub(super) fn of(listed: &Listed) -> Self {
         let Listed { object, question } = listed;
         match question {
@@ -97,10 +97,13 @@ mod tests {
         let quoted = format!("\"{TAG}\"");
         for tag in [TAG, &quoted, &quoted.to_uppercase()] {
             assert!(
-                matches!(Proof::of(&listed(71, Some(tag))), Proof::Facts(_)),
+                matches!(ListProof::of(&listed(71, Some(tag))), ListProof::Facts(_)),
                 "{tag}"
             );
-            assert!(matches!(Proof::of(&listed(70, Some(tag))), Proof::Broken));
+            assert!(matches!(
+                ListProof::of(&listed(70, Some(tag))),
+                ListProof::Broken
+            ));
         }
         let other = quoted.replace(&TAG[..1], if TAG.starts_with('0') { "1" } else { "0" });
         for tag in [
@@ -111,14 +114,14 @@ mod tests {
             Some(""),
         ] {
             assert!(
-                matches!(Proof::of(&listed(71, tag)), Proof::Unread),
+                matches!(ListProof::of(&listed(71, tag)), ListProof::Unread),
                 "{tag:?}"
             );
         }
         let of_parts = format!("\"{TAG}-1\"");
         assert!(matches!(
-            Proof::of(&listed(71, Some(&of_parts))),
-            Proof::Unread
+            ListProof::of(&listed(71, Some(&of_parts))),
+            ListProof::Unread
         ));
     }
 }

@@ -3,7 +3,7 @@
 use super::super::erased::ErasedStore;
 use super::listing::{Listed, Listing, Page, list};
 use super::progress::{Counts, Tally, WarmError, WarmProgress};
-use super::proof::Proof;
+use super::proof::ListProof;
 use crate::cache::shared::Facts;
 use crate::cache::tiered::FillGuard;
 use crate::coherence::lease::Grant;
@@ -115,10 +115,10 @@ async fn fill(store: &ErasedStore, prefix: Option<&Path>, page: &Page) -> Result
     Ok(counts)
 }
 
-type Open<'a> = Vec<&'a Listed>;
+type Missing<'a> = Vec<&'a Listed>;
 
 /// Fills memory with the facts that Redis already has, and removes those objects from `open`.
-async fn get(store: &ErasedStore, guard: &FillGuard, open: &mut Open<'_>) -> Result<u64, Error> {
+async fn get(store: &ErasedStore, guard: &FillGuard, open: &mut Missing<'_>) -> Result<u64, Error> {
     let is_hit = |listed: &&&Listed| {
         let keys = listed.question.keys();
         keys.iter().any(|key| guard.has(key, Grant::Hit))
@@ -169,10 +169,10 @@ async fn prove(
         let Some(named) = open.next_if(is_named) else {
             continue;
         };
-        match Proof::of(&again(named, object)) {
-            Proof::Facts(facts) => proven.push(facts),
-            Proof::Unread => unread.push(*named),
-            Proof::Broken => counts.skipped += 1,
+        match ListProof::of(&again(named, object)) {
+            ListProof::Facts(facts) => proven.push(facts),
+            ListProof::Unread => unread.push(*named),
+            ListProof::Broken => counts.skipped += 1,
         }
     }
     counts.refused += open.count() as u64;
@@ -191,7 +191,7 @@ fn again(named: &Listed, object: ObjectMeta) -> Listed {
 /// Asks the store for each of these objects.
 async fn ask(
     store: &ErasedStore,
-    open: Open<'_>,
+    open: Missing<'_>,
     counts: &mut Counts,
 ) -> Result<Vec<Facts>, Error> {
     let reads = open.into_iter().map(|listed| {

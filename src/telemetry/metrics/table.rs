@@ -36,13 +36,13 @@ pub(super) const LIMIT_HITS: &str = "layercache_limit_hits_total";
 #[derive(Debug)]
 struct Metric {
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     unit: Unit,
     help: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -51,7 +51,7 @@ enum Kind {
 const fn counter(name: &'static str, help: &'static str) -> Metric {
     Metric {
         name,
-        kind: Kind::Counter,
+        kind: MetricKind::Counter,
         unit: Unit::Count,
         help,
     }
@@ -60,7 +60,7 @@ const fn counter(name: &'static str, help: &'static str) -> Metric {
 const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Metric {
     Metric {
         name,
-        kind: Kind::Gauge,
+        kind: MetricKind::Gauge,
         unit,
         help,
     }
@@ -69,7 +69,7 @@ const fn gauge(name: &'static str, unit: Unit, help: &'static str) -> Metric {
 const fn seconds(name: &'static str, help: &'static str) -> Metric {
     Metric {
         name,
-        kind: Kind::Histogram,
+        kind: MetricKind::Histogram,
         unit: Unit::Seconds,
         help,
     }
@@ -117,9 +117,9 @@ pub(crate) fn describe() {
             help,
         } = *metric;
         match kind {
-            Kind::Counter => describe_counter!(name, unit, help),
-            Kind::Gauge => describe_gauge!(name, unit, help),
-            Kind::Histogram => describe_histogram!(name, unit, help),
+            MetricKind::Counter => describe_counter!(name, unit, help),
+            MetricKind::Gauge => describe_gauge!(name, unit, help),
+            MetricKind::Histogram => describe_histogram!(name, unit, help),
         }
     }
 }
@@ -162,9 +162,9 @@ mod tests {
     fn names_follow_the_conventions_of_prometheus() {
         for metric in METRICS {
             let name = metric.name;
-            let is_counter = metric.kind == Kind::Counter;
+            let is_counter = metric.kind == MetricKind::Counter;
             assert_eq!(name.ends_with("_total"), is_counter, "{name}");
-            let is_time = metric.kind == Kind::Histogram;
+            let is_time = metric.kind == MetricKind::Histogram;
             assert_eq!(name.ends_with("_seconds"), is_time, "{name}");
             let is_size = metric.unit == Unit::Bytes;
             assert_eq!(name.ends_with("_bytes"), is_size, "{name}");

@@ -48,12 +48,12 @@ impl Call {
 }
 
 /// Calls, each with its position among all calls.
-type Batch = Vec<(usize, Call)>;
+type CallGroup = Vec<(usize, Call)>;
 
 /// Separates the calls whose subject an earlier call has, because a script must not get a subject
 /// twice. Returns the other calls, and the position of each separated call with that of the earlier
 /// one.
-fn each_once(calls: Vec<Call>) -> (Batch, Vec<(usize, usize)>) {
+fn each_once(calls: Vec<Call>) -> (CallGroup, Vec<(usize, usize)>) {
     let mut seen = HashMap::with_capacity(calls.len());
     let (mut once, mut repeated) = (Vec::with_capacity(calls.len()), Vec::new());
     for (i, call) in calls.into_iter().enumerate() {
@@ -82,14 +82,14 @@ impl RedisCache {
     ) -> Result<Vec<Reply>, Error> {
         let mut replies: Vec<Reply> = calls.iter().map(|_| Ok(Value::Nil)).collect();
         let (calls, repeated) = each_once(calls);
-        let mut batches = self.batches(calls).into_iter().peekable();
-        while batches.peek().is_some() {
+        let mut groups = self.groups(calls).into_iter().peekable();
+        while groups.peek().is_some() {
             let (mut which, mut trip, mut subjects) = (Vec::new(), Vec::new(), 0);
             while subjects < MOST_CALLS
-                && let Some(batch) = batches.next()
+                && let Some(group) = groups.next()
             {
-                subjects += batch.len();
-                let (of, calls): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+                subjects += group.len();
+                let (of, calls): (Vec<_>, Vec<_>) = group.into_iter().unzip();
                 which.push(of);
                 trip.push(Call::each(calls));
             }
@@ -112,21 +112,21 @@ impl RedisCache {
         Ok(replies)
     }
 
-    /// Groups calls: those of a batch have the same slot and the same number of arguments.
-    fn batches(&self, calls: Batch) -> Vec<Batch> {
-        let mut batches: BTreeMap<(u16, usize), Vec<Batch>> = BTreeMap::new();
+    /// Groups calls: those of a group have the same slot and the same number of arguments.
+    fn groups(&self, calls: CallGroup) -> Vec<CallGroup> {
+        let mut groups: BTreeMap<(u16, usize), Vec<CallGroup>> = BTreeMap::new();
         for (i, call) in calls {
             let slot = match &self.servers {
                 Servers::One(_) => 0,
                 Servers::Cluster(_) => slot_of(call.keys[0].as_bytes()),
             };
-            let alike = batches.entry((slot, call.args.len())).or_default();
+            let alike = groups.entry((slot, call.args.len())).or_default();
             match alike.last_mut() {
-                Some(batch) if batch.len() < MOST_SUBJECTS => batch.push((i, call)),
+                Some(group) if group.len() < MOST_SUBJECTS => group.push((i, call)),
                 _ => alike.push(vec![(i, call)]),
             }
         }
-        batches.into_values().flatten().collect()
+        groups.into_values().flatten().collect()
     }
 
     /// Fills all of these facts, each with a TTL of its own, so that they do not expire together.

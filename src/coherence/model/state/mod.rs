@@ -33,7 +33,7 @@ pub(crate) struct State {
     pub(crate) faults: Vec<Fault>,
     pub(crate) sessions: u64,
     /// The commands and calls that were given up, and may still happen at any time.
-    pub(crate) late: Vec<Late>,
+    pub(crate) late: Vec<LateCommand>,
     pub(crate) violation: Option<Violation>,
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct Check {
 
 /// A command or call that was given up, and may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Late {
+pub(crate) enum LateCommand {
     /// A `BEGIN` for this server.
     Begin(u8, Token, bool),
     /// A `GRANT` for this server, with or without `steal`.

@@ -61,7 +61,7 @@ enum State<C> {
         since: Instant,
         /// When the last answer came.
         last_answer: Instant,
-        silence: Option<Silence>,
+        silence: Option<ServerSilence>,
     },
     /// No connection is made any more.
     Shut,
@@ -69,7 +69,7 @@ enum State<C> {
 
 /// The silence of a server.
 #[derive(Debug)]
-struct Silence {
+struct ServerSilence {
     since: Instant,
     error: Arc<ConnectError>,
     /// Dropped if the task that waits for the end of the silence has ended with its runtime.
@@ -254,7 +254,7 @@ impl<C: Clone> Breaker<C> {
                 }
                 let error = Arc::new(ConnectError::Silent(silent));
                 self.last_error = Some(Arc::clone(&error));
-                *silence = Some(Silence {
+                *silence = Some(ServerSilence {
                     since,
                     error,
                     task: Weak::new(),
