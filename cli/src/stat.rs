@@ -13,7 +13,7 @@ use crate::{Verdict, interrupted};
 use anstyle::Style;
 use clap::Args;
 use layercache::{Digest, LayerMeta, LinkState, RepositoryName};
-use layercache_cli::admin::{Disagreement, Held, Inspection, Life, RedisEntry, inspect};
+use layercache_cli::admin::{Disagreement, Inspection, Life, RedisEntry, StoredValue, inspect};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -127,7 +127,7 @@ fn show(out: &Out, inspection: &Inspection) -> Result<(), Stopped> {
             in_storage.unwrap_or_else(none),
         ]);
     }
-    if let Held::Found(media_type) = &redis.media_type.value {
+    if let StoredValue::Found(media_type) = &redis.media_type.value {
         table.row([
             "  Go's mediatype here",
             "",
@@ -150,9 +150,9 @@ fn show(out: &Out, inspection: &Inspection) -> Result<(), Stopped> {
 /// fence of its key.
 fn around<T>(fact: &str, entry: &RedisEntry<T>, truth: String) -> [String; 7] {
     let held = match &entry.value {
-        Held::Absent => "no",
-        Held::Broken => "broken",
-        Held::Found(_) => "yes",
+        StoredValue::Absent => "no",
+        StoredValue::Broken => "broken",
+        StoredValue::Found(_) => "yes",
     };
     let fence = entry.fence.map(|fence| match fence.changes {
         1 => format!("1 change, {}", life(Some(fence.life))),

@@ -12,5 +12,5 @@ pub use audit::{
 };
 pub use check::{Diagnostic, Severity, check_redis, check_storage};
 pub use inspect::{
-    Disagreement, Fence, Held, InRedis, InStorage, Inspection, Life, RedisEntry, inspect,
+    Disagreement, Fence, InRedis, InStorage, Inspection, Life, RedisEntry, StoredValue, inspect,
 };

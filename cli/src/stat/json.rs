@@ -1,7 +1,7 @@
 //! What `layercache stat --json` prints.
 
 use layercache::{LayerMeta, LinkState};
-use layercache_cli::admin::{Fence, Held, Inspection, Life, RedisEntry};
+use layercache_cli::admin::{Fence, Inspection, Life, RedisEntry, StoredValue};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ pub(super) struct Document {
     repository: String,
     digest: String,
     memory: &'static str,
-    redis: Redis,
-    storage: Storage,
+    redis: RedisDocument,
+    storage: StorageDocument,
     agree: bool,
     disagreements: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Redis {
-    layer: Entry,
-    manifest: Entry,
-    meta: Entry,
+struct RedisDocument {
+    layer: EntryDocument,
+    manifest: EntryDocument,
+    meta: EntryDocument,
     fields: BTreeMap<&'static str, String>,
-    media_type: Entry,
+    media_type: EntryDocument,
 }
 
 /// What Redis has of one key. Times are in seconds. A time that never ends is `"never"`. `null`
 /// means that the value does not exist.
 #[derive(Serialize)]
-struct Entry {
+struct EntryDocument {
     key: String,
     value: &'static str,
     expires: Option<Time>,
@@ -52,14 +52,14 @@ enum Time {
 /// What the storage has. A link is `linked`, `absent` or `broken`, or `null` if the layout has no
 /// such links.
 #[derive(Serialize)]
-struct Storage {
+struct StorageDocument {
     layer: Option<&'static str>,
     manifest: Option<&'static str>,
-    meta: Option<Meta>,
+    meta: Option<MetaDocument>,
 }
 
 #[derive(Serialize)]
-struct Meta {
+struct MetaDocument {
     path: String,
     length: u64,
     e_tag: Option<String>,
@@ -82,17 +82,17 @@ impl Document {
             repository: repository.to_string(),
             digest: digest.to_string(),
             memory: super::MEMORY,
-            redis: Redis {
-                layer: Entry::new(&redis.layer),
-                manifest: Entry::new(&redis.manifest),
-                meta: Entry::new(&redis.meta),
+            redis: RedisDocument {
+                layer: EntryDocument::new(&redis.layer),
+                manifest: EntryDocument::new(&redis.manifest),
+                meta: EntryDocument::new(&redis.meta),
                 fields: redis.fields.iter().cloned().collect(),
-                media_type: Entry::new(&redis.media_type),
+                media_type: EntryDocument::new(&redis.media_type),
             },
-            storage: Storage {
+            storage: StorageDocument {
                 layer: storage.layer.as_ref().map(link),
                 manifest: storage.manifest.as_ref().map(link),
-                meta: storage.meta.as_ref().map(Meta::new),
+                meta: storage.meta.as_ref().map(MetaDocument::new),
             },
             agree: disagreements.is_empty(),
             disagreements: disagreements.iter().map(ToString::to_string).collect(),
@@ -100,14 +100,14 @@ impl Document {
     }
 }
 
-impl Entry {
+impl EntryDocument {
     fn new<T>(entry: &RedisEntry<T>) -> Self {
         Self {
             key: entry.key.clone(),
             value: match entry.value {
-                Held::Absent => "absent",
-                Held::Broken => "broken",
-                Held::Found(_) => "found",
+                StoredValue::Absent => "absent",
+                StoredValue::Broken => "broken",
+                StoredValue::Found(_) => "found",
             },
             expires: entry.life.map(Time::new),
             lease: entry.lease.map(Time::new),
@@ -130,7 +130,7 @@ impl Time {
     }
 }
 
-impl Meta {
+impl MetaDocument {
     fn new(meta: &LayerMeta) -> Self {
         let text = |text: Option<&str>| text.map(str::to_owned);
         Self {

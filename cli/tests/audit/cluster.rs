@@ -35,7 +35,7 @@ async fn findings_of_all_primaries_are_fixed() {
     let first = audit().progress(move |so_far| {
         heard.lock().unwrap().extend(so_far.position.clone());
     });
-    let first = World::hear(first).await.unwrap();
+    let first = World::run(first).await.unwrap();
     assert_eq!(first.report.findings(), u64::from(REPOSITORIES));
     let looked_at = first.report.looked_at();
     assert_eq!(looked_at, 3 * u64::from(REPOSITORIES));
@@ -45,16 +45,16 @@ async fn findings_of_all_primaries_are_fixed() {
     let mut before = looked_at;
     for position in &positions {
         let text: AuditPosition = position.to_string().parse().unwrap();
-        let rest = World::hear(audit().resume_after(&text)).await.unwrap();
+        let rest = World::run(audit().resume_after(&text)).await.unwrap();
         let now = rest.report.looked_at();
         assert!(now <= before, "{now} after {position}, {before} before");
         before = now;
     }
     assert_eq!(before, 0);
 
-    let fixed = World::hear(audit().fix(true)).await.unwrap();
+    let fixed = World::run(audit().fix(true)).await.unwrap();
     assert_eq!(fixed.report.removed, u64::from(REPOSITORIES));
-    let again = World::hear(audit()).await.unwrap();
+    let again = World::run(audit()).await.unwrap();
     assert_eq!(again.names(), [""; 0]);
     assert_eq!(again.report.ok, 3 * u64::from(REPOSITORIES / 2));
     for ours in ["layercache::*", "lease::*", "fence::*"] {

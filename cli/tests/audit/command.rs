@@ -53,41 +53,44 @@ impl Place {
 #[tokio::test]
 async fn findings_are_printed_and_set_the_exit_code() {
     let place = Place::with(1).await;
-    let (code, said, notes) = place.run(&[]);
+    let (code, output, notes) = place.run(&[]);
     assert_eq!(code, Some(1));
     let digest = digest(1);
     let stale = format!(
         "stale-membership\t{SET}\t{digest}\tthe repository has no link to this blob\tleft\n"
     );
-    assert!(said.contains(&stale), "{said}");
+    assert!(output.contains(&stale), "{output}");
     let gone = format!(
         "stale-meta\t{}\t\tthere is no such blob\tleft\n",
         hash(&digest)
     );
-    assert!(said.contains(&gone), "{said}");
-    assert!(said.ends_with("findings\t2\n"), "{said}");
+    assert!(output.contains(&gone), "{output}");
+    assert!(output.ends_with("findings\t2\n"), "{output}");
     assert!(notes.contains("--fix"), "{notes}");
 
-    let (code, said, _) = place.run(&["--fix"]);
+    let (code, output, _) = place.run(&["--fix"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains(&stale.replace("left", "removed")), "{said}");
-    assert!(said.ends_with("findings\t2\nremoved\t2\n"), "{said}");
-    let (code, said, notes) = place.run(&["--fix"]);
+    assert!(
+        output.contains(&stale.replace("left", "removed")),
+        "{output}"
+    );
+    assert!(output.ends_with("findings\t2\nremoved\t2\n"), "{output}");
+    let (code, output, notes) = place.run(&["--fix"]);
     assert_eq!((code, notes.as_str()), (Some(0), ""));
-    assert!(said.ends_with("findings\t0\nremoved\t0\n"), "{said}");
+    assert!(output.ends_with("findings\t0\nremoved\t0\n"), "{output}");
 }
 
 #[tokio::test]
 async fn json_has_the_same_findings() {
     let place = Place::with(1).await;
-    let (code, said, _) = place.run(&["--json", "--repository", "library/*"]);
+    let (code, output, _) = place.run(&["--json", "--repository", "library/*"]);
     assert_eq!(code, Some(1));
-    let documents: Vec<Value> = said
+    let documents: Vec<Value> = output
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let [.., summary] = documents.as_slice() else {
-        panic!("{said}");
+        panic!("{output}");
     };
     assert_eq!(summary["summary"]["findings"], 2);
     assert_eq!(summary["summary"]["by_name"]["stale-meta"], 1);
@@ -100,8 +103,8 @@ async fn json_has_the_same_findings() {
         (&SET.into(), &"left".into())
     );
 
-    let (code, said, _) = place.run(&["--json", "--repository", "team/*"]);
-    assert_eq!((code, said.lines().count()), (Some(0), 1));
+    let (code, output, _) = place.run(&["--json", "--repository", "team/*"]);
+    assert_eq!((code, output.lines().count()), (Some(0), 1));
 }
 
 #[tokio::test]
@@ -156,9 +159,9 @@ async fn an_interrupted_audit_is_resumed() {
     let (_, position) = notes.trim().rsplit_once("--resume-after ").unwrap();
     assert!(first.len() < 4000, "{} lines", first.len());
 
-    let (code, said, notes) = place.run(&["--resume-after", position, "--rate", "1000000"]);
+    let (code, output, notes) = place.run(&["--resume-after", position, "--rate", "1000000"]);
     assert_eq!(code, Some(1), "{notes}");
-    let all = first.iter().map(String::as_str).chain(said.lines());
+    let all = first.iter().map(String::as_str).chain(output.lines());
     let mut all: Vec<_> = all
         .filter(|line| line.starts_with("stale-") && line.contains("sha256:"))
         .collect();

@@ -13,10 +13,11 @@ use object_store::ObjectStoreExt;
 /// removes them and keeps everything that is right.
 async fn finds(world: &World, expected: &[&str]) {
     let before = (world.dump(), changes(&world.redis));
-    let said = world.look().await;
-    assert_eq!(said.names(), expected);
+    let output = world.look().await;
+    assert_eq!(output.names(), expected);
     assert!(
-        said.findings
+        output
+            .findings
             .iter()
             .all(|finding| finding.fate == Fate::Left)
     );
@@ -28,14 +29,14 @@ async fn finds(world: &World, expected: &[&str]) {
     assert_eq!(fixed.report.removed, expected.len() as u64);
     let again = world.look().await;
     assert_eq!(again.names(), [""; 0]);
-    let (was, is) = (&said.report, &again.report);
+    let (was, is) = (&output.report, &again.report);
     assert_eq!(
         is.ok + is.skipped,
         is.looked_at(),
         "all other items are correct"
     );
     let is_fact = |finding: &&Finding| finding.digest.is_some() && !is_orphan(finding);
-    let wrong = said.findings.iter().filter(is_fact).count() as u64;
+    let wrong = output.findings.iter().filter(is_fact).count() as u64;
     let facts = was.memberships + was.metas - wrong;
     assert_eq!(is.memberships + is.metas, facts, "correct facts are kept");
     for ours in ["layercache::*", "lease::*", "fence::*"] {
@@ -60,9 +61,9 @@ async fn correct_facts_are_no_findings() {
         world.cached(i).await;
     }
     let before = changes(&world.redis);
-    let said = world.fix().await;
-    assert_eq!(said.names(), [""; 0]);
-    let report = &said.report;
+    let output = world.fix().await;
+    assert_eq!(output.names(), [""; 0]);
+    let report = &output.report;
     assert_eq!((report.memberships, report.metas), (49, 49));
     assert_eq!((report.ok, report.others), (147, 49));
     assert_eq!(changes(&world.redis), before);
@@ -140,9 +141,9 @@ async fn a_wrong_meta_is_a_finding() {
     world
         .redis
         .cli(&["HSET", &hash(&tag), "e_tag", "\"of-before\""]);
-    let said = world.look().await;
+    let output = world.look().await;
     let wrong = |digest: Digest| {
-        let finding = said.findings.iter().find(|it| it.digest == Some(digest));
+        let finding = output.findings.iter().find(|it| it.digest == Some(digest));
         finding.unwrap().wrong.clone()
     };
     let expected = Wrong::WrongLength {
@@ -258,9 +259,9 @@ async fn keys_of_other_applications_are_no_findings() {
     redis.cli(&["SADD", SET, &format!("sha384:{long}")]);
     // A Go registry leaves this key behind when it clears the others.
     redis.cli(&["HSET", &hash(&digest), "mediatype", "x"]);
-    let said = world.look().await;
-    assert_eq!(said.names(), [""; 0]);
-    assert_eq!(said.report.skipped, 1);
+    let output = world.look().await;
+    assert_eq!(output.names(), [""; 0]);
+    assert_eq!(output.report.skipped, 1);
 }
 
 /// A prefix selects the keys of one registry among several.
@@ -273,9 +274,9 @@ async fn only_keys_with_the_prefix_are_audited() {
     redis.cli(&["SADD", SET, &digest.to_string()]);
     let config = super::config(redis).with_prefix("eu:");
     let audit = layercache_cli::admin::Audit::new(world.store.clone(), config).unwrap();
-    let said = World::hear(audit.fix(true)).await.unwrap();
+    let output = World::run(audit.fix(true)).await.unwrap();
     assert_eq!(
-        said.names(),
+        output.names(),
         [format!("stale-membership eu:{SET} {digest}")]
     );
     assert_eq!(redis.cli(&["SISMEMBER", SET, &digest.to_string()]), "1");
@@ -310,9 +311,9 @@ async fn keys_of_a_go_registry_of_version_3_are_audited() {
     redis.cli(&["SADD", SET, &alias.to_string()]);
     let size = ["size", "7", "digest", &canonical.to_string()];
     redis.cli(&[&["HSET", &hash(&alias)], &size[..]].concat());
-    let said = world.look().await;
-    assert_eq!(said.names(), [""; 0]);
-    assert_eq!((said.report.memberships, said.report.metas), (4, 4));
+    let output = world.look().await;
+    assert_eq!(output.names(), [""; 0]);
+    assert_eq!((output.report.memberships, output.report.metas), (4, 4));
 
     // Then a garbage collection removes both blobs.
     for digest in [manifest, canonical] {
@@ -368,10 +369,10 @@ async fn a_layout_without_shared_blobs_is_audited() {
         format!("stale-meta {}", hash(&stale)),
         format!("wrong-path {}", hash(&other)),
     ];
-    assert_eq!(World::hear(audit()).await.unwrap().names(), expected);
-    let fixed = World::hear(audit().fix(true)).await.unwrap();
+    assert_eq!(World::run(audit()).await.unwrap().names(), expected);
+    let fixed = World::run(audit().fix(true)).await.unwrap();
     assert_eq!(fixed.report.removed, 3);
-    let again = World::hear(audit()).await.unwrap();
+    let again = World::run(audit()).await.unwrap();
     assert_eq!((again.names().len(), again.report.ok), (0, 2));
 }
 
@@ -386,12 +387,12 @@ async fn selected_repositories_and_their_blobs_are_audited() {
     let audit = world
         .audit()
         .repositories(|name| name.as_str().starts_with("team/"));
-    let said = World::hear(audit).await.unwrap();
+    let output = World::run(audit).await.unwrap();
     let expected = [
         format!("stale-membership repository::team/app::blobs {first}"),
         format!("stale-meta {}", hash(&first)),
     ];
-    assert_eq!(said.names(), expected);
+    assert_eq!(output.names(), expected);
 }
 
 #[tokio::test]
@@ -405,12 +406,12 @@ async fn a_sample_is_audited() {
     let commands: Vec<_> = commands.collect();
     let commands: Vec<_> = commands.iter().map(String::as_str).collect();
     world.redis.cli_lines(&commands);
-    let small = World::hear(world.audit().sample(0.25)).await.unwrap();
+    let small = World::run(world.audit().sample(0.25)).await.unwrap();
     assert_eq!((small.report.memberships, small.report.metas), (64, 64));
     assert_eq!(small.names().len(), 128);
-    let again = World::hear(world.audit().sample(0.25)).await.unwrap();
+    let again = World::run(world.audit().sample(0.25)).await.unwrap();
     assert_eq!(small.names(), again.names());
-    let large = World::hear(world.audit().sample(0.5)).await.unwrap();
+    let large = World::run(world.audit().sample(0.5)).await.unwrap();
     let has = |name: &String| large.names().contains(name);
     assert!(small.names().iter().all(has));
 }
@@ -419,7 +420,7 @@ async fn a_sample_is_audited() {
 async fn a_store_that_fails_stops_the_audit() {
     let world = world().await;
     world.store.fail(true);
-    let error = World::hear(world.audit()).await.unwrap_err();
+    let error = World::run(world.audit()).await.unwrap_err();
     assert!(
         matches!(error.source, layercache::Error::Backend { .. }),
         "{error}"

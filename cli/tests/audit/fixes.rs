@@ -33,12 +33,12 @@ async fn a_running_node_forgets_a_fixed_finding() {
     until_in_memory(&node, &gone).await;
 
     let audit = || Audit::new(bare.clone(), config(&redis)).unwrap();
-    let said = World::hear(audit()).await.unwrap();
-    assert_eq!(said.report.findings(), 2);
+    let output = World::run(audit()).await.unwrap();
+    assert_eq!(output.report.findings(), 2);
     until_in_memory(&node, &gone).await;
 
-    let said = World::hear(audit().fix(true)).await.unwrap();
-    assert_eq!(said.report.removed, 2);
+    let output = World::run(audit().fix(true)).await.unwrap();
+    assert_eq!(output.report.removed, 2);
     let answer = stat(&node, &gone).await;
     assert_eq!(
         answer,
@@ -84,8 +84,8 @@ async fn an_audit_does_not_purge_a_server_that_is_not_on_record() {
     let world = cached_by_go_registries().await;
     world.redis.cli(&["SADD", RECORD, "another"]);
     let before = world.dump();
-    let said = world.fix().await;
-    assert_eq!(said.report.removed, 2);
+    let output = world.fix().await;
+    assert_eq!(output.report.removed, 2);
     let after = world.dump();
     let is_gone = |line: &&String| !after.contains(line);
     let gone: Vec<_> = before.iter().filter(is_gone).collect();
@@ -103,9 +103,9 @@ async fn a_finding_that_is_cached_again_is_reported() {
     world.redis.cli(&add.split(' ').collect::<Vec<_>>());
     // Another client adds the membership again and again.
     let adding = tokio::spawn(again_and_again(world.redis.address(), add));
-    let said = world.fix().await;
+    let output = world.fix().await;
     adding.abort();
-    let report = &said.report;
+    let report = &output.report;
     assert_eq!(
         (report.findings(), report.removed, report.returned),
         (1, 0, 1)
@@ -128,8 +128,8 @@ async fn again_and_again(address: String, command: String) {
 async fn findings_in_a_full_redis_are_removed() {
     let world = cached_by_go_registries().await;
     world.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    let said = world.fix().await;
-    assert_eq!(said.report.removed, 2);
+    let output = world.fix().await;
+    assert_eq!(output.report.removed, 2);
     world.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(world.redis.cli(&["EXISTS", &hash(&digest(1))]), "0");
 }

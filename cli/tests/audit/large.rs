@@ -65,7 +65,7 @@ async fn world() -> (Store, Redis) {
 
 /// What several audits have reported, each of which resumed the one before.
 #[derive(Debug, Default)]
-struct Heard {
+struct Reported {
     findings: Vec<String>,
     reports: Vec<AuditReport>,
     positions: Vec<AuditPosition>,
@@ -81,12 +81,19 @@ fn is_within(position: &AuditPosition) -> bool {
 
 /// Resumes at the last position, and stops in the middle of a set once this many entries have been
 /// checked. Returns whether the audit has reached its end.
-async fn go_on(store: &Store, redis: &Redis, heard: &Arc<Mutex<Heard>>, until: u64) -> bool {
+async fn go_on(store: &Store, redis: &Redis, reported: &Arc<Mutex<Reported>>, until: u64) -> bool {
     let stop = Arc::new(Notify::new());
-    let (to_findings, to_progress, stopped) =
-        (Arc::clone(heard), Arc::clone(heard), Arc::clone(&stop));
-    heard.lock().unwrap().reports.push(AuditReport::default());
-    let last = heard.lock().unwrap().positions.last().cloned();
+    let (to_findings, to_progress, stopped) = (
+        Arc::clone(reported),
+        Arc::clone(reported),
+        Arc::clone(&stop),
+    );
+    reported
+        .lock()
+        .unwrap()
+        .reports
+        .push(AuditReport::default());
+    let last = reported.lock().unwrap().positions.last().cloned();
     let mut audit = Audit::new(store.clone(), config(redis))
         .unwrap()
         .rate(1e9)
@@ -99,15 +106,15 @@ async fn go_on(store: &Store, redis: &Redis, heard: &Arc<Mutex<Heard>>, until: u
                 .push(finding.to_string());
         })
         .progress(move |so_far| {
-            let mut heard = to_progress.lock().unwrap();
-            heard.told += 1;
-            *heard.reports.last_mut().unwrap() = so_far.report.clone();
+            let mut reported = to_progress.lock().unwrap();
+            reported.told += 1;
+            *reported.reports.last_mut().unwrap() = so_far.report.clone();
             // The audit reports progress before it has checked anything.
             let Some(position) = so_far.position.clone() else {
                 return;
             };
             let stops = so_far.report.looked_at() >= until && is_within(&position);
-            heard.positions.push(position);
+            reported.positions.push(position);
             if stops {
                 stopped.notify_one();
             }
@@ -132,22 +139,22 @@ fn a_large_audit_is_interrupted_and_its_memory_is_bounded() {
         .build()
         .unwrap();
     let (store, redis) = runtime.block_on(world());
-    let heard = Arc::new(Mutex::new(Heard::default()));
+    let reported = Arc::new(Mutex::new(Reported::default()));
     let began = Instant::now();
     // Everything in it runs on this thread.
     let costs = allocation_counter::measure(|| {
         runtime.block_on(async {
             for until in [1000, 5000] {
-                let is_over = go_on(&store, &redis, &heard, until).await;
+                let is_over = go_on(&store, &redis, &reported, until).await;
                 assert!(!is_over, "not interrupted");
             }
-            assert!(go_on(&store, &redis, &heard, u64::MAX).await);
+            assert!(go_on(&store, &redis, &reported, u64::MAX).await);
         });
     });
     let took = began.elapsed();
-    let heard = std::mem::take(&mut *heard.lock().unwrap());
+    let reported = std::mem::take(&mut *reported.lock().unwrap());
 
-    let looked_at: u64 = heard.reports.iter().map(AuditReport::looked_at).sum();
+    let looked_at: u64 = reported.reports.iter().map(AuditReport::looked_at).sum();
     let all = 2 * u64::from(BLOBS);
     // Pages have about 500 entries. Two of them were interrupted, a page of keys and a page of
     // members, so their entries may be checked twice.
@@ -155,9 +162,9 @@ fn a_large_audit_is_interrupted_and_its_memory_is_bounded() {
         (all..all + 2 * 1200).contains(&looked_at),
         "{looked_at} looked at"
     );
-    let found: BTreeSet<_> = heard.findings.iter().collect();
+    let found: BTreeSet<_> = reported.findings.iter().collect();
     assert_eq!(found.len(), 2 * BLOBS as usize / GONE);
-    assert!(heard.told > 150, "told {} times", heard.told);
+    assert!(reported.told > 150, "told {} times", reported.told);
 
     let (reads, most) = (store.reads(), store.most_reads_at_a_time());
     assert_eq!(most, CONCURRENCY);
@@ -179,7 +186,7 @@ async fn a_storage_that_hangs_stops_the_reads_from_redis() {
     let audit = Audit::new(store.clone(), config(&redis))
         .unwrap()
         .concurrency(8);
-    let audit = tokio::spawn(World::hear(audit.rate(1e9)));
+    let audit = tokio::spawn(World::run(audit.rate(1e9)));
     super::support::nodes::eventually("questions", || store.reads() == 8).await;
     let scans = || {
         let stats = redis.cli(&["INFO", "commandstats"]);

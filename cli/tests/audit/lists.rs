@@ -41,18 +41,18 @@ async fn links_on_s3_are_listed() {
     store.delete(&blob_path(&gone)).await.unwrap();
 
     let audit = Audit::new(store.clone(), config(&redis)).unwrap();
-    let said = World::hear(audit).await.unwrap();
+    let output = World::run(audit).await.unwrap();
     let expected = [
         format!("broken-link {SET} {bent}"),
         format!("no-content {SET} {gone}"),
         format!("stale-membership {SET} {unlinked}"),
         format!("stale-meta {}", hash(&gone)),
     ];
-    assert_eq!(said.names(), expected);
-    assert_eq!((said.report.lists, store.lists()), (1, 1));
+    assert_eq!(output.names(), expected);
+    assert_eq!((output.report.lists, store.lists()), (1, 1));
     // The audit asks for each blob, and for the wrong entries. It asks for none of the listed
     // links.
-    let questions = said.report.questions;
+    let questions = output.report.questions;
     assert!((60..90).contains(&questions), "{questions} questions");
 }
 
@@ -63,13 +63,13 @@ async fn links_are_read_if_a_list_proves_nothing() {
     for i in 0..MANY {
         world.cached(i).await;
     }
-    let said = world.look().await;
-    assert_eq!(said.names(), [""; 0]);
+    let output = world.look().await;
+    assert_eq!(output.names(), [""; 0]);
     assert_eq!(
-        (said.report.ok, world.store.lists()),
+        (output.report.ok, world.store.lists()),
         (u64::from(3 * MANY), 1)
     );
-    assert!(said.report.questions >= u64::from(2 * MANY));
+    assert!(output.report.questions >= u64::from(2 * MANY));
 }
 
 /// In this layout the object itself is the membership.
@@ -85,10 +85,10 @@ async fn an_oci_image_layout_is_listed() {
         world.redis.cli(&["SADD", SET, &digest(i).to_string()]);
     }
     let audit = world.audit().layout(OciImages::default());
-    let said = World::hear(audit).await.unwrap();
+    let output = World::run(audit).await.unwrap();
     assert_eq!(
-        said.names(),
+        output.names(),
         [format!("stale-membership {SET} {}", digest(7))]
     );
-    assert_eq!((said.report.lists, said.report.questions), (1, 2));
+    assert_eq!((output.report.lists, output.report.questions), (1, 2));
 }

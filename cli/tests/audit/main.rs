@@ -33,12 +33,12 @@ struct World {
 
 /// The findings and the report of an audit.
 #[derive(Debug)]
-struct Said {
+struct AuditOutput {
     report: AuditReport,
     findings: Vec<Finding>,
 }
 
-impl Said {
+impl AuditOutput {
     /// Returns the name, the key and the member of each finding, sorted.
     fn names(&self) -> Vec<String> {
         let names = self.findings.iter().map(|finding| {
@@ -65,22 +65,22 @@ impl World {
     }
 
     /// Runs an audit, and returns its findings and its report.
-    async fn hear<S: ObjectStore>(audit: Audit<S>) -> Result<Said, AuditError> {
+    async fn run<S: ObjectStore>(audit: Audit<S>) -> Result<AuditOutput, AuditError> {
         let findings = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&findings);
-        let audit = audit.findings(move |finding| heard.lock().unwrap().push(finding.clone()));
+        let reported = Arc::clone(&findings);
+        let audit = audit.findings(move |finding| reported.lock().unwrap().push(finding.clone()));
         let report = audit.await?;
         let findings = std::mem::take(&mut *findings.lock().unwrap());
         assert_eq!(findings.len() as u64, report.findings());
-        Ok(Said { report, findings })
+        Ok(AuditOutput { report, findings })
     }
 
-    async fn look(&self) -> Said {
-        Self::hear(self.audit()).await.unwrap()
+    async fn look(&self) -> AuditOutput {
+        Self::run(self.audit()).await.unwrap()
     }
 
-    async fn fix(&self) -> Said {
-        Self::hear(self.audit().fix(true)).await.unwrap()
+    async fn fix(&self) -> AuditOutput {
+        Self::run(self.audit().fix(true)).await.unwrap()
     }
 
     /// Puts a blob with a link, and caches it as a Go registry does.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 const GOOD: &[&str] = &["--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru"];
 
-async fn check(redis: &Redis, args: &[&str]) -> crate::Said {
+async fn check(redis: &Redis, args: &[&str]) -> crate::CommandOutput {
     let url = redis.url();
     run(&[&["check", "--redis", &url], args].concat()).await
 }
@@ -34,13 +34,13 @@ async fn a_good_redis_and_a_good_folder_are_ok() {
         keys
     };
     let before = keys();
-    let said = stage.run(&["check"]).await.expect(0);
+    let output = stage.run(&["check"]).await.expect(0);
     assert_eq!(keys(), before, "the check removes its keys");
     assert!(
-        said.out.lines().all(|line| line.starts_with("ok\t")),
-        "{said:#?}"
+        output.out.lines().all(|line| line.starts_with("ok\t")),
+        "{output:#?}"
     );
-    let said = said.has(&[
+    let output = output.has(&[
         "a primary with 0 replicas",
         "MiB of 100 MiB of memory, volatile-lru",
         "the user may run all commands",
@@ -50,7 +50,7 @@ async fn a_good_redis_and_a_good_folder_are_ok() {
         "layout: the storage has links, such as docker/registry/v2/repositories/a/b/",
         "can be read",
     ]);
-    drop(said);
+    drop(output);
 
     let json = stage.run(&["check", "--json"]).await.expect(0).json();
     assert_eq!(json["good"], true);
@@ -87,14 +87,15 @@ async fn problems_of_a_redis_are_explained() {
         "-unlink",
     ]);
     let url = format!("redis://app:pa55w0rd-of-the-app@{}", redis.address());
-    let said = run(&["check", "--redis", &url]).await.expect(1);
-    said.has(&["wrong\t", "UNLINK", "ACL SETUSER"])
+    let output = run(&["check", "--redis", &url]).await.expect(1);
+    output
+        .has(&["wrong\t", "UNLINK", "ACL SETUSER"])
         .keeps("pa55w0rd-of-the-app");
     redis.cli(&["ACL", "SETUSER", "app", "+@all", "resetchannels"]);
-    let said = run(&["check", "--redis", &url, "--json"]).await.expect(1);
-    let json = said.json();
+    let output = run(&["check", "--redis", &url, "--json"]).await.expect(1);
+    let json = output.json();
     assert_eq!(json["good"], false);
-    assert!(said.out.contains("SUBSCRIBE to layercache::*"), "{json}");
+    assert!(output.out.contains("SUBSCRIBE to layercache::*"), "{json}");
 
     let replica = Redis::start().await;
     replica.cli(&["REPLICAOF", "127.0.0.1", &redis.port().to_string()]);
@@ -122,7 +123,7 @@ fn put(folder: &Path, path: &object_store::path::Path, content: &str) {
     std::fs::write(path, content).unwrap();
 }
 
-async fn check_folder(folder: &Path, args: &[&str]) -> crate::Said {
+async fn check_folder(folder: &Path, args: &[&str]) -> crate::CommandOutput {
     let storage = ["check", "--storage", folder.to_str().unwrap()];
     run(&[&storage, args].concat()).await
 }
@@ -182,18 +183,19 @@ async fn problems_of_a_bucket_are_explained() {
         env
     };
     let secret = "s3cret-of-no-user";
-    let said = run_with(&args, &with("AWS_SECRET_ACCESS_KEY", secret))
+    let output = run_with(&args, &with("AWS_SECRET_ACCESS_KEY", secret))
         .await
         .expect(1);
-    said.has(&["wrong\tstorage: ", "check the access keys"])
+    output
+        .has(&["wrong\tstorage: ", "check the access keys"])
         .keeps(secret);
-    let said = run_with(&args, &with("AWS_ENDPOINT", "http://127.0.0.1:1"))
+    let output = run_with(&args, &with("AWS_ENDPOINT", "http://127.0.0.1:1"))
         .await
         .expect(1);
-    said.has(&["wrong\tstorage: ", "check the address"]);
+    output.has(&["wrong\tstorage: ", "check the address"]);
     let missing = ["check", "--storage", "s3://there-is-no-such-bucket"];
-    let said = run_with(&missing, &minio.env(&bucket)).await.expect(1);
-    said.has(&["wrong\tstorage: ", "name of the bucket"]);
+    let output = run_with(&missing, &minio.env(&bucket)).await.expect(1);
+    output.has(&["wrong\tstorage: ", "name of the bucket"]);
     run_with(&args, &minio.env(&bucket))
         .await
         .expect(0)

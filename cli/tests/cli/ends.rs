@@ -4,7 +4,7 @@
 use crate::support::nodes::digest;
 use crate::support::redis::Redis;
 use crate::support::server::{Signal, free_port};
-use crate::{Stage, command, run, run_with, said};
+use crate::{Stage, command, output_of, run, run_with};
 use std::process::Command;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -128,8 +128,9 @@ async fn no_command_prints_a_secret() {
             } else {
                 &["--storage", "."]
             };
-            let said = run_with(&[command, storage].concat(), &env).await;
-            said.refused(&["a setting of the Redis is not valid"])
+            let output = run_with(&[command, storage].concat(), &env).await;
+            output
+                .refused(&["a setting of the Redis is not valid"])
                 .keeps(SECRET);
         }
     }
@@ -159,7 +160,7 @@ async fn a_closed_output_is_not_an_error() {
         .spawn()
         .unwrap();
     drop(child.stdout.take());
-    said(child).await.expect(0);
+    output_of(child).await.expect(0);
 
     // A command that runs for ever ends when the reader of its output is gone.
     let args = ["watch", "--interval", "50ms", "127.0.0.1:1"];
@@ -174,7 +175,7 @@ async fn a_closed_output_is_not_an_error() {
             .starts_with("time\t")
     );
     drop(lines);
-    said(child).await.expect(0);
+    output_of(child).await.expect(0);
 }
 
 fn interrupt(child: &tokio::process::Child) {
@@ -217,10 +218,10 @@ async fn a_command_says_where_ctrl_c_has_stopped_it() {
         let child = command(&[args, &common].concat()).spawn().unwrap();
         sleep(Duration::from_millis(500)).await;
         interrupt(&child);
-        let said = said(child).await.expect(130);
+        let output = output_of(child).await.expect(130);
         assert!(
-            said.err.contains("interrupted: ") && said.err.contains(words),
-            "{said:#?}"
+            output.err.contains("interrupted: ") && output.err.contains(words),
+            "{output:#?}"
         );
     }
     stage.redis.signal(Signal::Cont);
@@ -229,5 +230,5 @@ async fn a_command_says_where_ctrl_c_has_stopped_it() {
     let child = command(&["watch", "127.0.0.1:1"]).spawn().unwrap();
     sleep(Duration::from_millis(500)).await;
     interrupt(&child);
-    said(child).await.expect(0);
+    output_of(child).await.expect(0);
 }

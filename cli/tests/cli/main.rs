@@ -28,7 +28,7 @@ use tokio::time::sleep;
 
 /// The result of a process of the command.
 #[derive(Debug)]
-struct Said {
+struct CommandOutput {
     code: Option<i32>,
     out: String,
     err: String,
@@ -55,30 +55,30 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-async fn run(args: &[&str]) -> Said {
+async fn run(args: &[&str]) -> CommandOutput {
     run_with(args, &[]).await
 }
 
 /// Runs the command with these environment variables.
-async fn run_with(args: &[&str], env: &[(String, String)]) -> Said {
+async fn run_with(args: &[&str], env: &[(String, String)]) -> CommandOutput {
     let mut command = command(args);
     command.envs(env.iter().map(|(name, value)| (name, value)));
-    said(command.spawn().unwrap()).await
+    output_of(command.spawn().unwrap()).await
 }
 
-async fn said(child: Child) -> Said {
+async fn output_of(child: Child) -> CommandOutput {
     let output = child.wait_with_output();
     let output = tokio::time::timeout(support::http::PATIENCE * 3, output).await;
     let output = output.expect("the command ends").unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Said {
+    CommandOutput {
         code: output.status.code(),
         out: text(output.stdout),
         err: text(output.stderr),
     }
 }
 
-impl Said {
+impl CommandOutput {
     /// # Panics
     /// If it has ended with another code, or with unexpected output.
     #[track_caller]
@@ -98,12 +98,12 @@ impl Said {
     /// Checks that the command has failed with an error that contains these words.
     #[track_caller]
     fn refused(self, words: &[&str]) -> Self {
-        let said = self.expect(2);
-        assert!(said.err.starts_with("error: "), "{said:#?}");
+        let output = self.expect(2);
+        assert!(output.err.starts_with("error: "), "{output:#?}");
         for word in words {
-            assert!(said.err.contains(word), "no `{word}`: {said:#?}");
+            assert!(output.err.contains(word), "no `{word}`: {output:#?}");
         }
-        said
+        output
     }
 
     #[track_caller]
@@ -195,7 +195,7 @@ impl Stage {
     }
 
     /// Runs the command with the folder and the Redis.
-    async fn run(&self, args: &[&str]) -> Said {
+    async fn run(&self, args: &[&str]) -> CommandOutput {
         let url = self.redis.url();
         let all = [args, &["--redis", &url, "--storage", self.path()]].concat();
         run(&all).await

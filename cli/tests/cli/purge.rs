@@ -31,8 +31,8 @@ async fn a_purge_removes_all_facts_on_all_nodes() {
         "nothing was removed"
     );
 
-    let said = run(&["purge", "--yes", "--redis", &url]).await.expect(0);
-    said.has(&["removed all cached facts from redis://127.0.0.1:"]);
+    let output = run(&["purge", "--yes", "--redis", &url]).await.expect(0);
+    output.has(&["removed all cached facts from redis://127.0.0.1:"]);
     assert!(
         !status(&node, "a/b", 0).await.0,
         "the node asks the storage, which has no link"

@@ -16,19 +16,19 @@ async fn redis_and_the_storage_agree() {
     stage.push(&node, "a/b", 1).await;
     let subject = format!("a/b@{}", digest(0));
 
-    let said = stage.run(&["stat", &subject]).await.expect(0);
-    let layer = said.row("as a layer");
+    let output = stage.run(&["stat", &subject]).await.expect(0);
+    let layer = output.row("as a layer");
     assert_eq!(&layer[1..4], ["n/a", "yes", "yes"]);
     assert!(
         layer[4].starts_with("in 2") && layer[5] == "-" && layer[6] == "-",
         "{layer:?}"
     );
-    assert_eq!(&said.row("as a manifest")[1..4], ["n/a", "no", "no"]);
-    assert_eq!(&said.row("blob")[2..4], ["yes", "yes"]);
-    assert_eq!(said.row("length"), ["  length", "", "7", "7"]);
-    let path = said.row("path");
+    assert_eq!(&output.row("as a manifest")[1..4], ["n/a", "no", "no"]);
+    assert_eq!(&output.row("blob")[2..4], ["yes", "yes"]);
+    assert_eq!(output.row("length"), ["  length", "", "7", "7"]);
+    let path = output.row("path");
     assert_eq!(path[2], path[3]);
-    said.has(&["verdict: Redis and the storage agree"]);
+    output.has(&["verdict: Redis and the storage agree"]);
 
     let json = stage
         .run(&["stat", &subject, "--json"])
@@ -55,8 +55,8 @@ async fn redis_and_the_storage_agree() {
         .expect(0)
         .has(&["verdict: Redis and the storage agree"]);
     let unknown = format!("c/d@{}", digest(9));
-    let said = stage.run(&["stat", &unknown]).await.expect(0);
-    said.has(&["Redis has no fact about the blob"]);
+    let output = stage.run(&["stat", &unknown]).await.expect(0);
+    output.has(&["Redis has no fact about the blob"]);
 }
 
 #[tokio::test]
@@ -66,12 +66,12 @@ async fn a_deletion_without_the_caches_knowledge_is_a_disagreement() {
     stage.push(&node, "a/b", 2).await;
 
     stage.unlink("a/b", &digest(0));
-    let said = stage
+    let output = stage
         .run(&["stat", &format!("a/b@{}", digest(0))])
         .await
         .expect(1);
-    assert_eq!(&said.row("as a layer")[2..4], ["yes", "no"]);
-    said.has(&[
+    assert_eq!(&output.row("as a layer")[2..4], ["yes", "no"]);
+    output.has(&[
         "Redis and the storage disagree",
         "as a layer, and the storage denies it",
         "layercache purge --repository a/b",
@@ -85,9 +85,9 @@ async fn a_deletion_without_the_caches_knowledge_is_a_disagreement() {
         .expect(1)
         .json();
     assert_eq!(json["agree"], false);
-    let said = json["disagreements"][0].as_str().unwrap();
+    let output = json["disagreements"][0].as_str().unwrap();
     assert!(
-        said.contains("a blob that the storage does not have"),
+        output.contains("a blob that the storage does not have"),
         "{json}"
     );
     assert_eq!(json["storage"]["meta"], serde_json::Value::Null);
@@ -104,18 +104,18 @@ async fn another_length_and_a_broken_value_are_disagreements() {
     );
 
     stage.redis.cli(&["HSET", &hash, "length", "8"]);
-    let said = stage.run(&["stat", &subject]).await.expect(1);
-    said.has(&["length is 8 in Redis, 7 in the storage"]);
+    let output = stage.run(&["stat", &subject]).await.expect(1);
+    output.has(&["length is 8 in Redis, 7 in the storage"]);
 
     stage.redis.cli(&["HSET", &hash, "length", "x"]);
-    let said = stage.run(&["stat", &subject]).await.expect(1);
-    assert_eq!(said.row("blob")[2], "broken");
+    let output = stage.run(&["stat", &subject]).await.expect(1);
+    assert_eq!(output.row("blob")[2], "broken");
 
     stage.redis.cli(&["DEL", &hash]);
     stage.redis.cli(&["SET", "repository::a/b::blobs", "x"]);
-    let said = stage.run(&["stat", &subject]).await.expect(1);
-    assert_eq!(said.row("as a layer")[2], "broken");
-    said.has(&["`repository::a/b::blobs` holds a value that no node accepts"]);
+    let output = stage.run(&["stat", &subject]).await.expect(1);
+    assert_eq!(output.row("as a layer")[2], "broken");
+    output.has(&["`repository::a/b::blobs` holds a value that no node accepts"]);
 }
 
 #[tokio::test]
@@ -152,19 +152,19 @@ async fn leases_fences_and_fields_of_a_go_registry_are_shown() {
     ]);
 
     // The storage has none of it, but the command does not judge facts that are being changed.
-    let said = stage.run(&["stat", &subject]).await.expect(1);
-    let layer = said.row("as a layer");
+    let output = stage.run(&["stat", &subject]).await.expect(1);
+    let layer = output.row("as a layer");
     assert_eq!((layer[2], layer[4]), ("yes", "never"));
     assert!(layer[6].starts_with("2 changes, in "), "{layer:?}");
-    assert!(said.row("blob")[5].starts_with("in 8s"), "{said:?}");
-    assert_eq!(said.row("size")[2], "7");
-    assert_eq!(said.row("mediatype")[2], "text/x");
-    assert_eq!(said.row("Go's mediatype here")[2], "text/y");
+    assert!(output.row("blob")[5].starts_with("in 8s"), "{output:?}");
+    assert_eq!(output.row("size")[2], "7");
+    assert_eq!(output.row("mediatype")[2], "text/x");
+    assert_eq!(output.row("Go's mediatype here")[2], "text/y");
     assert!(
-        !said.out.contains("as a layer, and the storage denies"),
-        "{said:?}"
+        !output.out.contains("as a layer, and the storage denies"),
+        "{output:?}"
     );
-    said.has(&["a blob that the storage does not have"]);
+    output.has(&["a blob that the storage does not have"]);
 
     let json = stage
         .run(&["stat", &subject, "--json"])
@@ -231,10 +231,10 @@ async fn a_bucket_with_a_prefix_is_read() {
     // A service would be configured like this, with variables alone.
     env.push(("LAYERCACHE_STORAGE".into(), storage.clone()));
     env.push(("LAYERCACHE_REDIS_URL".into(), url));
-    let said = run_with(&["stat", &subject], &env).await.expect(0);
-    let tag = said.row("e_tag");
+    let output = run_with(&["stat", &subject], &env).await.expect(0);
+    let tag = output.row("e_tag");
     assert!(tag[2] == tag[3] && tag[2].len() > 8, "{tag:?}");
-    said.has(&["verdict: Redis and the storage agree"]);
+    output.has(&["verdict: Redis and the storage agree"]);
 
     let check = ["check", "--storage", &storage];
     run_with(&check, &minio.env(&bucket))

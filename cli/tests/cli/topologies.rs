@@ -43,11 +43,12 @@ async fn all_commands(url: &str, secret: &str, words: &[&str]) {
     ];
     for i in 0..8 {
         let subject = format!("a/b@{}", digest(i));
-        let said = run(&[&["stat", &subject], &common[..]].concat())
+        let output = run(&[&["stat", &subject], &common[..]].concat())
             .await
             .expect(0);
-        assert_eq!(&said.row("as a layer")[2..4], ["yes", "yes"]);
-        said.has(&["verdict: Redis and the storage agree"])
+        assert_eq!(&output.row("as a layer")[2..4], ["yes", "yes"]);
+        output
+            .has(&["verdict: Redis and the storage agree"])
             .keeps(secret);
     }
     let check = [&["check"], &common[..]].concat();
@@ -63,8 +64,9 @@ async fn all_commands(url: &str, secret: &str, words: &[&str]) {
         "--redis-timeout",
         "5s",
     ];
-    let said = run(&purge).await.expect(0);
-    said.has(&["removed 8 memberships of 1 repositories"])
+    let output = run(&purge).await.expect(0);
+    output
+        .has(&["removed 8 memberships of 1 repositories"])
         .keeps(secret);
     let subject = |repository| format!("{repository}@{}", digest(0));
     let stat = |subject: String| async move {
@@ -81,8 +83,10 @@ async fn all_commands(url: &str, secret: &str, words: &[&str]) {
         ["yes", "yes"]
     );
 
-    let said = run(&[&["warm"], &common[..]].concat()).await.expect(0);
-    said.has(&["24 objects: 8 filled, 16 known"]).keeps(secret);
+    let output = run(&[&["warm"], &common[..]].concat()).await.expect(0);
+    output
+        .has(&["24 objects: 8 filled, 16 known"])
+        .keeps(secret);
     run(&["purge", "--yes", "--redis", url, "--redis-timeout", "5s"])
         .await
         .expect(0);
@@ -114,6 +118,6 @@ async fn all_commands_work_with_a_cluster() {
         cluster::PASSWORD,
         redis.servers[0].address()
     );
-    let said = run(&["check", "--redis", &one]).await.expect(1);
-    said.has(&["is one of a cluster; name it as redis+cluster://"]);
+    let output = run(&["check", "--redis", &one]).await.expect(1);
+    output.has(&["is one of a cluster; name it as redis+cluster://"]);
 }

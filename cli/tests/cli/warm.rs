@@ -35,12 +35,12 @@ async fn a_folder_is_warmed() {
     .await;
     std::fs::write(stage.folder.path().join("readme"), "x").unwrap();
 
-    let said = stage.run(&["warm"]).await.expect(0);
+    let output = stage.run(&["warm"]).await.expect(0);
     assert_eq!(
-        said.out,
+        output.out,
         "7 objects: 6 filled, 0 known, 1 not in the layout, 0 left to other nodes\n"
     );
-    assert_eq!(said.err, "", "no progress without a terminal");
+    assert_eq!(output.err, "", "no progress without a terminal");
     let repository = stage.node().registry().repository(name("a/b"));
     let answer = repository
         .stat(&digest(2), Freshness::Cached)

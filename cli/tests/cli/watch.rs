@@ -50,24 +50,24 @@ layercache_redis_breakers{state=\"open\"} 1
 #[tokio::test]
 async fn once_prints_the_counts_since_the_start() {
     let (healthy, untrusted) = (node(HEALTHY).await, node(UNTRUSTED).await);
-    let said = run(&["watch", "--once", &healthy, &untrusted])
+    let output = run(&["watch", "--once", &healthy, &untrusted])
         .await
         .expect(0);
-    let row = said.row(&healthy);
+    let row = output.row(&healthy);
     assert_eq!(
         row[1..],
         [
             "10", "100.0%", "-", "-", "25.0%", "-", "2", "-", "-", "yes", "closed"
         ]
     );
-    let row = said.row(&untrusted);
+    let row = output.row(&untrusted);
     assert_eq!(
         row[1..],
         [
             "10", "0.0%", "-", "-", "-", "-", "-", "-", "-", "no", "open"
         ]
     );
-    let row = said.row("together");
+    let row = output.row("together");
     assert_eq!(
         row[1..],
         [
@@ -83,7 +83,7 @@ async fn a_node_without_metrics_is_away() {
     let page = node("<html>hello</html>").await;
     let others = node("go_goroutines 5\n").await;
     let missing = format!("http://{healthy}/nothing");
-    let said = run(&[
+    let output = run(&[
         "watch",
         "--once",
         &healthy,
@@ -95,19 +95,19 @@ async fn a_node_without_metrics_is_away() {
     .await
     .expect(1);
     assert_eq!(
-        said.row(&closed_port)[1],
+        output.row(&closed_port)[1],
         "away: the node cannot be reached"
     );
     assert_eq!(
-        said.row(&page)[1],
+        output.row(&page)[1],
         "away: the answer is not metrics: line 1 is not a metric"
     );
     assert_eq!(
-        said.row(&others)[1],
+        output.row(&others)[1],
         "away: the metrics are not of layercache"
     );
-    assert!(said.row(&format!("{healthy}/nothing"))[1].starts_with("away: the node answers 404"));
-    assert_eq!(said.row("together")[2], "100.0%");
+    assert!(output.row(&format!("{healthy}/nothing"))[1].starts_with("away: the node answers 404"));
+    assert_eq!(output.row("together")[2], "100.0%");
 
     let json = run(&["watch", "--once", "--json", &healthy, &closed_port])
         .await
@@ -160,8 +160,8 @@ async fn the_metrics_of_a_real_node_are_read() {
         node.http.head(&path).await.expect(200);
     }
     let address = node.registry.address();
-    let said = run(&["watch", "--once", &address]).await.expect(0);
-    let row = said.row(&address);
+    let output = run(&["watch", "--once", &address]).await.expect(0);
+    let row = output.row(&address);
     assert!(row[1].parse::<u64>().unwrap() >= 20, "{row:?}");
     assert!(row[2].ends_with('%') && row[3].ends_with('%'), "{row:?}");
 }

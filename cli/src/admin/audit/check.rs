@@ -2,11 +2,11 @@
 
 use super::finding::{Fate, Finding, Wrong};
 use super::insist;
-use super::judge::{Membership, of_membership, of_meta};
+use super::judge::{StoredMembership, of_membership, of_meta};
 use super::page::Page;
 use super::progress::AuditReport;
 use super::storage::{Look, Proven, Storage};
-use crate::admin::scan::{Held, Item, Now, review, sweep};
+use crate::admin::scan::{Item, Now, StoredHash, review, sweep};
 use futures::{StreamExt, TryStreamExt};
 use layercache::internals::{AdminClient, Key, StoredMeta};
 use layercache::{Error, Link};
@@ -285,14 +285,14 @@ async fn ask<S: ObjectStore>(
     let wrong = match item {
         Item::Member(link) => {
             let stored = storage.membership(link, proven, look).await?;
-            if stored == Membership::Unknown {
+            if stored == StoredMembership::Unknown {
                 return Ok(Observed::Unknown);
             }
             of_membership(&stored)
         }
         Item::Meta(
             key,
-            Held::Meta(StoredMeta {
+            StoredHash::Meta(StoredMeta {
                 meta,
                 path,
                 alias_of,

@@ -6,7 +6,7 @@ use object_store::ObjectMeta;
 
 /// The storage's answer about a membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Membership {
+pub(super) enum StoredMembership {
     /// The layout has no place for links of this kind.
     Unknown,
     Absent,
@@ -47,14 +47,14 @@ pub(super) enum Place {
     Nowhere,
 }
 
-pub(super) fn of_membership(stored: &Membership) -> Option<Wrong> {
+pub(super) fn of_membership(stored: &StoredMembership) -> Option<Wrong> {
     match stored {
-        Membership::Absent => Some(Wrong::StaleMembership),
-        Membership::Broken(content) => Some(Wrong::BrokenLink {
+        StoredMembership::Absent => Some(Wrong::StaleMembership),
+        StoredMembership::Broken(content) => Some(Wrong::BrokenLink {
             content: content.clone(),
         }),
-        Membership::Linked { has_content: false } => Some(Wrong::NoContent),
-        Membership::Linked { has_content: true } | Membership::Unknown => None,
+        StoredMembership::Linked { has_content: false } => Some(Wrong::NoContent),
+        StoredMembership::Linked { has_content: true } | StoredMembership::Unknown => None,
     }
 }
 
@@ -179,14 +179,17 @@ mod tests {
     #[test]
     fn memberships_are_judged() {
         for (stored, name) in [
-            (Membership::Absent, Some("stale-membership")),
-            (Membership::Broken("x".to_owned()), Some("broken-link")),
+            (StoredMembership::Absent, Some("stale-membership")),
             (
-                Membership::Linked { has_content: false },
+                StoredMembership::Broken("x".to_owned()),
+                Some("broken-link"),
+            ),
+            (
+                StoredMembership::Linked { has_content: false },
                 Some("no-content"),
             ),
-            (Membership::Linked { has_content: true }, None),
-            (Membership::Unknown, None),
+            (StoredMembership::Linked { has_content: true }, None),
+            (StoredMembership::Unknown, None),
         ] {
             assert_eq!(of_membership(&stored).map(|wrong| wrong.name()), name);
         }

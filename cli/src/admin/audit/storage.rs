@@ -1,6 +1,6 @@
 //! What does the storage say about a cached fact?
 
-use super::judge::{Membership, Place, Stored};
+use super::judge::{Place, Stored, StoredMembership};
 use super::list::{LISTED_AT_ONCE, worth_listing};
 use futures::StreamExt;
 use layercache::internals::has_text_of;
@@ -91,39 +91,39 @@ impl<S: ObjectStore> Storage<S> {
         link: &Link,
         proven: Option<&Proven>,
         look: Look,
-    ) -> Result<Membership, Error> {
+    ) -> Result<StoredMembership, Error> {
         if let (true, Some(proven)) = (look == Look::First, proven)
             && proven.has(link)
         {
             return self.linked(&link.digest, look).await;
         }
         let first = self.link(link, look).await?;
-        if first != Membership::Absent || link.kind != LinkKind::Layer {
+        if first != StoredMembership::Absent || link.kind != LinkKind::Layer {
             return Ok(first);
         }
         // A Go registry of version 3 keeps the digests of manifests in the same set.
         let manifest = Link::manifest(link.repository.clone(), link.digest);
         match self.layout.link_path(&manifest) != self.layout.link_path(link) {
             true => Ok(match self.link(&manifest, look).await? {
-                Membership::Unknown => Membership::Absent,
+                StoredMembership::Unknown => StoredMembership::Absent,
                 other => other,
             }),
-            false => Ok(Membership::Absent),
+            false => Ok(StoredMembership::Absent),
         }
     }
 
-    async fn link(&self, link: &Link, look: Look) -> Result<Membership, Error> {
+    async fn link(&self, link: &Link, look: Look) -> Result<StoredMembership, Error> {
         let Some(path) = self.layout.link_path(link) else {
-            return Ok(Membership::Unknown);
+            return Ok(StoredMembership::Unknown);
         };
         if !self.shares {
             return Ok(match self.head(&path).await? {
-                Some(_) => Membership::Linked { has_content: true },
-                None => Membership::Absent,
+                Some(_) => StoredMembership::Linked { has_content: true },
+                None => StoredMembership::Absent,
             });
         }
         let Some(content) = self.read(&path).await? else {
-            return Ok(Membership::Absent);
+            return Ok(StoredMembership::Absent);
         };
         match content.trim().parse::<Digest>() {
             Ok(digest) if digest == link.digest => self.linked(&digest, look).await,
@@ -131,16 +131,16 @@ impl<S: ObjectStore> Storage<S> {
             Ok(other @ Digest::Sha256(_)) if matches!(link.digest, Digest::Sha512(_)) => {
                 self.linked(&other, look).await
             }
-            _ => Ok(Membership::Broken(content)),
+            _ => Ok(StoredMembership::Broken(content)),
         }
     }
 
-    async fn linked(&self, digest: &Digest, look: Look) -> Result<Membership, Error> {
+    async fn linked(&self, digest: &Digest, look: Look) -> Result<StoredMembership, Error> {
         let has_content = match self.layout.blob_path(digest) {
             Some(path) => self.stored(digest, &path, look).await?.is_some(),
             None => true,
         };
-        Ok(Membership::Linked { has_content })
+        Ok(StoredMembership::Linked { has_content })
     }
 
     /// Returns the place of a blob whose hash names this path, or no path.

@@ -5,7 +5,7 @@ use super::insist;
 use super::pace::Pace;
 use super::page::{Choice, PAGE, Page};
 use super::position::{AuditPosition, Within, sum};
-use crate::admin::scan::{Held, Item, KeyName, MemberPage, hash_key, member_page, metas};
+use crate::admin::scan::{Item, KeyName, MemberPage, StoredHash, hash_key, member_page, metas};
 use layercache::internals::{AdminClient, Key, KeyPage, Shards};
 use layercache::{Error, Link, LinkKind, RepositoryName};
 use std::collections::HashSet;
@@ -311,8 +311,8 @@ impl<'a> Walk<'a> {
         for (key, held) in of.into_iter().zip(held) {
             match held {
                 // The hash may also have been deleted meanwhile.
-                Held::Nothing => page.empty += 1,
-                Held::OtherType => {
+                StoredHash::Nothing => page.empty += 1,
+                StoredHash::OtherType => {
                     let key = hash_key(self.redis, &key).into_bytes();
                     page.others.push(Item::OddType(key, "hash"));
                 }

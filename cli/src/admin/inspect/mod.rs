@@ -2,7 +2,7 @@
 
 mod redis;
 
-pub use self::redis::{Fence, Held, InRedis, Life, RedisEntry};
+pub use self::redis::{Fence, InRedis, Life, RedisEntry, StoredValue};
 
 use self::redis::in_redis;
 use futures::future::OptionFuture;
@@ -199,25 +199,25 @@ fn compare(redis: &InRedis, storage: &InStorage) -> Vec<Disagreement> {
             continue;
         }
         match (&entry.value, truth) {
-            (Held::Broken, _) => all.push(Disagreement::Broken {
+            (StoredValue::Broken, _) => all.push(Disagreement::Broken {
                 key: entry.key.clone(),
             }),
-            (Held::Found(()), Some(LinkState::Absent | LinkState::Broken) | None) => {
+            (StoredValue::Found(()), Some(LinkState::Absent | LinkState::Broken) | None) => {
                 all.push(Disagreement::Member { kind });
             }
-            (Held::Found(()), Some(_)) | (Held::Absent, _) => {}
+            (StoredValue::Found(()), Some(_)) | (StoredValue::Absent, _) => {}
         }
     }
     if redis.meta.fence.is_some() {
         return all;
     }
     match (&redis.meta.value, &storage.meta) {
-        (Held::Broken, _) => all.push(Disagreement::Broken {
+        (StoredValue::Broken, _) => all.push(Disagreement::Broken {
             key: redis.meta.key.clone(),
         }),
-        (Held::Found(_), None) => all.push(Disagreement::Blob),
-        (Held::Found(meta), Some(truth)) => all.extend(differences(meta, truth)),
-        (Held::Absent, _) => {}
+        (StoredValue::Found(_), None) => all.push(Disagreement::Blob),
+        (StoredValue::Found(meta), Some(truth)) => all.extend(differences(meta, truth)),
+        (StoredValue::Absent, _) => {}
     }
     all
 }

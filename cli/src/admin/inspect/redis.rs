@@ -28,7 +28,7 @@ pub struct RedisEntry<T> {
     /// The key. A set belongs to the whole repository.
     pub key: String,
     /// The value that the key holds for this blob.
-    pub value: Held<T>,
+    pub value: StoredValue<T>,
     /// How much longer the key lives; `None` if there is no key.
     pub life: Option<Life>,
     /// How much longer a node may fill the key; `None` if no node has a lease.
@@ -39,7 +39,7 @@ pub struct RedisEntry<T> {
 
 /// The contents of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Held<T> {
+pub enum StoredValue<T> {
     /// Nothing. A look-up asks the storage.
     Absent,
     /// A value of another type, or one that makes no sense. Nodes treat it as absent.
@@ -70,8 +70,8 @@ impl<T> RedisEntry<T> {
     /// Returns the value, if there is one.
     pub const fn found(&self) -> Option<&T> {
         match &self.value {
-            Held::Found(value) => Some(value),
-            Held::Absent | Held::Broken => None,
+            StoredValue::Found(value) => Some(value),
+            StoredValue::Absent | StoredValue::Broken => None,
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) async fn in_redis(
     commands.push(on("HMGET", &media_type, &["mediatype"]));
     commands.push(on("PTTL", &media_type, NONE));
 
-    let mut replies = Replies(client.run("inspect", commands).await?.into_iter());
+    let mut replies = ReplyReader(client.run("inspect", commands).await?.into_iter());
     let [layer, manifest] = sets;
     let layer = replies.member(layer)?;
     let manifest = replies.member(manifest)?;
@@ -109,11 +109,11 @@ pub(super) async fn in_redis(
     let meta = replies.entry(hash, value)?;
     let value = match replies.next()? {
         Some(Value::Array(values)) => match values.first().map(text) {
-            Some(Some(text)) => Held::Found(text),
-            Some(None) => Held::Absent,
-            None => Held::Broken,
+            Some(Some(text)) => StoredValue::Found(text),
+            Some(None) => StoredValue::Absent,
+            None => StoredValue::Broken,
         },
-        _ => Held::Broken,
+        _ => StoredValue::Broken,
     };
     let media_type = RedisEntry {
         key: media_type,
@@ -158,9 +158,9 @@ fn read_fields(
     client: &AdminClient,
     of: &Key,
     reply: Option<Value>,
-) -> (Held<LayerMeta>, Vec<(&'static str, String)>) {
+) -> (StoredValue<LayerMeta>, Vec<(&'static str, String)>) {
     let Some(Value::Array(mut values)) = reply else {
-        return (Held::Broken, Vec::new());
+        return (StoredValue::Broken, Vec::new());
     };
     let names = FIELDS.into_iter().chain(["mediatype"]);
     let named = names.zip(&values);
@@ -169,17 +169,17 @@ fn read_fields(
         .collect();
     values.truncate(FIELDS.len());
     let value = match client.read_as_node(of, values) {
-        Ok(Some(meta)) => Held::Found(meta),
-        Ok(None) => Held::Absent,
-        Err(_) => Held::Broken,
+        Ok(Some(meta)) => StoredValue::Found(meta),
+        Ok(None) => StoredValue::Absent,
+        Err(_) => StoredValue::Broken,
     };
     (value, fields)
 }
 
 /// The replies, in the order of the commands.
-struct Replies(std::vec::IntoIter<Option<Value>>);
+struct ReplyReader(std::vec::IntoIter<Option<Value>>);
 
-impl Replies {
+impl ReplyReader {
     /// Returns the next reply; `None` if the key has another type.
     fn next(&mut self) -> Result<Option<Value>, Error> {
         self.0.next().ok_or_else(|| unexpected("inspect"))
@@ -199,14 +199,18 @@ impl Replies {
 
     fn member(&mut self, keys: [String; 3]) -> Result<RedisEntry<()>, Error> {
         let value = match self.next()? {
-            Some(Value::Int(1)) => Held::Found(()),
-            Some(_) => Held::Absent,
-            None => Held::Broken,
+            Some(Value::Int(1)) => StoredValue::Found(()),
+            Some(_) => StoredValue::Absent,
+            None => StoredValue::Broken,
         };
         self.entry(keys, value)
     }
 
-    fn entry<T>(&mut self, keys: [String; 3], value: Held<T>) -> Result<RedisEntry<T>, Error> {
+    fn entry<T>(
+        &mut self,
+        keys: [String; 3],
+        value: StoredValue<T>,
+    ) -> Result<RedisEntry<T>, Error> {
         let [key, ..] = keys;
         let life = self.life()?;
         let lease = self.life()?;

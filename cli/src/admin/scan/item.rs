@@ -5,7 +5,7 @@ use layercache::{Digest, Link, LinkKind, RepositoryName};
 
 /// The contents of the hash of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum StoredHash {
     /// Nothing that a node could use as metadata.
     Nothing,
     /// A value that neither a node nor a Go registry has written.
@@ -22,7 +22,7 @@ pub(crate) enum Item {
     /// A membership.
     Member(Link),
     /// The metadata of a blob.
-    Meta(Key, Held),
+    Meta(Key, StoredHash),
     /// A media type of a Go registry whose membership is missing.
     MediaType(RepositoryName, Digest),
     /// A member of a set that is not a digest.

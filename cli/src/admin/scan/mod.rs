@@ -7,7 +7,7 @@ mod members;
 mod review;
 mod sweep;
 
-pub(super) use item::{Held, Item, hash_key};
+pub(super) use item::{Item, StoredHash, hash_key};
 pub(super) use key_name::KeyName;
 pub(super) use members::{MemberPage, member_page};
 pub(super) use review::{Now, metas, review};

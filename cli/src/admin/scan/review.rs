@@ -1,6 +1,6 @@
 //! Is an item that the audit has seen still there?
 
-use super::{Held, Item, NONE, hash_key, on, unexpected};
+use super::{Item, NONE, StoredHash, hash_key, on, unexpected};
 use layercache::internals::{AdminClient, Broken, FIELDS, Key};
 use layercache::{Error, LinkKind};
 use redis::{Cmd, Value};
@@ -17,7 +17,7 @@ pub(crate) enum Now {
 }
 
 /// Reads what Redis holds about these blobs.
-pub(crate) async fn metas(client: &AdminClient, of: &[Key]) -> Result<Vec<Held>, Error> {
+pub(crate) async fn metas(client: &AdminClient, of: &[Key]) -> Result<Vec<StoredHash>, Error> {
     let commands = of.iter().map(|key| fields_command(client, key));
     let replies = client.run("look-up", commands.collect()).await?;
     let held = of.iter().zip(replies);
@@ -30,16 +30,16 @@ fn fields_command(client: &AdminClient, key: &Key) -> Cmd {
     on("HMGET", hash_key(client, key), &FIELDS)
 }
 
-fn held_by(client: &AdminClient, of: &Key, reply: Option<Value>) -> Held {
+fn held_by(client: &AdminClient, of: &Key, reply: Option<Value>) -> StoredHash {
     let values = match reply {
         Some(Value::Array(values)) => values,
-        Some(_) => return Held::Broken,
-        None => return Held::OtherType,
+        Some(_) => return StoredHash::Broken,
+        None => return StoredHash::OtherType,
     };
     match client.read_as_stored(of, values) {
-        Ok(Some(stored)) => Held::Meta(stored),
-        Ok(None) => Held::Nothing,
-        Err(Broken) => Held::Broken,
+        Ok(Some(stored)) => StoredHash::Meta(stored),
+        Ok(None) => StoredHash::Nothing,
+        Err(Broken) => StoredHash::Broken,
     }
 }
 
