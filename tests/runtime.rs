@@ -1,20 +1,26 @@
 //! Tests the cache outside a tokio runtime, and in runtimes that lack a part: the caller gets an
 //! error that says what to do, and nothing panics.
 
+use test_support as support;
+
+use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{StreamExt, iter};
 use futures::{FutureExt, TryStreamExt};
-use layercache::layout::{Distribution, Layout};
 use layercache::{
-    CacheStatus, CachedStore, Digest, Error, Freshness, Link, RedisConfig, Repository, StoreBackend,
+    CacheStatus, CachedStore, Error, Freshness, LayerInfoCache, LayerMeta, Link, MemoryCache,
+    MemoryConfig, RedisCache, RedisConfig, Repository, StoreBackend, TieredCache, VerifierConfig,
 };
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::signer::{Method, Signer, Url};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use std::backtrace::Backtrace;
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
+use support::nodes::{blob_path, digest, link_path, name};
 use tokio::runtime::{Builder, Runtime};
 
 type Store = CachedStore<InMemory>;
@@ -44,21 +50,36 @@ fn alone(test: impl FnOnce()) {
     assert_eq!(PANICS.load(Ordering::SeqCst), before, "panics");
 }
 
-fn digest(i: u8) -> Digest {
-    Digest::Sha256([i; 32])
+fn blob(i: u32) -> Path {
+    blob_path(&digest(i))
 }
 
-fn blob(i: u8) -> Path {
-    Distribution::default().blob_path(&digest(i)).unwrap()
-}
-
-fn link(i: u8) -> Path {
-    let link = Link::layer("a/b".parse().unwrap(), digest(i));
-    Distribution::default().link_path(&link).unwrap()
+fn link(i: u32) -> Path {
+    link_path(&digest(i))
 }
 
 fn layers(store: &Store) -> Repository<StoreBackend> {
-    store.registry().repository("a/b".parse().unwrap())
+    store.registry().repository(name())
+}
+
+/// Signs every path with the same URL.
+#[derive(Debug)]
+struct FakeSigner;
+
+#[async_trait]
+impl Signer for FakeSigner {
+    async fn signed_url(&self, _: Method, _: &Path, _: Duration) -> object_store::Result<Url> {
+        Ok("https://127.0.0.1:1/".parse().unwrap())
+    }
+}
+
+async fn sign(store: &Store, method: Method) -> Done {
+    let signer = store.signer().unwrap();
+    done(
+        signer
+            .signed_url(method, &blob(1), Duration::from_secs(60))
+            .await,
+    )
 }
 
 /// What an operation returned: nothing, or an error's text.
@@ -135,8 +156,21 @@ const NEED: &[(&str, Op)] = &[
     ("unlink", |store| {
         async move { done(layers(&store).unlink(&digest(1)).await) }.boxed()
     }),
+    ("mount", |store| {
+        async move { done(layers(&store).mount(&name(), &digest(1)).await) }.boxed()
+    }),
+    ("stat of a blob", |store| {
+        async move {
+            let blobs = store.registry().blobs();
+            done(blobs.stat(&digest(1), Freshness::Cached).await)
+        }
+        .boxed()
+    }),
     ("delete of a blob", |store| {
         async move { done(store.registry().blobs().delete(&digest(1)).await) }.boxed()
+    }),
+    ("signed URL for a write", |store| {
+        async move { sign(&store, Method::PUT).await }.boxed()
     }),
 ];
 
@@ -170,6 +204,9 @@ const NEED_NONE: &[(&str, Op)] = &[
         }
         .boxed()
     }),
+    ("signed URL for a read", |store| {
+        async move { sign(&store, Method::GET).await }.boxed()
+    }),
     ("list", |store| {
         async move { done(store.list(None).try_collect::<Vec<_>>().await) }.boxed()
     }),
@@ -199,6 +236,52 @@ const OF_TIERS: &[(&str, Op)] = &[
     }),
 ];
 
+type PlainOp = fn(Arc<dyn LayerInfoCache>) -> BoxFuture<'static, Done>;
+
+/// The operations of a plain cache. Without Redis they need no runtime.
+const PLAIN: &[(&str, PlainOp)] = &[
+    ("contains", |cache| {
+        async move { done(cache.contains(&member()).await) }.boxed()
+    }),
+    ("add", |cache| {
+        async move { done(cache.add(&member()).await) }.boxed()
+    }),
+    ("remove", |cache| {
+        async move { done(cache.remove(&member()).await) }.boxed()
+    }),
+    ("meta", |cache| {
+        async move { done(cache.meta(&digest(1)).await) }.boxed()
+    }),
+    ("set_meta", |cache| {
+        let meta = LayerMeta::new(blob(1).as_ref(), 7).unwrap();
+        async move { done(cache.set_meta(&digest(1), &meta).await) }.boxed()
+    }),
+    ("remove_meta", |cache| {
+        async move { done(cache.remove_meta(&digest(1)).await) }.boxed()
+    }),
+];
+
+fn member() -> Link {
+    Link::layer(name(), digest(1))
+}
+
+/// No Redis listens on the port.
+fn no_redis() -> RedisConfig {
+    RedisConfig::new("redis://127.0.0.1:1")
+}
+
+/// Returns plain caches, and whether they have a Redis.
+fn plain_caches() -> [(Arc<dyn LayerInfoCache>, bool); 4] {
+    let memory = MemoryConfig::default();
+    let redis = || RedisCache::new(no_redis()).unwrap();
+    [
+        (Arc::new(MemoryCache::new(memory)), false),
+        (Arc::new(TieredCache::in_memory(memory)), false),
+        (Arc::new(redis()), true),
+        (Arc::new(TieredCache::with_redis(memory, redis())), true),
+    ]
+}
+
 /// Returns a store with a blob and a link in it.
 fn filled() -> InMemory {
     let inner = InMemory::new();
@@ -213,11 +296,10 @@ fn filled() -> InMemory {
     inner
 }
 
-/// Builds a store. No Redis listens on the port.
 fn store(with_redis: bool) -> Result<Store, Error> {
-    let builder = CachedStore::builder(filled());
+    let builder = CachedStore::builder(filled()).signer(Arc::new(FakeSigner));
     match with_redis {
-        true => builder.redis(RedisConfig::new("redis://127.0.0.1:1")),
+        true => builder.redis(no_redis()),
         false => builder,
     }
     .build()
@@ -256,10 +338,43 @@ fn without_a_runtime_each_call_says_what_to_do() {
     });
 }
 
+/// Checks that an operation has failed with an error that contains `words` if it needs Redis.
+#[track_caller]
+fn check_plain((what, has_redis): (&str, bool), answer: Done, words: &str) {
+    match has_redis {
+        true => {
+            let text = answer.unwrap_err();
+            assert!(text.contains(words), "{what}: {text}");
+        }
+        false => assert_eq!(answer, Ok(()), "{what}"),
+    }
+}
+
+#[test]
+fn each_operation_of_a_plain_cache_says_what_to_do() {
+    alone(|| {
+        for (what, op) in PLAIN {
+            for (cache, has_redis) in plain_caches() {
+                let answer = op(cache).now_or_never().unwrap();
+                check_plain((what, has_redis), answer, "#[tokio::main]");
+            }
+            for threads in [0, 2] {
+                let runtime = without_timers(threads);
+                for (cache, has_redis) in plain_caches() {
+                    let answer = runtime.block_on(async { tokio::spawn(op(cache)).await });
+                    check_plain((what, has_redis), answer.unwrap(), "enable_all");
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn memory_answers_without_a_runtime() {
     alone(|| {
-        let store = store(false).unwrap();
+        let verifier = VerifierConfig::default().with_hits(1.0);
+        let store = CachedStore::builder(filled()).verifier(verifier);
+        let store = store.build().unwrap();
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(store.head(&blob(1))).unwrap();
         drop(runtime);

@@ -3,8 +3,8 @@
 use super::ReadThrough;
 use crate::cache::shared::{Facts, Found};
 use crate::cache::tiered::{Budget, FillGuard};
+use crate::types::Error;
 use crate::types::question::Question;
-use crate::types::{Error, runtime};
 use futures::FutureExt;
 
 impl ReadThrough {
@@ -32,9 +32,9 @@ impl ReadThrough {
     pub(crate) fn fill(&self, mut guard: FillGuard, facts: Facts, budget: Budget) {
         let core = self.clone();
         let mut budget = budget.after_the_answer();
-        let has_shared = core.cache().has_shared();
+        let has_task = core.cache().has_shared() && budget.check_runtime().is_ok();
         let fill = async move { core.cache().fill(&mut guard, facts, &mut budget).await };
-        match has_shared && runtime::check().is_ok() {
+        match has_task {
             true => drop(tokio::spawn(fill)),
             false => fill.now_or_never().unwrap_or_default(),
         }

@@ -33,7 +33,7 @@ use crate::telemetry::metrics::Loads;
 use crate::telemetry::spans;
 use crate::types::link::{Key, LinkRef};
 use crate::types::question::{Question, QuestionRef};
-use crate::types::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta, runtime};
+use crate::types::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta};
 use batcher::Batcher;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -245,7 +245,7 @@ impl ReadThrough {
         key: (Question, Freshness),
         budget: &mut Budget,
     ) -> Result<Answer<Loaded>, Error> {
-        runtime::check()?;
+        budget.check_runtime()?;
         let freshness = key.1;
         let flights = &self.inner.flights;
         let (mut ticket, mut permit) = (flights.ask(&key), None);
@@ -352,13 +352,12 @@ impl ReadThrough {
         budget: Budget,
     ) {
         let keys = keys.into_iter().collect::<Vec<_>>();
-        if runtime::check().is_err() {
+        let (mut guard, mut budget) = (guard, budget);
+        if budget.check_runtime().is_err() {
             // Redis cannot be told. Memory forgets without a task.
-            let (mut guard, mut budget) = (guard, budget);
             return self.cache().deny(&keys, guard.as_mut(), &mut budget).await;
         }
         let core = self.clone();
-        let (mut guard, mut budget) = (guard, budget);
         let denied = tokio::spawn(async move {
             let cache = core.cache();
             cache.deny(&keys, guard.as_mut(), &mut budget).await;

@@ -13,7 +13,7 @@ use crate::layout::{Distribution, Layout};
 use crate::read_through::ReadThrough;
 use crate::read_through::fakes::FakeShared;
 use crate::read_through::tests::{TIMEOUT, settings};
-use crate::types::{CachePolicy, Digest, Link};
+use crate::types::{CachePolicy, Digest, Link, runtime};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::memory::InMemory;
@@ -115,6 +115,35 @@ async fn a_read_waits_for_a_silent_tier_once() {
                         "{what} of {at}, {is_there}, {slowness}: {time:?}"
                     );
                     sleep(Duration::from_secs(60)).await;
+                }
+            }
+        }
+    }
+}
+
+/// A check makes a timer, so the steps of a read share one.
+#[tokio::test(start_paused = true)]
+async fn a_read_checks_its_runtime_once() {
+    for (what, read) in READS {
+        for (at, content) in [
+            (blob(1), "content".to_owned()),
+            (link(1), digest(1).to_string()),
+        ] {
+            for is_there in [true, false] {
+                let (store, _) = store();
+                if is_there {
+                    store
+                        .get_ref()
+                        .put(&at, content.clone().into())
+                        .await
+                        .unwrap();
+                }
+                for _ in 0..2 {
+                    let before = runtime::checks();
+                    assert_eq!(read(&store, at.clone()).await, is_there);
+                    sleep(Duration::from_secs(60)).await;
+                    let checks = runtime::checks() - before;
+                    assert!(checks <= 1, "{what} of {at}, {is_there}: {checks}");
                 }
             }
         }

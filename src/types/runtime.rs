@@ -56,9 +56,22 @@ pub(crate) fn has_io() -> Result<(), Error> {
     })
 }
 
+#[cfg(test)]
+thread_local! {
+    static CHECKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Returns how often this thread has checked for timers.
+#[cfg(test)]
+pub(crate) fn checks() -> usize {
+    CHECKS.get()
+}
+
 /// Makes a timer, which costs some nanoseconds. Tokio has no other way to learn whether timers are
 /// enabled: without them it panics here.
 fn has_timers() -> Result<(), Error> {
+    #[cfg(test)]
+    CHECKS.set(CHECKS.get() + 1);
     catch_unwind(|| drop(sleep(Duration::ZERO))).map_err(|_| Error::Runtime {
         problem: "its timers are disabled; build it with \
                   `tokio::runtime::Builder::enable_all`",

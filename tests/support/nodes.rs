@@ -4,7 +4,7 @@ use super::recording::Recording;
 use super::redis::Redis;
 use layercache::layout::{Distribution, Layout};
 use layercache::{
-    CacheStatus, CachedStore, Digest, Freshness, RedisConfig, Repository, RepositoryName,
+    CacheStatus, CachedStore, Digest, Freshness, Link, RedisConfig, Repository, RepositoryName,
     StoreBackend,
 };
 use object_store::ObjectStoreExt;
@@ -78,6 +78,12 @@ pub fn digest(i: u32) -> Digest {
 
 pub fn blob_path(digest: &Digest) -> Path {
     Distribution::default().blob_path(digest).unwrap()
+}
+
+/// Returns the path of a layer's link in the repository.
+pub fn link_path(digest: &Digest) -> Path {
+    let link = Link::layer(name(), *digest);
+    Distribution::default().link_path(&link).unwrap()
 }
 
 /// Returns the key of a blob's hash.

@@ -67,6 +67,7 @@ use tokio::time::{Instant, sleep_until};
 /// A look-up takes at most [`RedisConfig::with_timeout`], a change at most
 /// [`RedisConfig::with_change_timeout`]. The cache connects when it first needs a connection, and
 /// again after a connection was lost. While a server does not answer, only one probe at a time asks it.
+/// Without a tokio runtime with timers, each operation returns [`Error::Runtime`].
 ///
 /// # Servers
 /// Redis 6.2 or newer, or Valkey: a single server, a primary that sentinels watch, or a cluster.

@@ -10,12 +10,17 @@ use tokio::time::Instant;
 ///
 /// After a failed step, the read asks the tier no more. There is one exception: if an answer broke
 /// the connection, the read may still replace the value that it could not read.
+///
+/// The check of the runtime is here too, because each read needs it once: before its first step
+/// outside memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     whole: Duration,
     left: Duration,
     has_failed: bool,
     has_broken: bool,
+    /// Whether the caller's runtime was checked, and has timers.
+    has_runtime: bool,
 }
 
 /// The reason why a read does not ask the shared tier.
@@ -30,7 +35,17 @@ impl Budget {
             left: whole,
             has_failed: false,
             has_broken: false,
+            has_runtime: false,
         }
+    }
+
+    /// Checks that the caller runs in a tokio runtime with timers. Later calls check no more.
+    pub(crate) fn check_runtime(&mut self) -> Result<(), Error> {
+        if !self.has_runtime {
+            runtime::check()?;
+            self.has_runtime = true;
+        }
+        Ok(())
     }
 
     /// Notes that the connection broke before an answer came: a value may be too large to be read.
@@ -66,6 +81,7 @@ impl Budget {
             left: self.left.min(other.left),
             has_failed: self.has_failed || other.has_failed,
             has_broken: self.has_broken || other.has_broken,
+            has_runtime: self.has_runtime || other.has_runtime,
             ..self
         }
     }
@@ -108,7 +124,7 @@ impl Budget {
             };
             return (Err(spent), Duration::ZERO);
         }
-        if let Err(error) = runtime::check() {
+        if let Err(error) = self.check_runtime() {
             self.has_failed = true;
             return (Err(error), Duration::ZERO);
         }

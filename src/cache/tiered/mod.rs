@@ -50,6 +50,10 @@ use tracing::Instrument;
 /// memory hit allocates once, for the trait's future. A removal waits for the other nodes as in
 /// [`Repository::link`](crate::Repository::link). No operation calls a backend.
 ///
+/// # Errors
+/// With Redis, an operation that leaves memory returns [`Error::Runtime`] if its caller has no tokio
+/// runtime with timers.
+///
 /// # Time to live
 /// A fact leaves the cache at the latest [`RedisConfig::with_ttl`](crate::RedisConfig) after its
 /// write. The cache subtracts memory's TTL from the TTL in Redis, so that both together do not exceed it.

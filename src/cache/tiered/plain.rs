@@ -7,7 +7,7 @@ use crate::coherence::change::{ChangeKind, Outcome};
 use crate::types::link::Key;
 use crate::types::per_key::PerKey;
 use crate::types::question::Question;
-use crate::types::{Digest, Error, LayerMeta, Link};
+use crate::types::{Digest, Error, LayerMeta, Link, runtime};
 use async_trait::async_trait;
 
 #[async_trait]
@@ -55,7 +55,11 @@ impl TieredCache {
     }
 
     async fn remember(&self, question: Question, fact: Fact) -> Result<(), Error> {
-        let (mut guard, mut budget) = (self.guard([&question]), self.budget());
+        let mut budget = self.budget();
+        if self.has_shared() {
+            budget.check_runtime()?;
+        }
+        let mut guard = self.guard([&question]);
         let keys = [fact.key.clone()];
         let granted = self.grant(&mut guard, &keys, true, &mut budget).await;
         if let Err(error) = granted {
@@ -68,6 +72,9 @@ impl TieredCache {
     }
 
     async fn forget(&self, key: Key) -> Result<(), Error> {
+        if self.has_shared() {
+            runtime::check()?;
+        }
         let nothing = async { ((), Outcome::Over) };
         self.change(ChangeKind::Removal, vec![key], None, nothing)
             .await

@@ -83,13 +83,14 @@ impl Returns {
     /// Does the job in a task of its own, and tries again a few times if it fails. Redis executes
     /// the job after a `GRANT` that was sent before, even if the `GRANT` has no answer yet.
     pub(super) fn begin(self: &Arc<Self>, keys: Vec<Key>, what: Return) {
+        // First, because most guards have nothing to give back when they are dropped.
+        if keys.is_empty() {
+            return;
+        }
         let Ok(runtime) = runtime::current() else {
             // Without a runtime there is no task, and the leases expire by themselves.
             return;
         };
-        if keys.is_empty() {
-            return;
-        }
         let open = self.open.fetch_add(keys.len(), Ordering::Relaxed);
         let room = Room {
             returns: Arc::clone(self),

@@ -17,7 +17,7 @@ use crate::cache::shared::{Fact, Facts, Found, SharedSettings};
 use crate::coherence::change::{ChangeKind, ChangePolicy, Outcome};
 use crate::coherence::limiter::Limits;
 use crate::registry::{Registry, Repository};
-use crate::types::Link;
+use crate::types::{Link, runtime};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -126,6 +126,27 @@ impl World {
     async fn finished(&self) {
         while Arc::strong_count(&self.core.inner) > 2 {
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A check makes a timer, so a read must not check again in each of its steps.
+#[tokio::test]
+async fn a_read_checks_its_runtime_once_if_it_leaves_memory() {
+    for with_shared in [false, true] {
+        let world = world(with_shared);
+        world.backend.put(&world.link, 5);
+        let reads = async |expected| {
+            let before = runtime::checks();
+            assert_eq!(world.stat().await, (Some(5), expected));
+            world.finished().await;
+            runtime::checks() - before
+        };
+        assert_eq!(reads(CacheStatus::Miss).await, 1);
+        assert_eq!(reads(CacheStatus::Memory).await, 0);
+        if with_shared {
+            world.core.cache().clear_memory();
+            assert_eq!(reads(CacheStatus::Redis).await, 1);
         }
     }
 }
