@@ -241,7 +241,7 @@ impl TieredCache {
         if conclusion == Conclusion::Done {
             strays.retain(|stray| *stray != token);
         }
-        self.leave_behind(shared, conclusion, was, &keys, strays);
+        shared.leave_behind(conclusion, was, &keys, strays);
         // Last, so that the retry queue has the keys before anything is cached again.
         match was {
             Some(Outcome::Unknown) => drop(fences),
@@ -261,25 +261,6 @@ impl TieredCache {
             expiring: Arc::clone(&self.expiring),
             time: settings.map_or(FENCE, |settings| settings.fence_ttl),
             fences: keys.iter().map(begin).collect(),
-        }
-    }
-
-    /// Gives the retry queue the keys that Redis must still be told of, and the fences that the
-    /// change no longer needs. If the call may still happen, all fences stay.
-    fn leave_behind(
-        &self,
-        shared: &Shared,
-        conclusion: Conclusion,
-        was: Option<Outcome>,
-        keys: &[Key],
-        strays: Vec<Token>,
-    ) {
-        let is_open = was == Some(Outcome::Unknown);
-        if conclusion == Conclusion::Queued {
-            shared.queue.enqueue(keys, is_open);
-        }
-        if !is_open && !strays.is_empty() {
-            shared.queue.lift(keys, strays);
         }
     }
 
@@ -334,6 +315,26 @@ impl TieredCache {
         if let (Some(fact), [Some(read_stamp)], true) = (written, &read_stamps[..], filled) {
             let (facts, read_stamps) = (PerKey::one(fact.clone()), PerKey::one(*read_stamp));
             self.memory.fill(&facts, read_stamps);
+        }
+    }
+}
+
+impl Shared {
+    /// Gives the retry queue the keys that Redis must still be told of, and the fences that the
+    /// change no longer needs. If the call may still happen, all fences stay.
+    fn leave_behind(
+        &self,
+        conclusion: Conclusion,
+        was: Option<Outcome>,
+        keys: &[Key],
+        strays: Vec<Token>,
+    ) {
+        let is_open = was == Some(Outcome::Unknown);
+        if conclusion == Conclusion::Queued {
+            self.queue.enqueue(keys, is_open);
+        }
+        if !is_open && !strays.is_empty() {
+            self.queue.lift(keys, strays);
         }
     }
 }
