@@ -14,13 +14,15 @@ const END: &str = "<!-- versus: end -->";
 
 const HOW: &str = "\
 Each cell has the example first, then Debian's docker-registry 2.8.2 with its Redis cache. Both serve the same image of
-ten layers from the same MinIO with the same Redis, emptied in between: first one, then the other, each warm.
+ten layers from the same MinIO with the same Redis. The bench measures one registry after the other. It empties Redis
+before it starts a registry, and sends requests for half a second before it measures.
 
-- CPU is that of the whole server process, with the kernel's work for it. It alone does not depend on who else shares the
-  cores: the load generator, Redis, MinIO and the proxy that counts S3 calls all run on the same machine.
-- Each connection asks again as soon as it has its answer, and every answer is checked.
-- Commands are those that Redis counts, without what it also gets from a server without requests (heartbeats).
-- The Go registry is at its best: it logs no requests, and keeps its connections to Redis, which by default it does not.
+- CPU is that of the whole server process, with the kernel's work for it. The other figures also depend on the load on the
+  cores: the load generator, Redis, MinIO and the proxy that counts S3 calls run on the same machine.
+- Each connection asks again as soon as it has its answer. The load generator checks every answer.
+- Redis counts the commands. The bench subtracts those that a server sends without requests (heartbeats).
+- The Go registry is at its best: the bench configures it to log no requests and to keep its connections to Redis. By
+  default it does neither.
 ";
 
 /// Returns a Markdown table with the example's and the Go registry's figure in each cell.
