@@ -12,8 +12,9 @@ use object_store::limit::LimitStore;
 use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::log::Log;
 use support::metrics::Metrics;
 use support::nodes::{SET, blob_path, config, digest, eventually, hash, name};
 use support::redis::Redis;
@@ -57,27 +58,6 @@ async fn until<S: ObjectStore>(node: &CachedStore<S>, expected: (bool, CacheStat
         }
         assert!(Instant::now() < end, "{answer:?}, never {expected:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// The log of a node.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -3,51 +3,14 @@
 
 use test_support as support;
 
-use layercache::layout::{Layout, OciImages};
-use layercache::{CacheStatus, CachedStore, Digest, Freshness, Link, RedisConfig, RepositoryName};
+use layercache::{CacheStatus, Freshness};
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::nodes::{config, digest};
+use support::own_blobs::{ask, hash, name, node, path, warm};
 use support::recording::Recording;
 use support::redis::Redis;
-use support::world::{head, status};
-
-type Bare = Recording<InMemory>;
-type Node = CachedStore<Bare>;
-
-fn name(i: usize) -> RepositoryName {
-    format!("team/app{i}").parse().unwrap()
-}
-
-fn path(i: usize, digest: &Digest) -> Path {
-    let link = Link::layer(name(i), *digest);
-    OciImages::default().link_path(&link).unwrap()
-}
-
-fn node(bare: &Bare, config: RedisConfig) -> Node {
-    let builder = CachedStore::builder(bare.clone()).layout(OciImages::default());
-    builder.redis(config).build().unwrap()
-}
-
-async fn ask(node: &Node, path: &Path) -> (ObjectMeta, CacheStatus) {
-    let result = node.get_opts(path, head()).await.unwrap();
-    (result.meta.clone(), status(&result))
-}
-
-/// Asks until memory answers. Redis has the entry by then.
-async fn warm(node: &Node, path: &Path) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while ask(node, path).await.1 != CacheStatus::Memory {
-        assert!(Instant::now() < end, "{path} is never answered from memory");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn hash(i: usize, digest: &Digest) -> String {
-    format!("blobs::{}::{digest}", name(i))
-}
 
 #[tokio::test]
 async fn a_copy_has_its_own_entity_tag_and_time() {

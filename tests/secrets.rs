@@ -11,12 +11,12 @@ use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use std::error::Error;
-use std::io;
 use std::process::{Command, Output};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::LazyLock;
 use std::time::Duration;
 use support::bucket::Bucket;
 use support::http::{Http, Image};
+use support::log::Log;
 use support::minio::Minio;
 use support::redis::Redis;
 use support::registry::{Registry, program};
@@ -145,29 +145,15 @@ const NO_URLS: &[&str] = &[
 ];
 
 /// Everything that this process logs, at every level.
-static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let writer = Log(Arc::clone(&log));
+static LOG: LazyLock<Log> = LazyLock::new(|| {
+    let log = Log::default();
+    let writer = log.clone();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_writer(move || writer.clone())
         .init();
     log
 });
-
-#[derive(Clone)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Returns an error and all its sources, as `Display` and as `Debug` print them.
 fn chain(error: &dyn Error) -> String {
@@ -182,7 +168,7 @@ fn chain(error: &dyn Error) -> String {
 
 #[tokio::test]
 async fn the_library_shows_no_secret() {
-    let log = Arc::clone(&LOG);
+    let log = LOG.clone();
     let servers = Servers::start().await;
     let digest = Digest::Sha256([7; 32]);
     let link = Link::layer("library/alpine".parse().unwrap(), digest);
@@ -245,7 +231,7 @@ async fn the_library_shows_no_secret() {
             is_clean("an error of a setting", &chain(&error));
         }
     }
-    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     for line in ["connected to Redis", "Redis is not asked", "TRACE", "DEBUG"] {
         assert!(log.contains(line), "the log is incomplete: no {line:?}");
     }

@@ -186,11 +186,7 @@ const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 async fn refresh_asks_the_store_and_fills_the_cache() {
     for world in worlds() {
         world.warm_blob().await;
-        world
-            .bare
-            .put(&world.blob, "changed behind the cache".into())
-            .await
-            .unwrap();
+        world.change_behind_the_cache().await;
         let refresh = with_policy(head(), CachePolicy::Refresh);
         let fresh = world.store.get_opts(&world.blob, refresh).await.unwrap();
         assert_eq!((fresh.meta.size, status(&fresh)), (24, CacheStatus::Miss));

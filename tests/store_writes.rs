@@ -77,11 +77,7 @@ async fn every_kind_of_write_invalidates_the_entry() {
 async fn a_failed_write_invalidates_the_entry() {
     let world = world(Distribution::default());
     world.warm_blob().await;
-    world
-        .bare
-        .put(&world.blob, "changed behind the cache".into())
-        .await
-        .unwrap();
+    world.change_behind_the_cache().await;
     let create = world
         .store
         .put_opts(&world.blob, "x".into(), PutMode::Create.into());

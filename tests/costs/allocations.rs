@@ -1,8 +1,8 @@
 //! Counts how often a memory hit allocates.
 
 use crate::guide::Figures;
-use crate::lab::{Lab, link_path};
-use crate::support::nodes::{LENGTH, blob_path, digest, name};
+use crate::lab::Lab;
+use crate::support::nodes::{LENGTH, blob_path, digest, link_path, name};
 use crate::support::world::{head, status};
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;

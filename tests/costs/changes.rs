@@ -1,8 +1,8 @@
 //! Measures changes and other operations that are not reads.
 
 use crate::guide::Figures;
-use crate::lab::{Lab, Measured, link_path};
-use crate::support::nodes::{blob_path, digest, name};
+use crate::lab::{Lab, Measured};
+use crate::support::nodes::{blob_path, digest, link_path, name};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use layercache::{Digest, RepositoryName};

@@ -1,14 +1,12 @@
 //! A node on a counted store, alone or with a counted Redis.
 
 use crate::support::meter::Meter;
-use crate::support::nodes::{LENGTH, SETTLED, TRUST, blob_path, digest, name};
+use crate::support::nodes::{LENGTH, SETTLED, TRUST, blob_path, digest, link_path, name};
 use crate::support::recording::Recording;
 use crate::support::redis::Redis;
-use layercache::layout::{Distribution, Layout};
-use layercache::{CachedStore, Digest, Freshness, Link, RedisConfig, Repository, StoreBackend};
+use layercache::{CachedStore, Digest, Freshness, RedisConfig, Repository, StoreBackend};
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
-use object_store::path::Path;
 use std::fmt;
 use std::time::Duration;
 
@@ -219,9 +217,4 @@ pub(crate) async fn measure<T>(
 pub(crate) fn config(meter: &Meter) -> RedisConfig {
     let config = RedisConfig::new(meter.url()).with_trust_timeout(TRUST);
     config.with_timeout(Duration::from_secs(5))
-}
-
-pub(crate) fn link_path(digest: &Digest) -> Path {
-    let link = Link::layer(name(), *digest);
-    Distribution::default().link_path(&link).unwrap()
 }

@@ -1,9 +1,9 @@
 //! Measures operations of many keys, and those that depend on what else Redis holds.
 
 use crate::guide::Figures;
-use crate::lab::{Bare, Lab, config, link_path, measure as measure_call};
+use crate::lab::{Bare, Lab, config, measure as measure_call};
 use crate::support::meter::Meter;
-use crate::support::nodes::{SETTLED, beside, blob_path, digest, hash};
+use crate::support::nodes::{SETTLED, beside, blob_path, digest, hash, link_path};
 use crate::support::recording::Recording;
 use crate::support::redis::Redis;
 use futures::{StreamExt, stream};

@@ -1,8 +1,8 @@
 //! Measures reads, by the tier that knows the answer.
 
 use crate::guide::Figures;
-use crate::lab::{Lab, Measured, cost, link_path, measure as measure_call};
-use crate::support::nodes::{blob_path, digest, name};
+use crate::lab::{Lab, Measured, cost, measure as measure_call};
+use crate::support::nodes::{blob_path, digest, link_path, name};
 use crate::support::world::{head, status, with_policy, world};
 use futures::FutureExt;
 use futures::future::BoxFuture;

@@ -2,15 +2,14 @@
 //! Redis.
 
 use crate::support::nodes::{
-    Bare, Node, PATIENCE, SET, TRUST, beside, blob_path, config, digest, eventually, layers, name,
-    node_with, put, stat, until,
+    Bare, Node, PATIENCE, SET, TRUST, beside, blob_path, config, digest, eventually, layers,
+    link_path, name, node_with, put, stat, until,
 };
 use crate::support::recording::{Moment, Recording};
 use crate::support::redis::Redis;
 use crate::support::server::Signal;
 use crate::{MISS, NodeRuntime, all_know, no_node_knows, nodes, short_lived, world};
 use futures::{StreamExt, TryStreamExt};
-use layercache::layout::{Distribution, Layout};
 use layercache::{CacheStatus, CachedStore, ChangePolicy, Error, Link, RedisConfig};
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
@@ -354,12 +353,6 @@ async fn race_10_a_delete_with_a_cancelled_caller_runs_to_its_end() {
     all_know([&deleter, &reader]).await;
 }
 
-/// Returns the path of the link of layer `i`.
-fn link_path(i: u32) -> Path {
-    let link = Link::layer(name(), digest(i));
-    Distribution::default().link_path(&link).unwrap()
-}
-
 /// Starts a batch of two deletes and waits until it reaches the store. The store carries it out
 /// after `store.hold_changes(None)`. The second delete fails with an error that does not prove that
 /// nothing was changed.
@@ -373,14 +366,15 @@ async fn deleting_two(
     let store = Recording::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
     let builder = CachedStore::builder(store.clone());
     let node = builder.redis(config).build().unwrap();
-    node.put(&link_path(1), digest(1).to_string().into())
+    node.put(&link_path(&digest(1)), digest(1).to_string().into())
         .await
         .unwrap();
     // A folder at the path of the second link makes its delete fail.
-    std::fs::create_dir_all(folder.path().join(link_path(2).as_ref())).unwrap();
+    std::fs::create_dir_all(folder.path().join(link_path(&digest(2)).as_ref())).unwrap();
     let changes = store.changes();
     store.hold_changes(Some(Moment::Before));
-    let paths = futures::stream::iter([Ok(link_path(1)), Ok(link_path(2))]).boxed();
+    let paths =
+        futures::stream::iter([Ok(link_path(&digest(1))), Ok(link_path(&digest(2)))]).boxed();
     let batch = tokio::spawn(async move { node.delete_stream(paths).collect().await });
     eventually("the call reaches the store", || store.changes() > changes).await;
     (store, batch)
@@ -420,7 +414,7 @@ async fn race_18_a_batch_that_cannot_be_confirmed_is_not_reported_as_refused() {
     );
     assert!(error.is_retryable());
     assert!(
-        !folder.path().join(link_path(1).as_ref()).exists(),
+        !folder.path().join(link_path(&digest(1)).as_ref()).exists(),
         "the object is deleted"
     );
 }

@@ -6,14 +6,34 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, S3CopyIfNotExists};
 use object_store::path::Path;
 use object_store::signer::Signer;
 use std::env;
+use std::path::Path as Folder;
 use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 
-const USER: &str = "layercache";
-const PASSWORD: &str = "layercache-secret";
+/// The access key of the servers that [`serve`] starts.
+pub const USER: &str = "layercache";
+
+/// The secret key of these servers, unless the test chooses another one.
+pub const PASSWORD: &str = "layercache-secret";
+
+/// Returns the command that serves a folder as S3 on this port. Each folder in it is a bucket.
+pub fn serve(folder: &Folder, port: u16, password: &str) -> Command {
+    let mut command = Command::new(require("minio"));
+    command
+        .arg("server")
+        .arg(folder)
+        .args(["--address", &format!("127.0.0.1:{port}")])
+        .args(["--console-address", &format!("127.0.0.1:{}", free_port())])
+        .env("MINIO_ROOT_USER", USER)
+        .env("MINIO_ROOT_PASSWORD", password)
+        .env("MINIO_BROWSER", "off")
+        // MinIO then does not look for a newer release.
+        .env("MINIO_UPDATE", "off");
+    command
+}
 
 /// An S3 server with buckets for tests.
 ///
@@ -72,22 +92,8 @@ impl Minio {
     }
 
     async fn ours(password: &str) -> Self {
-        let program = require("minio");
         let folder = tempfile::tempdir().expect("a folder for MinIO");
-        let command = |port| {
-            let mut command = Command::new(&program);
-            command
-                .arg("server")
-                .arg(folder.path())
-                .args(["--address", &format!("127.0.0.1:{port}")])
-                .args(["--console-address", &format!("127.0.0.1:{}", free_port())])
-                .env("MINIO_ROOT_USER", USER)
-                .env("MINIO_ROOT_PASSWORD", password)
-                .env("MINIO_BROWSER", "off")
-                // MinIO then does not look for a newer release.
-                .env("MINIO_UPDATE", "off");
-            command
-        };
+        let command = |port| serve(folder.path(), port, password);
         let ready = |port| format!("API: http://127.0.0.1:{port}");
         let server = Server::start(command, ready).await;
         let endpoint = format!("http://127.0.0.1:{}", server.port());

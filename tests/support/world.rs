@@ -88,6 +88,12 @@ impl World {
         self.warm(&self.blob).await;
     }
 
+    /// Overwrites the blob in the store without telling the cache.
+    pub async fn change_behind_the_cache(&self) {
+        let put = self.bare.put(&self.blob, "changed behind the cache".into());
+        put.await.unwrap();
+    }
+
     /// Checks that the cached answer for `path` equals the bare store's answer.
     pub async fn assert_right(&self, path: &Path, why: &str) {
         let cached = self.store.head(path).await.ok();

@@ -2,10 +2,7 @@
 
 use crate::lost::Lost;
 use crate::support::cluster::{HOME, Member, PASSWORD, RedisCluster};
-use crate::support::nodes::{
-    SET, TRUST, blob_path, config_at, digest, eventually_changes, hash, layers, stat,
-    until_in_memory,
-};
+use crate::support::nodes::{SET, TRUST, blob_path, config_at, digest, hash, layers, stat};
 use crate::support::redis::{Redis, Setup, Version};
 use crate::support::sentinel::until;
 use crate::support::server::{Signal, free_port};
@@ -162,12 +159,7 @@ async fn fails_over_late(cluster: &mut RedisCluster, failing: &Member, lost: Los
         () = cluster.failed_over_from(failing) => {}
         () = lost.is_asked_for([&first, &second]) => unreachable!(),
     }
-    for node in [&first, &second] {
-        eventually_changes(node).await;
-        lost.is_gone(node).await;
-        until_in_memory(node, &digest(3)).await;
-        lost.is_gone(node).await;
-    }
+    lost.stays_gone([&first, &second]).await;
     cluster.servers[primary].restart_on_same_port().await;
     cluster.until_whole().await;
 }

@@ -1,6 +1,8 @@
 //! Tests deletes that a failover loses.
 
-use crate::support::nodes::{Node, SET, blob_path, hash, layers, stat};
+use crate::support::nodes::{
+    Node, SET, blob_path, digest, eventually_changes, hash, layers, stat, until_in_memory,
+};
 use crate::support::redis::Redis;
 use layercache::Digest;
 use object_store::ObjectStoreExt;
@@ -37,6 +39,16 @@ impl Lost {
         for digest in [&self.link, &self.blob] {
             let (found, status) = stat(node, digest).await;
             assert_eq!(found, None, "{digest} is back, answered from {status:?}");
+        }
+    }
+
+    /// Checks that both stay gone on nodes that make changes and fill their memory again.
+    pub(crate) async fn stays_gone(&self, nodes: [&Node; 2]) {
+        for node in nodes {
+            eventually_changes(node).await;
+            self.is_gone(node).await;
+            until_in_memory(node, &digest(3)).await;
+            self.is_gone(node).await;
         }
     }
 

@@ -61,12 +61,13 @@ impl World {
         }
     }
 
-    /// Stops the primary until another one has taken over, and returns when it was stopped.
-    async fn replace_primary(&self) -> Instant {
+    /// Returns a world whose primary is stopped and replaced, and when it was stopped.
+    async fn with_replaced_primary(trust: Duration) -> (Self, Instant) {
+        let world = Self::start(trust).await;
         let stopped = Instant::now();
-        self.cluster.servers[self.primary.server].signal(Signal::Stop);
-        self.cluster.failed_over_from(&self.primary).await;
-        stopped
+        world.cluster.servers[world.primary.server].signal(Signal::Stop);
+        world.cluster.failed_over_from(&world.primary).await;
+        (world, stopped)
     }
 }
 
@@ -91,22 +92,14 @@ async fn delete_until_accepted(node: &Node, blob: &Digest, stopped: Instant) {
 }
 
 async fn the_old_primary_continues(trust: Duration) {
-    let world = World::start(trust).await;
-    let blob = world.blob;
-    let stopped = world.replace_primary().await;
-    let World {
-        cluster,
-        primary,
-        deleter,
-        idle,
-        ..
-    } = world;
-    delete_until_accepted(&deleter, &blob, stopped).await;
+    let (world, stopped) = World::with_replaced_primary(trust).await;
+    let (blob, idle) = (world.blob, world.idle);
+    delete_until_accepted(&world.deleter, &blob, stopped).await;
     let deleted = stopped.elapsed();
     // If the node still trusts the stopped primary, it asks that one.
     let read = tokio::spawn(async move { stat(&idle, &blob).await });
     sleep(Duration::from_millis(200)).await;
-    cluster.servers[primary.server].signal(Signal::Cont);
+    world.cluster.servers[world.primary.server].signal(Signal::Cont);
     let (found, status) = read.await.unwrap();
     println!("deleted {deleted:?} after the primary stopped");
     assert_eq!(found, None, "answered from {status:?}");
@@ -116,16 +109,9 @@ async fn the_old_primary_continues(trust: Duration) {
 /// caches its answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_read_from_a_replaced_primary_are_forgotten() {
-    let world = World::start(LONG).await;
-    let blob = world.blob;
-    let stopped = world.replace_primary().await;
-    let World {
-        cluster,
-        primary,
-        deleter,
-        idle,
-        ..
-    } = world;
+    let (world, stopped) = World::with_replaced_primary(LONG).await;
+    let (blob, idle, deleter) = (world.blob, world.idle, world.deleter);
+    let cluster = world.cluster;
     let deleting = tokio::spawn(async move {
         delete_until_accepted(&deleter, &blob, stopped).await;
     });
@@ -138,7 +124,7 @@ async fn entries_read_from_a_replaced_primary_are_forgotten() {
     sleep(Duration::from_millis(300)).await;
     let read = tokio::spawn(async move { (stat(&idle, &blob).await, idle) });
     sleep(Duration::from_millis(200)).await;
-    cluster.servers[primary.server].signal(Signal::Cont);
+    cluster.servers[world.primary.server].signal(Signal::Cont);
     let ((_, status), idle) = read.await.unwrap();
     assert!(!deleting.is_finished(), "the delete did not wait");
     deleting.await.unwrap();

@@ -2,8 +2,7 @@
 
 use crate::lost::Lost;
 use crate::support::nodes::{
-    Node, SETTLED, TRUST, blob_path, config_at, digest, eventually_changes, layers, node_with,
-    stat, until_in_memory,
+    Node, SETTLED, TRUST, blob_path, config_at, digest, layers, node_with, stat, until_in_memory,
 };
 use crate::support::redis::{Setup, Version};
 use crate::support::sentinel::{PASSWORD, SERVICE, WATCHERS_PASSWORD, Watched, until};
@@ -154,12 +153,7 @@ async fn a_failover_that_lost_a_delete_gives_no_stale_answer() {
         () = taken_over => {}
         () = lost.is_asked_for([&first, &second]) => unreachable!(),
     }
-    for node in [&first, &second] {
-        eventually_changes(node).await;
-        lost.is_gone(node).await;
-        until_in_memory(node, &digest(3)).await;
-        lost.is_gone(node).await;
-    }
+    lost.stays_gone([&first, &second]).await;
     assert!(!lost.is_in(late), "it was purged");
 }
 

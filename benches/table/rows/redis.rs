@@ -11,6 +11,7 @@ use crate::table::{Row, Table, Target};
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, Pipeline, RedisResult, Value};
 use criterion::Bencher;
+use layercache::internals::FIELDS;
 use layercache::{
     CacheStatus, CachedStore, Digest, Freshness, RedisConfig, Repository, StoreBackend,
 };
@@ -35,18 +36,6 @@ const MANY: usize = 100;
 /// The work that any cache has to do around a raw pair: see [`time_loads`].
 const KEPT: &str =
     "raw pairs that are kept in a raw moka, one load for a key, each in a task of its own";
-
-/// The fields that the cache reads from a hash.
-const FIELDS: [&str; 8] = [
-    "path",
-    "length",
-    "e_tag",
-    "version",
-    "last_modified",
-    "attributes",
-    "size",
-    "digest",
-];
 
 pub(crate) fn measure(table: &mut Table) {
     let runtime = Builder::new_multi_thread()

@@ -3,53 +3,22 @@
 
 use super::support::meter::Meter;
 use super::support::nodes::{config, digest};
+use super::support::own_blobs::{Bare, hash, name, node, path, warm};
 use super::support::recording::Recording;
 use super::support::redis::Redis;
-use super::support::world::{head, status};
-use layercache::layout::{Layout, OciImages};
-use layercache::{CacheStatus, CachedStore, Digest, Link, RedisConfig, RepositoryName};
+use layercache::RedisConfig;
+use layercache::layout::OciImages;
 use layercache_cli::admin::{Audit, inspect};
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-type Bare = Recording<InMemory>;
-type Node = CachedStore<Bare>;
-
-fn name(i: usize) -> RepositoryName {
-    format!("team/app{i}").parse().unwrap()
-}
-
-fn path(i: usize, digest: &Digest) -> Path {
-    let link = Link::layer(name(i), *digest);
-    OciImages::default().link_path(&link).unwrap()
-}
-
-fn hash(i: usize, digest: &Digest) -> String {
-    format!("blobs::{}::{digest}", name(i))
-}
-
-fn node(bare: &Bare, redis: &Redis) -> Node {
-    let builder = CachedStore::builder(bare.clone()).layout(OciImages::default());
-    builder.redis(config(redis)).build().unwrap()
-}
-
-/// Asks until memory answers. Redis has the entry by then.
-async fn warm(node: &Node, path: &Path) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while status(&node.get_opts(path, head()).await.unwrap()) != CacheStatus::Memory {
-        assert!(Instant::now() < end, "{path} is never answered from memory");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
+use std::time::Duration;
 
 #[tokio::test]
 async fn each_copy_is_compared_with_its_own_object() {
     let redis = Redis::start().await;
     let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
-    let first = node(&bare, &redis);
+    let first = node(&bare, config(&redis));
     for i in 0..3 {
         bare.put(&path(i, &digest), "content".into()).await.unwrap();
         warm(&first, &path(i, &digest)).await;
@@ -65,10 +34,10 @@ async fn each_copy_is_compared_with_its_own_object() {
     bare.put(&path(1, &digest), "content".into()).await.unwrap();
     bare.delete(&path(2, &digest)).await.unwrap();
     let (store, layout) = (Arc::new(bare.clone()), Arc::new(OciImages::default()));
-    let said = inspect(&config(&redis), store, layout, &name(1), &digest).await;
-    let said = said.unwrap();
-    assert_eq!(said.redis.meta.key, hash(1, &digest));
-    assert!(!said.disagreements.is_empty());
+    let output = inspect(&config(&redis), store, layout, &name(1), &digest).await;
+    let output = output.unwrap();
+    assert_eq!(output.redis.meta.key, hash(1, &digest));
+    assert!(!output.disagreements.is_empty());
 
     let found = Arc::new(std::sync::Mutex::new(Vec::new()));
     let tell = Arc::clone(&found);
@@ -105,7 +74,7 @@ async fn audit_of(bare: &Bare, redis: &Redis, i: usize) -> (u64, u64) {
 async fn an_inspection_takes_one_round_trip_and_another_if_it_finds_a_difference() {
     let redis = Redis::start().await;
     let (bare, digest) = (Recording::new(InMemory::new()), digest(1));
-    let first = node(&bare, &redis);
+    let first = node(&bare, config(&redis));
     bare.put(&path(0, &digest), "content".into()).await.unwrap();
     warm(&first, &path(0, &digest)).await;
     let meter = Meter::start(redis.port()).await;

@@ -3,20 +3,16 @@
 use test_support as support;
 
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use support::http::{Answer, Http, Image, PATIENCE, blob, until};
+use support::minio::{PASSWORD, USER, serve};
 use support::redis::{Redis, Setup, Version};
 use support::registry::Registry;
-use support::server::{Server, free_port};
+use support::server::Server;
 use support::tls::Certificates;
-use support::tools::require;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
-
-const USER: &str = "layercache";
-const PASSWORD: &str = "layercache-secret";
 
 /// A MinIO that serves one bucket over HTTPS.
 struct SecureMinio {
@@ -26,7 +22,6 @@ struct SecureMinio {
 
 impl SecureMinio {
     async fn start(certificates: &Certificates) -> Self {
-        let program = require("minio");
         let folder = tempfile::tempdir().unwrap();
         let (data, certs) = (folder.path().join("data"), folder.path().join("certs"));
         // MinIO serves a folder as a bucket.
@@ -35,17 +30,8 @@ impl SecureMinio {
         fs::copy(certificates.path("server.pem"), certs.join("public.crt")).unwrap();
         fs::copy(certificates.path("server.key"), certs.join("private.key")).unwrap();
         let command = |port| {
-            let mut command = Command::new(&program);
-            command
-                .args(["server", "--address", &format!("127.0.0.1:{port}")])
-                .args(["--console-address", &format!("127.0.0.1:{}", free_port())])
-                .arg("--certs-dir")
-                .arg(&certs)
-                .arg(&data)
-                .env("MINIO_ROOT_USER", USER)
-                .env("MINIO_ROOT_PASSWORD", PASSWORD)
-                .env("MINIO_BROWSER", "off")
-                .env("MINIO_UPDATE", "off");
+            let mut command = serve(&data, port, PASSWORD);
+            command.arg("--certs-dir").arg(&certs);
             command
         };
         let ready = |port| format!("API: https://127.0.0.1:{port}");
