@@ -36,7 +36,7 @@ use crate::types::question::{Question, QuestionRef};
 use crate::types::{Answer, CacheStatus, Digest, Error, Freshness, LayerMeta};
 use batcher::Batcher;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, Ready, ready};
 use load::Loaded;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,13 @@ struct Inner {
     loads: Loads,
     verifier: Option<Verifier>,
 }
+
+/// A caller's wait for a load. It is boxed, so that the future of a caller that memory answers stays
+/// small: the caller moves that future.
+type Loading<'a, T> = BoxFuture<'a, Result<Answer<T>, Error>>;
+
+/// The answer of memory, or the wait for a load.
+type Answering<'a, T> = Either<Ready<Result<Answer<T>, Error>>, Loading<'a, T>>;
 
 /// The answer of a load to all callers that joined it.
 type LoadResult = Result<Loaded, Arc<Error>>;
@@ -103,18 +110,18 @@ impl ReadThrough {
 
     /// Returns the metadata of a blob in a repository. Returns `None` if the blob is not a member
     /// of the repository, even if a tier has its metadata.
-    pub(crate) async fn stat(
+    pub(crate) fn stat(
         &self,
         link: LinkRef<'_>,
         freshness: Freshness,
-    ) -> Result<Answer<Option<LayerMeta>>, Error> {
+    ) -> Answering<'_, Option<LayerMeta>> {
         if freshness == Freshness::Cached
             && let Some(meta) = self.get_stat(link)
         {
-            return Ok(memory(Some(meta)));
+            return from_memory(Some(meta));
         }
-        let mut budget = self.cache().budget();
-        self.load_stat(link, freshness, &mut budget).await
+        let question = Question::stat(link.to_owned(), self.backend().shares_blobs());
+        self.answer(question, freshness, |loaded| loaded.found.meta_if_member())
     }
 
     /// Returns the metadata of a blob that is in the repository, if memory knows both facts.
@@ -142,61 +149,55 @@ impl ReadThrough {
     }
 
     /// Runs [`stat`](Self::stat) without the look-up in memory, which has missed.
-    pub(crate) async fn load_stat(
-        &self,
-        link: LinkRef<'_>,
+    pub(crate) fn load_stat<'a>(
+        &'a self,
+        link: LinkRef<'a>,
         freshness: Freshness,
-        budget: &mut Budget,
-    ) -> Result<Answer<Option<LayerMeta>>, Error> {
+        budget: &'a mut Budget,
+    ) -> Loading<'a, Option<LayerMeta>> {
         let question = Question::stat(link.to_owned(), self.backend().shares_blobs());
-        let answer = self.join_load(question, freshness, budget).await?;
-        Ok(answer.map(|loaded| loaded.found.meta_if_member()))
+        self.load_question(question, freshness, budget, |loaded| {
+            loaded.found.meta_if_member()
+        })
     }
 
     /// Returns whether a blob is in a repository.
-    pub(crate) async fn contains(
-        &self,
-        link: LinkRef<'_>,
-        freshness: Freshness,
-    ) -> Result<Answer<bool>, Error> {
+    pub(crate) fn contains(&self, link: LinkRef<'_>, freshness: Freshness) -> Answering<'_, bool> {
         let question = QuestionRef::Link(link);
         if freshness == Freshness::Cached && self.cache().get(question).is_member() {
             self.verify_hit(question);
-            return Ok(memory(true));
+            return from_memory(true);
         }
-        let mut budget = self.cache().budget();
-        let answer = self.join_load(question.to_owned(), freshness, &mut budget);
-        let answer = answer.await?;
-        Ok(answer.map(|loaded| loaded.found.is_member()))
+        self.answer(question.to_owned(), freshness, |loaded| {
+            loaded.found.is_member()
+        })
     }
 
     /// Asks the backend for a membership and for the object whose presence proves it. Redis does
     /// not store that object.
-    pub(crate) async fn load_object(
-        &self,
-        link: LinkRef<'_>,
-        budget: &mut Budget,
-    ) -> Result<Answer<LinkState>, Error> {
+    pub(crate) fn load_object<'a>(
+        &'a self,
+        link: LinkRef<'a>,
+        budget: &'a mut Budget,
+    ) -> Loading<'a, LinkState> {
         let question = Question::Link(link.to_owned());
-        let answer = self
-            .join_load(question, Freshness::Verified, budget)
-            .await?;
-        Ok(answer.map(Loaded::link_state))
+        self.load_question(question, Freshness::Verified, budget, Loaded::link_state)
     }
 
     /// Returns the metadata of a blob, independent of repositories.
-    pub(crate) async fn meta(
+    pub(crate) fn meta(
         &self,
         digest: &Digest,
         freshness: Freshness,
-    ) -> Result<Answer<Option<LayerMeta>>, Error> {
+    ) -> Answering<'_, Option<LayerMeta>> {
         if freshness == Freshness::Cached
             && let meta @ Some(_) = self.get_meta(digest)
         {
-            return Ok(memory(meta));
+            return from_memory(meta);
         }
-        let mut budget = self.cache().budget();
-        self.load_meta(digest, freshness, &mut budget).await
+        self.answer(Question::Meta(*digest), freshness, |loaded| {
+            loaded.found.meta()
+        })
     }
 
     /// Returns the metadata of a blob, if memory has it.
@@ -210,16 +211,14 @@ impl ReadThrough {
     }
 
     /// Runs [`meta`](Self::meta) without the look-up in memory, which has missed.
-    pub(crate) async fn load_meta(
-        &self,
+    pub(crate) fn load_meta<'a>(
+        &'a self,
         digest: &Digest,
         freshness: Freshness,
-        budget: &mut Budget,
-    ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        let answer = self
-            .join_load(Question::Meta(*digest), freshness, budget)
-            .await?;
-        Ok(answer.map(|loaded| loaded.found.meta()))
+        budget: &'a mut Budget,
+    ) -> Loading<'a, Option<LayerMeta>> {
+        let question = Question::Meta(*digest);
+        self.load_question(question, freshness, budget, |loaded| loaded.found.meta())
     }
 
     /// Returns whether memory has every fact of the question.
@@ -227,20 +226,39 @@ impl ReadThrough {
         self.cache().peek(question).is_whole(question)
     }
 
-    /// Joins a load that starts from now on, and waits for its answer. If there is no permit for a
-    /// new load, it first tries to answer from the tiers, then waits for a permit.
-    ///
-    /// Boxed, so that the future of a caller that memory answers stays small.
-    fn join_load<'a>(
+    /// Answers a question that memory cannot answer.
+    fn answer<T: Send + 'static>(
+        &self,
+        question: Question,
+        freshness: Freshness,
+        part: fn(Loaded) -> T,
+    ) -> Answering<'_, T> {
+        let mut budget = self.cache().budget();
+        let load = async move {
+            let answer = self.join_load((question, freshness), &mut budget).await?;
+            Ok(answer.map(part))
+        };
+        load.boxed().right_future()
+    }
+
+    /// Loads a question within the budget of a read, and returns `part` of the answer.
+    fn load_question<'a, T: Send + 'static>(
         &'a self,
         question: Question,
         freshness: Freshness,
         budget: &'a mut Budget,
-    ) -> BoxFuture<'a, Result<Answer<Loaded>, Error>> {
-        self.join_load_of((question, freshness), budget).boxed()
+        part: fn(Loaded) -> T,
+    ) -> Loading<'a, T> {
+        let load = async move {
+            let answer = self.join_load((question, freshness), budget).await?;
+            Ok(answer.map(part))
+        };
+        load.boxed()
     }
 
-    async fn join_load_of(
+    /// Joins a load that starts from now on, and waits for its answer. If there is no permit for a
+    /// new load, it first tries to answer from the tiers, then waits for a permit.
+    async fn join_load(
         &self,
         key: (Question, Freshness),
         budget: &mut Budget,
@@ -372,4 +390,8 @@ const fn memory<T>(value: T) -> Answer<T> {
         value,
         status: CacheStatus::Memory,
     }
+}
+
+fn from_memory<'a, T>(value: T) -> Answering<'a, T> {
+    Either::Left(ready(Ok(memory(value))))
 }

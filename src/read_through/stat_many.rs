@@ -77,7 +77,7 @@ impl ReadThrough {
                 shared_budget.lock().unwrap_or_else(PoisonError::into_inner)
             };
             let mut budget = *shared_budget();
-            let loaded = self.join_load(question, freshness, &mut budget).await?;
+            let loaded = self.join_load((question, freshness), &mut budget).await?;
             if budget.has_failed() {
                 shared_budget().fail();
             }

@@ -34,7 +34,20 @@ impl<T> PerKey<T> {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.iter().count()
+        let [first, second] = &self.0;
+        usize::from(first.is_some()) + usize::from(second.is_some())
+    }
+
+    /// Calls `f` with each value. An iterator over the values costs several times as much.
+    #[inline]
+    pub(crate) fn for_each(self, mut f: impl FnMut(T)) {
+        let [first, second] = self.0;
+        if let Some(first) = first {
+            f(first);
+        }
+        if let Some(second) = second {
+            f(second);
+        }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -49,12 +62,14 @@ impl<T> PerKey<T> {
         self.filter_map(|value| f(&value).then_some(value))
     }
 
+    #[inline]
     pub(crate) fn filter_map<U>(self, mut f: impl FnMut(T) -> Option<U>) -> PerKey<U> {
         let [first, second] = self.0;
         PerKey([first.and_then(&mut f), second.and_then(f)])
     }
 
     /// Returns the first value that `f` maps to a result.
+    #[inline]
     pub(crate) fn find_map<U>(self, mut f: impl FnMut(T) -> Option<U>) -> Option<U> {
         let [first, second] = self.0;
         first.and_then(&mut f).or_else(|| second.and_then(f))

@@ -50,17 +50,15 @@ impl Lookups {
 
     /// Counts a look-up: for each fact that it asked for, whether the tier has it.
     pub(crate) fn count(&self, asked: LookupResult) {
-        for (kind, hit) in asked {
+        asked.for_each(|(kind, hit)| {
             let Results { hit: yes, miss, .. } = &self.0[kind as usize];
             (if hit { yes } else { miss }).increment(1);
-        }
+        });
     }
 
     /// Counts a look-up that the tier could not answer.
     pub(crate) fn count_none(&self, asked: LookupResult) {
-        for (kind, _) in asked {
-            self.0[kind as usize].none.increment(1);
-        }
+        asked.for_each(|(kind, _)| self.0[kind as usize].none.increment(1));
     }
 }
 
