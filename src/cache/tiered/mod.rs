@@ -21,7 +21,9 @@ use crate::cache::Forgotten;
 use crate::cache::memory::{Memory, MemoryConfig, ReadStamps};
 #[cfg(feature = "redis")]
 use crate::cache::redis::RedisCache;
-use crate::cache::shared::{Found, MOST_QUESTIONS, SharedSettings, SharedTier, Value};
+use crate::cache::shared::{Found, MOST_QUESTIONS, Value};
+#[cfg(any(test, feature = "redis"))]
+use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::generation::ReadStamp;
 use crate::telemetry::metrics::{self, Lookups, Part, Work};
