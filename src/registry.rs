@@ -178,7 +178,9 @@ impl<B: Backend> Registry<B> {
     }
 
     /// Returns the cache of this registry: to [`purge`](TieredCache::purge) it, or to
-    /// [shut it down](TieredCache::shutdown) before the node stops. Does no I/O.
+    /// [shut it down](TieredCache::shutdown) before the node stops. If the registry shares its cache
+    /// with others, this is the part that belongs to the registry's name space, and only the shared
+    /// cache itself can be shut down. Does no I/O.
     ///
     /// ```
     /// use layercache::{Backend, Error, Registry};

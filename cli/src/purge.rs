@@ -47,7 +47,7 @@ struct Document<'a> {
 }
 
 pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<Verdict, Stopped> {
-    let Redis { config, place } = options.redis.required()?;
+    let Redis { config, place, .. } = options.redis.required()?;
     if options.repository.iter().any(String::is_empty) {
         return Err(CommandError::new("--repository: the name is empty").into());
     }

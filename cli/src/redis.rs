@@ -2,7 +2,7 @@
 
 use crate::command_error::CommandError;
 use clap::Args;
-use layercache::RedisConfig;
+use layercache::{RedisConfig, internals};
 use std::time::Duration;
 use url::Url;
 
@@ -38,6 +38,11 @@ pub(crate) struct RedisOptions {
     #[arg(long, env = "LAYERCACHE_REDIS_NAMESPACE", value_name = "NAME")]
     redis_namespace: Option<String>,
 
+    /// The name space of one store, if several stores of the nodes share one cache
+    /// (CachedStoreBuilder::cache)
+    #[arg(long, env = "LAYERCACHE_STORE_NAMESPACE", value_name = "NAME")]
+    store_namespace: Option<String>,
+
     /// How long to wait for an answer of Redis, such as 50ms or 1s; without a unit, milliseconds
     #[arg(
         long,
@@ -68,6 +73,9 @@ pub(crate) struct RedisOptions {
 #[derive(Debug, Clone)]
 pub(crate) struct Redis {
     pub(crate) config: RedisConfig,
+    /// The cache that several stores share, and the name space of one of them. Then
+    /// [`config`](Self::config) leads to the facts of that store.
+    pub(crate) shared: Option<(RedisConfig, String)>,
     /// The address of the Redis, without user, password and files.
     pub(crate) place: String,
 }
@@ -84,8 +92,14 @@ impl RedisOptions {
         if let Some(name) = &self.redis_namespace {
             config = config.with_namespace(name);
         }
+        let name = self.store_namespace.clone();
+        let shared = name.map(|name| (config.clone(), name));
         Some(Redis {
-            config,
+            config: match &shared {
+                Some((config, name)) => internals::in_namespace(config.clone(), name),
+                None => config,
+            },
+            shared,
             place: place(url).unwrap_or_else(|| "redis".to_owned()),
         })
     }

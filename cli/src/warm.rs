@@ -7,7 +7,7 @@ use crate::stop::Stop;
 use crate::storage::StorageOptions;
 use crate::{Verdict, interrupted};
 use clap::Args;
-use layercache::{CachedStore, MemoryConfig, WarmProgress};
+use layercache::{CachedStore, MemoryConfig, RedisCache, TieredCache, WarmProgress};
 use object_store::path::Path;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,12 +66,16 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
     let after = path("--resume-after", options.resume_after.as_deref())?;
     // This process needs little memory, because its memory tier ends with it.
     let memory = MemoryConfig::default().with_capacity(1 << 20);
-    let store = CachedStore::builder(storage.store)
-        .layout(layout)
-        .memory(memory)
-        .redis(redis.config)
-        .build()
-        .map_err(refused)?;
+    let builder = CachedStore::builder(storage.store).layout(layout);
+    let (builder, shared) = match redis.shared {
+        Some((config, namespace)) => {
+            let tier = RedisCache::new(config).map_err(refused)?;
+            let cache = Arc::new(TieredCache::with_redis(memory, tier));
+            (builder.cache(Arc::clone(&cache), namespace), Some(cache))
+        }
+        None => (builder.memory(memory).redis(redis.config), None),
+    };
+    let store = builder.build().map_err(refused)?;
 
     let bar = out.progress();
     let last = Arc::new(Mutex::new(WarmProgress::default()));
@@ -88,6 +92,9 @@ pub(crate) async fn run(options: Options, out: &Out, stop: &mut Stop) -> Result<
     let done = stop.or(warm.into_future()).await;
     bar.finish_and_clear();
     store.shutdown().await;
+    if let Some(cache) = shared {
+        cache.shutdown().await;
+    }
     match done {
         Some(Ok(progress)) => {
             match out.is_json() {

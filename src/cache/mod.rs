@@ -13,6 +13,7 @@ pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod shared;
+pub(crate) mod storage;
 pub(crate) mod tiered;
 
 pub use memory::{MemoryCache, MemoryConfig};

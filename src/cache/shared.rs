@@ -2,17 +2,20 @@
 
 use super::Forgotten;
 use super::deadline::{Deadline, Patience};
+use super::storage::Storage;
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::lease::{EndReply, Grant, Token};
 use crate::coherence::used_connections::UsedConnections;
 use crate::telemetry::metrics::LookupResult;
 use crate::types::link::{Key, KeyKind, WireName};
+use crate::types::namespace::Namespace;
 use crate::types::per_key::PerKey;
 use crate::types::question::{Question, QuestionRef};
 use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most questions of one round trip. The answer to more questions would take long, and would
@@ -134,6 +137,14 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
     /// Removes this node from the peer set, so that the other nodes no longer wait for it. The tier
     /// cannot be asked afterwards.
     async fn shutdown(&self);
+
+    /// Returns the tier of one name space: its facts are separate from all others. It is the same
+    /// node, and uses the same connections. While the name space has the facts of another storage,
+    /// all operations of the returned tier fail, and none is sent.
+    ///
+    /// The names in messages to other nodes stay the same in all name spaces. A change in one name
+    /// space may therefore cost another one a miss.
+    fn in_namespace(&self, name: &Namespace, storage: Option<&Storage>) -> Arc<dyn SharedTier>;
 }
 
 /// How the tiered cache uses the shared tier.

@@ -4,19 +4,21 @@ use super::{Backend, LinkState, WritableBackend};
 use crate::cache::Forgotten;
 use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Fact, Facts, Found, Leases, SharedTier, Value, Which};
+use crate::cache::storage::Storage;
 use crate::coherence::lease::{EndReply, Grant, Token};
 use crate::coherence::slot::Slot;
 use crate::coherence::used_connections::UsedConnections;
 use crate::types::error::BoxError;
 use crate::types::link::Key;
+use crate::types::namespace::Namespace;
 use crate::types::question::Question;
 use crate::types::{Digest, Error, LayerMeta, Link};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
@@ -445,5 +447,9 @@ impl SharedTier for FakeShared {
 
     async fn shutdown(&self) {
         self.fails.store(true, Ordering::SeqCst);
+    }
+
+    fn in_namespace(&self, _: &Namespace, _: Option<&Storage>) -> Arc<dyn SharedTier> {
+        Arc::new(Self::default())
     }
 }

@@ -8,7 +8,6 @@
 
 mod backend;
 mod batcher;
-mod builder;
 mod caller_task;
 mod change;
 #[cfg(test)]
@@ -21,7 +20,6 @@ pub(crate) mod tests;
 mod verifier;
 
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
-pub(crate) use builder::CoreBuilder;
 pub use verifier::VerifierConfig;
 
 use crate::cache::TieredCache;
@@ -56,7 +54,7 @@ pub(crate) struct ReadThrough {
 #[derive(Debug)]
 struct Inner {
     backend: Arc<dyn Backend>,
-    cache: TieredCache,
+    cache: Arc<TieredCache>,
     flights: Arc<Flights<(Question, Freshness), LoadResult>>,
     batcher: Batcher,
     changes: Limiter,
@@ -83,7 +81,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 impl ReadThrough {
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
-        cache: TieredCache,
+        cache: Arc<TieredCache>,
         limits: Limits,
         verifier: Option<VerifierConfig>,
     ) -> Self {

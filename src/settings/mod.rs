@@ -1,9 +1,12 @@
-//! [`Settings`]: all settings of a store's cache, from a file or from the environment.
+//! [`Settings`]: all settings of a store's cache, from a file or from the environment; and how the
+//! builders use them.
 
+mod core_builder;
 mod environment;
 #[cfg(feature = "serde")]
 mod file;
 
+pub(crate) use core_builder::{CoreBuilder, core_setters};
 pub use environment::SettingsError;
 
 use crate::cache::MemoryConfig;

@@ -2,13 +2,8 @@
 
 use super::CachedStore;
 use super::erased::ErasedStore;
-use crate::cache::MemoryConfig;
-#[cfg(feature = "redis")]
-use crate::cache::RedisConfig;
-use crate::coherence::limiter::Limits;
-use crate::layout::{Distribution, Layout};
-use crate::read_through::{CoreBuilder, VerifierConfig};
-use crate::settings::Settings;
+use crate::layout::Layout;
+use crate::settings::{CoreBuilder, core_setters};
 use crate::types::Error;
 use object_store::ObjectStore;
 #[cfg(feature = "signer")]
@@ -19,22 +14,68 @@ use std::sync::Arc;
 ///
 /// ```
 /// use layercache::layout::OciImages;
-/// use layercache::{CachedStore, Limits, MemoryConfig};
+/// use layercache::{CachedStore, Limits, MemoryConfig, Settings, VerifierConfig};
 /// use object_store::memory::InMemory;
 ///
 /// let store = CachedStore::builder(InMemory::new())
+///     .settings(Settings::default()) // all of an operator's
 ///     .layout(OciImages::default())
 ///     .memory(MemoryConfig::default().with_capacity(256 << 20))
 ///     .limits(Limits::default().with_loads(256))
+///     .verifier(VerifierConfig::default())
 ///     .build()?;
 /// assert_eq!(store.to_string(), "CachedStore(InMemory)");
+/// # Ok::<(), layercache::Error>(())
+/// ```
+///
+/// With Redis behind memory:
+///
+/// ```
+/// # #[cfg(feature = "redis")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), layercache::Error> {
+/// use layercache::{CachedStore, RedisConfig};
+/// use object_store::memory::InMemory;
+///
+/// let store = CachedStore::builder(InMemory::new())
+///     .redis(RedisConfig::new("redis://127.0.0.1"))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "redis"))]
+/// # fn main() {}
+/// ```
+///
+/// With one cache for all tenants. It has one memory, and could have one Redis behind it
+/// ([`TieredCache::with_redis`](crate::TieredCache)):
+///
+/// ```
+/// use layercache::{CachedStore, MemoryConfig, TieredCache};
+/// use object_store::memory::InMemory;
+/// use object_store::prefix::PrefixStore;
+/// use std::sync::Arc;
+///
+/// let bucket = Arc::new(InMemory::new());
+/// let memory = MemoryConfig::default().with_capacity(1 << 30);
+/// let cache = Arc::new(TieredCache::in_memory(memory));
+/// for tenant in ["tenant-a", "tenant-b"] {
+///     let store = PrefixStore::new(Arc::clone(&bucket), tenant);
+///     let store = CachedStore::builder(store).cache(Arc::clone(&cache), tenant).build()?;
+///     assert_eq!(store.to_string(), format!("CachedStore(PrefixObjectStore({tenant}))"));
+/// }
+///
+/// // One name for two tenants is refused.
+/// let a = CachedStore::builder(PrefixStore::new(Arc::clone(&bucket), "tenant-a"));
+/// let a = a.cache(Arc::clone(&cache), "tenants").build()?;
+/// let b = CachedStore::builder(PrefixStore::new(bucket, "tenant-b"));
+/// assert!(b.cache(cache, "tenants").build().is_err());
+/// # drop(a);
 /// # Ok::<(), layercache::Error>(())
 /// ```
 #[derive(Debug)]
 #[must_use]
 pub struct CachedStoreBuilder<S> {
     inner: S,
-    layout: Arc<dyn Layout>,
     core: CoreBuilder,
     #[cfg(feature = "signer")]
     signer: Option<Arc<dyn Signer>>,
@@ -44,70 +85,20 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     pub(super) fn new(inner: S) -> Self {
         Self {
             inner,
-            layout: Arc::new(Distribution::default()),
             core: CoreBuilder::default(),
             #[cfg(feature = "signer")]
             signer: None,
         }
     }
 
-    /// Sets the layout, which says what each path means. Default: [`Distribution`].
+    /// Sets the layout, which says what each path means. Default:
+    /// [`Distribution`](crate::layout::Distribution).
     pub fn layout(mut self, layout: impl Layout) -> Self {
-        self.layout = Arc::new(layout);
+        self.core.settings.layout = Arc::new(layout);
         self
     }
 
-    /// Sets the size and the time to live of the cache in memory.
-    pub const fn memory(mut self, memory: MemoryConfig) -> Self {
-        self.core.memory = memory;
-        self
-    }
-
-    /// Sets the limits on concurrent loads and changes in the store.
-    pub const fn limits(mut self, limits: Limits) -> Self {
-        self.core.limits = limits;
-        self
-    }
-
-    /// Adds a verifier, which asks the store again for a sample of hits. Default: none.
-    ///
-    /// ```
-    /// use layercache::{VerifierConfig, CachedStore};
-    /// use object_store::memory::InMemory;
-    ///
-    /// let store = CachedStore::builder(InMemory::new())
-    ///     .verifier(VerifierConfig::default())
-    ///     .build()?;
-    /// # Ok::<(), layercache::Error>(())
-    /// ```
-    pub const fn verifier(mut self, verifier: VerifierConfig) -> Self {
-        self.core.verifier = Some(verifier);
-        self
-    }
-
-    /// Adds a Redis behind memory, shared with the other nodes of the same store. Several stores on
-    /// one Redis need a [name space](RedisConfig::with_namespace) each.
-    ///
-    /// Does not connect, so that a node can start without Redis.
-    ///
-    /// ```
-    /// use layercache::{CachedStore, RedisConfig};
-    /// use object_store::memory::InMemory;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), layercache::Error> {
-    /// let store = CachedStore::builder(InMemory::new())
-    ///     .redis(RedisConfig::new("redis://127.0.0.1"))
-    ///     .build()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[cfg(feature = "redis")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-    pub fn redis(mut self, redis: RedisConfig) -> Self {
-        self.core.redis = Some(redis);
-        self
-    }
+    core_setters!();
 
     /// Sets what signs URLs of the wrapped store, for [`CachedStore::signer`]. A store whose type
     /// implements [`Signer`] needs no setting: its `CachedStore` implements `Signer` itself. An
@@ -141,11 +132,12 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     /// Builds the store. Does no I/O.
     ///
     /// # Errors
-    /// - [`Error::Setting`] if a setting does not work, for example the address of Redis.
+    /// - [`Error::Setting`] if a setting does not work, for example the address of Redis, or if
+    ///   settings exclude each other.
     /// - [`Error::Runtime`] if this is called in a tokio runtime that the cache cannot use.
     pub fn build(self) -> Result<CachedStore<S>, Error> {
         let inner = Arc::new(self.inner);
-        let erased = ErasedStore::build(Arc::clone(&inner) as _, self.layout, self.core)?;
+        let erased = ErasedStore::build(Arc::clone(&inner) as _, self.core)?;
         #[cfg(feature = "signer")]
         let erased = ErasedStore {
             signer: self.signer,
@@ -157,32 +149,7 @@ impl<S: ObjectStore> CachedStoreBuilder<S> {
     /// Builds the store with the defaults, which cannot fail.
     pub(super) fn build_in_memory(self) -> CachedStore<S> {
         let inner = Arc::new(self.inner);
-        let erased = ErasedStore::build_in_memory(Arc::clone(&inner) as _, self.layout, self.core);
+        let erased = ErasedStore::build_in_memory(Arc::clone(&inner) as _, self.core);
         CachedStore { inner, erased }
-    }
-
-    /// Replaces all settings by those of an operator. Call it first: later setters change single
-    /// ones.
-    ///
-    /// ```
-    /// use layercache::{CachedStore, Limits, Settings};
-    /// use object_store::memory::InMemory;
-    ///
-    /// let store = CachedStore::builder(InMemory::new())
-    ///     .settings(Settings::default())
-    ///     .limits(Limits::default().with_loads(256))
-    ///     .build()?;
-    /// # Ok::<(), layercache::Error>(())
-    /// ```
-    pub fn settings(mut self, settings: Settings) -> Self {
-        self.layout = settings.layout;
-        self.core = CoreBuilder {
-            memory: settings.memory,
-            limits: settings.limits,
-            verifier: settings.verifier,
-            #[cfg(feature = "redis")]
-            redis: settings.redis,
-        };
-        self
     }
 }

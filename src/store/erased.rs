@@ -3,14 +3,15 @@
 
 use super::backend::StoreBackend;
 use super::unknown_paths::UnknownPaths;
-use crate::layout::{Layout, Meaning};
-use crate::read_through::{CoreBuilder, ReadThrough};
+use crate::cache::storage::Storage;
+use crate::layout::Meaning;
+use crate::read_through::ReadThrough;
+use crate::settings::CoreBuilder;
 use crate::types::Error;
 use object_store::ObjectStore;
 use object_store::path::Path;
 #[cfg(feature = "signer")]
 use object_store::signer::Signer;
-use std::fmt::Display;
 use std::sync::Arc;
 
 /// A [`CachedStore`](super::CachedStore) without the type of its store.
@@ -28,26 +29,16 @@ pub(crate) struct ErasedStore {
 }
 
 impl ErasedStore {
-    pub(super) fn build(
-        inner: Arc<dyn ObjectStore>,
-        layout: Arc<dyn Layout>,
-        core: CoreBuilder,
-    ) -> Result<Self, Error> {
-        let name = Arc::clone(&inner);
-        let backend = Arc::new(StoreBackend::new(inner, Arc::clone(&layout)));
-        let core = core.build(
-            Arc::clone(&backend) as _,
-            Some((&name as &dyn Display, layout)),
-        )?;
+    pub(super) fn build(inner: Arc<dyn ObjectStore>, core: CoreBuilder) -> Result<Self, Error> {
+        let layout = core.settings.layout();
+        let storage = Storage::new(&inner, Arc::clone(&layout));
+        let backend = Arc::new(StoreBackend::new(inner, layout));
+        let core = core.build(Arc::clone(&backend) as _, Some(&storage))?;
         Ok(Self::over(core, backend))
     }
 
-    pub(super) fn build_in_memory(
-        inner: Arc<dyn ObjectStore>,
-        layout: Arc<dyn Layout>,
-        core: CoreBuilder,
-    ) -> Self {
-        let backend = Arc::new(StoreBackend::new(inner, layout));
+    pub(super) fn build_in_memory(inner: Arc<dyn ObjectStore>, core: CoreBuilder) -> Self {
+        let backend = Arc::new(StoreBackend::new(inner, core.settings.layout()));
         let core = core.build_in_memory(Arc::clone(&backend) as _);
         Self::over(core, backend)
     }

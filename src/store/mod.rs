@@ -168,7 +168,8 @@ use std::sync::Arc;
 /// `CachedStore(PrefixStore(AmazonS3))` caches below one prefix. `LimitStore(CachedStore(..))`
 /// limits all callers; `CachedStore(LimitStore(..))` limits only the calls that reach the store.
 /// Two caches that share a Redis must see the same objects at the same paths; otherwise give them
-/// different namespaces.
+/// different namespaces. Several stores of one process, such as those of its tenants, can share
+/// one cache: [`CachedStoreBuilder::cache`].
 pub struct CachedStore<S: ObjectStore> {
     inner: Arc<S>,
     erased: ErasedStore,
@@ -197,7 +198,8 @@ impl<S: ObjectStore> CachedStore<S> {
         Registry::over(self.erased.core.clone(), Arc::clone(&self.erased.backend))
     }
 
-    /// Clears this node's memory. Redis keeps its entries.
+    /// Clears this node's memory. Redis keeps its entries. If several stores share the cache, this
+    /// clears the memory of all of them.
     ///
     /// # Cost
     /// As [`TieredCache::clear_memory`](crate::TieredCache::clear_memory).
@@ -206,7 +208,9 @@ impl<S: ObjectStore> CachedStore<S> {
     }
 
     /// Removes everything from the cache: from this node's memory, from Redis, and from the memory
-    /// of all nodes that share the Redis. See [`TieredCache::purge`](crate::TieredCache::purge).
+    /// of all nodes that share the Redis. If the store [shares its cache](CachedStoreBuilder::cache),
+    /// only its own facts are removed from Redis. See
+    /// [`TieredCache::purge`](crate::TieredCache::purge).
     ///
     /// # Cost
     /// As [`TieredCache::purge`](crate::TieredCache::purge).
@@ -255,6 +259,9 @@ impl<S: ObjectStore> CachedStore<S> {
     /// Ends this node's part in the group of nodes that share the Redis, before the node stops. The
     /// other nodes then no longer wait for it. See
     /// [`TieredCache::shutdown`](crate::TieredCache::shutdown).
+    ///
+    /// Does nothing if the store [shares its cache](CachedStoreBuilder::cache): other stores may
+    /// still need the node. Shut the shared cache down instead.
     ///
     /// # Cost
     /// As [`TieredCache::shutdown`](crate::TieredCache::shutdown).

@@ -35,7 +35,12 @@ fn store() -> (Store, Arc<FakeShared>) {
     let layout = Arc::new(Distribution::default());
     let inner = Arc::new(InMemory::new());
     let backend = Arc::new(StoreBackend::new(Arc::clone(&inner) as _, layout));
-    let core = ReadThrough::new(Arc::clone(&backend) as _, cache, Limits::default(), None);
+    let core = ReadThrough::new(
+        Arc::clone(&backend) as _,
+        Arc::new(cache),
+        Limits::default(),
+        None,
+    );
     let erased = ErasedStore::over(core, backend);
     (CachedStore { inner, erased }, shared)
 }

@@ -5,6 +5,7 @@ pub(crate) mod digest;
 pub(crate) mod error;
 pub(crate) mod layer_meta;
 pub(crate) mod link;
+pub(crate) mod namespace;
 pub(crate) mod netstring;
 pub(crate) mod per_key;
 pub(crate) mod question;

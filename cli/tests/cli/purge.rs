@@ -1,8 +1,10 @@
 //! Tests `layercache purge`.
 
-use crate::support::nodes::{SETTLED, digest};
-use crate::{Node, Stage, name, run};
-use layercache::{CacheStatus, Freshness};
+use crate::support::nodes::{SETTLED, config, digest};
+use crate::{Node, Stage, name, run, settle};
+use layercache::{CacheStatus, CachedStore, Freshness, MemoryConfig, RedisCache, TieredCache};
+use object_store::local::LocalFileSystem;
+use std::sync::Arc;
 use tokio::time::sleep;
 
 async fn status(node: &Node, repository: &str, i: u32) -> (bool, CacheStatus) {
@@ -148,4 +150,71 @@ async fn a_purge_removes_only_keys_with_the_prefix() {
         "e?:repository::a::blobs",
     ];
     assert_eq!(redis.cli(&left).trim(), "2");
+}
+
+/// The other commands reach the facts of one store over a shared cache with the same option.
+#[tokio::test]
+async fn a_purge_of_one_store_over_a_shared_cache_leaves_the_others() {
+    let stage = Stage::new().await;
+    let redis = RedisCache::new(config(&stage.redis).with_namespace("cache")).unwrap();
+    let cache = Arc::new(TieredCache::with_redis(MemoryConfig::default(), redis));
+    let nodes = ["one", "other"].map(|namespace| {
+        let store = LocalFileSystem::new_with_prefix(stage.folder.path()).unwrap();
+        let builder = CachedStore::builder(store);
+        builder
+            .cache(Arc::clone(&cache), namespace)
+            .build()
+            .unwrap()
+    });
+    sleep(SETTLED).await;
+    let [one, other] = &nodes;
+    stage.push(one, "a/b", 2).await;
+    for i in 0..2 {
+        settle(&other.registry().repository(name("a/b")), &digest(i)).await;
+    }
+    stage.unlink("a/b", &digest(0));
+    let of = |args: &[&str], namespace: &str| {
+        let options = ["--redis-namespace", "cache", "--store-namespace", namespace];
+        [args, &options]
+            .concat()
+            .iter()
+            .map(|arg| (*arg).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let stage = &stage;
+    let run_of = async |args: &[&str], namespace: &str| {
+        let args = of(args, namespace);
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        stage.run(&args).await
+    };
+    let subject = format!("a/b@{}", digest(0));
+    for namespace in ["one", "other"] {
+        let said = run_of(&["stat", &subject, "--json"], namespace)
+            .await
+            .expect(1);
+        let key = format!("cache:{namespace}/repository::a/b::blobs");
+        assert_eq!(said.json()["redis"]["layer"]["key"], *key);
+        assert_eq!(said.json()["redis"]["layer"]["value"], "found");
+    }
+    let said = run_of(&["audit"], "one").await.expect(1);
+    said.has(&["stale-membership", "cache:one/repository::a/b::blobs"]);
+
+    let url = stage.redis.url();
+    let purge = of(&["purge", "--yes", "--redis", &url], "one");
+    let purge: Vec<_> = purge.iter().map(String::as_str).collect();
+    run(&purge)
+        .await
+        .expect(0)
+        .has(&["removed all cached facts"]);
+    assert!(!status(one, "a/b", 0).await.0, "the node asks the storage");
+    assert_eq!(status(one, "a/b", 1).await, (true, CacheStatus::Miss));
+    assert_eq!(status(other, "a/b", 0).await, (true, CacheStatus::Redis));
+
+    // The command fills a name space too.
+    let said = run_of(&["warm"], "one").await.expect(0);
+    assert!(!said.out.is_empty());
+    assert_eq!(status(one, "a/b", 1).await, (true, CacheStatus::Memory));
+    run_of(&["stat", &subject], "a:b")
+        .await
+        .refused(&["1 to 64 letters"]);
 }

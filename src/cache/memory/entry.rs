@@ -3,7 +3,7 @@
 use super::Moment;
 use super::entry_key::{EntryKey, EntryKeyRef};
 use super::members::{Members, Membership};
-use super::repository_table::RepositoryTable;
+use super::repository_table::{RepositoryTable, SpaceNumber};
 use super::validity::{Tick, Validity};
 use crate::cache::shared::{Fact, Found, Value};
 use crate::types::link::{Key, KeyRef, LinkRef};
@@ -25,7 +25,8 @@ pub(super) struct Entry {
     /// The validity of the meta. It is not inside the option, which would then take 8 bytes more.
     validity: Validity,
     members: Members,
-    /// The table that maps the memberships' numbers to repositories.
+    /// The table that maps the memberships' numbers to repositories. It also says which name
+    /// space the entry belongs to.
     names: Arc<RepositoryTable>,
     is_removed: AtomicBool,
 }
@@ -77,8 +78,9 @@ impl Entry {
         Some(Membership { owner, ..member })
     }
 
-    pub(super) fn is_of(&self, subject: EntryKeyRef<'_>) -> bool {
-        subject.is(&self.subject)
+    /// Returns whether this is the entry of `subject` in this name space. Their tags must be equal.
+    pub(super) fn is_of(&self, subject: EntryKeyRef<'_>, space: SpaceNumber) -> bool {
+        subject.is(&self.subject) && self.names.space() == space
     }
 
     /// Marks an entry that is no longer in the cache. A thread that has kept the entry must look it
@@ -220,7 +222,8 @@ mod tests {
         let digest = Digest::Sha256([1; 32]);
         let coherence = Coherence::alone();
         let link = |i: u64| Link::layer(format!("r{i}").parse().unwrap(), digest);
-        let mut entry = Entry::new(EntryKeyRef::Blob(&digest), &Arc::default());
+        let table = || Arc::new(RepositoryTable::new(SpaceNumber::fresh()));
+        let mut entry = Entry::new(EntryKeyRef::Blob(&digest), &table());
         let count = MOST_MEMBERS as u64 + 10;
         for i in 0..count {
             let deadline = clock.after(now, Duration::from_secs(60 + i));
@@ -233,7 +236,7 @@ mod tests {
         assert!(!is_known(&entry, 9));
         assert!((10..count).all(|i| is_known(&entry, i)));
 
-        let copy = entry.copy_into(&Arc::default());
+        let copy = entry.copy_into(&table());
         assert!(
             (10..count).all(|i| is_known(&copy, i)),
             "under other numbers"

@@ -2,7 +2,8 @@
 //!
 //! moka stores a key twice once its value has been replaced. So the key in moka is only a [`Tag`],
 //! 8 bytes of the digest, and the entry holds the rest. Two blobs with the same tag replace each
-//! other in the cache. Each look-up compares the whole digest, so no look-up confuses them.
+//! other in the cache. Each look-up compares the whole digest, so no look-up confuses them. Several name spaces
+//! share one cache, so each mixes its salt into its tags, and each look-up compares the name space.
 
 use crate::types::link::{KeyRef, LinkRef, WireName};
 use crate::types::{Digest, Link};
@@ -34,12 +35,14 @@ pub(super) enum EntryKeyRef<'a> {
 }
 
 impl EntryKeyRef<'_> {
-    pub(super) fn tag(self) -> Tag {
-        Tag(match self {
+    /// Returns the tag of the subject's entry in a name space with this salt.
+    pub(super) fn tag(self, salt: u64) -> Tag {
+        let name = match self {
             // The first 8 bytes of a SHA-256, or their complement for a SHA-512.
             Self::Blob(digest) => digest.wire_name(),
             Self::Object(link) => link.wire_name(),
-        })
+        };
+        Tag(name ^ salt)
     }
 
     pub(super) fn to_owned(self) -> EntryKey {
@@ -118,7 +121,7 @@ mod tests {
         let objects = links.iter().map(|link| EntryKeyRef::Object(link.into()));
         let all: Vec<_> = blobs.chain(objects).collect();
         let is = |one: EntryKeyRef<'_>, other: EntryKeyRef<'_>| {
-            one.tag() == other.tag() && one.is(&other.to_owned())
+            one.tag(7) == other.tag(7) && one.is(&other.to_owned())
         };
         for (i, one) in all.iter().enumerate() {
             for (j, other) in all.iter().enumerate() {

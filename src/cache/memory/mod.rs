@@ -5,7 +5,7 @@
 //! | [`entry`] | the facts about one blob: its meta, and its memberships |
 //! | [`validity`] | the stamp that a fact was filled under, and its deadline, in 12 bytes |
 //! | [`members`] | the repositories that have a blob |
-//! | [`repository_table`] | numbers for repositories, so that a membership takes 16 bytes |
+//! | [`repository_table`] | numbers for repositories, so that a membership takes 16 bytes; the number of a name space |
 //! | [`entry_key`] | the blob or object that an entry is about |
 //! | [`thread_cache`] | the entries that a thread reads often, without moka's bookkeeping |
 
@@ -36,23 +36,29 @@ use entry::Entry;
 use entry_key::{EntryKeyRef, Tag};
 use metrics::Counter;
 use moka::notification::RemovalCause;
-use repository_table::RepositoryTable;
+use repository_table::{RepositoryTable, SpaceNumber};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thread_cache::ThreadCache;
 use tokio::time::Instant;
 use validity::{Clock, Tick, Validity};
 
-/// The memory tier of one cache.
+type Entries = moka::sync::Cache<Tag, Arc<Entry>, foldhash::fast::RandomState>;
+
+/// The memory tier of one cache, or the part of it that belongs to one name space. The name spaces
+/// of a cache share its entries, so that they share its capacity. No look-up finds an entry of
+/// another name space.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    entries: moka::sync::Cache<Tag, Arc<Entry>, foldhash::fast::RandomState>,
+    entries: Entries,
     thread_cache: ThreadCache,
     coherence: Arc<Coherence>,
     ttl: Duration,
     clock: Clock,
     /// The table that gives numbers to the repositories of new memberships.
     names: Mutex<Arc<RepositoryTable>>,
+    /// What the tags of the entries are mixed with: see [`SpaceNumber::salt`].
+    salt: u64,
     holdings: Arc<Holdings>,
     /// Counts memberships that were dropped to make room for another one of the same blob.
     crowded: Counter,
@@ -100,16 +106,43 @@ impl Memory {
                 }
             })
             .build_with_hasher(foldhash::fast::RandomState::default());
+        let ttl = config.ttl.min(config::MOST_TTL);
+        Self::over(entries, coherence, holdings, ttl)
+    }
+
+    /// Returns a new name space over the same entries.
+    pub(crate) fn in_new_space(&self) -> Self {
+        let entries = self.entries.clone();
+        let (coherence, holdings) = (Arc::clone(&self.coherence), Arc::clone(&self.holdings));
+        Self::over(entries, coherence, holdings, self.ttl)
+    }
+
+    fn over(
+        entries: Entries,
+        coherence: Arc<Coherence>,
+        holdings: Arc<Holdings>,
+        ttl: Duration,
+    ) -> Self {
+        let space = SpaceNumber::fresh();
         Self {
             entries,
-            thread_cache: ThreadCache::new(),
+            thread_cache: ThreadCache::new(space),
             coherence,
-            ttl: config.ttl.min(config::MOST_TTL),
+            ttl,
             clock: Clock::new(),
-            names: Mutex::default(),
+            names: Mutex::new(Arc::new(RepositoryTable::new(space))),
+            salt: space.salt(),
             holdings,
             crowded: limit_hits("memberships"),
         }
+    }
+
+    const fn space(&self) -> SpaceNumber {
+        self.thread_cache.space()
+    }
+
+    fn tag(&self, subject: EntryKeyRef<'_>) -> Tag {
+        subject.tag(self.salt)
     }
 
     pub(crate) fn generations(&self) -> &Generations {
@@ -177,8 +210,8 @@ impl Memory {
     }
 
     fn find(&self, subject: EntryKeyRef<'_>) -> Option<Arc<Entry>> {
-        let entry = self.entries.get(&subject.tag())?;
-        entry.is_of(subject).then_some(entry)
+        let entry = self.entries.get(&self.tag(subject))?;
+        entry.is_of(subject, self.space()).then_some(entry)
     }
 
     fn moment(&self) -> Option<Moment<'_>> {
@@ -262,27 +295,29 @@ impl Memory {
     /// Replaces an entry by a changed copy. If there is no entry yet, creates one.
     fn update(&self, subject: EntryKeyRef<'_>, change: &mut dyn FnMut(&mut Entry)) {
         let names = self.names();
-        self.entries.entry(subject.tag()).and_upsert_with(|old| {
-            let old = old.map(moka::Entry::into_value);
-            let mut entry = match old.filter(|old| old.is_of(subject)) {
-                Some(old) => old.copy_into(&names),
-                None => Entry::new(subject, &names),
-            };
-            change(&mut entry);
-            self.holdings.put(entry.size());
-            Arc::new(entry)
-        });
+        self.entries
+            .entry(self.tag(subject))
+            .and_upsert_with(|old| {
+                let old = old.map(moka::Entry::into_value);
+                let mut entry = match old.filter(|old| old.is_of(subject, self.space())) {
+                    Some(old) => old.copy_into(&names),
+                    None => Entry::new(subject, &names),
+                };
+                change(&mut entry);
+                self.holdings.put(entry.size());
+                Arc::new(entry)
+            });
     }
 
     /// Creates an entry. If there is one already, replaces it by a changed copy.
     fn add(&self, subject: EntryKeyRef<'_>, change: &mut dyn FnMut(&mut Entry)) {
-        if self.entries.contains_key(&subject.tag()) {
+        if self.entries.contains_key(&self.tag(subject)) {
             return self.update(subject, change);
         }
         let mut entry = Entry::new(subject, &self.names());
         change(&mut entry);
         self.holdings.put(entry.size());
-        self.entries.insert(subject.tag(), Arc::new(entry));
+        self.entries.insert(self.tag(subject), Arc::new(entry));
     }
 
     /// Returns the current table, or a new one once that is full. Entries keep the table that they
@@ -290,7 +325,7 @@ impl Memory {
     fn names(&self) -> Arc<RepositoryTable> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if names.is_full() {
-            *names = Arc::default();
+            *names = Arc::new(RepositoryTable::new(self.space()));
         }
         Arc::clone(&names)
     }

@@ -2,7 +2,7 @@
 
 use crate::types::{Link, LinkKind, RepositoryName};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The number of owners at which a table is full, so that memory starts a new one.
@@ -15,6 +15,8 @@ const MOST: usize = 1 << 16;
 /// Looking up an owner by its number takes no lock.
 #[derive(Debug)]
 pub(super) struct RepositoryTable {
+    /// The name space whose entries use this table.
+    space: SpaceNumber,
     /// The owners by number, in chunks of [`CHUNK`]. A chunk is allocated for its first owner.
     owners: [OnceLock<Box<[OnceLock<Owner>]>>; CHUNKS],
     count: AtomicUsize,
@@ -31,21 +33,42 @@ const CHUNKS: usize = MOST_OWNERS / CHUNK;
 /// A repository and the kind of a membership in it.
 pub(super) type Owner = (RepositoryName, LinkKind);
 
+/// The number of a name space in memory. No two name spaces of the process have the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpaceNumber(u64);
+
+impl SpaceNumber {
+    /// Returns a number that no name space has had before.
+    pub(super) fn fresh() -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        Self(NUMBERS.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Returns what the tags of the name space's entries are mixed with. It differs for each name
+    /// space, because the factor is odd.
+    pub(super) const fn salt(self) -> u64 {
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
 /// The number of an owner in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OwnerId(u32);
 
-impl Default for RepositoryTable {
-    fn default() -> Self {
+impl RepositoryTable {
+    pub(super) fn new(space: SpaceNumber) -> Self {
         Self {
+            space,
             owners: [const { OnceLock::new() }; CHUNKS],
             count: AtomicUsize::new(0),
             numbers: Mutex::default(),
         }
     }
-}
 
-impl RepositoryTable {
+    pub(super) const fn space(&self) -> SpaceNumber {
+        self.space
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.count.load(Ordering::Relaxed) >= MOST
     }
@@ -91,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_name_has_one_number_and_a_table_has_an_end() {
-        let names = RepositoryTable::default();
+        let names = RepositoryTable::new(SpaceNumber::fresh());
         let link = |i: usize| {
             let name = format!("r{i}").parse().unwrap();
             Link::layer(name, Digest::Sha256([1; 32]))

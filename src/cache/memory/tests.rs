@@ -126,7 +126,7 @@ fn what_a_thread_keeps_gives_way_also_if_it_was_evicted_before() {
     };
     fill(&memory, DIGEST, 1);
     ask_often(&memory, &DIGEST);
-    let tag = EntryKeyRef::Blob(&DIGEST).tag();
+    let tag = memory.tag(EntryKeyRef::Blob(&DIGEST));
     for i in 0..100_000 {
         // These are asked for more often than `DIGEST`, so that they evict it.
         fill(&memory, other(i % 400), 1);
@@ -167,4 +167,103 @@ fn blobs_whose_digests_begin_alike_take_turns_and_are_never_taken_for_each_other
         assert_eq!(length(&memory, &twin), Some(2));
         assert_eq!(length(&memory, &DIGEST), None);
     }
+}
+
+/// Returns a digest whose tag in `there` is that of `digest` in `here`. Its other bytes are the same.
+fn with_same_tag(digest: &Digest, here: &Memory, there: &Memory) -> Digest {
+    let Digest::Sha256(mut hash) = *digest else {
+        panic!("a SHA-256");
+    };
+    let (first, _) = hash.split_first_chunk_mut::<8>().unwrap();
+    // The tag is made of these bytes and the salt, in one order or the other.
+    let is_little = {
+        let probe = Digest::Sha256([
+            1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+            1, 1, 1,
+        ]);
+        EntryKeyRef::Blob(&probe).tag(0) == Tag(1)
+    };
+    let mix = here.salt ^ there.salt;
+    let mix = if is_little {
+        mix.to_le_bytes()
+    } else {
+        mix.to_be_bytes()
+    };
+    for (byte, mix) in first.iter_mut().zip(mix) {
+        *byte ^= mix;
+    }
+    let other = Digest::Sha256(hash);
+    assert_eq!(
+        EntryKeyRef::Blob(digest).tag(here.salt),
+        EntryKeyRef::Blob(&other).tag(there.salt)
+    );
+    other
+}
+
+#[test]
+fn name_spaces_share_the_capacity_and_nothing_else() {
+    let memory = memory_of(1 << 20);
+    let [a, b] = [(); 2].map(|()| memory.in_new_space());
+    fill(&a, DIGEST, 1);
+    assert_eq!(
+        (length(&b, &DIGEST), length(&memory, &DIGEST)),
+        (None, None)
+    );
+    fill(&b, DIGEST, 2);
+    fill(&memory, DIGEST, 3);
+    for _ in 0..3 {
+        let lengths = [&a, &b, &memory].map(|space| length(space, &DIGEST));
+        assert_eq!(lengths, [Some(1), Some(2), Some(3)], "of three entries");
+    }
+    memory.entries.run_pending_tasks();
+    assert_eq!(memory.entries.entry_count(), 3);
+    memory.generations().bump(&DIGEST);
+    let lengths = [&a, &b, &memory].map(|space| length(space, &DIGEST));
+    assert_eq!(lengths, [None; 3], "they share their generations");
+}
+
+#[test]
+fn entries_of_two_name_spaces_with_the_same_tag_are_not_confused() {
+    let memory = memory_of(1 << 20);
+    let [a, b] = [(); 2].map(|()| memory.in_new_space());
+    let there = with_same_tag(&DIGEST, &a, &b);
+    fill(&a, DIGEST, 1);
+    ask_often(&a, &DIGEST);
+    let member = Link::layer("a".parse().unwrap(), DIGEST);
+    let same = Link::layer("a".parse().unwrap(), there);
+    let add = |space: &Memory, link: &Link| {
+        let read_stamps = space.read_stamps(&Question::Link(link.clone()));
+        space.fill(&PerKey::one(Fact::member(link.clone())), read_stamps);
+    };
+    let is_member = |space: &Memory, link: &Link| {
+        let found = space.get(QuestionRef::Link(link.into()));
+        found.is_some_and(|found| found.is_member())
+    };
+    add(&a, &member);
+    assert_eq!(length(&b, &there), None);
+    assert!(!is_member(&b, &same) && !b.keeps(&Key::Link(same.clone())));
+    // The entry of the one takes the place of the other's, and has none of its facts.
+    fill(&b, there, 2);
+    assert_eq!((length(&a, &DIGEST), length(&b, &there)), (None, Some(2)));
+    assert!(!is_member(&a, &member) && !is_member(&b, &same));
+    add(&a, &member);
+    assert_eq!((length(&a, &DIGEST), length(&b, &there)), (None, None));
+    assert!(is_member(&a, &member) && !is_member(&b, &same));
+}
+
+#[test]
+fn a_name_space_keeps_its_entries_when_its_table_of_repositories_is_full() {
+    let memory = memory_of(1 << 24);
+    let [a, b] = [(); 2].map(|()| memory.in_new_space());
+    let link = |i: usize| Link::layer(format!("r{i}").parse().unwrap(), DIGEST);
+    let full = a.names();
+    for i in 0.. {
+        if full.is_full() {
+            break;
+        }
+        assert!(full.number(&link(i)).is_some());
+    }
+    assert!(!Arc::ptr_eq(&full, &a.names()), "a new table");
+    fill(&a, DIGEST, 1);
+    assert_eq!((length(&a, &DIGEST), length(&b, &DIGEST)), (Some(1), None));
 }

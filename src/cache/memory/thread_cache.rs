@@ -11,10 +11,10 @@
 //! was replaced or evicted is marked as removed.
 
 use super::entry::Entry;
+use super::repository_table::SpaceNumber;
 use crate::types::{Digest, LayerMeta};
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A thread keeps `SETS` × `WAYS` entries, in small sets like the cache of a processor.
 const SETS: usize = 32;
@@ -28,11 +28,11 @@ const RECENT: usize = 256;
 /// One in this many hits still goes to moka, so that moka knows which entries are read often.
 const SAMPLE: u32 = 64;
 
-/// The entries of one memory tier in the caches of all threads. Entries of a memory that was
+/// The entries of one name space in the caches of all threads. Entries of a name space that was
 /// dropped stay until other entries take their place.
 #[derive(Debug)]
 pub(super) struct ThreadCache {
-    memory: u64,
+    space: SpaceNumber,
 }
 
 thread_local! {
@@ -59,7 +59,7 @@ struct Set {
 }
 
 struct ThreadEntry {
-    memory: u64,
+    space: SpaceNumber,
     digest: Digest,
     entry: Arc<Entry>,
     /// A copy of the entry's meta that only this thread uses.
@@ -67,11 +67,12 @@ struct ThreadEntry {
 }
 
 impl ThreadCache {
-    pub(super) fn new() -> Self {
-        static MEMORIES: AtomicU64 = AtomicU64::new(0);
-        Self {
-            memory: MEMORIES.fetch_add(1, Ordering::Relaxed),
-        }
+    pub(super) const fn new(space: SpaceNumber) -> Self {
+        Self { space }
+    }
+
+    pub(super) const fn space(&self) -> SpaceNumber {
+        self.space
     }
 
     /// Reads the entry of this digest with `read`. Returns `None` if this thread does not have the
@@ -99,7 +100,7 @@ impl ThreadCache {
         let tag = tag_of(digest);
         let ways = set.tags.iter().zip(&set.ways);
         let mut same = ways.filter_map(|(it, hot)| hot.as_ref().filter(|_| *it == tag));
-        same.find(|hot| hot.memory == self.memory && hot.digest == *digest)
+        same.find(|hot| hot.space == self.space && hot.digest == *digest)
     }
 
     /// Keeps an entry for this thread, if the thread has found it recently before.
@@ -112,7 +113,7 @@ impl ThreadCache {
                 return None;
             }
             let hot = ThreadEntry {
-                memory: self.memory,
+                space: self.space,
                 digest: *digest,
                 meta: entry.meta_apart(),
                 entry,
@@ -135,7 +136,7 @@ impl ThreadCache {
         let tag = tag_of(digest);
         let is_same = |way: &usize| {
             let hot = set.ways[*way].as_ref().filter(|_| set.tags[*way] == tag);
-            hot.is_some_and(|hot| hot.memory == self.memory && hot.digest == *digest)
+            hot.is_some_and(|hot| hot.space == self.space && hot.digest == *digest)
         };
         (0..WAYS).find(is_same).unwrap_or_else(|| {
             set.next = (set.next + 1) % WAYS;

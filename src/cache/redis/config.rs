@@ -5,6 +5,7 @@ use crate::coherence::change::ChangePolicy;
 use crate::coherence::peers::term::MOST_TRUST;
 use crate::types::Error;
 use crate::types::error::BoxError;
+use crate::types::namespace::Namespace;
 use crate::types::setting::{FLAG, Section, Setting, TEXT, TIME, ValueKind, settings};
 use std::fmt;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub struct RedisConfig {
     pub(crate) url: String,
     pub(crate) prefix: String,
     pub(crate) namespace: Option<String>,
+    /// The name space of one store over a shared cache. Only operators' tools set it.
+    store_namespace: Option<String>,
     pub(crate) ttl: Duration,
     pub(crate) timeout: Duration,
     pub(crate) change_timeout: Duration,
@@ -101,15 +104,6 @@ struct TooLong {
     most: Duration,
 }
 
-/// The error for an invalid name space.
-#[derive(Debug, thiserror::Error)]
-#[error("{given:?} is no name: it has 1 to {LONGEST_NAME} letters, digits, `.`, `_` and `-`")]
-struct NoName {
-    given: String,
-}
-
-const LONGEST_NAME: usize = 64;
-
 /// The upper bounds of the durations. Below them neither this process's clock nor Redis's
 /// overflows.
 const MOST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -131,6 +125,7 @@ impl RedisConfig {
             url: url.into(),
             prefix: String::new(),
             namespace: None,
+            store_namespace: None,
             ttl: Duration::from_secs(24 * 60 * 60),
             timeout: Duration::from_millis(50),
             change_timeout: Duration::from_secs(5),
@@ -167,9 +162,11 @@ impl RedisConfig {
             return Err(Error::Setting { setting, source });
         }
         let setting = |setting, source| Error::Setting { setting, source };
-        if let Some(given) = self.namespace.as_ref().filter(|name| !is_name(name)) {
-            let given = given.clone();
-            return Err(setting("redis namespace", Box::new(NoName { given })));
+        if let Some(name) = &self.namespace {
+            Namespace::new("redis namespace", name)?;
+        }
+        if let Some(name) = &self.store_namespace {
+            Namespace::new("namespace", name)?;
         }
         let address =
             Address::parse(&self.url).map_err(|error| setting("redis url", Box::new(error)))?;
@@ -179,12 +176,28 @@ impl RedisConfig {
         Ok(address)
     }
 
-    /// Returns what all keys begin with: the prefix and the name space.
+    /// Returns what all keys of the cache begin with: the prefix and the name space.
     pub(crate) fn key_prefix(&self) -> String {
         match &self.namespace {
             Some(name) => format!("{}{name}:", self.prefix),
             None => self.prefix.clone(),
         }
+    }
+
+    /// Returns what the keys of the facts begin with.
+    pub(crate) fn fact_prefix(&self) -> String {
+        let prefix = self.key_prefix();
+        match &self.store_namespace {
+            Some(name) => in_namespace(&prefix, name),
+            None => prefix,
+        }
+    }
+
+    /// Makes an operator's tool use the facts of one store over a shared cache, and the nodes of
+    /// that cache.
+    pub(crate) fn with_store_namespace(mut self, name: String) -> Self {
+        self.store_namespace = Some(name);
+        self
     }
 
     /// Returns how long a read may wait for Redis. Operators' tools wait as long.
@@ -314,9 +327,11 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_good)
+/// Returns what the keys of a name space begin with, in a cache whose keys begin with `prefix`. No
+/// name and no [`RedisConfig::with_namespace`] contains the slash, so the keys belong to no other
+/// store.
+pub(crate) fn in_namespace(prefix: &str, name: &str) -> String {
+    format!("{prefix}{name}/")
 }
 
 #[cfg(test)]
@@ -390,7 +405,9 @@ mod tests {
             prop_assert!(config().with_namespace(good.clone()).check().is_ok());
             prop_assert_eq!(config().with_namespace(good.clone()).key_prefix(), format!("{good}:"));
             let is_refused = config().with_namespace(name.clone()).check().is_err();
-            prop_assert_eq!(is_refused, !is_name(&name));
+            let is_good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            let is_name = (1..=64).contains(&name.len()) && name.chars().all(is_good);
+            prop_assert_eq!(is_refused, !is_name);
         }
     }
 
@@ -398,6 +415,16 @@ mod tests {
     fn what_could_be_taken_for_another_key_is_no_name() {
         for name in ["", "a:b", "blobs::", "{a}", "a b", "a\n", "ä", "a/b", "a*"] {
             assert!(config().with_namespace(name).check().is_err(), "{name:?}");
+            let of_store = config().with_store_namespace(name.to_owned());
+            assert!(of_store.check().is_err(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn the_facts_of_a_store_over_a_shared_cache_have_a_prefix_of_their_own() {
+        let config = config().with_prefix("eu:").with_namespace("cache");
+        let config = config.with_store_namespace("a".to_owned());
+        assert_eq!(config.key_prefix(), "eu:cache:");
+        assert_eq!(config.fact_prefix(), "eu:cache:a/");
     }
 }

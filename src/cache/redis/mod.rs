@@ -14,25 +14,30 @@ pub use config::RedisConfig;
 
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::SharedSettings;
+use crate::cache::storage::Storage;
 use crate::coherence::Coherence;
 use crate::layout::Layout;
 use crate::telemetry::metrics::{broken_values, describe};
 use crate::types::link::{Key, KeyKind};
+use crate::types::namespace::Namespace;
 use crate::types::{Error, runtime};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, ready};
 use metrics::Counter;
 use net::address::Address;
 use net::cluster::Cluster;
+use net::connect_error::{Failure, failed};
 use net::connection::Connection;
 use net::lifecycle::Lifecycle;
 use net::sentinel::Sentinels;
-use net::servers::Servers;
+use net::servers::{KeyedCommand, Replies, Servers};
 use node::announce::Forget;
-use node::namespace::{self, NamespaceClaim};
+use node::channel;
+use node::joined::Joined;
+use node::namespace::NamespaceClaim;
 use node::primary::NodeInCluster;
+use node::space_claim::SpaceClaim;
 use node::this_node::Node;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 use tier::keys::Keys;
@@ -92,7 +97,7 @@ pub struct RedisCache {
     pub(crate) address: Address,
     pub(crate) servers: Servers,
     pub(crate) keys: Keys,
-    pub(crate) scripts: Scripts,
+    pub(crate) scripts: Arc<Scripts>,
     pub(crate) settings: SharedSettings,
     pub(crate) lease_ttl: Duration,
     /// With a layout, a hash contains a path unless `omit_path` is set, and a stored path counts
@@ -104,9 +109,13 @@ pub struct RedisCache {
     /// name.
     is_named: bool,
     /// The note in Redis that says which storage's facts are cached there.
-    pub(crate) storage: Option<String>,
+    note: Option<String>,
+    /// What the keys and channels of the nodes begin with. The keys of the facts may begin with more.
+    pub(crate) node_prefix: String,
     /// The node and the connection of its channel; `None` if no memory is filled from this cache.
-    pub(crate) node: Option<(Arc<Node>, Connection)>,
+    pub(crate) joined: Option<Arc<Joined>>,
+    /// The claim on the name space, if this is one of several name spaces of a cache.
+    space: Option<SpaceClaim>,
 }
 
 impl RedisCache {
@@ -124,8 +133,9 @@ impl RedisCache {
         Ok(Self {
             servers: address.servers(config.timeout, None),
             address,
-            keys: Keys::new(config.key_prefix()),
-            scripts: Scripts::new(),
+            keys: Keys::new(config.fact_prefix()),
+            node_prefix: config.key_prefix(),
+            scripts: Arc::new(Scripts::new()),
             settings: SharedSettings {
                 ttl: config.ttl,
                 fence_ttl: config.fence_ttl,
@@ -139,8 +149,9 @@ impl RedisCache {
             omit_path: config.omit_path,
             broken: broken_values(),
             is_named: config.namespace.is_some(),
-            storage: None,
-            node: None,
+            note: None,
+            joined: None,
+            space: None,
         })
     }
 
@@ -149,18 +160,43 @@ impl RedisCache {
         self
     }
 
-    /// Makes this the cache of a store with this layout.
-    pub(crate) fn of_store(mut self, store: &impl Display, layout: Arc<dyn Layout>) -> Self {
-        let name = (!self.is_named).then(|| store.to_string());
-        self.storage = Some(namespace::storage(name.as_deref(), layout.as_ref()));
-        self.with_layout(layout)
+    /// Makes this the cache of a storage.
+    pub(crate) fn of_storage(mut self, storage: &Storage) -> Self {
+        self.note = Some(match self.is_named {
+            true => storage.note_of_layout(),
+            false => storage.note(),
+        });
+        self.with_layout(Arc::clone(&storage.layout))
+    }
+
+    /// Returns a name space of this cache: the same servers and the same node, with keys of its own.
+    pub(crate) fn in_namespace(&self, name: &Namespace, storage: Option<&Storage>) -> Self {
+        let prefix = config::in_namespace(self.keys.prefix(), name.as_str());
+        let nodes = channel::nodes_key(&self.node_prefix);
+        let note = storage.map_or_else(|| "own backend".to_owned(), Storage::note);
+        Self {
+            address: self.address.clone(),
+            servers: self.servers.clone(),
+            scripts: Arc::clone(&self.scripts),
+            settings: self.settings,
+            lease_ttl: self.lease_ttl,
+            layout: storage.map(|storage| Arc::clone(&storage.layout)),
+            omit_path: self.omit_path,
+            broken: broken_values(),
+            is_named: self.is_named,
+            note: None,
+            node_prefix: self.node_prefix.clone(),
+            joined: self.joined.clone(),
+            space: Some(SpaceClaim::new(&note, &prefix, &nodes)),
+            keys: Keys::new(prefix),
+        }
     }
 
     /// Makes this cache a node among the others that share the Redis, and begins to connect.
     pub(crate) fn join(mut self, coherence: Arc<Coherence>) -> Self {
-        let claim = self.storage.take().map(NamespaceClaim::new);
+        let claim = self.note.take().map(NamespaceClaim::new);
         let node = Arc::new(Node::new(
-            self.keys.prefix(),
+            &self.node_prefix,
             coherence,
             self.settings.trust_timeout,
             claim,
@@ -183,12 +219,47 @@ impl RedisCache {
         };
         home.begin();
         self.servers = servers;
-        self.node = Some((node, home));
+        self.joined = Some(Arc::new(Joined { node, home }));
         self
     }
 
     pub(crate) const fn settings(&self) -> SharedSettings {
         self.settings
+    }
+
+    /// Runs commands as [`Servers::run`] does, once the claim on the name space holds.
+    pub(crate) async fn run(
+        &self,
+        operation: &'static str,
+        commands: Vec<KeyedCommand>,
+        deadline: Deadline,
+    ) -> Result<Replies, Error> {
+        self.claim(operation, deadline).await?;
+        self.servers.run(operation, commands, deadline).await
+    }
+
+    /// Waits until this node may use its name space in Redis.
+    pub(crate) async fn claim(
+        &self,
+        operation: &'static str,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let Some((claim, joined)) = self.space.as_ref().zip(self.joined.as_ref()) else {
+            return Ok(());
+        };
+        let staked = claim.stake(&joined.home, deadline).await;
+        staked.map_err(|failure| failed(operation, failure))
+    }
+
+    /// Returns an error if the connection on which the claim held was lost meanwhile: the answers
+    /// may then come from a server where another storage is noted.
+    pub(crate) fn still_claimed(&self, operation: &'static str) -> Result<(), Error> {
+        match self.space.as_ref().zip(self.joined.as_ref()) {
+            Some((claim, joined)) if !claim.holds(&joined.home) => {
+                Err(failed(operation, Failure::Lost(None)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells all other nodes what to forget. The returned future ends when no node can still answer
@@ -201,9 +272,10 @@ impl RedisCache {
         keys: &[Key],
         deadline: Deadline,
     ) -> Result<BoxFuture<'static, ()>, Error> {
-        let Some((node, home)) = &self.node else {
+        let Some(joined) = &self.joined else {
             return Ok(ready(()).boxed());
         };
+        let Joined { node, home } = joined.as_ref();
         let others = node.publish(home, what, deadline).await?;
         let subjects = keys.iter().map(|key| self.keys.subject(key.into()));
         let subjects: Vec<_> = subjects.collect();
@@ -213,16 +285,6 @@ impl RedisCache {
                 Ok(join(others, sleep_until(end)).map(|_| ()).boxed())
             }
             _ => Ok(others),
-        }
-    }
-}
-
-/// Shuts the node down if there is a runtime for it, so that other nodes do not wait for a node
-/// that is gone.
-impl Drop for RedisCache {
-    fn drop(&mut self) {
-        if let (Some((node, home)), Ok(runtime)) = (self.node.take(), runtime::current()) {
-            runtime.spawn(async move { node.shutdown(&home).await });
         }
     }
 }

@@ -10,7 +10,9 @@ mod fill_guard;
 mod plain;
 mod retry_queue;
 mod returns;
+mod shared;
 mod signed;
+mod spaces;
 
 pub(crate) use budget::Budget;
 pub(crate) use fill_guard::FillGuard;
@@ -19,7 +21,9 @@ use crate::cache::Forgotten;
 use crate::cache::memory::{Memory, MemoryConfig, ReadStamps};
 #[cfg(feature = "redis")]
 use crate::cache::redis::RedisCache;
-use crate::cache::shared::{Found, MOST_QUESTIONS, SharedSettings, SharedTier, Value};
+use crate::cache::shared::{Found, MOST_QUESTIONS, Value};
+#[cfg(any(test, feature = "redis"))]
+use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::generation::ReadStamp;
 use crate::telemetry::metrics::{self, Lookups, Part, Work};
@@ -28,11 +32,10 @@ use crate::types::link::{Key, KeyKind, KeyRef, LinkRef};
 use crate::types::per_key::PerKey;
 use crate::types::question::{Question, QuestionRef};
 use crate::types::{Error, LayerMeta, runtime};
-use ::metrics::Histogram;
 use expiring_fences::ExpiringFences;
-use retry_queue::RetryQueue;
-use returns::Returns;
+use shared::Shared;
 use signed::SignedWrites;
+use spaces::Spaces;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -44,6 +47,10 @@ use tracing::Instrument;
 /// removal takes the fact out of this node's memory, then out of Redis, then out of the memory of
 /// all nodes that share the Redis. It returns when that is done. A read that runs meanwhile does
 /// not fill the cache.
+///
+/// Several stores can share one cache, with its memory and its connection to Redis:
+/// [`CachedStoreBuilder::cache`](crate::CachedStoreBuilder::cache). Their facts are separate from each
+/// other, and from those that this type reads and writes itself.
 ///
 /// # Cost
 /// [`guide::costs`](crate::guide::costs#the-plain-caches) has the round trips of each operation. A
@@ -86,18 +93,13 @@ pub struct TieredCache {
     shared: Option<Shared>,
     lookups: Lookups,
     work: Work,
-    /// This cache's part in the gauges that all caches of the process share.
-    _parts: (Part, Option<Part>),
-}
-
-#[derive(Debug)]
-struct Shared {
-    tier: Arc<dyn SharedTier>,
-    queue: Arc<RetryQueue>,
-    returns: Arc<Returns>,
-    settings: SharedSettings,
-    lookups: Lookups,
-    duration: Histogram,
+    /// The name spaces of this cache.
+    spaces: Spaces,
+    /// Whether this is the part of a cache that belongs to one name space.
+    is_space: bool,
+    /// This cache's part in the gauges that all caches of the process share. Its name spaces keep
+    /// it.
+    parts: Arc<(Part, Option<Part>)>,
 }
 
 impl TieredCache {
@@ -105,20 +107,28 @@ impl TieredCache {
     pub fn in_memory(memory: MemoryConfig) -> Self {
         let trusted = metrics::trusted();
         trusted.set(1);
-        let mut cache = Self::over(memory, Arc::new(Coherence::alone()));
-        cache._parts.1 = Some(trusted);
-        cache
+        let memory = Memory::new(memory, Arc::new(Coherence::alone()));
+        let expiring = ExpiringFences::new(Arc::clone(memory.coherence()));
+        let parts = Arc::new((metrics::cache(), Some(trusted)));
+        Self::with_memory(memory, expiring, parts)
     }
 
-    fn over(memory: MemoryConfig, coherence: Arc<Coherence>) -> Self {
+    fn with_memory(
+        memory: Memory,
+        expiring: Arc<ExpiringFences>,
+        parts: Arc<(Part, Option<Part>)>,
+    ) -> Self {
+        let coherence = Arc::clone(memory.coherence());
         Self {
-            expiring: ExpiringFences::new(Arc::clone(&coherence)),
-            signed: SignedWrites::new(Arc::clone(&coherence)),
-            memory: Memory::new(memory, coherence),
+            signed: SignedWrites::new(coherence, Arc::clone(&expiring)),
+            expiring,
+            memory,
             shared: None,
             lookups: Lookups::new("memory", "untrusted"),
             work: Work::new(),
-            _parts: (metrics::cache(), None),
+            spaces: Spaces::default(),
+            is_space: false,
+            parts,
         }
     }
 
@@ -153,23 +163,11 @@ impl TieredCache {
     ) -> Self {
         memory.ttl = memory.ttl.min(settings.ttl / 2);
         settings.ttl -= memory.ttl;
-        let queue = RetryQueue::new(Arc::clone(&tier), settings);
-        let returns = Returns::new(
-            Arc::clone(&tier),
-            settings,
-            Arc::clone(&coherence),
-            Arc::clone(&queue),
-        );
+        let expiring = ExpiringFences::new(Arc::clone(&coherence));
+        let parts = Arc::new((metrics::cache(), None));
         Self {
-            shared: Some(Shared {
-                queue,
-                returns,
-                tier,
-                settings,
-                lookups: Lookups::new("redis", "error"),
-                duration: metrics::lookup_duration("redis"),
-            }),
-            ..Self::over(memory, coherence)
+            shared: Some(Shared::new(tier, settings, &coherence)),
+            ..Self::with_memory(Memory::new(memory, coherence), expiring, parts)
         }
     }
 
@@ -327,6 +325,10 @@ impl TieredCache {
     /// share the Redis. When this returns, no node answers a fact that was cached before. Use it
     /// after a garbage collection that the cache did not see.
     ///
+    /// If several stores share the cache, each store purges its own facts in Redis, and this purges
+    /// none of theirs. All nodes forget the memory of all stores all the same, and fill it again
+    /// from Redis.
+    ///
     /// # Cost
     /// Some round trips for each 1,000 keys in Redis, those of other applications too:
     /// [`guide::costs`](crate::guide::costs#many-keys-and-special-cases). The node waits for the
@@ -407,17 +409,22 @@ impl TieredCache {
     /// without this, the changes of the other nodes wait for it, until it has been silent for
     /// [`RedisConfig::with_trust_timeout`](crate::RedisConfig).
     ///
+    /// If several stores share the cache, call this on the shared cache. On the part of the cache
+    /// that belongs to one store ([`Registry::cache`](crate::Registry::cache)) it does nothing.
+    ///
     /// # Cost
     /// One message to Redis: [`guide::costs`](crate::guide::costs#changes).
     pub async fn shutdown(&self) {
         if let Some(shared) = &self.shared
+            && !self.is_space
             && runtime::check().is_ok()
         {
             shared.tier.shutdown().await;
         }
     }
 
-    /// Forgets everything in this node's memory.
+    /// Forgets everything in this node's memory. If several stores share the cache, the entries of
+    /// all of them are forgotten.
     ///
     /// # Cost
     /// No I/O and no allocation: [`guide::costs`](crate::guide::costs#changes). Memory no longer answers forgotten entries. They take up space until other entries replace

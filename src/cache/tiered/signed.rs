@@ -5,6 +5,7 @@
 //! one, with a new `BEGIN` and a new message to all nodes. That is safe, because the end of such a
 //! change always tells all nodes and waits for them.
 
+use super::expiring_fences::ExpiringFences;
 use super::fence_keeper::{FenceKeeper, PARALLEL, SignedFence};
 use super::{Shared, TieredCache};
 use crate::coherence::Coherence;
@@ -41,6 +42,7 @@ const TOGETHER: usize = 512;
 #[derive(Debug)]
 pub(super) struct SignedWrites {
     coherence: Arc<Coherence>,
+    expiring: Arc<ExpiringFences>,
     state: Mutex<State>,
     limit_hits: Counter,
 }
@@ -77,10 +79,24 @@ impl Drop for MemoryFences<'_> {
     }
 }
 
+/// Lets the fences in memory stand until their URLs expire. Other name spaces of the cache have
+/// keys in the same stripes, and live on.
+impl Drop for SignedWrites {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        for (_, open) in state.open.drain() {
+            let left = open.until.saturating_duration_since(Instant::now());
+            self.expiring.add([open.fence], left);
+        }
+    }
+}
+
 impl SignedWrites {
-    pub(super) fn new(coherence: Arc<Coherence>) -> Arc<Self> {
+    pub(super) fn new(coherence: Arc<Coherence>, expiring: Arc<ExpiringFences>) -> Arc<Self> {
         Arc::new(Self {
             coherence,
+            expiring,
             state: Mutex::default(),
             limit_hits: limit_hits("signed"),
         })

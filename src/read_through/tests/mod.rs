@@ -87,7 +87,7 @@ fn world_of(
         }
         false => TieredCache::in_memory(memory),
     };
-    let core = ReadThrough::new(Arc::clone(&backend) as _, cache, limits, verifier);
+    let core = ReadThrough::new(Arc::clone(&backend) as _, Arc::new(cache), limits, verifier);
     let link = link(1);
     World {
         layers: Registry::over(core.clone(), Arc::clone(&backend))

@@ -8,6 +8,7 @@ use crate::cache::redis::net::purge::escaped;
 use crate::cache::redis::net::server_info::About;
 use crate::cache::redis::net::servers::{KeyedCommand, Servers};
 use crate::cache::redis::node::announce::read_peer_set;
+use crate::cache::redis::node::channel::nodes_key;
 use crate::cache::redis::node::scripts::ANNOUNCE;
 use crate::cache::redis::tier::fields::{self, Broken, StoredPath};
 use crate::cache::redis::{RedisCache, RedisConfig};
@@ -86,7 +87,7 @@ impl AdminClient {
         Ok(Self { redis })
     }
 
-    /// Returns what all keys begin with.
+    /// Returns what the keys of all facts begin with.
     pub fn prefix(&self) -> &str {
         self.redis.keys.prefix()
     }
@@ -236,7 +237,7 @@ impl AdminClient {
         }
     }
 
-    /// Reads about `count` keys of a server, and returns those that have our prefix.
+    /// Reads about `count` keys of a server, and returns those that begin with [`prefix`](Self::prefix).
     ///
     /// # Errors
     /// Returns an error if the server does not answer.
@@ -288,7 +289,7 @@ impl AdminClient {
     /// # Errors
     /// Returns an error if Redis does not answer.
     pub async fn announce(&self, facts: &[Key]) -> Result<Duration, Error> {
-        let nodes = format!("{}layercache::{{nodes}}", self.prefix());
+        let nodes = nodes_key(&self.redis.node_prefix);
         let mut longest = self.redis.settings.trust_timeout;
         let from = fastrand::u64(..);
         let names: Vec<_> = facts.iter().map(WireName::wire_name).collect();

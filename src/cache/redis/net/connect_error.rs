@@ -43,7 +43,8 @@ pub(crate) enum ConnectError {
     Forbidden(Vec<String>),
     #[error(
         "the key {key} says that this Redis caches the storage {there:?}, and this node caches \
-         {ours:?}; give each storage a name space (RedisConfig::with_namespace), or delete that key after a purge"
+         {ours:?}; give each storage a name space of its own (RedisConfig::with_namespace, or the name beside a \
+         shared cache), or delete that key after a purge"
     )]
     Foreign {
         key: String,

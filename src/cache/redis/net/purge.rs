@@ -3,6 +3,7 @@
 use crate::cache::Forgotten;
 use crate::cache::redis::net::server_info::Identity;
 use crate::cache::shared::Which;
+use crate::types::namespace::Namespace;
 use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value, cmd};
@@ -73,7 +74,7 @@ impl Record<'_> {
             }
             tracing::warn!("Redis is another server than before: its cached data is purged");
             self.purges.increment(1);
-            everything(connection, &Scope::all(prefix)).await?;
+            everything(connection, &Scope::all_namespaces(prefix)).await?;
             break;
         }
         let key = self.key();
@@ -130,6 +131,8 @@ pub(crate) struct Scope<'a> {
     prefix: &'a str,
     /// Only the keys of these repositories; `None` means all keys.
     of: Option<&'a Which<'a>>,
+    /// Whether the keys of the cache's name spaces are covered too.
+    has_namespaces: bool,
     gone: Mutex<Gone>,
 }
 
@@ -140,13 +143,51 @@ struct Gone {
 }
 
 impl<'a> Scope<'a> {
-    /// Covers all keys of the cache.
+    /// Covers all keys of a cache, or of one of its name spaces.
     pub(crate) fn all(prefix: &'a str) -> Self {
         Self {
             prefix,
             of: None,
+            has_namespaces: false,
             gone: Mutex::default(),
         }
+    }
+
+    /// Covers all keys of a cache and of all its name spaces. They share one record of servers, so a
+    /// node purges also the name spaces that only other nodes use.
+    fn all_namespaces(prefix: &'a str) -> Self {
+        Self {
+            has_namespaces: true,
+            ..Self::all(prefix)
+        }
+    }
+
+    /// Returns the patterns that find all keys in the scope whose names go on with `pattern`.
+    fn patterns(&self, pattern: &str) -> Vec<String> {
+        let prefix = escaped(self.prefix);
+        let mut patterns = vec![format!("{prefix}{pattern}")];
+        if self.has_namespaces {
+            patterns.push(format!("{prefix}*/{pattern}"));
+        }
+        patterns
+    }
+
+    /// Returns whether a key in the scope belongs to one of these families.
+    fn has(&self, key: &[u8], families: &[&str]) -> bool {
+        let is_one = |rest: &[u8]| {
+            let mut families = families.iter();
+            families.any(|family| rest.starts_with(family.as_bytes()))
+        };
+        let Some(rest) = key.strip_prefix(self.prefix.as_bytes()) else {
+            return false;
+        };
+        let in_namespace = || {
+            let mut parts = rest.splitn(2, |byte| *byte == b'/');
+            let name = parts.next().and_then(|name| std::str::from_utf8(name).ok());
+            let is_name = name.is_some_and(|name| Namespace::new("namespace", name).is_ok());
+            is_name && parts.next().is_some_and(is_one)
+        };
+        is_one(rest) || (self.has_namespaces && in_namespace())
     }
 
     /// Covers the keys that belong to one of these repositories: its sets, its own copies, the
@@ -242,25 +283,28 @@ async fn matching(
     pattern: &str,
     families: &[&str],
 ) -> RedisResult<()> {
-    let pattern = format!("{}{pattern}", escaped(scope.prefix));
-    let is_ours = |key: &Vec<u8>| {
-        let rest = key.strip_prefix(scope.prefix.as_bytes());
-        rest.is_some_and(|rest| {
-            families
-                .iter()
-                .any(|family| rest.starts_with(family.as_bytes()))
-        })
-    };
+    for pattern in scope.patterns(pattern) {
+        remove(connection, scope, &pattern, families).await?;
+    }
+    Ok(())
+}
+
+async fn remove(
+    connection: &mut MultiplexedConnection,
+    scope: &Scope<'_>,
+    pattern: &str,
+    families: &[&str],
+) -> RedisResult<()> {
     let mut cursor = 0u64;
     loop {
         let mut scan = cmd("SCAN");
         scan.arg(cursor)
             .arg("MATCH")
-            .arg(&pattern)
+            .arg(pattern)
             .arg("COUNT")
             .arg(PAGE);
         let (next, mut keys): (u64, Vec<Vec<u8>>) = scan.query_async(connection).await?;
-        keys.retain(is_ours);
+        keys.retain(|key| scope.has(key, families));
         if let Some(which) = scope.of {
             keys.retain(|key| scope.repository(key).is_some_and(which));
             scope.count(connection, &keys).await?;
@@ -295,6 +339,30 @@ pub(crate) fn escaped(prefix: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failover_concerns_the_name_spaces_of_the_cache_and_nothing_else() {
+        let (one, all) = (Scope::all("eu:"), Scope::all_namespaces("eu:"));
+        for (key, in_one, in_all) in [
+            ("eu:blobs::sha256:ab", true, true),
+            ("eu:a/blobs::sha256:ab", false, true),
+            ("eu:a.b-c/repository::a/b::blobs", false, true),
+            ("eu:blobs/blobs::sha256:ab", false, true),
+            ("eu:a:blobs::sha256:ab", false, false),
+            ("eu:a:b/blobs::sha256:ab", false, false),
+            ("eu:a/b/blobs::sha256:ab", false, false),
+            ("eu:/blobs::sha256:ab", false, false),
+            ("a/blobs::sha256:ab", false, false),
+            ("eu:a/layercache::{nodes}::storage", false, false),
+        ] {
+            let families = ["repository::", "blobs::"];
+            let has = |scope: &Scope<'_>| scope.has(key.as_bytes(), &families);
+            assert_eq!((has(&one), has(&all)), (in_one, in_all), "{key}");
+        }
+        let patterns = ["eu:[rb]*", "eu:*/[rb]*"].map(str::to_owned);
+        assert_eq!(all.patterns("[rb]*"), patterns);
+        assert_eq!(one.patterns("[rb]*"), patterns[..1]);
+    }
 
     #[test]
     fn a_key_belongs_to_one_repository_or_to_none() {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 /// The servers that a cache uses.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Servers {
     One(Connection),
     Cluster(Arc<Cluster>),

@@ -145,7 +145,7 @@ impl RedisCache {
             .iter()
             .map(|call| call.command("EVALSHA", &script.hash));
         let by_hash = by_hash.collect();
-        let mut replies = self.servers.run(operation, by_hash, deadline).await?;
+        let mut replies = self.run(operation, by_hash, deadline).await?;
         // The other calls of the pipeline were run, so only these are repeated.
         let is_unknown =
             |reply: &Reply| matches!(reply, Err(failure) if failure.code() == Some("NOSCRIPT"));
@@ -159,7 +159,7 @@ impl RedisCache {
             .iter()
             .map(|i| calls[*i].command("EVAL", &script.text));
         let by_text = by_text.collect();
-        let again = self.servers.run(operation, by_text, deadline).await?;
+        let again = self.run(operation, by_text, deadline).await?;
         for (i, reply) in unknown.into_iter().zip(again.each) {
             replies.each[i] = reply;
         }

@@ -30,8 +30,9 @@ impl RedisCache {
         let keys = || questions.iter().map(keys_of);
         let hashes = keys().flatten().filter(|key| key.kind() == KeyKind::Meta);
         commands.extend(hashes.map(|key| self.fields_of(key)));
-        let replies = self.servers.run("look-up", commands, deadline);
+        let replies = self.run("look-up", commands, deadline);
         let mut replies = replies.await?.each.into_iter();
+        self.still_claimed("look-up")?;
 
         let mut answers = vec![Found::default(); questions.len()];
         for places in sets.values() {

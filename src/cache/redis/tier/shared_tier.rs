@@ -7,18 +7,22 @@ use crate::cache::redis::net::connect_error::{Failure, failed};
 use crate::cache::redis::net::purge::Scope;
 use crate::cache::redis::net::servers::Servers;
 use crate::cache::redis::node::announce::Forget;
+use crate::cache::redis::node::joined::Joined;
 use crate::cache::redis::tier::call::{millis, write};
 use crate::cache::redis::tier::scripts::grant;
 use crate::cache::shared::{Fact, Facts, Found, Leases, SharedTier, Which};
+use crate::cache::storage::Storage;
 use crate::coherence::lease::{EndReply, Grant, Token};
 use crate::coherence::used_connections::UsedConnections;
 use crate::types::Error;
 use crate::types::link::{Key, WireName};
+use crate::types::namespace::Namespace;
 use crate::types::question::Question;
 use ::redis::Value;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most keys that get a script call each. A question has no more. Longer lists of keys share
@@ -198,9 +202,12 @@ impl SharedTier for RedisCache {
     }
 
     async fn notify(&self, keys: &[Key], deadline: Deadline) -> Result<(), Error> {
-        match (&self.node, &names(keys)[..]) {
+        match (&self.joined, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(()),
-            (Some((node, home)), names) => node.notify(home, Forget::Names(names), deadline).await,
+            (Some(joined), names) => {
+                let Joined { node, home } = joined.as_ref();
+                node.notify(home, Forget::Names(names), deadline).await
+            }
         }
     }
 
@@ -209,7 +216,7 @@ impl SharedTier for RedisCache {
         keys: &[Key],
         deadline: Deadline,
     ) -> Result<BoxFuture<'static, ()>, Error> {
-        match (&self.node, &names(keys)[..]) {
+        match (&self.joined, &names(keys)[..]) {
             (None, _) | (_, []) => Ok(ready(()).boxed()),
             (Some(_), names) => self.tell(Forget::Names(names), keys, deadline).await,
         }
@@ -226,10 +233,14 @@ impl SharedTier for RedisCache {
     }
 
     async fn shutdown(&self) {
-        if let Some((node, home)) = &self.node {
-            node.shutdown(home).await;
+        if let Some(joined) = &self.joined {
+            joined.node.shutdown(&joined.home).await;
         }
         self.servers.close();
+    }
+
+    fn in_namespace(&self, name: &Namespace, storage: Option<&Storage>) -> Arc<dyn SharedTier> {
+        Arc::new(Self::in_namespace(self, name, storage))
     }
 }
 
@@ -237,6 +248,7 @@ impl RedisCache {
     /// Removes what is in the scope from Redis, then makes all nodes forget everything: their
     /// memory may have entries that Redis has no more.
     async fn take_away(&self, scope: &Scope<'_>) -> Result<(), Error> {
+        self.claim("purge", self.removal_deadline()).await?;
         let purged = self.servers.purge(scope).await;
         purged.map_err(|failure| failed("purge", failure))?;
         loop {

@@ -26,6 +26,11 @@ use tokio::time::Instant;
 /// lapsed.
 const MOST_ACKS: usize = 1024;
 
+/// Returns the key of the set of nodes whose keys begin with `prefix`.
+pub(crate) fn nodes_key(prefix: &str) -> String {
+    format!("{prefix}layercache::{{nodes}}")
+}
+
 /// A node's end of the channel between nodes.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -110,7 +115,7 @@ impl Channel {
 
     /// Returns the key of the set of nodes. The set has the time of each node's last heartbeat.
     pub(crate) fn nodes_key(&self) -> String {
-        format!("{}layercache::{{nodes}}", self.prefix)
+        nodes_key(&self.prefix)
     }
 
     /// Returns this node's member of the set: its number, and how long it trusts, in milliseconds.
