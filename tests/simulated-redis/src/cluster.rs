@@ -1,7 +1,6 @@
 //! [`ClusterView`]: what one server of a cluster knows about the cluster, and which servers it
 //! redirects clients to.
 
-use crate::commands::scripting::Running;
 use crate::keyspace::Keyspace;
 use crate::reply::Refusal;
 use crate::setup::Flavor;
@@ -132,21 +131,21 @@ impl ClusterView {
         }
     }
 
-    /// Checks whether a script may use these keys.
-    pub(crate) fn check_script(&self, script: &Running, keys: &[&[u8]]) -> Result<(), Refusal> {
-        for key in keys {
-            let slot = slot_of(key);
-            let is_mine = self.owner(slot).is_some_and(|owner| owner.id == self.me);
-            if !is_mine && !self.importing.contains_key(&slot) {
-                let text = "ERR Script attempted to access a non local key in a cluster node";
-                return Err(Refusal::new(text));
-            }
-            if script.slot.is_some_and(|first| first != slot) {
-                let text = "ERR Script attempted to access keys that do not hash to the same slot";
-                return Err(Refusal::new(text));
-            }
-        }
-        Ok(())
+    /// Checks whether a script may run a command.
+    pub(crate) fn check_script(&self, routed: &Routed<'_>, keys: &Keyspace) -> Result<(), Refusal> {
+        let who = match routed.flavor {
+            Flavor::Redis6_2 => "ERR Lua script",
+            _ => "ERR Script",
+        };
+        self.route(routed, keys).map_err(|refusal| {
+            let what = match &*refusal.0 {
+                b"CLUSTERDOWN The cluster is down" => {
+                    "attempted to execute a command while the cluster is down"
+                }
+                _ => "attempted to access a non local key in a cluster node",
+            };
+            Refusal::new(format!("{who} {what}"))
+        })
     }
 
     /// Returns all ranges of slots with the servers that serve them, in the order of the slots.

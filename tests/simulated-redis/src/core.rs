@@ -3,11 +3,12 @@
 use crate::client::Client;
 use crate::cluster::{ClusterView, Routed};
 use crate::commands::scripting::{Running, hash};
-use crate::commands::{Call, Flags, Run, Spec, lookup, lower, wrong_arity};
+use crate::commands::{Call, Flags, Run, Spec, fits, is, lookup, sentinel, wrong_arity};
 use crate::keyspace::Keyspace;
 use crate::memory::Memory;
-use crate::replication::{Effect, Replication};
+use crate::replication::{Change, Effect, Replication};
 use crate::reply::{Outcome, Refusal, Reply, Resp};
+use crate::sentinel::SentinelView;
 use crate::setup::{Flavor, Random, Setup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub(crate) struct Core {
     pub(crate) replication: Replication,
     pub(crate) memory: Memory,
     pub(crate) cluster: Option<ClusterView>,
+    pub(crate) sentinel: Option<SentinelView>,
+    /// What clients have published, for the other servers of the cluster.
+    pub(crate) published: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) is_loading: bool,
     /// The time of the current command, since 1970.
     pub(crate) now: Duration,
@@ -58,6 +62,8 @@ impl Core {
             replication,
             memory,
             cluster: None,
+            sentinel: None,
+            published: Vec::new(),
             is_loading: false,
             now,
             started: now,
@@ -82,9 +88,10 @@ impl Core {
     }
 
     pub(crate) const fn mode(&self) -> &'static str {
-        match self.cluster {
-            Some(_) => "cluster",
-            None => "standalone",
+        match (&self.sentinel, &self.cluster) {
+            (Some(_), _) => "sentinel",
+            (None, Some(_)) => "cluster",
+            (None, None) => "standalone",
         }
     }
 
@@ -107,7 +114,8 @@ impl Core {
     /// Removes a key without a client's command, and tells the replicas.
     pub(crate) fn remove_by_itself(&mut self, db: usize, key: &[u8]) {
         self.databases[db].remove(key);
-        self.replication.note(db, &[b"DEL".to_vec(), key.to_vec()]);
+        let words = vec![b"DEL".to_vec(), key.to_vec()];
+        self.replication.note(Change::Command(db, words));
         self.replication.seal(self.now);
     }
 
@@ -117,16 +125,23 @@ impl Core {
         client: u64,
         words: &[Vec<u8>],
     ) -> Result<&'static Spec, Refusal> {
+        // It counts for one command, even if that one is refused.
+        let is_asking = std::mem::take(&mut self.client(client).is_asking);
         let name = words.first().map_or(&[][..], Vec::as_slice);
-        let spec = lookup(name).ok_or_else(|| self.unknown(words))?;
-        if !spec.fits(words.len()) {
+        let is_known = |spec: &&Spec| match self.sentinel {
+            Some(_) => sentinel::COMMANDS.contains(&spec.name),
+            None => spec.name != "sentinel",
+        };
+        let spec = lookup(name).filter(is_known);
+        let spec = spec.ok_or_else(|| self.unknown(words))?;
+        if !spec.fits(words.len(), self.setup.flavor) {
             return Err(wrong_arity(spec.name));
         }
+        let shown = self.check_subcommand(spec, words)?;
         let there = self.client(client);
         if !there.is_known && !spec.flags.has(Flags::NO_AUTH) {
             return Err(Refusal::new("NOAUTH Authentication required."));
         }
-        let is_asking = std::mem::take(&mut there.is_asking);
         let reads_replica = there.reads_replica;
         let is_subscribed = there.resp == Resp::Two && there.subscriptions() > 0;
         let is_write = spec.flags.has(Flags::WRITE);
@@ -154,9 +169,8 @@ impl Core {
         }
         if is_subscribed && !spec.flags.has(Flags::SUBSCRIBED) {
             let text = format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
-                 RESET are allowed in this context",
-                spec.name
+                "ERR Can't execute '{shown}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+                 RESET are allowed in this context"
             );
             return Err(Refusal::new(match self.setup.flavor {
                 Flavor::Redis6_2 => text.replace("(P|S)", "(P)"),
@@ -176,7 +190,8 @@ impl Core {
                 db,
                 is_full,
                 has_written: false,
-                slot: None,
+                is_asking,
+                reads_replica,
             });
         }
         Ok(spec)
@@ -197,7 +212,8 @@ impl Core {
         };
         let outcome = run(self, &mut call);
         if call.changed {
-            self.replication.note(call.db, words);
+            self.replication
+                .note(Change::Command(call.db, words.to_vec()));
         }
         outcome.into()
     }
@@ -205,7 +221,15 @@ impl Core {
     /// Repeats what a primary has done, at the time when it did.
     pub(crate) fn apply(&mut self, effect: &Effect) {
         self.go_to(effect.now);
-        for (db, words) in &effect.commands {
+        for change in &effect.changes {
+            let (db, words) = match change {
+                Change::Command(db, words) => (db, words),
+                Change::Put(db, key, entry) => {
+                    self.databases[*db].insert(key, entry.clone());
+                    self.replication.note(change.clone());
+                    continue;
+                }
+            };
             let Some(Run::Plain(run)) = words
                 .first()
                 .and_then(|name| lookup(name))
@@ -221,7 +245,7 @@ impl Core {
             };
             // The primary has done it already, so no error is new.
             let _ = run(self, &mut call);
-            self.replication.note(*db, words);
+            self.replication.note(change.clone());
         }
         self.replication.seal(effect.now);
     }
@@ -280,41 +304,75 @@ impl Core {
         ))
     }
 
+    /// Checks the second word of a command that has subcommands. Redis 6.2 leaves that to the
+    /// command itself. Returns the name that errors have for the command.
+    fn check_subcommand(&self, spec: &Spec, words: &[Vec<u8>]) -> Result<String, Refusal> {
+        let known = subcommands(spec.name);
+        let (Some(sub), false) = (words.get(1), known.is_empty()) else {
+            return Ok(spec.name.to_owned());
+        };
+        if self.setup.flavor == Flavor::Redis6_2 {
+            return Ok(spec.name.to_owned());
+        }
+        // The first versions that know it are Redis 7.2 and Valkey.
+        let has = |name: &str| name != "setinfo" || self.setup.flavor == Flavor::Valkey;
+        let found = known.iter().find(|(name, _)| is(sub, name) && has(name));
+        let Some((name, arity)) = found else {
+            let (sub, name) = (String::from_utf8_lossy(sub), spec.name.to_uppercase());
+            let text = format!("ERR unknown subcommand '{sub}'. Try {name} HELP.");
+            return Err(Refusal::new(text));
+        };
+        let name = format!("{}|{name}", spec.name);
+        match fits(*arity, words.len()) {
+            true => Ok(name),
+            false => Err(wrong_arity(&name)),
+        }
+    }
+
+    /// Returns the error of a command that does not know its subcommand.
     pub(crate) fn unknown_subcommand(&self, call: &Call<'_>) -> Refusal {
-        let sub = String::from_utf8_lossy(call.word(1));
-        let name = call.name().to_uppercase();
-        Refusal::new(match self.setup.flavor {
+        let (sub, name) = (String::from_utf8_lossy(call.word(1)), call.name());
+        let (upper, flavor) = (name.to_uppercase(), self.setup.flavor);
+        Refusal::new(match flavor {
             Flavor::Redis6_2 => format!(
-                "ERR Unknown subcommand or wrong number of arguments for '{sub}'. Try {name} HELP."
+                "ERR Unknown subcommand or wrong number of arguments for '{sub}'. Try {upper} HELP."
             ),
-            _ => match known_subcommands(&lower(call.word(0)))
-                .contains(&lower(call.word(1)).as_str())
-            {
-                true => return wrong_arity(&format!("{}|{}", call.name(), lower(call.word(1)))),
-                false => format!("ERR unknown subcommand '{sub}'. Try {name} HELP."),
-            },
+            _ => format!("ERR unknown subcommand '{sub}'. Try {upper} HELP."),
         })
     }
 }
 
-/// Returns the subcommands that the server has, to tell an unknown one from a wrong number of
-/// arguments.
-fn known_subcommands(name: &str) -> &'static [&'static str] {
+/// Returns the subcommands of a command, and how many words each has.
+fn subcommands(name: &str) -> &'static [(&'static str, i8)] {
     match name {
-        "client" => &["id", "getname", "setname", "kill"],
-        "cluster" => &[
-            "info",
-            "slots",
-            "shards",
-            "nodes",
-            "myid",
-            "keyslot",
-            "countkeysinslot",
-            "getkeysinslot",
+        "client" => &[
+            ("getname", 2),
+            ("id", 2),
+            ("kill", -3),
+            ("setinfo", 4),
+            ("setname", 3),
         ],
-        "config" => &["get", "set"],
-        "pubsub" => &["channels", "numsub", "numpat"],
-        "script" => &["load", "exists", "flush"],
+        "cluster" => &[
+            ("countkeysinslot", 3),
+            ("getkeysinslot", 4),
+            ("info", 2),
+            ("keyslot", 3),
+            ("myid", 2),
+            ("nodes", 2),
+            ("shards", 2),
+            ("slots", 2),
+        ],
+        "config" => &[("get", -3), ("set", -4)],
+        "pubsub" => &[("channels", -2), ("numpat", 2), ("numsub", -2)],
+        "script" => &[("exists", -3), ("flush", -2), ("load", 3)],
+        "sentinel" => &[
+            ("get-master-addr-by-name", 3),
+            ("master", 3),
+            ("masters", 2),
+            ("replicas", 3),
+            ("sentinels", 3),
+            ("slaves", 3),
+        ],
         _ => &[],
     }
 }

@@ -46,28 +46,18 @@ pub(crate) fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
 impl Interpreter {
     /// Makes an interpreter whose scripts call the commands of this server.
     pub(crate) fn new(core: &Arc<Mutex<Core>>, flavor: Flavor) -> mlua::Result<Self> {
-        // The prelude finds the line of an error on the stack, where Rust's own `pcall` would be in
-        // the way.
-        let options = LuaOptions::new().catch_rust_panics(false);
-        let lua = Lua::new_with(StdLib::STRING | StdLib::TABLE | StdLib::MATH, options)?;
-        let run_in = move |core: &Arc<Mutex<Core>>, words: &[Value]| {
-            let words = words.iter().map(argument).collect::<Option<Vec<_>>>();
-            match words {
-                Some(words) if words.is_empty() => Err(no_argument(flavor)),
-                Some(words) => lock(core).call_from_script(&words),
-                None => Err(bad_argument(flavor)),
-            }
-        };
+        let libraries = StdLib::STRING | StdLib::TABLE | StdLib::MATH;
+        let lua = Lua::new_with(libraries, LuaOptions::new())?;
         let of = Arc::clone(core);
         let call = lua.create_function(move |lua, words: Variadic<Value>| {
-            match to_lua(lua, run_in(&of, &words))? {
+            match to_lua(lua, call_command(lua, &of, flavor, &words))? {
                 Ok(value) => Ok(value),
                 Err(Refusal(text)) => Err(Error::external(Raised(text))),
             }
         })?;
         let of = Arc::clone(core);
         let pcall = lua.create_function(move |lua, words: Variadic<Value>| {
-            match to_lua(lua, run_in(&of, &words))? {
+            match to_lua(lua, call_command(lua, &of, flavor, &words))? {
                 Ok(value) => Ok(value),
                 Err(Refusal(text)) => Ok(Value::Table(single(lua, "err", &text)?)),
             }
@@ -127,7 +117,13 @@ impl Interpreter {
         let text: LuaString = problem.get(1).map_err(internal)?;
         let line: Option<LuaString> = problem.get(2).map_err(internal)?;
         let line = line.map(|line| line.to_string_lossy());
-        Err(failed(flavor, &prepared.hash, &text.as_bytes(), line))
+        // Redis 6.2 has its own environment in Lua, and names the line there.
+        let is_strict: Option<bool> = problem.get(3).map_err(internal)?;
+        let place = match (is_strict, line) {
+            (Some(true), _) if flavor == Flavor::Redis6_2 => Some("@enable_strict_lua:15".into()),
+            (_, line) => line.map(|line| format!("@user_script:{line}")),
+        };
+        Err(failed(flavor, &prepared.hash, &text.as_bytes(), place))
     }
 
     fn call(&self, script: &Function, prepared: &Prepared) -> mlua::Result<MultiValue> {
@@ -141,22 +137,44 @@ impl Interpreter {
     }
 }
 
+/// Runs a command for a script.
+fn call_command(lua: &Lua, core: &Mutex<Core>, flavor: Flavor, words: &[Value]) -> Outcome {
+    let words: Option<Vec<_>> = words.iter().map(argument).collect();
+    let result = match words {
+        Some(words) if words.is_empty() => Err(no_argument(flavor)),
+        Some(words) => lock(core).call_from_script(&words),
+        None => Err(bad_argument(flavor)),
+    };
+    result.unwrap_or_else(|Refusal(text)| {
+        if flavor != Flavor::Redis6_2 {
+            return Err(Refusal(text));
+        }
+        // Redis 6.2 says where the script has called a command that it did not run.
+        let line = lua.inspect_stack(1, |place| place.current_line()).flatten();
+        let plain = text.strip_prefix(b"ERR ").unwrap_or(&text);
+        let place = format!("@user_script: {}: ", line.unwrap_or_default());
+        Err(Refusal([place.as_bytes(), plain].concat()))
+    })
+}
+
 /// Returns the error of a script that has failed, as this server words it.
-fn failed(flavor: Flavor, hash: &str, text: &[u8], line: Option<String>) -> Refusal {
+fn failed(flavor: Flavor, hash: &str, text: &[u8], place: Option<String>) -> Refusal {
     let mut whole = Vec::new();
     match flavor {
         Flavor::Redis6_2 => {
-            let line = line.unwrap_or_default();
+            let place = place.map(|place| place + ": ").unwrap_or_default();
             let plain = text.strip_prefix(b"ERR ").unwrap_or(text);
-            let start =
-                format!("ERR Error running script (call to f_{hash}): @user_script:{line}: ");
+            let start = format!("ERR Error running script (call to f_{hash}): {place}");
             whole.extend_from_slice(start.as_bytes());
             whole.extend_from_slice(plain);
         }
         _ => {
             whole.extend_from_slice(text);
-            if let Some(line) = line {
-                let end = format!(" script: {hash}, on @user_script:{line}.");
+            if let Some(place) = place {
+                let end = match flavor {
+                    Flavor::Valkey => format!(" script: on {place}."),
+                    _ => format!(" script: {hash}, on {place}."),
+                };
                 whole.extend_from_slice(end.as_bytes());
             }
         }
@@ -164,8 +182,12 @@ fn failed(flavor: Flavor, hash: &str, text: &[u8], line: Option<String>) -> Refu
     Refusal(one_line(whole))
 }
 
-/// Redis replaces the ends of lines in errors, because an error reply is one line.
+/// An error reply is one line, so Redis leaves out the end of the last line of an error, and
+/// replaces the others.
 fn one_line(mut text: Vec<u8>) -> Vec<u8> {
+    while matches!(text.last(), Some(b'\r' | b'\n')) {
+        text.pop();
+    }
     for byte in &mut text {
         if matches!(byte, b'\r' | b'\n') {
             *byte = b' ';
@@ -199,14 +221,16 @@ fn raised(error: &Error) -> Vec<u8> {
 fn no_argument(flavor: Flavor) -> Refusal {
     Refusal::new(match flavor {
         Flavor::Redis6_2 => "ERR Please specify at least one argument for redis.call()",
-        _ => "ERR Please specify at least one argument for this redis lib call",
+        Flavor::Redis7 => "ERR Please specify at least one argument for this redis lib call",
+        Flavor::Valkey => "ERR Please specify at least one argument for this call",
     })
 }
 
 fn bad_argument(flavor: Flavor) -> Refusal {
     Refusal::new(match flavor {
         Flavor::Redis6_2 => "ERR Lua redis() command arguments must be strings or integers",
-        _ => "ERR Lua redis lib command arguments must be strings or integers",
+        Flavor::Redis7 => "ERR Lua redis lib command arguments must be strings or integers",
+        Flavor::Valkey => "ERR Command arguments must be strings or integers",
     })
 }
 
@@ -240,7 +264,7 @@ fn value_of(lua: &Lua, reply: &Reply) -> mlua::Result<Value> {
     let text = |text: &[u8]| lua.create_string(text).map(Value::String);
     let sequence = |values: Vec<Value>| lua.create_sequence_from(values).map(Value::Table);
     match reply {
-        Reply::Written | Reply::Null => Ok(Value::Boolean(false)),
+        Reply::Written | Reply::Null | Reply::NullArray => Ok(Value::Boolean(false)),
         Reply::Status(status) => single(lua, "ok", status).map(Value::Table),
         Reply::Error(error) => single(lua, "err", error).map(Value::Table),
         Reply::Int(number) => Ok(Value::Integer(*number)),

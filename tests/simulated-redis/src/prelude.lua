@@ -70,10 +70,17 @@ local strict = {
   end,
 }
 
--- Returns the line of the function at a level of the stack, or nil for a function of the server.
-local function line(level)
-  local _, place = pcall(error, '', level + 1)
-  return string.match(place, ':(%d+): $')
+-- Returns the line of the script where an error was raised, and whether the environment raised it.
+local function line()
+  local is_strict = false
+  -- Below are this function and the handler, and then functions of the server.
+  for level = 4, 6 do
+    local _, place = pcall(error, '', level)
+    local number = string.match(place, '^user_script:(%d+): $')
+    if number then return number, is_strict end
+    is_strict = is_strict or string.find(place, '^prelude:') ~= nil
+  end
+  return nil, is_strict
 end
 
 local function handle(problem)
@@ -84,7 +91,7 @@ local function handle(problem)
     result = {err = 'ERR ' .. tostring(problem)}
   end
   if type(result.err) ~= 'string' then result = {err = 'ERR unknown error'} end
-  return {result.err, line(3) or line(4)}
+  return {result.err, line()}
 end
 
 return function(script, keys, arguments)

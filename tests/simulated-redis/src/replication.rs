@@ -1,15 +1,25 @@
 //! What a primary tells its replicas, and what servers say about their roles.
 
+use crate::keyspace::Entry;
 use crate::reply::Reply;
 use crate::setup::Random;
 use std::time::Duration;
 
-/// What one command of a client has changed, as commands that a replica repeats.
+/// What one command of a client has changed. A replica changes all of it at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effect {
     /// The time of the primary at the command. The replica repeats the command at this time.
     pub(crate) now: Duration,
-    pub(crate) commands: Vec<(usize, Vec<Vec<u8>>)>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// A change of the data of one database.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Change {
+    /// A command is repeated.
+    Command(usize, Vec<Vec<u8>>),
+    /// A key has come from another server.
+    Put(usize, Vec<u8>, Entry),
 }
 
 #[derive(Debug)]
@@ -31,7 +41,7 @@ pub(crate) struct Replication {
     /// Whether effects are kept until the caller takes them.
     pub(crate) keeps: bool,
     pub(crate) effects: Vec<Effect>,
-    current: Vec<(usize, Vec<Vec<u8>>)>,
+    current: Vec<Change>,
 }
 
 impl Replication {
@@ -60,18 +70,18 @@ impl Replication {
     }
 
     /// Notes a command that has changed something.
-    pub(crate) fn note(&mut self, db: usize, words: &[Vec<u8>]) {
+    pub(crate) fn note(&mut self, change: Change) {
         self.offset += 1;
         if self.keeps {
-            self.current.push((db, words.to_vec()));
+            self.current.push(change);
         }
     }
 
     /// Ends the effect of the current command.
     pub(crate) fn seal(&mut self, now: Duration) {
         if !self.current.is_empty() {
-            let commands = std::mem::take(&mut self.current);
-            self.effects.push(Effect { now, commands });
+            let changes = std::mem::take(&mut self.current);
+            self.effects.push(Effect { now, changes });
         }
     }
 

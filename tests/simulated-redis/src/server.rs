@@ -1,15 +1,16 @@
 //! [`Server`]: a whole Redis, which does nothing by itself.
 
 use crate::client::Client;
-use crate::cluster::ClusterView;
+use crate::cluster::{ClusterView, slot_of};
 use crate::commands::{Run, is};
 use crate::core::Core;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Entry, Keyspace};
 use crate::lua::{Interpreter, lock};
 use crate::memory::{Memory, Policy};
-use crate::replication::{Effect, Replication};
+use crate::replication::{Change, Effect, Replication};
 use crate::reply::{Refusal, Reply};
 use crate::request;
+use crate::sentinel::SentinelView;
 use crate::setup::{Random, Setup};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -24,6 +25,13 @@ pub struct Snapshot {
     databases: Vec<Keyspace>,
     replid: String,
     offset: u64,
+}
+
+/// A key on its way from one server of a cluster to another.
+#[derive(Debug, Clone)]
+pub struct MovedKey {
+    key: Vec<u8>,
+    entry: Entry,
 }
 
 /// A Redis as a state machine. It has no clock, no network and no threads: the caller says what
@@ -227,6 +235,52 @@ impl Server {
         self.core().cluster = Some(view);
     }
 
+    /// Makes the server a Sentinel, or tells it what has changed. It then has the commands of a
+    /// Sentinel only.
+    pub fn set_sentinel(&mut self, view: SentinelView) {
+        self.core().sentinel = Some(view);
+    }
+
+    /// Sends a message to the subscribers of a channel, as another server of the cluster or the
+    /// Sentinel itself does.
+    pub fn publish(&mut self, channel: &[u8], message: &[u8]) {
+        self.core().publish(channel, message);
+    }
+
+    /// Takes the channels and messages that clients have published on a server of a cluster since
+    /// the last call. The cluster publishes them on its other servers.
+    pub fn take_published(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        std::mem::take(&mut self.core().published)
+    }
+
+    /// Takes up to `most` keys of a slot that moves to another server.
+    pub fn take_keys_of(&mut self, slot: u16, most: usize) -> Vec<MovedKey> {
+        let mut core = self.core();
+        let all = core.databases[0].iter();
+        let moving = all.filter(|(key, _)| slot_of(key) == slot).take(most);
+        let moving: Vec<_> = moving
+            .map(|(key, entry)| MovedKey {
+                key: key.to_vec(),
+                entry: entry.clone(),
+            })
+            .collect();
+        for MovedKey { key, .. } in &moving {
+            core.remove_by_itself(0, key);
+        }
+        moving
+    }
+
+    /// Accepts keys that have moved from another server.
+    pub fn accept(&mut self, keys: Vec<MovedKey>) {
+        let mut core = self.core();
+        for MovedKey { key, entry } in keys {
+            core.databases[0].insert(&key, entry.clone());
+            core.replication.note(Change::Put(0, key, entry));
+        }
+        let now = core.now;
+        core.replication.seal(now);
+    }
+
     /// Returns a copy of the data, as a dump has it.
     pub fn snapshot(&self) -> Snapshot {
         let core = self.core();
@@ -247,6 +301,7 @@ impl Server {
         replication.least_replicas = core.replication.least_replicas;
         replication.keeps = core.replication.keeps;
         let (last_client, cluster) = (core.last_client, core.cluster.take());
+        let sentinel = core.sentinel.take();
         let mut fresh = Core::new(core.setup.clone(), now);
         fresh.random = random;
         fresh.replication = replication;
@@ -257,6 +312,7 @@ impl Server {
         };
         fresh.last_client = last_client;
         fresh.cluster = cluster;
+        fresh.sentinel = sentinel;
         if let Some(data) = data {
             fresh.databases.clone_from(&data.databases);
             fresh.replication.offset = data.offset;
@@ -347,3 +403,7 @@ impl Server {
 #[cfg(test)]
 #[path = "server_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "topology_tests.rs"]
+mod topology_tests;

@@ -14,7 +14,7 @@ pub enum Flavor {
 impl Flavor {
     pub(crate) const fn version(self) -> &'static str {
         match self {
-            Self::Redis6_2 => "6.2.14",
+            Self::Redis6_2 => "6.2.5",
             Self::Redis7 => "7.0.15",
             Self::Valkey => "7.2.4",
         }

@@ -94,7 +94,7 @@ fn slots(view: &ClusterView, flavor: Flavor) -> Reply {
             Reply::bulk(node.id.as_str()),
         ];
         if flavor != Flavor::Redis6_2 {
-            words.push(Reply::Array(Vec::new()));
+            words.push(Reply::Map(Vec::new()));
         }
         Reply::Array(words)
     };

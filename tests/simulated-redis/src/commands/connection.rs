@@ -37,10 +37,7 @@ pub(super) fn time(core: &mut Core, _: &mut Call<'_>) -> Outcome {
 
 pub(super) fn select(core: &mut Core, call: &mut Call<'_>) -> Outcome {
     let db = request::integer(call.word(1));
-    let db = db.ok_or_else(|| match core.setup.flavor {
-        Flavor::Redis6_2 => Refusal::new("ERR invalid DB index"),
-        _ => Refusal::not_an_integer(),
-    })?;
+    let db = db.ok_or_else(Refusal::not_an_integer)?;
     if core.cluster.is_some() && db != 0 {
         return Err(Refusal::new("ERR SELECT is not allowed in cluster mode"));
     }
@@ -141,7 +138,7 @@ pub(super) fn hello(core: &mut Core, call: &mut Call<'_>) -> Outcome {
     }
     client.resp = resp;
     let (server, version) = match core.setup.flavor {
-        Flavor::Valkey => ("valkey", "9.0.0"),
+        Flavor::Valkey => ("valkey", "9.1.2"),
         flavor => ("redis", flavor.version()),
     };
     let role = match core.replication.is_primary() {
@@ -150,7 +147,7 @@ pub(super) fn hello(core: &mut Core, call: &mut Call<'_>) -> Outcome {
     };
     let mode = core.mode();
     let text = |text: &str| Reply::bulk(text);
-    Ok(Reply::Map(vec![
+    let mut fields = vec![
         (text("server"), text(server)),
         (text("version"), text(version)),
         (
@@ -162,9 +159,12 @@ pub(super) fn hello(core: &mut Core, call: &mut Call<'_>) -> Outcome {
             Reply::Int(i64::try_from(call.client).unwrap_or(i64::MAX)),
         ),
         (text("mode"), text(mode)),
-        (text("role"), text(role)),
-        (text("modules"), Reply::Array(Vec::new())),
-    ]))
+    ];
+    if core.sentinel.is_none() {
+        fields.push((text("role"), text(role)));
+    }
+    fields.push((text("modules"), Reply::Array(Vec::new())));
+    Ok(Reply::Map(fields))
 }
 
 pub(super) fn client(core: &mut Core, call: &mut Call<'_>) -> Outcome {

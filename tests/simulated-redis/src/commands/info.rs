@@ -1,19 +1,20 @@
 //! What the server says about itself.
 
-use super::{Call, lower};
+use super::{Call, lower, sentinel};
 use crate::core::Core;
 use crate::reply::{Outcome, Reply};
 use crate::setup::Flavor;
 use std::fmt::Write;
 
 /// The sections, in the order in which Redis prints them.
-const SECTIONS: [&str; 6] = [
+const SECTIONS: [&str; 7] = [
     "Server",
     "Clients",
     "Memory",
     "Replication",
     "Cluster",
     "Keyspace",
+    "Sentinel",
 ];
 
 pub(super) fn info(core: &mut Core, call: &mut Call<'_>) -> Outcome {
@@ -22,7 +23,14 @@ pub(super) fn info(core: &mut Core, call: &mut Call<'_>) -> Outcome {
     let is_asked = |section: &str| {
         asked.is_empty() || asked.iter().any(is_all) || asked.contains(&section.to_lowercase())
     };
-    let texts = SECTIONS.iter().filter(|section| is_asked(section));
+    let is_there = |section: &str| match section {
+        "Sentinel" => core.sentinel.is_some(),
+        "Memory" | "Replication" | "Cluster" | "Keyspace" => core.sentinel.is_none(),
+        _ => true,
+    };
+    let texts = SECTIONS
+        .iter()
+        .filter(|section| is_asked(section) && is_there(section));
     let texts = texts.map(|section| {
         let fields = fields(core, section);
         let fields = fields
@@ -51,6 +59,7 @@ fn fields(core: &Core, section: &str) -> Vec<(String, String)> {
             "cluster_enabled",
             u8::from(core.cluster.is_some()).to_string(),
         )],
+        "Sentinel" => return core.sentinel.as_ref().map_or_else(Vec::new, sentinel::info),
         _ => return keyspace(core),
     };
     let some = some.into_iter();
@@ -64,7 +73,7 @@ fn server(core: &Core) -> Vec<(&'static str, String)> {
     match core.setup.flavor {
         Flavor::Valkey => fields.extend([
             ("server_name", "valkey".to_owned()),
-            ("valkey_version", "9.0.0".to_owned()),
+            ("valkey_version", "9.1.2".to_owned()),
             ("server_mode", mode),
         ]),
         _ => fields.push(("redis_mode", mode)),
@@ -91,5 +100,11 @@ fn keyspace(core: &Core) -> Vec<(String, String)> {
 }
 
 pub(super) fn role(core: &mut Core, _: &mut Call<'_>) -> Outcome {
-    Ok(core.replication.role())
+    Ok(match &core.sentinel {
+        None => core.replication.role(),
+        Some(view) => {
+            let names = Reply::bulks(view.services.keys().map(String::as_str));
+            Reply::Array(vec![Reply::bulk("sentinel"), names])
+        }
+    })
 }

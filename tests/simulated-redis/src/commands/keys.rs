@@ -7,7 +7,6 @@ use crate::glob;
 use crate::keyspace::Entry;
 use crate::reply::{Outcome, Refusal, Reply};
 use crate::request;
-use crate::setup::Flavor;
 
 /// `DEL` and `UNLINK`.
 pub(super) fn del(core: &mut Core, call: &mut Call<'_>) -> Outcome {
@@ -32,7 +31,7 @@ pub(super) fn type_of(core: &mut Core, call: &mut Call<'_>) -> Outcome {
 
 /// `EXPIRE`, `PEXPIRE`, `EXPIREAT` and `PEXPIREAT`.
 pub(super) fn expire(core: &mut Core, call: &mut Call<'_>) -> Outcome {
-    let condition = condition(core, call)?;
+    let condition = condition(call)?;
     let name = call.name();
     let number = call.integer(2)?;
     let unit = if name.starts_with('p') { 1 } else { 1000 };
@@ -83,11 +82,8 @@ impl Condition {
     }
 }
 
-fn condition(core: &Core, call: &Call<'_>) -> Result<Condition, Refusal> {
+fn condition(call: &Call<'_>) -> Result<Condition, Refusal> {
     let mut condition = Condition::default();
-    if core.setup.flavor == Flavor::Redis6_2 && call.words.len() > 3 {
-        return Err(super::wrong_arity(&call.name()));
-    }
     for word in call.rest(3) {
         match lower(word).as_str() {
             "nx" => condition.only_without = true,

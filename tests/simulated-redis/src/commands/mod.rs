@@ -7,6 +7,7 @@ mod info;
 mod keys;
 mod pubsub;
 pub(crate) mod scripting;
+pub(crate) mod sentinel;
 mod sets;
 mod sorted;
 mod strings;
@@ -17,6 +18,7 @@ pub(crate) use table::lookup;
 use crate::core::Core;
 use crate::reply::{Outcome, Refusal};
 use crate::request;
+use crate::setup::Flavor;
 use std::ops::{BitOr, Range};
 
 /// What a command may do, and where it may run.
@@ -85,9 +87,15 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
-    pub(crate) fn fits(&self, words: usize) -> bool {
-        let least = usize::from(self.arity.unsigned_abs());
-        words == least || (self.arity < 0 && words > least)
+    /// Checks whether a call has as many words as the command needs.
+    pub(crate) fn fits(&self, words: usize, flavor: Flavor) -> bool {
+        // `NX`, `XX`, `GT` and `LT` came with Redis 7.
+        let is_expiry = ["expire", "expireat", "pexpire", "pexpireat"].contains(&self.name);
+        let arity = match flavor {
+            Flavor::Redis6_2 if is_expiry => 3,
+            _ => self.arity,
+        };
+        fits(arity, words)
     }
 
     /// Returns the keys among the words of a call.
@@ -149,6 +157,12 @@ impl<'a> Call<'a> {
     pub(crate) fn name(&self) -> String {
         lower(self.word(0))
     }
+}
+
+/// Checks whether a call has as many words as the command needs.
+pub(crate) fn fits(arity: i8, words: usize) -> bool {
+    let least = usize::from(arity.unsigned_abs());
+    words == least || (arity < 0 && words > least)
 }
 
 pub(crate) fn is(text: &[u8], word: &str) -> bool {

@@ -52,8 +52,12 @@ pub(super) fn unsubscribe(core: &mut Core, call: &mut Call<'_>) -> Outcome {
 
 pub(super) fn publish(core: &mut Core, call: &mut Call<'_>) -> Outcome {
     let receivers = core.publish(call.word(1), call.word(2));
-    // Replicas, and the other servers of a cluster, publish it as well.
+    // Replicas publish it as well, and so do the other servers of a cluster.
     call.changed = true;
+    if core.cluster.is_some() && core.current.is_some() {
+        let message = (call.word(1).to_vec(), call.word(2).to_vec());
+        core.published.push(message);
+    }
     Ok(Reply::count(receivers))
 }
 

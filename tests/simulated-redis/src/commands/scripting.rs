@@ -1,7 +1,9 @@
 //! Which script a call means, and what scripts may call.
 
 use super::{Call, Flags, Run, lookup, lower};
+use crate::cluster::Routed;
 use crate::core::Core;
+use crate::replication::Change;
 use crate::reply::{Outcome, Refusal, Reply};
 use crate::request;
 use crate::setup::Flavor;
@@ -31,8 +33,9 @@ pub(crate) struct Running {
     pub(crate) is_full: bool,
     /// The script has called a command that writes.
     pub(crate) has_written: bool,
-    /// The slot of the keys that it has named, in a cluster.
-    pub(crate) slot: Option<u16>,
+    /// `ASKING` came before it.
+    pub(crate) is_asking: bool,
+    pub(crate) reads_replica: bool,
 }
 
 /// Returns the hash by which Redis knows a script.
@@ -90,8 +93,11 @@ impl Core {
             Form::Hash => {
                 let hash = lower(source);
                 let text = self.scripts.get(&hash).cloned();
-                let unknown = || Refusal::new("NOSCRIPT No matching script. Please use EVAL.");
-                (hash, text.ok_or_else(unknown)?)
+                let unknown = match self.setup.flavor {
+                    Flavor::Valkey => "NOSCRIPT No matching script.",
+                    _ => "NOSCRIPT No matching script. Please use EVAL.",
+                };
+                (hash, text.ok_or_else(|| Refusal::new(unknown))?)
             }
         };
         let (keys, arguments) = rest.split_at(count);
@@ -104,7 +110,10 @@ impl Core {
     }
 
     /// Runs a command for the script that runs now.
-    pub(crate) fn call_from_script(&mut self, words: &[Vec<u8>]) -> Outcome {
+    ///
+    /// # Errors
+    /// Returns an error if no script may call the command now. The command did not run then.
+    pub(crate) fn call_from_script(&mut self, words: &[Vec<u8>]) -> Result<Outcome, Refusal> {
         let is_old = self.setup.flavor == Flavor::Redis6_2;
         let Some(spec) = words.first().and_then(|name| lookup(name)) else {
             return Err(Refusal::new(match self.setup.flavor {
@@ -113,7 +122,7 @@ impl Core {
                 Flavor::Valkey => "ERR Unknown command called from script",
             }));
         };
-        if !spec.fits(words.len()) {
+        if !spec.fits(words.len(), self.setup.flavor) {
             return Err(Refusal::new(match self.setup.flavor {
                 Flavor::Redis6_2 => {
                     "ERR Wrong number of args calling Redis command From Lua script"
@@ -123,10 +132,10 @@ impl Core {
             }));
         }
         let Run::Plain(run) = spec.run else {
-            return Err(forbidden(is_old));
+            return Err(forbidden(self.setup.flavor));
         };
         if spec.flags.has(Flags::NO_SCRIPT) {
-            return Err(forbidden(is_old));
+            return Err(forbidden(self.setup.flavor));
         }
         let Some(script) = &self.script else {
             return Err(Refusal::new("ERR no script is running"));
@@ -134,9 +143,8 @@ impl Core {
         let (client, db) = (script.client, script.db);
         if spec.flags.has(Flags::WRITE) {
             if !self.replication.is_primary() {
-                return Err(Refusal::new(
-                    "READONLY You can't write against a read only replica.",
-                ));
+                let text = "READONLY You can't write against a read only replica.";
+                return Err(dashed(is_old, Refusal::new(text)));
             }
             // Redis 6.2 does not count the replicas here.
             if !is_old && !self.replication.has_enough_replicas() {
@@ -145,11 +153,17 @@ impl Core {
                 ));
             }
             if spec.flags.has(Flags::DENY_OOM) && script.is_full && !script.has_written {
-                return Err(self.full());
+                return Err(dashed(is_old, self.full()));
             }
         }
         if let Some(cluster) = &self.cluster {
-            cluster.check_script(script, &spec.keys(words))?;
+            let routed = Routed {
+                keys: &spec.keys(words),
+                is_asking: script.is_asking,
+                reads_replica: script.reads_replica && !spec.flags.has(Flags::WRITE),
+                flavor: self.setup.flavor,
+            };
+            cluster.check_script(&routed, &self.databases[0])?;
         }
         if let Some(script) = &mut self.script
             && spec.flags.has(Flags::WRITE)
@@ -164,15 +178,24 @@ impl Core {
         };
         let outcome = run(self, &mut call);
         if call.changed {
-            self.replication.note(db, words);
+            self.replication.note(Change::Command(db, words.to_vec()));
         }
-        outcome
+        Ok(outcome)
     }
 }
 
-fn forbidden(is_old: bool) -> Refusal {
-    Refusal::new(match is_old {
-        true => "ERR This Redis command is not allowed from scripts",
-        false => "ERR This Redis command is not allowed from script",
+fn forbidden(flavor: Flavor) -> Refusal {
+    Refusal::new(match flavor {
+        Flavor::Redis6_2 => "ERR This Redis command is not allowed from scripts",
+        Flavor::Redis7 => "ERR This Redis command is not allowed from script",
+        Flavor::Valkey => "ERR This Valkey command is not allowed from script",
     })
+}
+
+/// Redis 6.2 hands these errors to a script as they are sent, with the dash and the end of the line.
+fn dashed(is_old: bool, refusal: Refusal) -> Refusal {
+    match is_old {
+        true => Refusal([b"-", &*refusal.0, b"\r\n"].concat()),
+        false => refusal,
+    }
 }

@@ -2,8 +2,8 @@
 
 use super::scripting::Form;
 use super::{
-    Flags, Keys, Run, Spec, cluster, connection, hashes, info, keys, pubsub, scripting, sets,
-    sorted, strings,
+    Flags, Keys, Run, Spec, cluster, connection, hashes, info, keys, pubsub, scripting, sentinel,
+    sets, sorted, strings,
 };
 use crate::commands::Call;
 use crate::core::Core;
@@ -113,6 +113,7 @@ static COMMANDS: &[Spec] = &[
         scripting::script,
     ),
     plain("select", 2, Flags::LOADING, Keys::None, connection::select),
+    plain("sentinel", -2, ADMIN, Keys::None, sentinel::sentinel),
     plain("set", -3, GROW, Keys::One, strings::set),
     plain("setex", 4, GROW, Keys::One, strings::setex),
     plain("setnx", 3, GROW, Keys::One, strings::setnx),
