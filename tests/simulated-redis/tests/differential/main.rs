@@ -7,6 +7,7 @@
 //! `LAYERCACHE_DIFFERENTIAL_SEED` is the first seed, `LAYERCACHE_DIFFERENTIAL_RUNS` says how many.
 #![allow(missing_debug_implementations, reason = "these are tools of tests")]
 
+mod calls;
 mod cluster;
 mod compare;
 mod generate;

@@ -13,7 +13,7 @@ pub(crate) enum Item {
     /// A text, with the character that introduces it.
     Text(char, Vec<u8>),
     Nothing(String),
-    Many(char, Vec<Item>),
+    Many(char, Vec<Self>),
 }
 
 pub(crate) fn now() -> Duration {
