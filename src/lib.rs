@@ -87,6 +87,8 @@ pub use types::{
 pub mod internals {
     #[cfg(feature = "redis")]
     pub use crate::cache::redis::admin::*;
+    #[cfg(all(feature = "redis", feature = "testing"))]
+    pub use crate::cache::redis::script_texts::script_texts;
     #[cfg(feature = "redis")]
     pub use crate::cache::redis::tier::fields::Broken;
     pub use crate::store::has_text_of;

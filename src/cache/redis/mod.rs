@@ -6,6 +6,8 @@ mod config;
 pub mod fuzzing;
 pub(crate) mod net;
 pub(crate) mod node;
+#[cfg(feature = "testing")]
+pub(crate) mod script_texts;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tier;

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Puts a server on record, and removes the lock of the purge: the other nodes then find the server
 /// on record. Keys `record lock`, argument `server`. The script removes something first, because a
 /// full Redis refuses an `SADD` otherwise. A value of another type is replaced.
-const NOTE: &str = "
+pub(crate) const NOTE: &str = "
 redis.call('DEL', KEYS[2])
 if type(redis.pcall('SREM', KEYS[1], '')) == 'table' then redis.call('DEL', KEYS[1]) end
 redis.call('SADD', KEYS[1], ARGV[1])

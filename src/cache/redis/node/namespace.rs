@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Notes the storage if nothing is noted yet, and returns the note. The script removes something
 /// first, because a full Redis refuses a `SET` otherwise. A value of another type is replaced.
-const CLAIM: &str = "
+pub(crate) const CLAIM: &str = "
 local there = redis.pcall('GET', KEYS[1])
 if type(there) == 'string' then return there end
 redis.call('DEL', KEYS[1])

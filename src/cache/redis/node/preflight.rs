@@ -6,7 +6,7 @@ use ::redis::{Pipeline, RedisError, RedisResult, Value};
 
 /// Runs the commands of the scripts on keys of its own, and returns the refused ones. Removes the
 /// keys at the end, and touches no other key.
-const PREFLIGHT: &str = "
+pub(crate) const PREFLIGHT: &str = "
 local refused = {}
 local function try(...)
   local reply = redis.pcall(...)
