@@ -3,14 +3,13 @@
 //! While the journal holds any key, the node does not read from the shared tier, because the shared
 //! tier may hold the old value.
 
-use std::collections::HashSet;
-use std::hash::Hash;
+use std::collections::BTreeSet;
 
 /// Holds the keys that are still to be removed. It is bounded: when there are too many keys, it
 /// stands for all keys that exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Journal<K: Eq + Hash> {
-    waiting: HashSet<K>,
+pub(crate) struct Journal<K: Ord> {
+    waiting: BTreeSet<K>,
     everything: bool,
     /// The keys that a task is removing now. The task may end before it has finished.
     begun: Option<PendingKeys<K>>,
@@ -34,10 +33,10 @@ const MOST_REPAIRS: usize = MOST / 2;
 /// The most keys that are removed together: as many as one message can name.
 const MOST_AT_ONCE: usize = 1000;
 
-impl<K: Eq + Hash + Clone> Journal<K> {
+impl<K: Ord + Clone> Journal<K> {
     pub(crate) fn new() -> Self {
         Self {
-            waiting: HashSet::new(),
+            waiting: BTreeSet::new(),
             everything: false,
             begun: None,
         }

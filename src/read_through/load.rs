@@ -153,6 +153,7 @@ impl ReadThrough {
             running.met_silence();
         }
         let loaded = tokio::select! {
+            biased;
             loaded = self.ask_backend(&question, found) => loaded,
             // A load that no caller waits for ends, even if the backend hangs.
             () = running.abandoned(ABANDONED) => {

@@ -95,7 +95,7 @@ impl<'a> From<&'a Link> for LinkRef<'a> {
 }
 
 /// The key of a cached fact. No fact implies another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// The membership of a blob in a repository.
     Link(Link),

@@ -193,6 +193,7 @@ impl TieredCache {
                     let left = tries.left().max(shared.settings.timeout);
                     let both = join(call.as_mut(), &mut others);
                     let ((value, outcome), ()) = tokio::select! {
+                        biased;
                         both = both => both,
                         never = keep(tier, &keys, token, shared.settings.fence_ttl, fenced) => match never {},
                     };

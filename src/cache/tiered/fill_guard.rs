@@ -54,9 +54,12 @@ impl FillGuard {
         self.token
     }
 
-    /// Returns the keys of this guard, each once.
+    /// Returns the keys of this guard, each once and in order: a run of the simulation can be
+    /// repeated only if nothing depends on the order in a hash table.
     pub(crate) fn keys(&self) -> Vec<Key> {
-        self.keys.keys().cloned().collect()
+        let mut keys: Vec<_> = self.keys.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
     }
 
     pub(crate) fn has(&self, key: &Key, grant: Grant) -> bool {

@@ -41,7 +41,7 @@ struct State {
 }
 
 /// A key that must be removed from the shared tier.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct QueuedKey {
     key: Key,
     /// Whether its change may still happen. Then a fence keeps it out of the tiers for the fence's

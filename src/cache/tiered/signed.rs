@@ -18,7 +18,7 @@ use crate::types::link::Key;
 use crate::types::runtime;
 use futures::future::join_all;
 use metrics::Counter;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -49,7 +49,7 @@ pub(super) struct SignedWrites {
 
 #[derive(Debug, Default)]
 struct State {
-    open: HashMap<Key, OpenWrite>,
+    open: BTreeMap<Key, OpenWrite>,
     /// The task ends with its runtime. The next caller then starts another one.
     task: Option<JoinHandle<()>>,
 }
@@ -85,7 +85,7 @@ impl Drop for SignedWrites {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         let state = state.unwrap_or_else(PoisonError::into_inner);
-        for (_, open) in state.open.drain() {
+        for (_, open) in std::mem::take(&mut state.open) {
             let left = open.until.saturating_duration_since(Instant::now());
             self.expiring.add([open.fence], left);
         }
@@ -348,7 +348,7 @@ impl TieredCache {
         time: Duration,
     ) -> Result<(), Error> {
         let until = Instant::now() + time;
-        let unique: HashSet<_> = keys.into_iter().collect();
+        let unique: BTreeSet<_> = keys.into_iter().collect();
         let keys = unique.into_iter().collect();
         let mut keys = self.signed.extend(keys, until, self.shared.as_ref());
         if let (Some(shared), false) = (&self.shared, keys.is_empty()) {

@@ -40,6 +40,7 @@ pub(super) async fn run(
     loop {
         let next = next(&stages);
         tokio::select! {
+            biased;
             deleted = deletes.recv() => match deleted {
                 None => return,
                 Some(deleted) if stages.iter().map(VecDeque::len).sum::<usize>() < most => {

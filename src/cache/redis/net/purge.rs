@@ -7,7 +7,7 @@ use crate::types::namespace::Namespace;
 use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisResult, Value, cmd};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -138,7 +138,7 @@ pub(crate) struct Scope<'a> {
 
 #[derive(Default)]
 struct Gone {
-    repositories: HashSet<String>,
+    repositories: BTreeSet<String>,
     memberships: u64,
 }
 
