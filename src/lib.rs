@@ -64,10 +64,10 @@ mod store;
 mod telemetry;
 mod types;
 
-pub use cache::{Forgotten, LayerInfoCache, MemoryCache, MemoryConfig, TieredCache};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use cache::{RedisCache, RedisConfig};
+pub use cache::{Connector, RedisCache, RedisConfig, RedisStream};
+pub use cache::{Forgotten, LayerInfoCache, MemoryCache, MemoryConfig, TieredCache};
 pub use coherence::change::ChangePolicy;
 pub use coherence::limiter::Limits;
 pub use object_store;

@@ -19,7 +19,7 @@ pub(crate) mod tiered;
 pub use memory::{MemoryCache, MemoryConfig};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use redis::{RedisCache, RedisConfig};
+pub use redis::{Connector, RedisCache, RedisConfig, RedisStream};
 pub use tiered::TieredCache;
 
 /// Counts the facts that [`TieredCache::purge_repositories`] has removed from Redis. Entries in the

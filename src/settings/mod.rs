@@ -141,6 +141,8 @@ mod tests {
         let mut setters: Vec<_> = setters
             .filter_map(|rest| rest.split_once('(').map(|(name, _)| name))
             .filter(|name| file.contains(&format!("fn with_{name}(")))
+            // No text can name code.
+            .filter(|name| *name != "connector")
             .chain(T::REQUIRED)
             .collect();
         let mut table: Vec<_> = T::SETTINGS.iter().map(|setting| setting.name).collect();

@@ -1,6 +1,7 @@
 //! The settings of the Redis tier: where Redis is, what is kept there, and for how long.
 
 use crate::cache::redis::net::address::Address;
+use crate::cache::redis::net::connector::{Connector, OwnConnector};
 use crate::coherence::change::ChangePolicy;
 use crate::coherence::peers::term::MOST_TRUST;
 use crate::types::Error;
@@ -8,6 +9,7 @@ use crate::types::error::BoxError;
 use crate::types::namespace::Namespace;
 use crate::types::setting::{FLAG, Section, Setting, TEXT, TIME, ValueKind, settings};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The settings of the Redis tier: the address, the keys and the timeouts.
@@ -49,6 +51,7 @@ pub struct RedisConfig {
     pub(crate) lease_ttl: Duration,
     pub(crate) fence_ttl: Duration,
     pub(crate) change_policy: ChangePolicy,
+    pub(crate) connector: OwnConnector,
 }
 
 impl Section for RedisConfig {
@@ -134,6 +137,7 @@ impl RedisConfig {
             lease_ttl: Duration::from_secs(10),
             fence_ttl: Duration::from_secs(30),
             change_policy: ChangePolicy::StrictRemovals,
+            connector: OwnConnector::default(),
         }
     }
 
@@ -173,7 +177,7 @@ impl RedisConfig {
         if matches!(address, Address::Cluster { .. }) && self.prefix.contains(['{', '}']) {
             return Err(setting("redis prefix", Box::new(Braces)));
         }
-        Ok(address)
+        Ok(address.with_connector(&self.connector))
     }
 
     /// Returns what all keys of the cache begin with: the prefix and the name space.
@@ -306,6 +310,14 @@ impl RedisConfig {
     #[must_use]
     pub const fn with_change_policy(mut self, policy: ChangePolicy) -> Self {
         self.change_policy = policy;
+        self
+    }
+
+    /// Sets who opens the byte streams to Redis. Only code can set it. Default: the node connects
+    /// by TCP, by TLS or to a Unix socket, as the address says.
+    #[must_use]
+    pub fn with_connector(mut self, connector: Arc<dyn Connector>) -> Self {
+        self.connector = OwnConnector(Some(connector));
         self
     }
 }

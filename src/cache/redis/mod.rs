@@ -13,6 +13,7 @@ mod tests;
 pub(crate) mod tier;
 
 pub use config::RedisConfig;
+pub use net::connector::{Connector, RedisStream};
 
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::SharedSettings;
@@ -129,8 +130,10 @@ impl RedisCache {
     /// a tokio runtime without timers or without I/O.
     pub fn new(config: RedisConfig) -> Result<Self, Error> {
         runtime::check_here()?;
-        runtime::has_io()?;
         let address = config.check()?;
+        if config.connector.0.is_none() {
+            runtime::has_io()?;
+        }
         describe();
         Ok(Self {
             servers: address.servers(config.timeout, None),

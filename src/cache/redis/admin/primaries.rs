@@ -121,15 +121,13 @@ impl Primary {
     /// # Errors
     /// Returns an error if the server does not answer within `patience`, or refuses the connection.
     pub async fn connect(&self, patience: Duration) -> Result<MultiplexedConnection, Unusable> {
-        let client = self.server.clone().with_pushes().client();
-        let client = client.map_err(Unusable::Redis)?;
         // Nobody reads the push messages, but the connection needs a place for them.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
             .set_response_timeout(Some(patience))
             .set_push_sender(|_| Ok::<_, Infallible>(()));
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let connected = timeout(patience, connecting).await;
+        let server = self.server.clone().with_pushes();
+        let connected = timeout(patience, server.connect(&config)).await;
         connected
             .map_err(|_| Unusable::from(ConnectError::Slow(patience)))?
             .map_err(Unusable::Redis)

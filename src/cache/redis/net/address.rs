@@ -1,5 +1,6 @@
 //! How an address is parsed: one server, a primary that sentinels watch, or a cluster.
 
+use crate::cache::redis::net::connector::OwnConnector;
 use crate::cache::redis::net::cryptography::has_provider;
 use ::redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError,
@@ -30,6 +31,7 @@ pub(crate) enum Address {
 pub(crate) struct Server {
     pub(crate) info: ConnectionInfo,
     pub(crate) tls: Option<Tls>,
+    pub(crate) connector: OwnConnector,
 }
 
 /// A host and a port.
@@ -182,6 +184,23 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Makes the connector open all connections.
+    pub(crate) fn with_connector(mut self, connector: &OwnConnector) -> Self {
+        let (servers, primary) = match &mut self {
+            Self::One(server) => (&mut [][..], Some(server)),
+            Self::Sentinel {
+                sentinels, primary, ..
+            } => (&mut sentinels[..], Some(primary)),
+            Self::Cluster { seeds } => (&mut seeds[..], None),
+        };
+        for server in servers.iter_mut().chain(primary) {
+            server.connector = connector.clone();
+        }
+        self
+    }
+}
+
 /// Adds the port to a host that has none.
 fn with_port(host: &str, port: u16) -> String {
     // An IPv6 address is in brackets: a colon inside them does not begin a port.
@@ -261,7 +280,11 @@ impl Server {
     fn new(url: &str, tls: Option<Tls>) -> Result<Self, AddressError> {
         let info = url.into_connection_info()?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let server = Self { info, tls };
+        let server = Self {
+            info,
+            tls,
+            connector: OwnConnector::default(),
+        };
         // Makes a client once, so that invalid certificates are an error of the settings.
         server.client()?;
         Ok(server)

@@ -1,11 +1,34 @@
-//! How a client of redis-rs is made for a server, with TLS or without.
+//! How a connection to a server is opened: by redis-rs, with TLS or without, or on a stream of the
+//! application's connector.
 
 use crate::cache::redis::net::address::{Server, Tls};
-use ::redis::{Client, RedisResult};
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, RedisResult};
 
 impl Server {
-    /// Returns a client that connects to this server.
-    pub(crate) fn client(&self) -> RedisResult<Client> {
+    /// Opens a connection to this server.
+    pub(crate) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        let Some(connector) = &self.connector.0 else {
+            let client = self.client()?;
+            return client
+                .get_multiplexed_async_connection_with_config(config)
+                .await;
+        };
+        let (host, port) = self.place();
+        let stream = connector.connect(&host, port).await?;
+        let settings = self.info.redis_settings();
+        let connecting = MultiplexedConnection::new_with_config(settings, stream, config.clone());
+        let (connection, driver) = connecting.await?;
+        // The driver ends with the last handle of the connection.
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+
+    /// Returns redis-rs's client for this server.
+    pub(super) fn client(&self) -> RedisResult<Client> {
         match &self.tls {
             None => Client::open(self.info.clone()),
             Some(tls) => secure(self, tls),

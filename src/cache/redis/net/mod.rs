@@ -6,6 +6,7 @@ mod client;
 pub(crate) mod cluster;
 pub(crate) mod connect_error;
 pub(crate) mod connection;
+pub(crate) mod connector;
 mod cryptography;
 pub(crate) mod in_time;
 pub(crate) mod lifecycle;

@@ -4,7 +4,7 @@ use crate::cache::redis::net::address::{HostPort, Server};
 use crate::cache::redis::net::connect_error::ConnectError;
 use crate::cache::redis::net::resolve::{Checked, Located, Resolve};
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult};
+use ::redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, RedisResult};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -112,8 +112,7 @@ impl Sentinels {
             self.idle.connections().insert(place, connection);
             return Ok(named);
         }
-        let client = sentinel.client()?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = sentinel.connect(&AsyncConnectionConfig::new()).await?;
         let named = self.ask_on(&mut connection).await?;
         self.idle.connections().insert(place, connection);
         Ok(named)

@@ -6,7 +6,7 @@ use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::redis::net::address::{HostPort, Server};
 use crate::cache::redis::net::connect_error::{ConnectError, Failure};
 use crate::cache::redis::net::slots::SlotMap;
-use ::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use ::redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,7 +152,7 @@ impl Cluster {
 }
 
 async fn ask(server: &Server) -> RedisResult<SlotMap> {
-    let mut connection = server.client()?.get_multiplexed_async_connection().await?;
+    let mut connection = server.connect(&AsyncConnectionConfig::new()).await?;
     let mut questions = Pipeline::new();
     questions.cmd("CLUSTER").arg("INFO");
     questions.cmd("CLUSTER").arg("SLOTS");

@@ -91,9 +91,7 @@ impl Inner {
                 Ok::<_, Infallible>(())
             });
         }
-        let client = server.client().map_err(ConnectError::Connecting)?;
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let connected = timeout(CONNECT, connecting).await;
+        let connected = timeout(CONNECT, server.connect(&config)).await;
         let connected = connected.map_err(|_| ConnectError::Slow(CONNECT))?;
         let mut connection = connected.map_err(ConnectError::Connecting)?;
         let identity = match &self.lifecycle {
