@@ -2,9 +2,8 @@
 //! allowed.
 
 pub mod ask;
-pub mod check;
 pub mod cluster;
 pub mod flaky;
-pub mod record;
-pub mod report;
 pub mod traffic;
+
+pub use histories::{check, record, report};

@@ -41,7 +41,7 @@ pub fn judge(name: &str, records: &Records) -> Verdict {
 }
 
 /// Returns all that was done to the facts of a read shortly before it and during it.
-fn report(records: &Records, wrong: &Read) -> String {
+pub fn report(records: &Records, wrong: &Read) -> String {
     let is_near = |span: Span| span.end >= earliest(records, wrong) && span.begin <= wrong.span.end;
     let mut lines = Vec::new();
     for change in &records.changes {

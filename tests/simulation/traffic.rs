@@ -1,0 +1,367 @@
+//! What clients ask of the nodes, and what is recorded of it.
+
+use super::clock::Clock;
+use super::store::{INJECTED, SimStore};
+use futures::{StreamExt, stream};
+use histories::record::{Change, Fact, History, Outcome, Read, Span};
+use layercache::layout::{Distribution, Layout};
+use layercache::{
+    CacheStatus, CachedStore, Digest, Error, Freshness, Link, Repository, RepositoryName,
+    StoreBackend,
+};
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::timeout;
+
+pub(crate) const REPOSITORIES: u32 = 2;
+
+/// How long after a failed change its call may still take effect, in nanoseconds.
+const SETTLED: u64 = 6_000_000_000;
+
+/// How long after a change whose caller has gone its call may still take effect, in nanoseconds.
+const GONE: u64 = 15_000_000_000;
+
+/// One request of a client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Request {
+    Stat(u32, u32, Freshness),
+    Contains(u32, u32),
+    BlobStat(u32),
+    Get { fact: Fact, head: bool },
+    StatMany(u32),
+    Link(u32, u32),
+    PutLink(u32, u32),
+    PutBlob(u32),
+    Upload(u32),
+    Mount(u32, u32),
+    Unlink(u32, u32),
+    DeleteBlob(u32),
+    DeleteObject(Fact),
+    DeleteMany(u32),
+    ClearMemory,
+}
+
+/// A node, as its clients see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) store: CachedStore<SimStore>,
+    pub(crate) node: usize,
+    pub(crate) clock: Clock,
+    pub(crate) history: History,
+    pub(crate) running: Running,
+    /// The number of blobs.
+    pub(crate) blobs: u32,
+}
+
+/// The changes that have not ended. When a machine dies, its clients do not learn how they ended.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Running(Arc<Mutex<Vec<Change>>>);
+
+impl Running {
+    /// Records the changes of a machine that has died.
+    pub(crate) fn died(&self, node: usize, clock: &Clock, history: &History) {
+        let end = clock.next() + SETTLED;
+        let mut running = self.0.lock().unwrap();
+        for mut change in running.extract_if(.., |change| change.node == node) {
+            change.span.end = end;
+            history.change(change);
+        }
+    }
+}
+
+/// How a change ended for its caller.
+enum Ended {
+    Done,
+    Refused,
+    Failed,
+    Gone,
+}
+
+impl Client {
+    /// Sends a request, and records how it ended. With `patience`, the client gives up after that
+    /// time.
+    pub(crate) async fn send(self, request: Request, patience: Option<Duration>) {
+        let patience = patience.unwrap_or(Duration::from_secs(3600));
+        match request {
+            Request::Link(..)
+            | Request::PutLink(..)
+            | Request::PutBlob(_)
+            | Request::Upload(_)
+            | Request::Mount(..)
+            | Request::Unlink(..)
+            | Request::DeleteBlob(_)
+            | Request::DeleteObject(_)
+            | Request::DeleteMany(_) => self.change(request, patience).await,
+            read => {
+                // A client that has gone sees no answer.
+                let _ = timeout(patience, self.read(read)).await;
+            }
+        }
+    }
+
+    fn repository(&self, number: u32) -> Repository<StoreBackend> {
+        self.store.registry().repository(name(number))
+    }
+
+    async fn read(&self, request: Request) {
+        let begin = self.clock.next();
+        match request {
+            Request::Stat(repository, blob, freshness) => {
+                let of = self.repository(repository);
+                let answer = of.stat(&digest(blob), freshness).await;
+                let answer = answer.map(|it| (it.value.is_some(), it.status));
+                let facts = [Some(Fact::Link(repository, blob)), Some(Fact::Blob(blob))];
+                self.answered("stat", facts, begin, answer);
+            }
+            Request::Contains(repository, blob) => {
+                let of = self.repository(repository);
+                let answer = of.contains(&digest(blob), Freshness::Cached).await;
+                let answer = answer.map(|it| (it.value, it.status));
+                let facts = [Some(Fact::Link(repository, blob)), None];
+                self.answered("contains", facts, begin, answer);
+            }
+            Request::BlobStat(blob) => {
+                let blobs = self.store.registry().blobs();
+                let answer = blobs.stat(&digest(blob), Freshness::Cached).await;
+                let answer = answer.map(|it| (it.value.is_some(), it.status));
+                self.answered("blobs.stat", [Some(Fact::Blob(blob)), None], begin, answer);
+            }
+            Request::Get { fact, head } => {
+                let options = GetOptions::new().with_head(head);
+                let answer = match self.store.get_opts(&path(fact), options).await {
+                    Ok(result) => Ok((true, *result.extensions.get().expect("a status"))),
+                    Err(object_store::Error::NotFound { .. }) => Ok((false, CacheStatus::Miss)),
+                    Err(error) => Err(error),
+                };
+                self.answered("get_opts", [Some(fact), None], begin, answer);
+            }
+            Request::StatMany(repository) => {
+                let of = self.repository(repository);
+                let digests: Vec<_> = (0..self.blobs).map(digest).collect();
+                match of.stat_many(&digests, Freshness::Cached).await {
+                    Ok(answers) => {
+                        for (blob, answer) in (0..self.blobs).zip(answers) {
+                            let answer = Ok::<_, Error>((answer.value.is_some(), answer.status));
+                            let facts =
+                                [Some(Fact::Link(repository, blob)), Some(Fact::Blob(blob))];
+                            self.answered("stat_many", facts, begin, answer);
+                        }
+                    }
+                    Err(error) => self.answered("stat_many", [None, None], begin, Err(error)),
+                }
+            }
+            Request::ClearMemory => self.store.clear_memory(),
+            _ => unreachable!("{request:?} is no read"),
+        }
+    }
+
+    fn answered(
+        &self,
+        what: &'static str,
+        facts: [Option<Fact>; 2],
+        begin: u64,
+        answer: Result<(bool, CacheStatus), impl ToString>,
+    ) {
+        let end = self.clock.next();
+        match answer.map_err(|error| error.to_string()) {
+            Ok((present, status)) => self.history.read(Read {
+                facts,
+                present,
+                span: Span { begin, end },
+                status,
+                node: self.node,
+                what,
+            }),
+            Err(error) if error.contains(INJECTED) => {}
+            Err(error) => {
+                let node = self.node;
+                self.history
+                    .failure(format!("{what} at node {node}: {error}"));
+            }
+        }
+    }
+
+    async fn change(&self, request: Request, patience: Duration) {
+        let begin = self.clock.next();
+        for (fact, present) in self.targets(request) {
+            self.running.0.lock().unwrap().push(Change {
+                fact,
+                present,
+                span: Span { begin, end: begin },
+                outcome: Outcome::Unknown,
+                node: self.node,
+                what: "a change of a machine that died",
+            });
+        }
+        match request {
+            Request::Link(repository, blob) => {
+                let of = self.repository(repository);
+                let ended = end_of(timeout(patience, of.link(&digest(blob))).await);
+                self.changed("link", Fact::Link(repository, blob), true, begin, ended);
+            }
+            Request::PutLink(repository, blob) => {
+                let fact = Fact::Link(repository, blob);
+                let text = digest(blob).to_string();
+                let (path, put) = (path(fact), text.into());
+                let put = self.store.put(&path, put);
+                let ended = end_of_store(timeout(patience, put).await);
+                self.changed("put link", fact, true, begin, ended);
+            }
+            Request::PutBlob(blob) => {
+                let fact = Fact::Blob(blob);
+                let path = path(fact);
+                let put = self.store.put(&path, "content".into());
+                let ended = end_of_store(timeout(patience, put).await);
+                self.changed("put blob", fact, true, begin, ended);
+            }
+            Request::Upload(blob) => {
+                let fact = Fact::Blob(blob);
+                let path = path(fact);
+                let upload = async {
+                    let mut upload = self.store.put_multipart(&path).await?;
+                    upload.put_part("content".into()).await?;
+                    upload.complete().await
+                };
+                let ended = end_of_store(timeout(patience, upload).await);
+                self.changed("upload", fact, true, begin, ended);
+            }
+            Request::Mount(repository, blob) => {
+                let (into, from) = (self.repository(repository), (repository + 1) % REPOSITORIES);
+                let (from, digest) = (name(from), digest(blob));
+                let mount = timeout(patience, into.mount(&from, &digest)).await;
+                let ended = match mount {
+                    Ok(Ok(None)) => return self.ended(Fact::Link(repository, blob), begin),
+                    result => end_of(result),
+                };
+                self.changed("mount", Fact::Link(repository, blob), true, begin, ended);
+            }
+            Request::Unlink(repository, blob) => {
+                let of = self.repository(repository);
+                let ended = end_of(timeout(patience, of.unlink(&digest(blob))).await);
+                self.changed("unlink", Fact::Link(repository, blob), false, begin, ended);
+            }
+            Request::DeleteBlob(blob) => {
+                let blobs = self.store.registry().blobs();
+                let ended = end_of(timeout(patience, blobs.delete(&digest(blob))).await);
+                self.changed("blobs.delete", Fact::Blob(blob), false, begin, ended);
+            }
+            Request::DeleteObject(fact) => {
+                let path = path(fact);
+                let ended = end_of_store(timeout(patience, self.store.delete(&path)).await);
+                self.changed("delete", fact, false, begin, ended);
+            }
+            Request::DeleteMany(repository) => self.delete_many(repository, begin).await,
+            _ => unreachable!("{request:?} is no change"),
+        }
+    }
+
+    /// Returns what a change may change, and to what.
+    fn targets(&self, request: Request) -> Vec<(Fact, bool)> {
+        match request {
+            Request::Link(repository, blob)
+            | Request::PutLink(repository, blob)
+            | Request::Mount(repository, blob) => vec![(Fact::Link(repository, blob), true)],
+            Request::PutBlob(blob) | Request::Upload(blob) => vec![(Fact::Blob(blob), true)],
+            Request::Unlink(repository, blob) => vec![(Fact::Link(repository, blob), false)],
+            Request::DeleteBlob(blob) => vec![(Fact::Blob(blob), false)],
+            Request::DeleteObject(fact) => vec![(fact, false)],
+            Request::DeleteMany(repository) => {
+                let facts = self.some(repository).into_iter();
+                facts.map(|fact| (fact, false)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn some(&self, repository: u32) -> Vec<Fact> {
+        let blobs = (0..self.blobs).filter(|blob| blob % 3 == 0);
+        let facts = blobs.flat_map(|blob| [Fact::Link(repository, blob), Fact::Blob(blob)]);
+        facts.collect()
+    }
+
+    fn ended(&self, fact: Fact, begin: u64) {
+        let mut running = self.running.0.lock().unwrap();
+        running.retain(|change| change.fact != fact || change.span.begin != begin);
+    }
+
+    async fn delete_many(&self, repository: u32, begin: u64) {
+        let facts = self.some(repository);
+        let paths: Vec<_> = facts.iter().map(|fact| Ok(path(*fact))).collect();
+        let mut results = self.store.delete_stream(stream::iter(paths).boxed());
+        for fact in facts {
+            let result = results.next().await.expect("one output for each input");
+            let ended = end_of_store(Ok::<_, Infallible>(result));
+            self.changed("delete_stream", fact, false, begin, ended);
+        }
+    }
+
+    fn changed(&self, what: &'static str, fact: Fact, present: bool, begin: u64, ended: Ended) {
+        self.ended(fact, begin);
+        let now = self.clock.next();
+        let (outcome, end) = match ended {
+            Ended::Done => (Outcome::Done, now),
+            Ended::Refused if present => {
+                let node = self.node;
+                let failure = format!("{what} at node {node}: a creation was refused");
+                return self.history.failure(failure);
+            }
+            Ended::Refused => (Outcome::Refused, now),
+            Ended::Failed => (Outcome::Unknown, now + SETTLED),
+            Ended::Gone => (Outcome::Unknown, now + GONE),
+        };
+        self.history.change(Change {
+            fact,
+            present,
+            span: Span { begin, end },
+            outcome,
+            node: self.node,
+            what,
+        });
+    }
+}
+
+fn end_of<T, E>(result: Result<Result<T, Error>, E>) -> Ended {
+    match result {
+        Ok(Ok(_)) => Ended::Done,
+        Ok(Err(Error::ChangeRefused { .. })) => Ended::Refused,
+        Ok(Err(_)) => Ended::Failed,
+        Err(_) => Ended::Gone,
+    }
+}
+
+fn end_of_store<T, E>(result: Result<object_store::Result<T>, E>) -> Ended {
+    let refused = |error: &object_store::Error| {
+        matches!(Error::from_store(error), Some(Error::ChangeRefused { .. }))
+    };
+    match result {
+        Ok(Ok(_)) => Ended::Done,
+        Ok(Err(error)) if refused(&error) => Ended::Refused,
+        Ok(Err(_)) => Ended::Failed,
+        Err(_) => Ended::Gone,
+    }
+}
+
+pub(crate) fn path(fact: Fact) -> Path {
+    let layout = Distribution::default();
+    match fact {
+        Fact::Blob(blob) => layout.blob_path(&digest(blob)),
+        Fact::Link(repository, blob) => {
+            layout.link_path(&Link::layer(name(repository), digest(blob)))
+        }
+    }
+    .expect("the layout has both")
+}
+
+pub(crate) fn name(repository: u32) -> RepositoryName {
+    let name = format!("library/number-{repository}");
+    name.parse().expect("a name")
+}
+
+pub(crate) fn digest(blob: u32) -> Digest {
+    let mut hash = [7; 32];
+    hash[..4].copy_from_slice(&blob.to_be_bytes());
+    Digest::Sha256(hash)
+}

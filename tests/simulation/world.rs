@@ -1,0 +1,398 @@
+//! [`World`]: the machines, the servers, the network between them, and the order of events.
+
+use super::clock::Clock;
+use super::machine::{Machine, Time};
+use super::network::{Link, Network};
+use super::outbox::Emission;
+use super::server::Server;
+use super::store::Call;
+use super::stream::{End, SimStream};
+use super::traffic::{Client, Running, path};
+use histories::record::{Fact, History};
+use layercache::RedisConfig;
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// The shortest time of anything on the network.
+pub(crate) const STEP: Time = Duration::from_millis(1);
+
+/// Something that happens outside of the machines.
+enum Event {
+    Connect {
+        machine: usize,
+        host: String,
+        reply: oneshot::Sender<io::Result<SimStream>>,
+    },
+    /// Bytes arrive at a server.
+    Receive(Link, Vec<u8>),
+    /// A server learns that a machine has closed a connection.
+    Closed(Link),
+    /// Bytes arrive at a machine.
+    Deliver(Link, Vec<u8>),
+    /// A machine learns that a connection has ended.
+    End(Link, End),
+    Execute(usize, Box<dyn Call>, Fate),
+    Reply(usize, Box<dyn Call>, bool),
+}
+
+/// How a call to the store ends.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Works,
+    /// It happens, and its caller gets an error.
+    FailsAfter,
+    /// It happens after its caller has got an error.
+    HappensLate,
+}
+
+/// How long after its error a call may happen, in milliseconds.
+const LATEST: u64 = 2_000;
+
+/// The faults of the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct StoreFaults {
+    /// One in this many calls fails; 0 for none.
+    pub(crate) one_in: u32,
+    /// The longest time of a call, in milliseconds.
+    pub(crate) slow: u64,
+}
+
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) history: History,
+    pub(crate) running: Running,
+    pub(crate) now: Time,
+    pub(crate) random: fastrand::Rng,
+    pub(crate) machines: Vec<Option<Machine>>,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) network: Network,
+    pub(crate) backend: Arc<InMemory>,
+    pub(crate) store_faults: StoreFaults,
+    pub(crate) blobs: u32,
+    /// The hash of all that has happened.
+    pub(crate) hash: u64,
+    queue: BTreeMap<(Time, u64), Event>,
+    events: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, blobs: u32, servers: usize) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Self {
+            clock: Clock::default(),
+            history: History::default(),
+            running: Running::default(),
+            now: Time::ZERO,
+            servers: (0..servers).map(|_| Server::new(random.u64(..))).collect(),
+            random,
+            machines: Vec::new(),
+            network: Network::default(),
+            backend: Arc::default(),
+            store_faults: StoreFaults::default(),
+            blobs,
+            hash: seed,
+            queue: BTreeMap::new(),
+            events: 0,
+        }
+    }
+
+    pub(crate) fn start(&mut self, config: &RedisConfig) {
+        let machine = Machine::start(self.now, &self.backend, config);
+        self.machines.push(Some(machine));
+    }
+
+    pub(crate) fn restart(&mut self, machine: usize, config: &RedisConfig) {
+        self.machines[machine] = Some(Machine::start(self.now, &self.backend, config));
+    }
+
+    /// Ends a process as a power failure does. The servers learn of it.
+    pub(crate) fn kill(&mut self, machine: usize) {
+        self.machines[machine] = None;
+        self.running.died(machine, &self.clock, &self.history);
+        for link in self.network.links_of_machine(machine) {
+            self.network.ended(link);
+            self.close(link, self.now);
+        }
+    }
+
+    /// Returns the node on a machine, as its clients see it.
+    pub(crate) fn client(&self, node: usize) -> Option<Client> {
+        let machine = self.machines[node].as_ref()?;
+        Some(Client {
+            store: machine.store.clone(),
+            node,
+            clock: self.clock.clone(),
+            history: self.history.clone(),
+            running: self.running.clone(),
+            blobs: self.blobs,
+        })
+    }
+
+    /// Puts an object straight into the backend.
+    pub(crate) fn put_now(&mut self, fact: Fact, content: String) {
+        let path = path(fact);
+        let put = self.backend.put(&path, content.into());
+        let put = futures::FutureExt::now_or_never(put);
+        put.expect("memory answers at once")
+            .expect("memory takes all");
+    }
+
+    /// Returns whether the backend has this object.
+    pub(crate) fn has(&self, fact: Fact) -> bool {
+        let path = path(fact);
+        let head = self.backend.head(&path);
+        let head = futures::FutureExt::now_or_never(head);
+        head.expect("memory answers at once").is_ok()
+    }
+
+    fn at(&mut self, time: Time, event: Event) {
+        self.events += 1;
+        self.queue.insert((time, self.events), event);
+    }
+
+    fn note(&mut self, what: u64, bytes: &[u8]) {
+        let mut hash = self.hash ^ what ^ (self.now.as_millis() as u64) << 8;
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        self.hash = hash.rotate_left(5).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// Lets the world run until `until`.
+    pub(crate) fn run(&mut self, until: Time) {
+        while self.now < until || self.is_anything_ready() {
+            self.step(until);
+        }
+    }
+
+    fn is_anything_ready(&self) -> bool {
+        let ready = |machine: &Machine| machine.is_woken && machine.frozen_until <= self.now;
+        let is_due = |time: &Time| *time <= self.now;
+        self.machines.iter().flatten().any(ready)
+            || self
+                .queue
+                .keys()
+                .next()
+                .is_some_and(|(time, _)| is_due(time))
+    }
+
+    /// Runs all machines until the next event, then lets it happen.
+    fn step(&mut self, until: Time) {
+        let mut end = self.next_event().min(until).max(self.now);
+        for i in 0..self.machines.len() {
+            loop {
+                let Some(machine) = &mut self.machines[i] else {
+                    break;
+                };
+                if machine.frozen_until > self.now {
+                    // A machine wakes exactly when its freeze ends.
+                    end = end.min(machine.frozen_until);
+                    break;
+                }
+                if machine.now < self.now {
+                    machine.jump(self.now);
+                }
+                if machine.now >= end && !machine.is_woken {
+                    break;
+                }
+                let emissions = machine.run(end.max(machine.now));
+                for (at, emission) in emissions {
+                    self.sent(i, at, emission);
+                }
+                end = end.min(self.next_event()).max(self.now);
+            }
+        }
+        self.now = end;
+        self.clock.set(end);
+        while let Some(entry) = self.queue.first_entry()
+            && entry.key().0 <= end
+        {
+            let event = entry.remove();
+            self.happen(event);
+        }
+    }
+
+    fn next_event(&self) -> Time {
+        let next = self.queue.keys().next();
+        next.map_or(Time::MAX, |(time, _)| *time)
+    }
+
+    /// A machine has sent something, at `at`.
+    fn sent(&mut self, machine: usize, at: Time, emission: Emission) {
+        let at = at.max(self.now);
+        match emission {
+            Emission::Connect { host, reply } => {
+                let time = at + self.network.delay(&mut self.random);
+                let event = Event::Connect {
+                    machine,
+                    host,
+                    reply,
+                };
+                self.at(time, event);
+            }
+            Emission::Bytes(link, bytes) => {
+                if let Some(time) = self.network.to_server(link, at, &mut self.random) {
+                    self.at(time, Event::Receive(link, bytes));
+                }
+            }
+            Emission::Close(link) => self.close(link, at),
+            Emission::Call(call) => self.call(machine, at, call),
+        }
+    }
+
+    fn close(&mut self, link: Link, at: Time) {
+        if let Some(time) = self.network.to_server(link, at, &mut self.random) {
+            self.at(time, Event::Closed(link));
+        }
+    }
+
+    /// Ends a connection at both ends.
+    pub(crate) fn reset(&mut self, link: Link) {
+        let now = self.now;
+        self.at(now + STEP, Event::Closed(link));
+        self.at(now + STEP, Event::End(link, End::Reset));
+    }
+
+    fn store_delay(&mut self) -> Time {
+        let slow = self.store_faults.slow;
+        let millis = match self.random.u32(..100) {
+            0..70 => 1,
+            70..98 => self.random.u64(1..8),
+            _ => self.random.u64(1..2 + slow),
+        };
+        Duration::from_millis(millis)
+    }
+
+    fn call(&mut self, machine: usize, at: Time, call: Box<dyn Call>) {
+        let time = at + self.store_delay();
+        let fails = match self.store_faults.one_in {
+            0 => false,
+            one_in => self.random.u32(..one_in) == 0,
+        };
+        let fate = match self.random.u32(..3) {
+            _ if !fails => Fate::Works,
+            0 => return self.at(time, Event::Reply(machine, call, true)),
+            1 => Fate::FailsAfter,
+            _ if call.changes().is_none() => Fate::FailsAfter,
+            _ => Fate::HappensLate,
+        };
+        self.at(time, Event::Execute(machine, call, fate));
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Connect {
+                machine,
+                host,
+                reply,
+            } => self.connect(machine, &host, reply),
+            Event::Receive(link, bytes) => self.receive(link, bytes),
+            Event::Closed(link) => {
+                if let Some((server, connection)) = self.network.server_end(link) {
+                    self.servers[server].disconnect(connection);
+                    self.network.closed(link);
+                }
+            }
+            Event::Deliver(link, bytes) => {
+                let Some((machine, inbox)) = self.network.machine_end(link) else {
+                    return;
+                };
+                self.note(2, &bytes);
+                inbox.deliver(&bytes);
+                self.wake(machine);
+            }
+            Event::End(link, end) => {
+                if let Some((machine, inbox)) = self.network.machine_end(link) {
+                    inbox.end(end);
+                    self.wake(machine);
+                    self.network.ended(link);
+                }
+            }
+            Event::Execute(machine, mut call, Fate::HappensLate) => {
+                call.reply(true);
+                self.wake(machine);
+                let late = Duration::from_millis(self.random.u64(1..LATEST));
+                self.at(
+                    self.now + late,
+                    Event::Execute(machine, call, Fate::FailsAfter),
+                );
+            }
+            Event::Execute(machine, mut call, fate) => {
+                call.execute();
+                let path = call.changes().map(|path| path.as_ref().to_owned());
+                self.note(3, path.unwrap_or_default().as_bytes());
+                let delay = self.store_delay();
+                let fails = !matches!(fate, Fate::Works);
+                self.at(self.now + delay, Event::Reply(machine, call, fails));
+            }
+            Event::Reply(machine, mut call, fails) => {
+                call.reply(fails);
+                self.wake(machine);
+            }
+        }
+    }
+
+    fn wake(&mut self, machine: usize) {
+        if let Some(machine) = &mut self.machines[machine] {
+            machine.is_woken = true;
+        }
+    }
+
+    fn connect(
+        &mut self,
+        machine: usize,
+        host: &str,
+        reply: oneshot::Sender<io::Result<SimStream>>,
+    ) {
+        let server = host.strip_prefix("redis-").and_then(|it| it.parse().ok());
+        let server: usize = server.expect("a host of the simulation");
+        let is_frozen = self.servers[server].frozen_until(self.now).is_some();
+        if is_frozen || self.network.is_cut(machine, server, self.now) {
+            // The client waits until its own deadline.
+            self.network.keep_waiting(reply);
+            return;
+        }
+        if self.servers[server].is_down {
+            let _ = reply.send(Err(io::ErrorKind::ConnectionRefused.into()));
+            return self.wake(machine);
+        }
+        let connection = self.servers[server].connect();
+        if let Some(node) = &self.machines[machine] {
+            let stream = self.network.open(machine, server, connection, &node.outbox);
+            let _ = reply.send(Ok(stream));
+        }
+        self.wake(machine);
+    }
+
+    fn receive(&mut self, link: Link, bytes: Vec<u8>) {
+        let Some((server, connection)) = self.network.server_end(link) else {
+            return;
+        };
+        if let Some(until) = self.servers[server].frozen_until(self.now) {
+            return self.at(until, Event::Receive(link, bytes));
+        }
+        self.note(1, &bytes);
+        self.servers[server].receive(connection, &bytes, self.now);
+        self.send_outputs(server);
+    }
+
+    /// Sends what a server has to say to its clients.
+    pub(crate) fn send_outputs(&mut self, server: usize) {
+        for (connection, bytes, is_closing) in self.servers[server].take_outputs() {
+            let Some(link) = self.network.link_of(server, connection) else {
+                continue;
+            };
+            if let Some(time) = self.network.to_machine(link, self.now, &mut self.random) {
+                self.at(time, Event::Deliver(link, bytes));
+                if is_closing {
+                    self.at(time, Event::End(link, End::Closed));
+                }
+            }
+        }
+    }
+}
