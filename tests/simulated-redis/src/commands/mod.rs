@@ -38,8 +38,6 @@ impl Flags {
     pub(crate) const NO_AUTH: Self = Self(16);
     /// It may come on a connection of version 2 that has subscriptions.
     pub(crate) const SUBSCRIBED: Self = Self(32);
-    /// Redis puts its reply before the pushes that it causes, on all servers.
-    pub(crate) const PUSHES: Self = Self(64);
 
     pub(crate) const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -17,7 +17,7 @@ const WRITE: Flags = Flags::WRITE;
 const GROW: Flags = Flags(Flags::WRITE.0 | Flags::DENY_OOM.0);
 const ADMIN: Flags = Flags(Flags::LOADING.0 | Flags::NO_SCRIPT.0);
 const OPEN: Flags = Flags(ADMIN.0 | Flags::NO_AUTH.0);
-const CHANNEL: Flags = Flags(ADMIN.0 | Flags::SUBSCRIBED.0 | Flags::PUSHES.0);
+const CHANNEL: Flags = Flags(ADMIN.0 | Flags::SUBSCRIBED.0);
 
 const fn plain(name: &'static str, arity: i8, flags: Flags, keys: Keys, run: Plain) -> Spec {
     let run = Run::Plain(run);
