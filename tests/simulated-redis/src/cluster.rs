@@ -134,15 +134,16 @@ impl ClusterView {
     /// Checks whether a script may run a command.
     pub(crate) fn check_script(&self, routed: &Routed<'_>, keys: &Keyspace) -> Result<(), Refusal> {
         let who = match routed.flavor {
-            Flavor::Redis6_2 => "ERR Lua script",
-            _ => "ERR Script",
+            Flavor::Redis6_2 => "ERR Lua script attempted",
+            Flavor::Redis7 => "ERR Script attempted",
+            Flavor::Valkey => "ERR Attempted",
         };
         self.route(routed, keys).map_err(|refusal| {
             let what = match &*refusal.0 {
                 b"CLUSTERDOWN The cluster is down" => {
-                    "attempted to execute a command while the cluster is down"
+                    "to execute a command while the cluster is down"
                 }
-                _ => "attempted to access a non local key in a cluster node",
+                _ => "to access a non local key in a cluster node",
             };
             Refusal::new(format!("{who} {what}"))
         })

@@ -115,15 +115,20 @@ impl Interpreter {
             return Err(Refusal::new("ERR unknown error"));
         };
         let text: LuaString = problem.get(1).map_err(internal)?;
-        let line: Option<LuaString> = problem.get(2).map_err(internal)?;
+        let is_reply: bool = problem.get(2).map_err(internal)?;
+        let is_strict: bool = problem.get(3).map_err(internal)?;
+        let line: Option<LuaString> = problem.get(4).map_err(internal)?;
         let line = line.map(|line| line.to_string_lossy());
+        let text = match is_reply || flavor == Flavor::Redis6_2 {
+            true => text.as_bytes().to_vec(),
+            false => [b"ERR ", &*text.as_bytes()].concat(),
+        };
         // Redis 6.2 has its own environment in Lua, and names the line there.
-        let is_strict: Option<bool> = problem.get(3).map_err(internal)?;
         let place = match (is_strict, line) {
-            (Some(true), _) if flavor == Flavor::Redis6_2 => Some("@enable_strict_lua:15".into()),
+            (true, _) if flavor == Flavor::Redis6_2 => Some("@enable_strict_lua:15".into()),
             (_, line) => line.map(|line| format!("@user_script:{line}")),
         };
-        Err(failed(flavor, &prepared.hash, &text.as_bytes(), place))
+        Err(failed(flavor, &prepared.hash, &text, place))
     }
 
     fn call(&self, script: &Function, prepared: &Prepared) -> mlua::Result<MultiValue> {
@@ -163,10 +168,9 @@ fn failed(flavor: Flavor, hash: &str, text: &[u8], place: Option<String>) -> Ref
     match flavor {
         Flavor::Redis6_2 => {
             let place = place.map(|place| place + ": ").unwrap_or_default();
-            let plain = text.strip_prefix(b"ERR ").unwrap_or(text);
             let start = format!("ERR Error running script (call to f_{hash}): {place}");
             whole.extend_from_slice(start.as_bytes());
-            whole.extend_from_slice(plain);
+            whole.extend_from_slice(text);
         }
         _ => {
             whole.extend_from_slice(text);

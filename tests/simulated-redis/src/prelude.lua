@@ -88,10 +88,11 @@ local function handle(problem)
   if type(problem) == 'userdata' then
     result = describe(problem)
   elseif type(problem) ~= 'table' then
-    result = {err = 'ERR ' .. tostring(problem)}
+    result = {err = tostring(problem)}
   end
-  if type(result.err) ~= 'string' then result = {err = 'ERR unknown error'} end
-  return {result.err, line()}
+  if type(result.err) ~= 'string' then result = {err = 'unknown error'} end
+  local number, is_strict = line()
+  return {result.err, result == problem or type(problem) == 'userdata', is_strict, number}
 end
 
 return function(script, keys, arguments)

@@ -128,3 +128,41 @@ fn a_server_can_move_to_another_thread() {
     fn assert_send<T: Send>(_: &T) {}
     assert_send(&server());
 }
+
+#[test]
+fn a_server_with_a_password_and_one_that_loads_refuse_commands() {
+    let setup = Setup {
+        password: Some("secret".to_owned()),
+        ..Setup::new(Flavor::Redis7, 1)
+    };
+    let mut server = Server::new(setup, NOW);
+    assert_eq!(
+        ask(&mut server, "GET k"),
+        "-NOAUTH Authentication required.\r\n"
+    );
+    assert!(ask(&mut server, "HELLO 3").starts_with("-NOAUTH HELLO must be called"));
+    assert!(ask(&mut server, "AUTH wrong").starts_with("-WRONGPASS "));
+    assert_eq!(ask(&mut server, "AUTH default secret"), "+OK\r\n");
+    assert!(ask(&mut server, "HELLO 3 AUTH default secret").starts_with("%7\r\n"));
+    let mut server = self::server();
+    server.set_loading(true);
+    let loading = "-LOADING Redis is loading the dataset in memory\r\n";
+    assert_eq!(ask(&mut server, "GET k"), loading);
+    assert!(ask(&mut server, "INFO server").contains("run_id:"));
+}
+
+#[test]
+fn the_same_calls_give_the_same_output() {
+    let run = || {
+        let mut server = server();
+        let id = server.connect();
+        let full = server.used_memory() as u64 + 1000;
+        server.limit_memory(full, Policy::AllKeys);
+        for key in 0..100 {
+            server.receive(id, format!("SET {key} v\r\nSCAN 0\r\n").as_bytes(), NOW);
+        }
+        server.receive(id, b"KEYS *\r\nINFO\r\n", NOW);
+        server.take_output(id)
+    };
+    assert_eq!(run(), run());
+}

@@ -38,10 +38,12 @@ pub(super) fn time(core: &mut Core, _: &mut Call<'_>) -> Outcome {
 pub(super) fn select(core: &mut Core, call: &mut Call<'_>) -> Outcome {
     let db = request::integer(call.word(1));
     let db = db.ok_or_else(Refusal::not_an_integer)?;
-    if core.cluster.is_some() && db != 0 {
+    let is_clustered = core.cluster.is_some();
+    if is_clustered && db != 0 && core.setup.flavor != Flavor::Valkey {
         return Err(Refusal::new("ERR SELECT is not allowed in cluster mode"));
     }
-    let db = usize::try_from(db).ok().filter(|db| *db < DATABASES);
+    let count = if is_clustered { 1 } else { DATABASES };
+    let db = usize::try_from(db).ok().filter(|db| *db < count);
     let db = db.ok_or_else(|| Refusal::new("ERR DB index is out of range"))?;
     match &mut core.script {
         Some(script) => script.db = db,

@@ -141,6 +141,10 @@ impl Core {
             return Err(Refusal::new("ERR no script is running"));
         };
         let (client, db) = (script.client, script.db);
+        let is_refused = spec.flags.has(Flags::DENY_OOM) && script.is_full && !script.has_written;
+        if is_refused && self.setup.flavor == Flavor::Valkey {
+            return Err(self.full());
+        }
         if spec.flags.has(Flags::WRITE) {
             if !self.replication.is_primary() {
                 let text = "READONLY You can't write against a read only replica.";
@@ -148,13 +152,12 @@ impl Core {
             }
             // Redis 6.2 does not count the replicas here.
             if !is_old && !self.replication.has_enough_replicas() {
-                return Err(Refusal::new(
-                    "NOREPLICAS Not enough good replicas to write.",
-                ));
+                let text = "NOREPLICAS Not enough good replicas to write.";
+                return Err(Refusal::new(text));
             }
-            if spec.flags.has(Flags::DENY_OOM) && script.is_full && !script.has_written {
-                return Err(dashed(is_old, self.full()));
-            }
+        }
+        if is_refused {
+            return Err(dashed(is_old, self.full()));
         }
         if let Some(cluster) = &self.cluster {
             let routed = Routed {
