@@ -106,7 +106,7 @@ impl Network {
     }
 
     /// Returns when bytes that a machine sends now arrive. `None` if there is no such connection.
-    pub(crate) fn to_server(
+    pub(crate) fn arrival_at_server(
         &mut self,
         link: Link,
         at: Time,
@@ -115,7 +115,7 @@ impl Network {
         self.arrival(link, at, true, random)
     }
 
-    pub(crate) fn to_machine(
+    pub(crate) fn arrival_at_machine(
         &mut self,
         link: Link,
         at: Time,

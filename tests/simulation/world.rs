@@ -185,10 +185,7 @@ impl World {
     fn step(&mut self, until: Time) {
         let mut end = self.next_event().min(until).max(self.now);
         for i in 0..self.machines.len() {
-            loop {
-                let Some(machine) = &mut self.machines[i] else {
-                    break;
-                };
+            while let Some(machine) = &mut self.machines[i] {
                 if machine.frozen_until > self.now {
                     // A machine wakes exactly when its freeze ends.
                     end = end.min(machine.frozen_until);
@@ -236,7 +233,7 @@ impl World {
                 self.at(time, event);
             }
             Emission::Bytes(link, bytes) => {
-                if let Some(time) = self.network.to_server(link, at, &mut self.random) {
+                if let Some(time) = self.network.arrival_at_server(link, at, &mut self.random) {
                     self.at(time, Event::Receive(link, bytes));
                 }
             }
@@ -246,7 +243,7 @@ impl World {
     }
 
     fn close(&mut self, link: Link, at: Time) {
-        if let Some(time) = self.network.to_server(link, at, &mut self.random) {
+        if let Some(time) = self.network.arrival_at_server(link, at, &mut self.random) {
             self.at(time, Event::Closed(link));
         }
     }
@@ -387,7 +384,10 @@ impl World {
             let Some(link) = self.network.link_of(server, connection) else {
                 continue;
             };
-            if let Some(time) = self.network.to_machine(link, self.now, &mut self.random) {
+            if let Some(time) = self
+                .network
+                .arrival_at_machine(link, self.now, &mut self.random)
+            {
                 self.at(time, Event::Deliver(link, bytes));
                 if is_closing {
                     self.at(time, Event::End(link, End::Closed));
