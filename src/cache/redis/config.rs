@@ -313,8 +313,17 @@ impl RedisConfig {
         self
     }
 
-    /// Sets who opens the byte streams to Redis. Only code can set it. Default: the node connects
+    /// Sets what opens the byte streams to Redis. Only code can set it. Default: the node connects
     /// by TCP, by TLS or to a Unix socket, as the address says.
+    ///
+    /// ```
+    /// use layercache::{Connector, RedisConfig};
+    /// use std::sync::Arc;
+    ///
+    /// fn through(tunnel: Arc<dyn Connector>) -> RedisConfig {
+    ///     RedisConfig::new("redis://redis.internal").with_connector(tunnel)
+    /// }
+    /// ```
     #[must_use]
     pub fn with_connector(mut self, connector: Arc<dyn Connector>) -> Self {
         self.connector = OwnConnector(Some(connector));

@@ -8,6 +8,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// A stream of bytes to a server of Redis.
+///
+/// ```
+/// use layercache::RedisStream;
+/// use tokio::io::{DuplexStream, duplex};
+///
+/// let (ours, theirs): (DuplexStream, DuplexStream) = duplex(1024);
+/// let stream: RedisStream = Box::pin(ours);
+/// # drop((stream, theirs));
+/// ```
 pub type RedisStream = Pin<Box<dyn AsyncStream + Send>>;
 
 /// Opens the byte streams to the servers of Redis: a tunnel, a proxy, or a simulated network.
