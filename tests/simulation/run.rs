@@ -77,23 +77,17 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let faults = planned.len();
     let mut at = Duration::from_millis(200);
     while at < BUSY {
-        while planned.first().is_some_and(|planned| planned.at <= at) {
-            let Planned { at, fault } = planned.remove(0);
-            world.run(at);
-            if let Some(later) = world.begin(fault, &config) {
-                let place = planned.partition_point(|planned| planned.at <= later.at);
-                planned.insert(place, later);
-            }
+        let is_due = |planned: &Planned| planned.at <= at;
+        while planned.first().is_some_and(is_due) {
+            begin_next(&mut world, &mut planned, &config);
         }
         world.run(at);
         let node = random.usize(..nodes);
         request(&mut world, &mut random, node);
         at += Duration::from_millis(random.u64(..6));
     }
-    for Planned { at, fault } in planned {
-        world.run(at);
-        // What ends a fault begins no other.
-        let _ = world.begin(fault, &config);
+    while !planned.is_empty() {
+        begin_next(&mut world, &mut planned, &config);
     }
     world.network.heal();
     let end = world.now + REST;
@@ -101,6 +95,16 @@ pub(crate) fn run(seed: u64) -> Outcome {
     settle(&mut world);
     finish(&mut world, nodes);
     verdict(seed, world, nodes, faults)
+}
+
+/// Lets the next fault begin, and plans what ends it.
+fn begin_next(world: &mut World, planned: &mut Vec<Planned>, config: &RedisConfig) {
+    let Planned { at, fault } = planned.remove(0);
+    world.run(at);
+    if let Some(end) = world.begin(fault, config) {
+        let place = planned.partition_point(|planned| planned.at <= end.at);
+        planned.insert(place, end);
+    }
 }
 
 /// Puts all objects into the store.
