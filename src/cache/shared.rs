@@ -254,7 +254,7 @@ impl Question {
 
 impl Found {
     pub(crate) fn has(&self, kind: KeyKind) -> bool {
-        self.iter().any(|value| value.kind() == kind)
+        self.any(|value| value.kind() == kind)
     }
 
     pub(crate) fn is_member(&self) -> bool {
@@ -278,7 +278,7 @@ impl Found {
 
     /// Returns the metadata if the blob is a member. Membership alone decides access.
     pub(crate) fn meta_if_member(self) -> Option<LayerMeta> {
-        self.is_member().then(|| self.meta()).flatten()
+        if self.is_member() { self.meta() } else { None }
     }
 
     /// Returns these values without the objects of memberships, which take ten times the memory of

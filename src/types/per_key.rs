@@ -33,6 +33,13 @@ impl<T> PerKey<T> {
         first.iter().chain(second)
     }
 
+    /// Returns whether `f` holds for a value.
+    #[inline]
+    pub(crate) fn any(&self, mut f: impl FnMut(&T) -> bool) -> bool {
+        let [first, second] = &self.0;
+        first.as_ref().is_some_and(&mut f) || second.as_ref().is_some_and(f)
+    }
+
     pub(crate) fn count(&self) -> usize {
         let [first, second] = &self.0;
         usize::from(first.is_some()) + usize::from(second.is_some())
@@ -121,5 +128,6 @@ mod tests {
         assert!(PerKey::one(1).zip(second).is_empty());
         assert!(both.zip(second).into_iter().eq([(2, 2)]));
         assert_eq!(second.find_map(Some), Some(2));
+        assert!(second.any(|value| *value == 2) && !second.any(|value| *value == 1));
     }
 }

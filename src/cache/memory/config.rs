@@ -41,7 +41,7 @@ impl Default for MemoryConfig {
 
 impl MemoryConfig {
     /// Sets the approximate number of bytes that memory may take. In addition, each thread keeps up
-    /// to 128 entries that it reads often. Default: 64 MiB, which is about 100,000 blobs.
+    /// to 256 entries that it reads often. Default: 64 MiB, which is about 100,000 blobs.
     #[must_use]
     pub const fn with_capacity(mut self, capacity: u64) -> Self {
         self.capacity = capacity;

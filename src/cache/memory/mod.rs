@@ -168,8 +168,11 @@ impl Memory {
         let moment = self.moment()?;
         let digest = question.digest();
         let is_whole = |found: &Found| found.is_whole(question);
-        let hot = |entry: &Entry, meta: Option<&LayerMeta>| entry.read_with(meta, question, moment);
-        if let found @ Some(_) = self.thread_cache.read(digest, hot, is_whole) {
+        let hot = |entry: &Entry, meta: Option<&LayerMeta>| {
+            let found = entry.read_with(meta, question, moment);
+            is_whole(&found).then_some(found)
+        };
+        if let found @ Some(_) = self.thread_cache.read(digest, hot) {
             return found;
         }
         let Some(entry) = self.find(EntryKeyRef::Blob(digest)) else {
