@@ -8,6 +8,7 @@ use crate::cache::TieredCache;
 use crate::read_through::{Backend, ReadThrough, WritableBackend};
 use crate::types::link::LinkRef;
 use crate::types::{Answer, Digest, Error, Freshness, LayerMeta, Link, LinkKind, RepositoryName};
+use futures::future::Either;
 use std::sync::Arc;
 
 /// Gives access to a registry's blobs and repositories through the cache.
@@ -270,7 +271,10 @@ impl<B: Backend> Repository<B> {
         digest: &Digest,
         freshness: Freshness,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        self.core.stat(self.link_ref(digest), freshness).await
+        match self.core.stat(self.link_ref(digest), freshness) {
+            Either::Left(known) => known.into_inner(),
+            Either::Right(loading) => loading.await,
+        }
     }
 
     /// Runs [`stat`](Self::stat) for many blobs and returns the answers in the order of `digests`.
@@ -304,7 +308,10 @@ impl<B: Backend> Repository<B> {
         digest: &Digest,
         freshness: Freshness,
     ) -> Result<Answer<bool>, Error> {
-        self.core.contains(self.link_ref(digest), freshness).await
+        match self.core.contains(self.link_ref(digest), freshness) {
+            Either::Left(known) => known.into_inner(),
+            Either::Right(loading) => loading.await,
+        }
     }
 }
 
@@ -391,7 +398,10 @@ impl<B: Backend> Blobs<B> {
         digest: &Digest,
         freshness: Freshness,
     ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        self.core.meta(digest, freshness).await
+        match self.core.meta(digest, freshness) {
+            Either::Left(known) => known.into_inner(),
+            Either::Right(loading) => loading.await,
+        }
     }
 }
 

@@ -86,7 +86,7 @@ impl Batcher {
 impl ReadThrough {
     /// Sends a load to Redis. The load continues even if this future is not polled, or dropped.
     pub(super) async fn batch(&self, load: PendingLoad) {
-        let batcher = &self.inner.batcher;
+        let batcher = &self.inner().batcher;
         let batch = |is_callers| Batch {
             core: self.clone(),
             has_taken: is_callers,
@@ -109,7 +109,7 @@ impl Batch {
     async fn run_waiting(mut self) {
         yield_now().await;
         self.has_taken = true;
-        let loads = self.core.inner.batcher.take();
+        let loads = self.core.inner().batcher.take();
         let span = spans::batch(loads.iter().map(|(_, _, span, _)| span));
         self.run(loads).instrument(span).await;
     }
@@ -167,7 +167,7 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let batcher = &self.core.inner.batcher;
+        let batcher = &self.core.inner().batcher;
         if !self.has_taken {
             drop(batcher.take());
         }

@@ -58,7 +58,7 @@ impl ReadThrough {
     ) -> Result<T, Error> {
         runtime::check()?;
         // A caller that is dropped while it waits here has changed nothing.
-        let permit = self.inner.changes.take().await;
+        let permit = self.inner().changes.take().await;
         let core = self.clone();
         let span = spans::change(&keys);
         let change = async move {

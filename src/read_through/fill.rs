@@ -56,7 +56,7 @@ impl ReadThrough {
     /// Asks the backend without joining a load; returns `None` if the backend denies the question.
     /// Counts toward the loads that [`Limits`](crate::Limits) bounds.
     pub(crate) async fn ask_alone(&self, question: &Question) -> Result<Option<Facts>, Error> {
-        let _permit = self.inner.flights.permit().await;
+        let _permit = self.inner().flights.permit().await;
         let found = self.ask_backend(question, Found::default()).await?;
         let found = found.found.without_objects();
         let answers = found.is_whole(question);

@@ -157,7 +157,7 @@ impl ReadThrough {
             loaded = self.ask_backend(&question, found) => loaded,
             // A load that no caller waits for ends, even if the backend hangs.
             () = running.abandoned(ABANDONED) => {
-                self.inner.loads.count_error(Found::default().lookup_result(&question));
+                self.inner().loads.count_error(Found::default().lookup_result(&question));
                 Err(Error::LoadLost)
             }
         };
@@ -186,7 +186,7 @@ impl ReadThrough {
         question: &Question,
         found: Found,
     ) -> Result<Loaded, Error> {
-        let loads = &self.inner.loads;
+        let loads = &self.inner().loads;
         let began = Instant::now();
         let asked = self.consult(question, found).await;
         loads.duration.record(began.elapsed());

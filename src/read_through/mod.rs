@@ -36,6 +36,7 @@ use batcher::Batcher;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, Ready, ready};
 use load::Loaded;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -48,7 +49,19 @@ use verifier::Verifier;
 /// each application.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadThrough {
-    inner: Arc<Inner>,
+    inner: Arc<dyn Erased>,
+}
+
+/// Erases the type of [`Inner`]. Otherwise each application compiles the code that drops an `Inner`,
+/// and with it that of every part of the cache.
+trait Erased: Debug + Send + Sync {
+    fn inner(&self) -> &Inner;
+}
+
+impl Erased for Inner {
+    fn inner(&self) -> &Inner {
+        self
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +80,11 @@ struct Inner {
 type Loading<'a, T> = BoxFuture<'a, Result<Answer<T>, Error>>;
 
 /// The answer of memory, or the wait for a load.
-type Answering<'a, T> = Either<Ready<Result<Answer<T>, Error>>, Loading<'a, T>>;
+type Answering<'a, T> = MemoryOr<'a, Answer<T>>;
+
+/// A result that memory has, or the wait for it. The application polls the boxed future and does not
+/// compile it.
+type MemoryOr<'a, T> = Either<Ready<Result<T, Error>>, BoxFuture<'a, Result<T, Error>>>;
 
 /// The answer of a load to all callers that joined it.
 type LoadResult = Result<Loaded, Arc<Error>>;
@@ -98,12 +115,16 @@ impl ReadThrough {
         }
     }
 
+    fn inner(&self) -> &Inner {
+        self.inner.inner()
+    }
+
     fn backend(&self) -> &dyn Backend {
-        self.inner.backend.as_ref()
+        self.inner().backend.as_ref()
     }
 
     pub(crate) fn cache(&self) -> &TieredCache {
-        &self.inner.cache
+        &self.inner().cache
     }
 
     /// Returns the metadata of a blob in a repository. Returns `None` if the blob is not a member
@@ -124,12 +145,12 @@ impl ReadThrough {
 
     /// Returns the metadata of a blob that is in the repository, if memory knows both facts.
     pub(crate) fn get_stat(&self, link: LinkRef<'_>) -> Option<LayerMeta> {
-        let (question, meta) = if self.backend().shares_blobs() {
+        let Inner { backend, cache, .. } = self.inner();
+        let (question, meta) = if backend.shares_blobs() {
             let question = QuestionRef::Stat(link);
-            let found = self.cache().get(question);
-            (question, found.meta_if_member())
+            (question, cache.get(question).meta_if_member())
         } else {
-            (QuestionRef::Own(link), self.cache().get_object(link))
+            (QuestionRef::Own(link), cache.get_object(link))
         };
         if meta.is_some() {
             self.verify_hit(question);
@@ -263,7 +284,7 @@ impl ReadThrough {
     ) -> Result<Answer<Loaded>, Error> {
         budget.check_runtime()?;
         let freshness = key.1;
-        let flights = &self.inner.flights;
+        let flights = &self.inner().flights;
         let (mut ticket, mut permit) = (flights.ask(&key), None);
         loop {
             let joined = match flights.step(&key, &mut ticket, permit.take()) {

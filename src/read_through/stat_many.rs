@@ -1,9 +1,10 @@
 //! How does one call answer many questions?
 
 use super::load::Loaded;
-use super::{MOST_LOADS, ReadThrough, memory};
+use super::{MOST_LOADS, MemoryOr, ReadThrough, memory};
 use crate::types::question::Question;
 use crate::types::{Answer, CacheStatus, Error, Freshness, LayerMeta, Link};
+use futures::future::{Either, ready};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,11 +14,11 @@ impl ReadThrough {
     /// Runs [`stat`](Self::stat) for many links and returns the answers in the order of `links`. It
     /// asks Redis in one round trip for all that memory does not know, and then the backend for the
     /// rest, concurrently.
-    pub(crate) async fn stat_many(
+    pub(crate) fn stat_many(
         &self,
         links: Vec<Link>,
         freshness: Freshness,
-    ) -> Result<Vec<Stated>, Error> {
+    ) -> MemoryOr<'_, Vec<Stated>> {
         let mut answers: Vec<Option<Stated>> = vec![None; links.len()];
         // The positions of the answers that are missing, and their questions.
         let (mut places, mut open) = (Vec::new(), Vec::new());
@@ -32,15 +33,14 @@ impl ReadThrough {
             }
         }
         if open.is_empty() {
-            return Ok(answers.into_iter().flatten().collect());
+            return Either::Left(ready(Ok(answers.into_iter().flatten().collect())));
         }
         self.stat_rest(answers, (places, open), freshness)
             .boxed()
-            .await
+            .right_future()
     }
 
-    /// Asks Redis and the backend for the answers that are missing. Boxed by its caller, so that an
-    /// application does not compile it again.
+    /// Asks Redis and the backend for the answers that are missing.
     async fn stat_rest(
         &self,
         mut answers: Vec<Option<Stated>>,

@@ -12,6 +12,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 #[cfg(feature = "signer")]
 use object_store::signer::Signer;
+use std::fmt;
 use std::sync::Arc;
 
 /// A [`CachedStore`](super::CachedStore) without the type of its store.
@@ -19,7 +20,7 @@ use std::sync::Arc;
 /// Generic code is compiled in each application that uses it. This type is not generic, so the
 /// cache is compiled once, in this crate. What an application calls of it returns a boxed future or
 /// no future, because the body of an `async fn` is compiled where it is awaited.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct ErasedStore {
     pub(super) core: ReadThrough,
     pub(super) backend: Arc<StoreBackend>,
@@ -70,5 +71,16 @@ impl ErasedStore {
             None => self.unknown_paths.count(location, self.backend.layout()),
         }
         meaning
+    }
+}
+
+/// Not derived: an application compiles a derived implementation again, and with it that of every
+/// part of the cache.
+impl fmt::Debug for ErasedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErasedStore")
+            .field("layout", &self.backend.layout())
+            .field("cache", self.core.cache())
+            .finish_non_exhaustive()
     }
 }

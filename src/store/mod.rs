@@ -300,8 +300,7 @@ impl<S: ObjectStore> fmt::Debug for CachedStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedStore")
             .field("inner", &self.inner)
-            .field("layout", &self.erased.backend.layout())
-            .field("cache", self.erased.core.cache())
+            .field("erased", &self.erased)
             .finish()
     }
 }

@@ -21,9 +21,9 @@ use crate::cache::Forgotten;
 use crate::cache::memory::{Memory, MemoryConfig, ReadStamps};
 #[cfg(feature = "redis")]
 use crate::cache::redis::RedisCache;
-use crate::cache::shared::{Found, MOST_QUESTIONS, Value};
 #[cfg(any(test, feature = "redis"))]
-use crate::cache::shared::{SharedSettings, SharedTier};
+use crate::cache::shared::SharedSettings;
+use crate::cache::shared::{Found, MOST_QUESTIONS, SharedTier, Value, Which};
 use crate::coherence::Coherence;
 use crate::coherence::generation::ReadStamp;
 use crate::telemetry::metrics::{self, Lookups, Part, Work};
@@ -33,6 +33,8 @@ use crate::types::per_key::PerKey;
 use crate::types::question::{Question, QuestionRef};
 use crate::types::{Error, LayerMeta, runtime};
 use expiring_fences::ExpiringFences;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use shared::Shared;
 use signed::SignedWrites;
 use spaces::Spaces;
@@ -337,19 +339,31 @@ impl TieredCache {
     /// # Errors
     /// Fails if Redis could not be told. This node's memory is cleared even then.
     pub async fn purge(&self) -> Result<(), Error> {
-        self.forget_everything().instrument(spans::purge()).await
+        self.forget_everything().await
     }
 
-    async fn forget_everything(&self) -> Result<(), Error> {
-        self.work.purges.increment(1);
-        self.work.flushed.increment(1);
+    /// Boxed, so that an application does not compile it again.
+    fn forget_everything(&self) -> BoxFuture<'_, Result<(), Error>> {
+        let forget = async {
+            self.work.purges.increment(1);
+            self.work.flushed.increment(1);
+            self.purge_tiers(|tier| tier.purge()).await
+        };
+        forget.instrument(spans::purge()).boxed()
+    }
+
+    /// Forgets this node's memory, and what `purge` removes from Redis.
+    async fn purge_tiers<'a, T: Default>(
+        &'a self,
+        purge: impl FnOnce(&'a dyn SharedTier) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<T, Error> {
         self.memory.generations().flush();
         let purged = match &self.shared {
             Some(shared) => match runtime::check() {
-                Ok(()) => shared.tier.purge().await,
+                Ok(()) => purge(shared.tier.as_ref()).await,
                 Err(error) => Err(error),
             },
-            None => Ok(()),
+            None => Ok(T::default()),
         };
         // Memory may have been filled from Redis while Redis was being purged.
         self.memory.generations().flush();
@@ -390,17 +404,16 @@ impl TieredCache {
         &self,
         which: impl Fn(&str) -> bool + Sync + Send,
     ) -> Result<Forgotten, Error> {
-        self.memory.generations().flush();
-        let purged = match &self.shared {
-            Some(shared) => match runtime::check() {
-                Ok(()) => shared.tier.purge_repositories(&which).await,
-                Err(error) => Err(error),
-            },
-            None => Ok(Forgotten::default()),
-        };
-        // Memory may have been filled from Redis while Redis was being purged.
-        self.memory.generations().flush();
-        purged
+        self.forget_repositories(&which).await
+    }
+
+    /// Boxed, so that an application does not compile it again.
+    fn forget_repositories<'a>(
+        &'a self,
+        which: &'a Which<'a>,
+    ) -> BoxFuture<'a, Result<Forgotten, Error>> {
+        self.purge_tiers(|tier| tier.purge_repositories(which))
+            .boxed()
     }
 
     /// Removes this node from the nodes that share the Redis. Call it before the node stops: the

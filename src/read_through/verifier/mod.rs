@@ -7,7 +7,7 @@ mod judge;
 
 pub use config::VerifierConfig;
 
-use super::{Inner, ReadThrough};
+use super::{Erased, ReadThrough};
 use crate::cache::memory::ReadStamps;
 use crate::telemetry::metrics::{Tier, Verifications};
 use crate::types::link::Key;
@@ -43,7 +43,7 @@ struct Ends {
 
 /// A weak reference to the core, which does not keep the cache alive.
 #[derive(Debug)]
-struct WeakCore(Weak<Inner>);
+struct WeakCore(Weak<dyn Erased>);
 
 impl WeakCore {
     fn upgrade(&self) -> Option<ReadThrough> {
@@ -86,7 +86,7 @@ impl ReadThrough {
     /// Offers a hit in memory to the verifier.
     #[inline]
     pub(super) fn verify_hit(&self, question: QuestionRef<'_>) {
-        if let Some(verifier) = &self.inner.verifier
+        if let Some(verifier) = &self.inner().verifier
             && verifier.picks()
         {
             self.sample(verifier, question);
@@ -112,7 +112,7 @@ impl ReadThrough {
 
     /// Offers a hit in Redis to the verifier. The stamps were taken before Redis was asked.
     pub(super) fn verify_shared_hit(&self, question: &Question, read_stamps: ReadStamps) {
-        if let Some(verifier) = &self.inner.verifier
+        if let Some(verifier) = &self.inner().verifier
             && verifier.picks()
         {
             self.begin(verifier);
@@ -127,7 +127,7 @@ impl ReadThrough {
 
     /// Tells the verifier of deleted keys. It will check whether a tier still has them.
     pub(crate) fn verify_deleted(&self, keys: impl IntoIterator<Item = Key>) {
-        let Some(verifier) = &self.inner.verifier else {
+        let Some(verifier) = &self.inner().verifier else {
             return;
         };
         let Some(deletes) = &verifier.deletes else {
