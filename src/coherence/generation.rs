@@ -84,13 +84,13 @@ impl Generations {
         self.stamp_of(self.stripe(key))
     }
 
-    /// Returns the stamp to fill under what is read from now on, or `None` while the key is being
-    /// changed.
+    /// Returns the stamp for a value that the caller reads from now on. Memory is filled under it.
+    /// Returns `None` while the key is being changed.
     pub(super) fn read_stamp(&self, key: &impl WireName) -> Option<ReadStamp> {
         self.stamp(key).read_stamp()
     }
 
-    /// Returns the generations of all keys, to fill under them what is read from now on.
+    /// Returns the generations of all keys, for values that the caller reads from now on.
     pub(super) fn snapshot(&self) -> Snapshot {
         // The global generation is read first: if it grows meanwhile, the stamps are too old, never
         // too new.

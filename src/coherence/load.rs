@@ -18,8 +18,8 @@ pub(crate) struct Load {
 pub(crate) enum LoadStep {
     /// Fetch from the shared tier, and fill memory with the result.
     LookUp,
-    /// Ask for leases to fill what is missing. With `steal`, a lease is granted in spite of an
-    /// entry or of another load's lease, but never while a change is under way.
+    /// Ask for leases for the missing facts. With `steal`, Redis grants a lease in spite of an entry
+    /// or of another load's lease, but never while a change is under way.
     Grant { steal: bool },
     /// Pause while another load fills, then fetch again.
     Pause(Duration),

@@ -131,13 +131,13 @@ impl Trusted<'_> {
         self.generations.is_current(entry_stamp)
     }
 
-    /// Returns the stamp to fill under what is read from now on, or `None` while the key is being
-    /// changed.
+    /// Returns the stamp for a value that the caller reads from now on. Memory is filled under it.
+    /// Returns `None` while the key is being changed.
     pub(crate) fn read_stamp(self, key: &impl WireName) -> Option<ReadStamp> {
         self.generations.read_stamp(key)
     }
 
-    /// Returns the stamps of all keys, to fill under them what is read from now on.
+    /// Returns the stamps of all keys, for values that the caller reads from now on.
     pub(crate) fn snapshot(self) -> Snapshot {
         self.generations.snapshot()
     }

@@ -57,7 +57,7 @@ pub(crate) struct Memory {
     clock: Clock,
     /// The table that gives numbers to the repositories of new memberships.
     names: Mutex<Arc<RepositoryTable>>,
-    /// What the tags of the entries are mixed with: see [`SpaceNumber::salt`].
+    /// Makes the tags of this name space differ from those of all others: see [`SpaceNumber::salt`].
     salt: u64,
     holdings: Arc<Holdings>,
     /// Counts memberships that were dropped to make room for another one of the same blob.

@@ -44,8 +44,8 @@ impl SpaceNumber {
         Self(NUMBERS.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Returns what the tags of the name space's entries are mixed with. It differs for each name
-    /// space, because the factor is odd.
+    /// Returns the number that is mixed into the tags of the name space's entries. Each name space
+    /// has another one, because the factor is odd.
     pub(super) const fn salt(self) -> u64 {
         self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }

@@ -188,7 +188,7 @@ impl RedisConfig {
         }
     }
 
-    /// Returns what the keys of the facts begin with.
+    /// Returns the prefix of the keys that hold facts.
     pub(crate) fn fact_prefix(&self) -> String {
         let prefix = self.key_prefix();
         match &self.store_namespace {
@@ -348,9 +348,8 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-/// Returns what the keys of a name space begin with, in a cache whose keys begin with `prefix`. No
-/// name and no [`RedisConfig::with_namespace`] contains the slash, so the keys belong to no other
-/// store.
+/// Returns the prefix of a name space's keys, in a cache with this `prefix`. No name and no
+/// [`RedisConfig::with_namespace`] contains the slash, so the keys belong to no other store.
 pub(crate) fn in_namespace(prefix: &str, name: &str) -> String {
     format!("{prefix}{name}/")
 }

@@ -34,9 +34,9 @@ pub struct MovedKey {
     entry: Entry,
 }
 
-/// A Redis as a state machine. It has no clock, no network and no threads: the caller says what
-/// time it is, hands over what clients have sent, and takes what the server sends to them. The same
-/// calls always give the same output.
+/// A Redis as a state machine. It has no clock, no network and no threads: the caller sets the time,
+/// hands over the bytes that clients have sent, and takes the bytes for them. The same calls always
+/// give the same output.
 #[derive(Debug)]
 pub struct Server {
     core: Arc<Mutex<Core>>,
@@ -169,7 +169,7 @@ impl Server {
         core.current = None;
     }
 
-    /// Takes what the server has sent on a connection since the last call.
+    /// Takes the bytes that the server has sent on a connection since the last call.
     pub fn take_output(&mut self, id: ConnectionId) -> Vec<u8> {
         let mut core = self.core();
         let client = core.clients.get_mut(&id.0);

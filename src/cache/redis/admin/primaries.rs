@@ -15,7 +15,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// What is at an address.
+/// The servers at an address.
 #[derive(Debug)]
 pub enum Topology {
     /// A single server.

@@ -193,8 +193,8 @@ if redis.pcall('GET', KEYS[2]) ~= ARGV[3] then return 0 end
 return redis.call('DEL', KEYS[2])
 ";
 
-/// Removes an entry that the backend has denied. The lease goes, too, whichever node has it: that
-/// node may have read what is denied now.
+/// Removes an entry that the backend has denied, and the lease of any node: that node may have read
+/// the value that the backend denies now.
 const DENY: &str = "
 local held
 if ARGV[1] == 'hash' then held = redis.call('TYPE', KEYS[1]).ok == 'hash'

@@ -245,8 +245,8 @@ impl SharedTier for RedisCache {
 }
 
 impl RedisCache {
-    /// Removes what is in the scope from Redis, then makes all nodes forget everything: their
-    /// memory may have entries that Redis has no more.
+    /// Removes the entries of the scope from Redis, then makes all nodes forget everything: their
+    /// memory may have entries that Redis no longer has.
     async fn take_away(&self, scope: &Scope<'_>) -> Result<(), Error> {
         self.claim("purge", self.removal_deadline()).await?;
         let purged = self.servers.purge(scope).await;
