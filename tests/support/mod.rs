@@ -12,6 +12,7 @@
 
 pub mod bucket;
 pub mod cluster;
+pub mod command;
 pub mod every_path;
 pub mod example;
 pub mod go_registry;
@@ -32,6 +33,8 @@ pub mod registry;
 pub mod sentinel;
 pub mod server;
 pub mod skopeo;
+pub mod stacks;
+pub mod suite;
 pub mod tls;
 pub mod tools;
 pub mod trouble;

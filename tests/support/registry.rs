@@ -69,5 +69,5 @@ impl Registry {
 /// # Panics
 /// If the program is missing.
 pub fn program() -> PathBuf {
-    binary("registry", "registry")
+    binary("registry")
 }
