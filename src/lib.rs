@@ -89,6 +89,8 @@ pub mod internals {
     pub use crate::cache::redis::admin::*;
     #[cfg(all(feature = "redis", feature = "testing"))]
     pub use crate::cache::redis::script_texts::script_texts;
+    #[cfg(all(feature = "redis", feature = "testing"))]
+    pub use crate::cache::redis::specified;
     #[cfg(feature = "redis")]
     pub use crate::cache::redis::tier::fields::Broken;
     pub use crate::store::has_text_of;
@@ -99,21 +101,6 @@ pub mod internals {
 #[cfg(all(fuzzing, feature = "redis"))]
 #[doc(hidden)]
 pub use cache::redis::fuzzing;
-
-/// The servers that unit tests start. The integration tests share this code.
-#[cfg(all(test, feature = "redis"))]
-#[path = "../tests/support"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "shared with the integration tests, which use all of it"
-)]
-mod support {
-    pub mod redis;
-    pub mod server;
-    pub mod tls;
-    pub mod tools;
-}
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

@@ -15,7 +15,7 @@ impl Token {
         Self(fastrand::u64(..))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, all(feature = "redis", feature = "testing")))]
     pub(crate) const fn of(number: u64) -> Self {
         Self(number)
     }

@@ -31,7 +31,7 @@ pub(crate) mod message;
 #[cfg(test)]
 mod model;
 pub(crate) mod peers;
-#[cfg(test)]
+#[cfg(any(test, all(feature = "redis", feature = "testing")))]
 pub(crate) mod slot;
 pub(crate) mod trust;
 pub(crate) mod used_connections;

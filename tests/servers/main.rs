@@ -19,6 +19,7 @@ mod own_blobs;
 mod races;
 mod redis;
 mod registry;
+mod scripts;
 mod secrets;
 mod shared_cache;
 mod signer;

@@ -8,8 +8,8 @@ pub(crate) mod net;
 pub(crate) mod node;
 #[cfg(feature = "testing")]
 pub(crate) mod script_texts;
-#[cfg(test)]
-mod tests;
+#[cfg(feature = "testing")]
+pub mod specified;
 pub(crate) mod tier;
 
 pub use config::RedisConfig;

@@ -1,4 +1,4 @@
-//! Whether the scripts on real servers do what the specification, [`Slot`], says.
+//! Checks whether the scripts on a real server do what the specification, `Slot`, says.
 
 use super::*;
 use crate::cache::LayerInfoCache;
@@ -7,13 +7,14 @@ use crate::cache::redis::net::servers::KeyedCommand;
 use crate::cache::shared::{Fact, Facts, Leases, SharedTier, Value};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::slot::{Age, Slot};
-use crate::support::redis::{Redis, Version};
 use crate::types::link::KeyRef;
 use crate::types::{Digest, LayerMeta, Link};
 use ::redis::{Cmd, cmd};
-use proptest::prelude::*;
-use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
+use fastrand::Rng;
+use std::ops::Range;
+
+/// The seed of the histories.
+const SEED: u64 = 1;
 
 /// So long that no lease grows older by itself during a test.
 const LEASE: Duration = Duration::from_secs(1000);
@@ -45,27 +46,46 @@ enum Act {
     Spoil(usize),
 }
 
-fn act() -> impl Strategy<Value = Act> {
-    let token = || 1..4u64;
-    prop_oneof![
-        4 => (token(), any::<bool>()).prop_map(|(token, steal)| Act::Grant { token, steal }),
-        3 => token().prop_map(Act::Fill),
-        1 => token().prop_map(Act::Release),
-        2 => (token(), any::<bool>())
-            .prop_map(|(token, take_lease)| Act::Begin { token, take_lease }),
-        1 => Just(Act::Deny),
-        2 => prop_oneof![Just(Age::Old), Just(Age::Overdue)].prop_map(Act::Age),
-        1 => token().prop_map(Act::Renew),
-        2 => (token(), any::<bool>()).prop_map(|(token, written)| Act::End { token, written }),
-        1 => (0..3usize).prop_map(Act::Evict),
-        1 => (0..3usize).prop_map(Act::Spoil),
-    ]
+/// Returns an operation with one of three tokens.
+fn act(random: &mut Rng) -> Act {
+    let token = random.u64(1..4);
+    match random.u8(0..18) {
+        0..4 => Act::Grant {
+            token,
+            steal: random.bool(),
+        },
+        4..7 => Act::Fill(token),
+        7 => Act::Release(token),
+        8..10 => Act::Begin {
+            token,
+            take_lease: random.bool(),
+        },
+        10 => Act::Deny,
+        11..13 => Act::Age(match random.bool() {
+            true => Age::Old,
+            false => Age::Overdue,
+        }),
+        13 => Act::Renew(token),
+        14..16 => Act::End {
+            token,
+            written: random.bool(),
+        },
+        16 => Act::Evict(random.usize(0..3)),
+        _ => Act::Spoil(random.usize(0..3)),
+    }
+}
+
+fn acts(random: &mut Rng, length: Range<usize>) -> Vec<Act> {
+    (0..random.usize(length)).map(|_| act(random)).collect()
 }
 
 /// Returns a deadline that is long enough for a busy machine.
 fn later() -> Deadline {
     Deadline::new(Duration::from_secs(5), Patience::Removal)
 }
+
+/// Runs a command on the server, and returns its output.
+pub type Cli<'a> = &'a (dyn Fn(&[&str]) -> String + Sync);
 
 async fn run(cache: &RedisCache, command: Cmd) {
     let commands = vec![KeyedCommand::on_first(command)];
@@ -181,18 +201,21 @@ fn fact(key: &Key) -> Fact {
     }
 }
 
-async fn scripts_do_as_specified(version: Version) {
-    let redis = Redis::start_of(version).await;
-    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+/// Runs random histories of one key on the server at this address, which must be empty and serve
+/// nobody else.
+///
+/// # Panics
+/// Panics if a script does not do what the specification says.
+pub async fn scripts_do_as_specified(url: &str) {
+    let config = RedisConfig::new(url).with_timeout(Duration::from_secs(5));
     let cache = RedisCache::new(config.with_lease_ttl(LEASE).with_fence_ttl(LEASE)).unwrap();
-    let mut runner = TestRunner::deterministic();
-    let histories = prop::collection::vec(act(), 1..16);
+    let mut random = Rng::with_seed(SEED);
     for round in 0..300u64 {
         let mut hash = [0; 32];
         hash[..8].copy_from_slice(&round.to_be_bytes());
         let digest = Digest::Sha256(hash);
         let link = Link::layer("a/b".parse().unwrap(), digest);
-        let history = histories.new_tree(&mut runner).unwrap().current();
+        let history = acts(&mut random, 1..16);
         for key in [Key::Link(link.clone()), Key::Meta(digest), Key::Own(link)] {
             // An eviction removes a set with all its members, which the specification cannot
             // express. So each history begins with an empty server.
@@ -206,17 +229,21 @@ async fn scripts_do_as_specified(version: Version) {
     }
 }
 
-/// Checks that a script treats many subjects in one call as it treats each by itself.
-async fn many_are_treated_as_each(version: Version) {
+/// Checks that a script treats many subjects in one call as it treats each by itself. `cli` runs a
+/// command on the server at this address.
+///
+/// # Panics
+/// Panics if a script treats them otherwise.
+pub async fn many_are_treated_as_each(url: &str, cli: Cli<'_>) {
     const LONG: Duration = Duration::from_secs(60);
-    let redis = Redis::start_of(version).await;
-    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+    let config = RedisConfig::new(url).with_timeout(Duration::from_secs(5));
     let cache = RedisCache::new(config.with_lease_ttl(LEASE).with_fence_ttl(LEASE)).unwrap();
-    let mut runner = TestRunner::deterministic();
-    let histories = prop::collection::vec(prop::collection::vec(act(), 0..8), 1..12);
+    let mut random = Rng::with_seed(SEED);
     for _ in 0..100 {
         run(&cache, cmd("FLUSHDB")).await;
-        let histories = histories.new_tree(&mut runner).unwrap().current();
+        let histories: Vec<_> = (0..random.usize(1..12))
+            .map(|_| acts(&mut random, 0..8))
+            .collect();
         let (mut keys, mut slots) = (Vec::new(), Vec::new());
         for (i, history) in histories.iter().enumerate() {
             let digest = Digest::Sha256([i as u8 + 1; 32]);
@@ -271,49 +298,20 @@ async fn many_are_treated_as_each(version: Version) {
         // The leases are gone, and each entry that is left has a TTL.
         for (key, slot) in keys.iter().zip(&slots) {
             let [subject, lease, _] = cache.keys.of(key);
-            let time = redis.cli(&["PTTL", &subject]);
+            let time = cli(&["PTTL", &subject]);
             assert!(slot.entry.is_none() || time.trim() != "-1");
-            assert_ne!(redis.cli(&["MGET", &lease]).trim(), "2");
+            assert_ne!(cli(&["MGET", &lease]).trim(), "2");
         }
     }
 }
 
-#[tokio::test]
-async fn redis_7_treats_many_as_each() {
-    many_are_treated_as_each(Version::Redis).await;
-}
-
-#[tokio::test]
-async fn redis_6_2_treats_many_as_each() {
-    many_are_treated_as_each(Version::Redis6_2).await;
-}
-
-#[tokio::test]
-async fn valkey_treats_many_as_each() {
-    many_are_treated_as_each(Version::Valkey).await;
-}
-
-#[tokio::test]
-async fn redis_7_does_as_specified() {
-    scripts_do_as_specified(Version::Redis).await;
-}
-
-#[tokio::test]
-async fn redis_6_2_does_as_specified() {
-    scripts_do_as_specified(Version::Redis6_2).await;
-}
-
-#[tokio::test]
-async fn valkey_does_as_specified() {
-    scripts_do_as_specified(Version::Valkey).await;
-}
-
 /// A layout may name one subject twice, but a script must not get it twice.
-#[tokio::test]
-async fn a_subject_that_is_named_twice_is_filled_once() {
+///
+/// # Panics
+/// Panics if the scripts do otherwise.
+pub async fn a_subject_that_is_named_twice_is_filled_once(url: &str, cli: Cli<'_>) {
     const LONG: Duration = Duration::from_secs(60);
-    let redis = Redis::start().await;
-    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+    let config = RedisConfig::new(url).with_timeout(Duration::from_secs(5));
     let cache = RedisCache::new(config).unwrap();
     let digest = |seed| Digest::Sha256([seed; 32]);
     let keys: Vec<_> = (1..=4).map(|seed| Key::Meta(digest(seed))).collect();
@@ -324,20 +322,21 @@ async fn a_subject_that_is_named_twice_is_filled_once() {
     let facts: Vec<_> = named.iter().map(fact).map(Facts::one).collect();
     let filled = cache.fill_all(facts.clone(), token, LONG).await.unwrap();
     assert_eq!(filled, facts);
-    redis.cli(&["CONFIG", "RESETSTAT"]);
+    cli(&["CONFIG", "RESETSTAT"]);
     let again = cache.fill_all(facts, token, LONG).await.unwrap();
     assert!(again.iter().all(Facts::is_empty), "the leases are gone");
     // One `MGET` of four leases.
-    let stats = redis.cli(&["INFO", "commandstats"]);
+    let stats = cli(&["INFO", "commandstats"]);
     assert!(stats.contains("cmdstat_mget:calls=1,"), "{stats}");
 }
 
 /// A refused `SADD` does not mean a set of another type: its other members stay.
-#[tokio::test]
-async fn a_full_server_refuses_a_fill_and_loses_nothing() {
+///
+/// # Panics
+/// Panics if the scripts do otherwise.
+pub async fn a_full_server_refuses_a_fill_and_loses_nothing(url: &str, cli: Cli<'_>) {
     const LONG: Duration = Duration::from_secs(60);
-    let redis = Redis::start().await;
-    let config = RedisConfig::new(redis.url()).with_timeout(Duration::from_secs(5));
+    let config = RedisConfig::new(url).with_timeout(Duration::from_secs(5));
     let cache = RedisCache::new(config).unwrap();
     let digest = |seed| Digest::Sha256([seed; 32]);
     let link = |seed| Link::layer("a/b".parse().unwrap(), digest(seed));
@@ -346,8 +345,8 @@ async fn a_full_server_refuses_a_fill_and_loses_nothing() {
     let token = Token::of(1);
     let granted = cache.grant(&keys, token, false, later()).await.unwrap();
     assert_eq!(granted, [Grant::Granted; 2]);
-    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let facts = Facts::two(fact(&keys[0]), fact(&keys[1]));
     let leases = Leases::two(token, token);
     let filled = cache.fill(facts, leases, LONG).await.unwrap();
