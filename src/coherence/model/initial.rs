@@ -11,7 +11,7 @@ use crate::coherence::slot::Slot;
 use crate::coherence::trust::{Proof, Trust};
 
 /// Says what exists in the first state.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Has {
     pub(super) object: bool,
     pub(super) entry: bool,
