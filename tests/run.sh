@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds or installs the servers and programs that the tests need, then runs all tests. See --help.
+# Finds or installs the servers and programs that the tests need, then runs tests. See --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -12,7 +12,11 @@ bin=$HOME/.cache/layercache/bin
 
 usage() {
     cat <<'TEXT'
-tests/run.sh                       installs what is missing, then runs all tests
+tests/run.sh                       installs what is missing, then runs the tests of the fast tier (those of
+                                   `cargo test`) and the tests with real servers
+tests/run.sh deep                  installs what is missing, then runs what takes long: the model with every
+                                   rule bent, 20,000 seeds of the simulation, random histories and the
+                                   soak on real servers, and the seeds of the fuzz targets
 tests/run.sh --setup [PROGRAM...]  only installs: what the tests need, and these Debian packages too
 
 From Debian (as root or by sudo): redis-server, redis-cli, skopeo, docker-registry, ab, openssl,
@@ -25,6 +29,8 @@ LAYERCACHE_REDIS_6_2         a redis-server of 6.2 to use instead
 LAYERCACHE_VALKEY            a valkey-server to use instead
 LAYERCACHE_TEST_S3_ENDPOINT  an S3 server to use instead, with LAYERCACHE_TEST_S3_BUCKET (empty, and for the
                              tests alone: they delete what they find), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+LAYERCACHE_MODEL             which rules the model bends: a number of a day, or all (default: today's number)
+LAYERCACHE_SERVER_TESTS      how many tests with servers run at the same time; they mostly wait (default: 6)
 TEXT
 }
 
@@ -173,32 +179,109 @@ total() { # FILE WORD
         END { print sum + 0 }' "$1"
 }
 
-run_tests() {
-    local log status=0 passed failed ignored reasons
+# Prints each failed test, why it failed, its seed if it has one, and how to run it again. CI services
+# show the last lines of a run first, so this is short.
+failures() { # FILE
+    awk -v most=4 '
+        / +Running / {
+            target = $0
+            sub(/.*\/deps\//, "", target)
+            sub(/-[0-9a-f]+\)$/, "", target)
+            target = "--test " target
+            if ($0 ~ /unittests .*main\.rs/) target = "--bins"
+            else if ($0 ~ /unittests/) target = "--lib"
+        }
+        /^ +Doc-tests / { target = "--doc" }
+        /^test .* \.\.\. FAILED$/ {
+            name = $0
+            sub(/^test /, "", name)
+            sub(/ \.\.\. FAILED$/, "", name)
+            names[++count] = name
+            targets[count] = target
+        }
+        /^---- .* stdout ----$/ {
+            current = $0
+            sub(/^---- /, "", current)
+            sub(/ stdout ----$/, "", current)
+            wanted = 0
+        }
+        current != "" && !(current in seeds) && /seed [0-9]+/ { seeds[current] = $0 }
+        wanted > 0 && NF && !/^(note|stack backtrace)/ { why[current] = why[current] "  " $0 "\n"; wanted-- }
+        / panicked at / && current != "" && !(current in why) {
+            where = $0
+            sub(/.* panicked at /, "", where)
+            why[current] = "  " where "\n"
+            wanted = 2
+        }
+        END {
+            for (i = 1; i <= count && i <= most; i++) {
+                name = names[i]
+                print "FAILED " name
+                printf "%s", why[name]
+                if (name in seeds && index(why[name], seeds[name]) == 0) print "  " seeds[name]
+                print "  again: cargo test --workspace --all-features " targets[i] " -- --exact \"" name "\""
+            }
+            if (count > most) print "and " count - most " more"
+        }' "$1" | cut -c 1-200
+}
+
+# Every command takes the same packages and features, so that nothing is built twice.
+tests() { cargo test --locked --workspace --all-features --no-fail-fast "$@"; }
+
+server_tests() {
+    RUST_TEST_THREADS=${LAYERCACHE_SERVER_TESTS:-6} tests --test servers --test cryptography
+}
+
+# Runs each command in turn, also after a failure, and then says what has failed.
+report() { # COMMAND...
+    local log status=0 passed failed ignored command
     cd "$root"
     step "building the tests"
-    cargo test --workspace --all-features --no-run
-    step "running the tests"
+    tests --no-run
     log=$(mktemp)
-    cargo test --workspace --all-features --no-fail-fast 2>&1 | tee "$log" || status=$?
+    for command in "$@"; do
+        step "running $command"
+        $command 2>&1 | tee -a "$log" || status=$?
+    done
     passed=$(total "$log" passed)
     failed=$(total "$log" failed)
     ignored=$(total "$log" ignored)
-    # CI services show the last lines of a run first, so the causes of failures are printed there.
-    reasons=$(grep -A 3 ' panicked at ' "$log" | grep -v '^stack backtrace:' | cut -c 1-200) || true
-    rm -f "$log"
     step "done"
     ((ignored == 0)) || echo "$ignored ignored"
-    echo "$passed passed, $failed failed"
-    ((status == 0)) || printf 'Why:\n%s\n' "$reasons"
-    ((status == 0)) || fail "FAILED: $passed passed, $failed failed, cargo test ended with $status"
+    if ((status != 0)); then
+        failures "$log"
+        # A target that did not build, or a command that was not found, has no failed test.
+        ((failed > 0)) || grep -E '^error' "$log" | head -n 5 || true
+        fail "FAILED: $passed passed, $failed failed; the whole output is in $log"
+    fi
+    rm -f "$log"
     echo "all passed: $passed passed, $failed failed"
+}
+
+# The tests that need no server, then those that compare the simulated Redis with real ones.
+fast_tests() { tests --exclude servers; }
+
+# These measure what each call costs, so nothing else runs meanwhile.
+cost_tests() { tests --test costs; }
+
+model() { LAYERCACHE_MODEL=all tests --lib coherence::model; }
+
+simulation() { LAYERCACHE_SIM_RUNS=${LAYERCACHE_SIM_RUNS:-20000} tests --test simulation; }
+
+real_histories() { tests --test deep -- --test-threads=1 --nocapture; }
+
+seeds() {
+    RUSTFLAGS="--cfg fuzzing" cargo test --locked --manifest-path fuzz/Cargo.toml --no-default-features
 }
 
 case ${1:-} in
 '')
     setup
-    run_tests
+    report fast_tests server_tests cost_tests
+    ;;
+deep)
+    setup
+    report model simulation real_histories seeds
     ;;
 --setup)
     setup "${@:2}"
