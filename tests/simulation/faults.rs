@@ -1,10 +1,10 @@
-//! What goes wrong during a run, and when.
+//! What goes wrong during a run, and when. `strike.rs` lets it happen.
 
 use super::machine::Time;
 use super::network::Way;
 use super::server::Dump;
-use super::world::{StoreFaults, World};
-use layercache::RedisConfig;
+use super::shape::Shape;
+use super::world::StoreFaults;
 use std::time::Duration;
 
 /// A fault of the network, of a machine, of a server, or of the store; or what ends it.
@@ -19,26 +19,62 @@ pub(crate) enum Fault {
     Cut(usize, usize, Time),
     /// All connections of a machine end.
     ResetMachine(usize),
+    /// The connections of a machine end this often, one time after the other.
+    Flap(usize, u32),
     /// All connections of a server end.
     ResetServer(usize),
+    /// A server forgets all connections of a machine, which does not learn of it.
+    HalfOpen(usize),
     FreezeMachine(usize, Time),
     FreezeServer(usize, Time),
+    /// A task of a machine keeps the machine's thread busy this long, as often as this.
+    Starve(usize, Time, u32),
+    /// A node leaves the cluster. Its machine starts again after a while.
+    Leave(usize, Time),
     /// A machine loses its power, and starts again after a while.
     KillMachine(usize, Time),
     StartMachine(usize),
     /// A server loses its power, and starts again after a while.
     KillServer(usize, Time, Dump),
     StartServer(usize),
-    /// A server loses one in this many keys, as by an eviction.
-    Evict(usize, u32),
+    /// A server loses one in this many keys of a kind, as by an eviction.
+    Evict(usize, &'static str, u32),
     /// A server's clock steps by this many milliseconds.
     StepClock(usize, i64),
+    /// A server's clock runs this much faster, in thousandths.
+    Drift(usize, i64),
     /// A server has no memory for more.
     Fill(usize, Time),
     Empty(usize),
     Store(StoreFaults, Time),
     StoreWorks,
+    /// What the primaries change arrives this much later at their replicas.
+    Lag(Time, Time),
+    NoLag,
+    /// A replica replaces a primary after this time.
+    Failover(Why, Time),
+    /// A slot of a cluster moves, that of the set of nodes or that of an entry. There is up to this
+    /// time between its steps.
+    MoveSlot(bool, Time),
 }
+
+/// Why a replica replaces a primary.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Why {
+    /// The primary has lost its power, for this long.
+    Killed(Time, Dump),
+    Frozen(Time),
+    /// The primary does not reach the other servers, for this long. Each bit says whether a machine
+    /// reaches only the primary; the machines of the other bits reach only the other servers.
+    Cut(Time, u8),
+    /// The same, and all machines reach all servers.
+    Split(Time),
+    /// Somebody asks for it.
+    HandOver,
+}
+
+/// After how many milliseconds the servers of a cluster count another one as silent.
+pub(crate) const NODE_TIMEOUT: u64 = 1_000;
 
 /// A fault, and when it begins.
 pub(crate) struct Planned {
@@ -46,33 +82,53 @@ pub(crate) struct Planned {
     pub(crate) fault: Fault,
 }
 
+/// The keys that an eviction may be about.
+const KINDS: [&str; 6] = ["", "", "lease::", "fence::", "layercache::", "blobs::"];
+
 /// Draws the faults of a run, in order.
 pub(crate) fn plan(
     random: &mut fastrand::Rng,
     machines: usize,
-    servers: usize,
+    shape: Shape,
     end: Time,
 ) -> Vec<Planned> {
     let mut planned = Vec::new();
     for _ in 0..random.usize(..8) {
         let at = Duration::from_millis(random.u64(1_000..end.as_millis() as u64));
-        let fault = draw(random, machines, servers);
+        let fault = match (shape, random.u32(..3)) {
+            (Shape::Single, _) | (_, 0 | 1) => draw(random, machines, shape),
+            (_, _) => draw_of_many(random, shape),
+        };
         planned.push(Planned { at, fault });
     }
     planned.sort_by_key(|planned| planned.at);
     planned
 }
 
-fn draw(random: &mut fastrand::Rng, machines: usize, servers: usize) -> Fault {
-    let (machine, server) = (random.usize(..machines), random.usize(..servers));
-    let millis = match random.u32(..4) {
+/// Draws how long a fault takes.
+fn draw_time(random: &mut fastrand::Rng) -> Time {
+    Duration::from_millis(match random.u32(..4) {
         0 => random.u64(1..60),
         1 | 2 => random.u64(60..1_500),
         _ => random.u64(1_500..6_000),
+    })
+}
+
+fn draw_dump(random: &mut fastrand::Rng) -> Dump {
+    let dump = random.choice([Dump::Empty, Dump::Old, Dump::Latest]);
+    dump.expect("there are some")
+}
+
+/// Draws a fault that there is with every kind of server.
+fn draw(random: &mut fastrand::Rng, machines: usize, shape: Shape) -> Fault {
+    let machine = random.usize(..machines);
+    let server = match random.u32(..3) {
+        0 => random.usize(..shape.servers()),
+        _ => random.usize(..shape.primaries()),
     };
-    let time = Duration::from_millis(millis);
-    match random.u32(..16) {
-        0 | 1 => Fault::Slow(millis.min(300)),
+    let time = draw_time(random);
+    match random.u32(..22) {
+        0 | 1 => Fault::Slow((time.as_millis() as u64).min(300)),
         2 | 3 => {
             let to_server = random.bool();
             let way = Way {
@@ -88,13 +144,18 @@ fn draw(random: &mut fastrand::Rng, machines: usize, servers: usize) -> Fault {
         7 => Fault::FreezeMachine(machine, time),
         8 => Fault::FreezeServer(server, time),
         9 => Fault::KillMachine(machine, time),
-        10 => {
-            let dump = random.choice([Dump::Empty, Dump::Old, Dump::Latest]);
-            Fault::KillServer(server, time, dump.expect("there are some"))
+        10 | 11 => Fault::KillServer(server, time, draw_dump(random)),
+        12 | 13 => {
+            let kind = random.choice(KINDS).expect("there are some");
+            Fault::Evict(server, kind, random.u32(1..4))
         }
-        11 | 12 => Fault::Evict(server, random.u32(1..4)),
-        13 => Fault::StepClock(server, random.i64(-8_000..8_000)),
-        14 => Fault::Fill(server, time),
+        14 => Fault::StepClock(server, random.i64(-8_000..8_000)),
+        15 => Fault::Fill(server, time),
+        16 => Fault::Flap(machine, random.u32(2..40)),
+        17 => Fault::HalfOpen(machine),
+        18 => Fault::Starve(machine, Duration::from_millis(random.u64(5..400)), 10),
+        19 => Fault::Leave(machine, time),
+        20 => Fault::Drift(server, random.i64(-40..40)),
         _ => {
             let faults = StoreFaults {
                 one_in: random.u32(2..30),
@@ -105,82 +166,24 @@ fn draw(random: &mut fastrand::Rng, machines: usize, servers: usize) -> Fault {
     }
 }
 
-impl World {
-    /// Lets a fault begin. Returns what ends it, and when.
-    pub(crate) fn begin(&mut self, fault: Fault, config: &RedisConfig) -> Option<Planned> {
-        let begin = self.clock.next();
-        self.history.fault(begin, format!("{fault:?}"));
-        let now = self.now;
-        let later = |time, fault| {
-            Some(Planned {
-                at: now + time,
-                fault,
-            })
-        };
-        match fault {
-            Fault::Slow(millis) => {
-                self.network.slow = millis;
-                return later(Duration::from_secs(3), Fault::Fast);
-            }
-            Fault::Fast => self.network.slow = 0,
-            Fault::Hold(way, time) => self.network.hold(way, now + time),
-            Fault::Cut(machine, server, time) => {
-                for to_server in [true, false] {
-                    let way = Way {
-                        machine,
-                        server,
-                        to_server,
-                    };
-                    self.network.hold(way, now + time);
-                }
-            }
-            Fault::ResetMachine(machine) => {
-                for link in self.network.links_of_machine(machine) {
-                    self.reset(link);
-                }
-            }
-            Fault::ResetServer(server) => {
-                for link in self.network.links_of_server(server) {
-                    self.reset(link);
-                }
-            }
-            Fault::FreezeMachine(machine, time) => {
-                if let Some(machine) = &mut self.machines[machine] {
-                    machine.frozen_until = now + time;
-                }
-            }
-            Fault::FreezeServer(server, time) => self.servers[server].freeze(now + time),
-            Fault::KillMachine(machine, time) => {
-                self.kill(machine);
-                return later(time, Fault::StartMachine(machine));
-            }
-            Fault::StartMachine(machine) if self.machines[machine].is_none() => {
-                self.restart(machine, config);
-            }
-            Fault::StartMachine(_) => {}
-            Fault::KillServer(server, time, dump) => {
-                self.servers[server].stop(dump);
-                for link in self.network.links_of_server(server) {
-                    self.reset(link);
-                }
-                return later(time, Fault::StartServer(server));
-            }
-            Fault::StartServer(server) => self.servers[server].start(now),
-            Fault::Evict(server, one_in) => {
-                self.servers[server].evict(one_in, &mut self.random);
-            }
-            Fault::StepClock(server, millis) => self.servers[server].step_clock(millis),
-            Fault::Fill(server, time) => {
-                self.servers[server].set_full(true);
-                return later(time, Fault::Empty(server));
-            }
-            Fault::Empty(server) => self.servers[server].set_full(false),
-            Fault::Store(faults, time) => {
-                self.store_faults = faults;
-                return later(time, Fault::StoreWorks);
-            }
-            Fault::StoreWorks => self.store_faults = StoreFaults::default(),
-        }
-        None
+/// Draws a fault that there is only with several servers.
+fn draw_of_many(random: &mut fastrand::Rng, shape: Shape) -> Fault {
+    let time = draw_time(random);
+    // A replica of a cluster waits for the time after which servers count as silent.
+    let after = match shape {
+        Shape::Cluster { .. } => random.u64(NODE_TIMEOUT + 500..NODE_TIMEOUT + 1_500),
+        _ => random.u64(100..3_000),
+    };
+    let after = Duration::from_millis(after);
+    let longer = time + Duration::from_millis(random.u64(..3_000));
+    match random.u32(..9) {
+        0 => Fault::Failover(Why::Killed(longer, draw_dump(random)), after),
+        1 => Fault::Failover(Why::Frozen(longer), after),
+        2 => Fault::Failover(Why::Cut(longer, random.u8(..)), after),
+        3 => Fault::Failover(Why::Split(longer), after),
+        4 => Fault::Failover(Why::HandOver, Duration::from_millis(random.u64(1..50))),
+        5 => Fault::Lag(Duration::from_millis(random.u64(1..3_000)), time),
+        _ if shape.is_cluster() => Fault::MoveSlot(random.u32(..3) == 0, time / 20),
+        _ => Fault::Failover(Why::Killed(longer, Dump::Empty), after),
     }
 }

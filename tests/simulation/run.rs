@@ -2,6 +2,7 @@
 
 use super::faults::{Planned, plan};
 use super::machine::Time;
+use super::shape::Shape;
 use super::traffic::{REPOSITORIES, Request, digest};
 use super::world::World;
 use histories::check::check;
@@ -25,6 +26,7 @@ pub(crate) struct Outcome {
     pub(crate) decided: usize,
     wrong: usize,
     nodes: usize,
+    pub(crate) servers: &'static str,
     faults: usize,
     pub(crate) hash: u64,
     pub(crate) report: Option<String>,
@@ -37,24 +39,25 @@ impl fmt::Display for Outcome {
             decided,
             wrong,
             nodes,
+            servers,
             faults,
             hash,
             ..
         } = self;
         write!(
             f,
-            "seed {seed}: {decided} reads decided, {wrong} wrong, {nodes} nodes, {faults} faults, \
-             history {hash:016x}"
+            "seed {seed}: {decided} reads decided, {wrong} wrong, {nodes} nodes, {servers}, \
+             {faults} faults, history {hash:016x}"
         )
     }
 }
 
-fn config(random: &mut fastrand::Rng) -> RedisConfig {
+fn config(random: &mut fastrand::Rng, shape: Shape) -> RedisConfig {
     let millis = Duration::from_millis;
     let trust = random
         .choice([200, 500, 1_000, 2_000])
         .expect("there are some");
-    RedisConfig::new("redis://redis-0")
+    RedisConfig::new(shape.url())
         .with_trust_timeout(millis(trust))
         .with_timeout(millis(50))
         .with_change_timeout(millis(random.u64(500..5_000)))
@@ -67,13 +70,14 @@ pub(crate) fn run(seed: u64) -> Outcome {
     fastrand::seed(seed);
     let mut random = fastrand::Rng::with_seed(seed);
     let (nodes, blobs) = (random.usize(2..5), random.u32(2..12));
-    let config = config(&mut random);
-    let mut world = World::new(random.u64(..), blobs, 1);
+    let shape = Shape::draw(&mut random);
+    let config = config(&mut random, shape);
+    let mut world = World::new(random.u64(..), blobs, shape);
     prepare(&mut world);
     for _ in 0..nodes {
         world.start(&config);
     }
-    let mut planned = plan(&mut random, nodes, 1, BUSY);
+    let mut planned = plan(&mut random, nodes, shape, BUSY);
     let faults = planned.len();
     let mut at = Duration::from_millis(200);
     while at < BUSY {
@@ -90,6 +94,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
         begin_next(&mut world, &mut planned, &config);
     }
     world.network.heal();
+    world.topology.heal();
     let end = world.now + REST;
     world.run(end);
     settle(&mut world);
@@ -182,6 +187,7 @@ fn settle(world: &mut World) {
     for server in 0..world.servers.len() {
         let keys = world.servers[server].keys(world.now);
         let is_left = |key: &String| key.starts_with("lease::") || key.starts_with("fence::");
+        let is_left = |key: &String| is_left(key) && world.belongs(key, server);
         for key in keys.into_iter().filter(is_left) {
             world.history.failure(format!("{key} is left over"));
         }
@@ -239,6 +245,7 @@ fn verdict(seed: u64, world: World, nodes: usize, faults: usize) -> Outcome {
         decided: verdict.decided,
         wrong,
         nodes,
+        servers: world.topology.shape.name(),
         faults,
         hash: world.hash,
         report,

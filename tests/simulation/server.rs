@@ -1,7 +1,10 @@
 //! [`Server`]: a simulated Redis on a machine of its own, with a clock of its own.
 
 use super::machine::Time;
-use simulated_redis::{ConnectionId, Flavor, Policy, Setup, Snapshot};
+use super::shape::host;
+use simulated_redis::{
+    ClusterView, ConnectionId, Effect, Flavor, Policy, SentinelView, Setup, Snapshot,
+};
 use std::time::Duration;
 
 /// The time since 1970 at which each run begins.
@@ -21,6 +24,8 @@ pub(crate) struct Server {
     redis: simulated_redis::Server,
     /// How far its clock is ahead of the run's, in milliseconds.
     ahead: i64,
+    /// By how many thousandths its clock is faster than the run's, and since when.
+    drift: (i64, Time),
     frozen_until: Time,
     pub(crate) is_down: bool,
     dump: Option<Snapshot>,
@@ -28,21 +33,23 @@ pub(crate) struct Server {
     old: (Time, Snapshot),
 }
 
+/// How far a server's clock may be from the run's, in milliseconds. A fence that is put up just
+/// before the clock steps back still expires while the run rests.
+const MOST_AHEAD: i64 = 4_000;
+
 /// How often a server makes a dump.
 const DUMPS: Time = Duration::from_secs(2);
 
 impl Server {
-    pub(crate) fn new(seed: u64) -> Self {
-        let flavor = match seed % 3 {
-            0 => Flavor::Redis6_2,
-            1 => Flavor::Redis7,
-            _ => Flavor::Valkey,
-        };
-        let redis = simulated_redis::Server::new(Setup::new(flavor, seed), BEGIN);
+    pub(crate) fn new(number: usize, flavor: Flavor, seed: u64) -> Self {
+        let mut setup = Setup::new(flavor, seed);
+        setup.host = host(number);
+        let redis = simulated_redis::Server::new(setup, BEGIN);
         let old = (Time::ZERO, redis.snapshot());
         Self {
             redis,
             ahead: 0,
+            drift: (0, Time::ZERO),
             frozen_until: Time::ZERO,
             is_down: false,
             dump: None,
@@ -52,8 +59,20 @@ impl Server {
 
     /// Returns the server's own time.
     fn time(&self, now: Time) -> Duration {
-        let millis = (BEGIN + now).as_millis() as i64 + self.ahead;
+        let millis = (BEGIN + now).as_millis() as i64 + self.ahead + self.drifted(now);
         Duration::from_millis(u64::try_from(millis).expect("it is long after 1970"))
+    }
+
+    /// Returns how far the clock has run ahead since its speed changed, in milliseconds.
+    fn drifted(&self, now: Time) -> i64 {
+        let (rate, since) = self.drift;
+        (now - since).as_millis() as i64 * rate / 1_000
+    }
+
+    /// Makes the clock faster by this many thousandths.
+    pub(crate) fn drift(&mut self, rate: i64, now: Time) {
+        self.ahead += self.drifted(now);
+        self.drift = (rate, now);
     }
 
     pub(crate) fn connect(&mut self) -> ConnectionId {
@@ -107,9 +126,10 @@ impl Server {
         self.is_down = false;
     }
 
-    /// Removes one in this many keys.
-    pub(crate) fn evict(&mut self, one_in: u32, random: &mut fastrand::Rng) {
-        for key in self.redis.keys(0) {
+    /// Removes one in this many keys whose names begin with this.
+    pub(crate) fn evict(&mut self, of: &str, one_in: u32, random: &mut fastrand::Rng) {
+        let all = self.redis.keys(0).into_iter();
+        for key in all.filter(|key| key.starts_with(of.as_bytes())) {
             if random.u32(..one_in) == 0 {
                 self.redis.evict(0, &key);
             }
@@ -117,7 +137,62 @@ impl Server {
     }
 
     pub(crate) fn step_clock(&mut self, millis: i64) {
-        self.ahead += millis;
+        self.ahead = (self.ahead + millis).clamp(-MOST_AHEAD, MOST_AHEAD);
+    }
+
+    /// Becomes a replica with a copy of this primary's data.
+    pub(crate) fn follow(&mut self, primary: &mut Self, now: Time) {
+        let time = self.time(now);
+        self.redis.replicate_from(&mut primary.redis, time);
+    }
+
+    pub(crate) fn promote(&mut self, now: Time) {
+        let time = self.time(now);
+        self.redis.promote(time);
+    }
+
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        self.redis.take_effects()
+    }
+
+    /// Repeats what the primary has done.
+    pub(crate) fn apply(&mut self, effects: &[Effect], now: Time) {
+        let time = self.time(now);
+        self.redis.apply_effects(effects, time);
+    }
+
+    /// Takes the channels and messages for the rest of the cluster.
+    pub(crate) fn take_published(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.redis.take_published()
+    }
+
+    pub(crate) fn publish(&mut self, channel: &[u8], message: &[u8]) {
+        self.redis.publish(channel, message);
+    }
+
+    pub(crate) fn set_cluster(&mut self, view: ClusterView) {
+        self.redis.set_cluster(view);
+    }
+
+    pub(crate) fn set_sentinel(&mut self, view: SentinelView) {
+        self.redis.set_sentinel(view);
+    }
+
+    pub(crate) fn run_id(&self) -> String {
+        self.redis.identity().0
+    }
+
+    /// Gives up to `most` keys of a slot to another server. Returns whether there were any.
+    pub(crate) fn give(&mut self, other: &mut Self, slot: u16, most: usize) -> bool {
+        let keys = self.redis.take_keys_of(slot, most);
+        let is_some = !keys.is_empty();
+        other.redis.accept(keys);
+        is_some
+    }
+
+    /// Returns the names of all keys.
+    pub(crate) fn all_keys(&self) -> Vec<Vec<u8>> {
+        self.redis.keys(0)
     }
 
     /// Says whether the server has memory for more.

@@ -7,14 +7,18 @@
 //! | `LAYERCACHE_SIM_RUNS` | how many seeds run |
 
 mod clock;
+mod cluster;
 mod faults;
 mod machine;
 mod network;
 mod outbox;
 mod run;
 mod server;
+mod shape;
 mod store;
 mod stream;
+mod strike;
+mod topology;
 mod traffic;
 mod world;
 

@@ -5,13 +5,16 @@ use super::machine::{Machine, Time};
 use super::network::{Link, Network};
 use super::outbox::Emission;
 use super::server::Server;
+use super::shape::Shape;
 use super::store::Call;
 use super::stream::{End, SimStream};
+use super::topology::{Step, Topology};
 use super::traffic::{Client, Running, path};
 use histories::record::{Fact, History};
 use layercache::RedisConfig;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
+use simulated_redis::Flavor;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use tokio::sync::oneshot;
 pub(crate) const STEP: Time = Duration::from_millis(1);
 
 /// Something that happens outside of the machines.
-enum Event {
+pub(crate) enum Event {
     Connect {
         machine: usize,
         host: String,
@@ -38,11 +41,12 @@ enum Event {
     End(Link, End),
     Execute(usize, Box<dyn Call>, Fate),
     Reply(usize, Box<dyn Call>, bool),
+    Step(Step),
 }
 
 /// How a call to the store ends.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+pub(crate) enum Fate {
     Works,
     /// It happens, and its caller gets an error.
     FailsAfter,
@@ -70,6 +74,7 @@ pub(crate) struct World {
     pub(crate) random: fastrand::Rng,
     pub(crate) machines: Vec<Option<Machine>>,
     pub(crate) servers: Vec<Server>,
+    pub(crate) topology: Topology,
     pub(crate) network: Network,
     pub(crate) backend: Arc<InMemory>,
     pub(crate) store_faults: StoreFaults,
@@ -81,14 +86,19 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, blobs: u32, servers: usize) -> Self {
+    pub(crate) fn new(seed: u64, blobs: u32, shape: Shape) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        Self {
+        let flavors = [Flavor::Redis6_2, Flavor::Redis7, Flavor::Valkey];
+        let flavor = random.choice(flavors).expect("there are some");
+        let servers = 0..shape.servers();
+        let servers = servers.map(|number| Server::new(number, flavor, random.u64(..)));
+        let mut world = Self {
             clock: Clock::default(),
             history: History::default(),
             running: Running::default(),
             now: Time::ZERO,
-            servers: (0..servers).map(|_| Server::new(random.u64(..))).collect(),
+            servers: servers.collect(),
+            topology: Topology::new(shape),
             random,
             machines: Vec::new(),
             network: Network::default(),
@@ -98,7 +108,9 @@ impl World {
             hash: seed,
             queue: BTreeMap::new(),
             events: 0,
-        }
+        };
+        world.assemble();
+        world
     }
 
     pub(crate) fn start(&mut self, config: &RedisConfig) {
@@ -150,7 +162,7 @@ impl World {
         head.expect("memory answers at once").is_ok()
     }
 
-    fn at(&mut self, time: Time, event: Event) {
+    pub(crate) fn at(&mut self, time: Time, event: Event) {
         self.events += 1;
         self.queue.insert((time, self.events), event);
     }
@@ -331,6 +343,7 @@ impl World {
                 call.reply(fails);
                 self.wake(machine);
             }
+            Event::Step(step) => self.take_step(step),
         }
     }
 
@@ -373,8 +386,12 @@ impl World {
         if let Some(until) = self.servers[server].frozen_until(self.now) {
             return self.at(until, Event::Receive(link, bytes));
         }
+        if self.servers[server].is_down {
+            return;
+        }
         self.note(1, &bytes);
         self.servers[server].receive(connection, &bytes, self.now);
+        self.spread(server);
         self.send_outputs(server);
     }
 

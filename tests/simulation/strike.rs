@@ -1,0 +1,199 @@
+//! How each fault happens.
+
+use super::faults::{Fault, NODE_TIMEOUT, Planned, Why};
+use super::machine::Time;
+use super::network::Way;
+use super::server::Dump;
+use super::topology::Step;
+use super::world::{STEP, StoreFaults, World};
+use layercache::RedisConfig;
+use std::time::Duration;
+
+impl World {
+    /// Lets a fault begin. Returns what ends it, and when.
+    pub(crate) fn begin(&mut self, fault: Fault, config: &RedisConfig) -> Option<Planned> {
+        let begin = self.clock.next();
+        self.history.fault(begin, format!("{fault:?}"));
+        let now = self.now;
+        let later = |time, fault| {
+            Some(Planned {
+                at: now + time,
+                fault,
+            })
+        };
+        match fault {
+            Fault::Slow(millis) => {
+                self.network.slow = millis;
+                return later(Duration::from_secs(3), Fault::Fast);
+            }
+            Fault::Fast => self.network.slow = 0,
+            Fault::Hold(way, time) => self.network.hold(way, now + time),
+            Fault::Cut(machine, server, time) => {
+                for to_server in [true, false] {
+                    let way = Way {
+                        machine,
+                        server,
+                        to_server,
+                    };
+                    self.network.hold(way, now + time);
+                }
+            }
+            Fault::ResetMachine(machine) => {
+                for link in self.network.links_of_machine(machine) {
+                    self.reset(link);
+                }
+            }
+            Fault::Flap(machine, times) => {
+                for link in self.network.links_of_machine(machine) {
+                    self.reset(link);
+                }
+                if let Some(rest) = times.checked_sub(1) {
+                    let pause = Duration::from_millis(self.random.u64(1..120));
+                    return later(pause, Fault::Flap(machine, rest));
+                }
+            }
+            Fault::HalfOpen(machine) => {
+                for link in self.network.links_of_machine(machine) {
+                    if let Some((server, connection)) = self.network.server_end(link) {
+                        self.servers[server].disconnect(connection);
+                        self.network.closed(link);
+                    }
+                }
+            }
+            Fault::ResetServer(server) => {
+                for link in self.network.links_of_server(server) {
+                    self.reset(link);
+                }
+            }
+            Fault::FreezeMachine(machine, time) => self.freeze(machine, time),
+            Fault::Starve(machine, time, times) => {
+                self.freeze(machine, time);
+                if let Some(rest) = times.checked_sub(1) {
+                    let pause = Duration::from_millis(self.random.u64(1..20));
+                    return later(time + pause, Fault::Starve(machine, time, rest));
+                }
+            }
+            Fault::Leave(machine, time) => {
+                if let Some(machine) = &mut self.machines[machine] {
+                    let store = machine.store.clone();
+                    machine.spawn(async move { store.shutdown().await });
+                }
+                let while_it_leaves = Duration::from_millis(self.random.u64(1..2_000));
+                return later(while_it_leaves, Fault::KillMachine(machine, time));
+            }
+            Fault::FreezeServer(server, time) => self.servers[server].freeze(now + time),
+            Fault::KillMachine(machine, time) => {
+                self.kill(machine);
+                return later(time, Fault::StartMachine(machine));
+            }
+            Fault::StartMachine(machine) if self.machines[machine].is_none() => {
+                self.restart(machine, config);
+            }
+            Fault::StartMachine(_) => {}
+            Fault::KillServer(server, time, dump) => {
+                self.stop_server(server, dump);
+                return later(time, Fault::StartServer(server));
+            }
+            Fault::StartServer(server) => self.start_server(server),
+            Fault::Evict(server, kind, one_in) => {
+                self.servers[server].evict(kind, one_in, &mut self.random);
+                self.spread(server);
+            }
+            Fault::Drift(server, rate) => self.servers[server].drift(rate, now),
+            Fault::StepClock(server, millis) => self.servers[server].step_clock(millis),
+            Fault::Fill(server, time) => {
+                self.servers[server].set_full(true);
+                return later(time, Fault::Empty(server));
+            }
+            Fault::Empty(server) => self.servers[server].set_full(false),
+            Fault::Store(faults, time) => {
+                self.store_faults = faults;
+                return later(time, Fault::StoreWorks);
+            }
+            Fault::StoreWorks => self.store_faults = StoreFaults::default(),
+            Fault::Lag(lag, time) => {
+                self.topology.lag = lag;
+                return later(time, Fault::NoLag);
+            }
+            Fault::NoLag => self.topology.lag = Time::ZERO,
+            Fault::Failover(why, after) => return self.fail_over(why, after),
+            Fault::MoveSlot(is_of_nodes, pause) => self.begin_moving(is_of_nodes, pause),
+        }
+        None
+    }
+
+    fn freeze(&mut self, machine: usize, time: Time) {
+        if let Some(machine) = &mut self.machines[machine] {
+            machine.frozen_until = (self.now + time).max(machine.frozen_until);
+        }
+    }
+
+    fn stop_server(&mut self, server: usize, dump: Dump) {
+        if self.servers[server].is_down {
+            return;
+        }
+        self.servers[server].stop(dump);
+        for link in self.network.links_of_server(server) {
+            self.reset(link);
+        }
+    }
+
+    /// Lets one of the primaries fail, and a replica replace it after a while.
+    fn fail_over(&mut self, why: Why, after: Time) -> Option<Planned> {
+        let primaries: Vec<_> = self.topology.primaries().collect();
+        let old = self.random.choice(primaries)?;
+        let (now, shape) = (self.now, self.topology.shape);
+        let tries = if matches!(why, Why::HandOver) { 1 } else { 20 };
+        self.step_at(now + after, Step::Promote(old, tries));
+        match why {
+            Why::Killed(time, dump) => {
+                self.stop_server(old, dump);
+                return Some(Planned {
+                    at: now + time,
+                    fault: Fault::StartServer(old),
+                });
+            }
+            Why::Frozen(time) => self.servers[old].freeze(now + time),
+            Why::HandOver if shape.is_cluster() => {
+                // The primary answers nobody until a replica has all that it has.
+                self.servers[old].freeze(now + after + STEP);
+                self.step_at(now + after + STEP, Step::Inform(old));
+            }
+            Why::HandOver => {}
+            Why::Split(time) => self.isolate(old, time),
+            Why::Cut(time, side) => {
+                self.isolate(old, time);
+                for machine in 0..self.machines.len() {
+                    let is_with_it = side >> machine & 1 == 1;
+                    for server in 0..shape.servers() {
+                        if is_with_it == (server == old) {
+                            continue;
+                        }
+                        for to_server in [true, false] {
+                            let way = Way {
+                                machine,
+                                server,
+                                to_server,
+                            };
+                            self.network.hold(way, now + time);
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Cuts a primary off from all other servers.
+    fn isolate(&mut self, primary: usize, time: Time) {
+        let shape = self.topology.shape;
+        for other in (0..shape.servers()).filter(|other| *other != primary) {
+            self.topology.split(primary, other, self.now + time);
+        }
+        if shape.is_cluster() {
+            let silent = Duration::from_millis(NODE_TIMEOUT);
+            self.step_at(self.now + silent, Step::Refuse(primary));
+            self.step_at(self.now + silent, Step::Rejoin(primary));
+        }
+    }
+}
