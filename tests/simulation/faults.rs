@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     ResetMachine(usize),
     /// The connections of a machine end this often, one time after the other.
     Flap(usize, u32),
+    /// The connections of a machine end, and servers refuse new ones for a while.
+    Offline(usize, Time),
     /// All connections of a server end.
     ResetServer(usize),
     /// A server forgets all connections of a machine, which does not learn of it.
@@ -93,12 +95,20 @@ pub(crate) fn plan(
     end: Time,
 ) -> Vec<Planned> {
     let mut planned = Vec::new();
-    for _ in 0..random.usize(..8) {
-        let at = Duration::from_millis(random.u64(1_000..end.as_millis() as u64));
+    let end = end.as_millis() as u64;
+    for _ in 0..random.usize(..5 + end as usize / 1_500) {
+        let at = Duration::from_millis(random.u64(500..end));
         let fault = match (shape, random.u32(..3)) {
             (Shape::Single, _) | (_, 0 | 1) => draw(random, machines, shape),
             (_, _) => draw_of_many(random, shape),
         };
+        if matches!(fault, Fault::Failover(..)) && random.bool() {
+            // The replica has missed what its primary changed in the last moments.
+            let before = Duration::from_millis(random.u64(10..2_000));
+            let lag = Fault::Lag(Duration::from_secs(8), before);
+            let at = at.saturating_sub(before);
+            planned.push(Planned { at, fault: lag });
+        }
         planned.push(Planned { at, fault });
     }
     planned.sort_by_key(|planned| planned.at);
@@ -127,7 +137,7 @@ fn draw(random: &mut fastrand::Rng, machines: usize, shape: Shape) -> Fault {
         _ => random.usize(..shape.primaries()),
     };
     let time = draw_time(random);
-    match random.u32(..22) {
+    match random.u32(..24) {
         0 | 1 => Fault::Slow((time.as_millis() as u64).min(300)),
         2 | 3 => {
             let to_server = random.bool();
@@ -155,7 +165,8 @@ fn draw(random: &mut fastrand::Rng, machines: usize, shape: Shape) -> Fault {
         17 => Fault::HalfOpen(machine),
         18 => Fault::Starve(machine, Duration::from_millis(random.u64(5..400)), 10),
         19 => Fault::Leave(machine, time),
-        20 => Fault::Drift(server, random.i64(-40..40)),
+        20 | 21 => Fault::Offline(machine, time / 4),
+        22 => Fault::Drift(server, random.i64(-40..40)),
         _ => {
             let faults = StoreFaults {
                 one_in: random.u32(2..30),

@@ -1,9 +1,10 @@
 //! [`Machine`]: one process of the cluster, on a runtime and a clock of its own.
 
+use super::busy::Busy;
 use super::outbox::{Emission, Outbox};
 use super::store::SimStore;
 use super::stream::SimConnector;
-use layercache::{CachedStore, RedisConfig};
+use layercache::{CachedStore, MemoryConfig, RedisCache, RedisConfig, TieredCache, VerifierConfig};
 use object_store::memory::InMemory;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,24 @@ use tokio::time::{Instant, advance, sleep_until};
 /// The time since a run began.
 pub(crate) type Time = Duration;
 
+/// How the node of each machine is configured.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeConfig {
+    pub(crate) redis: RedisConfig,
+    /// How many of the hits the node checks, if it checks any.
+    pub(crate) verified: Option<f64>,
+    /// Whether two stores share the node's cache.
+    pub(crate) is_shared: bool,
+}
+
 /// One process of the cluster. Its clock stands still while its runtime does not run, and no other
 /// machine shares the runtime. So a machine can freeze, and can die at any moment.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    pub(crate) store: CachedStore<SimStore>,
+    /// The stores of the node: one, or two that share a cache.
+    pub(crate) stores: Vec<CachedStore<SimStore>>,
+    cache: Option<Arc<TieredCache>>,
+    pub(crate) busy: Busy,
     pub(crate) outbox: Outbox,
     runtime: Option<Runtime>,
     /// When the machine was started, by the clock of the run and by its own.
@@ -32,7 +46,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Starts a process with a node on this backend and this Redis.
-    pub(crate) fn start(now: Time, backend: &Arc<InMemory>, config: &RedisConfig) -> Self {
+    pub(crate) fn start(now: Time, backend: &Arc<InMemory>, config: &NodeConfig) -> Self {
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -40,20 +54,42 @@ impl Machine {
             .build()
             .expect("a runtime");
         let outbox = Outbox::default();
+        let busy = Busy::default();
         let inner = SimStore {
             store: Arc::clone(backend),
             outbox: outbox.clone(),
+            busy: busy.clone(),
         };
         let connector = SimConnector {
             outbox: outbox.clone(),
         };
-        let config = config.clone().with_connector(Arc::new(connector));
-        let (store, began) = runtime.block_on(async {
-            let store = CachedStore::builder(inner).redis(config).build();
-            (store.expect("a configuration"), Instant::now())
+        let redis = config.redis.clone().with_connector(Arc::new(connector));
+        let (stores, cache, began) = runtime.block_on(async {
+            let builder = || {
+                let builder = CachedStore::builder(inner.clone());
+                match config.verified {
+                    Some(share) => builder.verifier(VerifierConfig::default().with_hits(share)),
+                    None => builder,
+                }
+            };
+            let (builders, cache) = match config.is_shared {
+                false => (vec![builder().redis(redis)], None),
+                true => {
+                    let redis = RedisCache::new(redis).expect("a configuration");
+                    let cache = TieredCache::with_redis(MemoryConfig::default(), redis);
+                    let cache = Arc::new(cache);
+                    let builders = ["a", "b"].map(|name| builder().cache(Arc::clone(&cache), name));
+                    (Vec::from(builders), Some(cache))
+                }
+            };
+            let stores = builders.into_iter();
+            let stores = stores.map(|builder| builder.build().expect("a configuration"));
+            (stores.collect(), cache, Instant::now())
         });
         Self {
-            store,
+            stores,
+            cache,
+            busy,
             outbox,
             runtime: Some(runtime),
             began: (now, began),
@@ -71,6 +107,28 @@ impl Machine {
     pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime().spawn(task);
         self.is_woken = true;
+    }
+
+    /// The node leaves the other nodes.
+    pub(crate) fn leave(&mut self) {
+        let (stores, cache) = (self.stores.clone(), self.cache.clone());
+        self.spawn(async move {
+            match cache {
+                Some(cache) => cache.shutdown().await,
+                None => stores[0].shutdown().await,
+            }
+        });
+    }
+
+    /// Drops the node. Its tasks have to end then.
+    pub(crate) fn drop_node(&mut self) {
+        let (stores, cache) = (std::mem::take(&mut self.stores), self.cache.take());
+        self.spawn(async move { drop((stores, cache)) });
+    }
+
+    /// Counts the tasks that have not ended.
+    pub(crate) fn tasks(&self) -> usize {
+        self.runtime().metrics().num_alive_tasks()
     }
 
     /// Returns this moment of the machine's own clock as the time of the run.
@@ -103,6 +161,9 @@ impl Machine {
     /// the time between end at once.
     pub(crate) fn jump(&mut self, until: Time) {
         let time = until.saturating_sub(self.now);
+        if self.frozen_until > self.now {
+            self.busy.stood_still(time);
+        }
         self.runtime().block_on(advance(time));
         self.now = until.max(self.now);
         self.is_woken = true;

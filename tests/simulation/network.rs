@@ -26,6 +26,8 @@ pub(crate) struct Network {
     opened: Link,
     /// Until when a way holds its bytes back.
     held: BTreeMap<Way, Time>,
+    /// Until when all servers refuse the connections of a machine.
+    refused: BTreeMap<usize, Time>,
     /// The longest delay, in milliseconds.
     pub(crate) slow: u64,
     /// Connections that are never answered.
@@ -60,8 +62,17 @@ impl Network {
         *held = until.max(*held);
     }
 
+    pub(crate) fn refuse(&mut self, machine: usize, until: Time) {
+        self.refused.insert(machine, until);
+    }
+
+    pub(crate) fn refuses(&self, machine: usize, now: Time) -> bool {
+        self.refused.get(&machine).is_some_and(|until| *until > now)
+    }
+
     pub(crate) fn heal(&mut self) {
         self.held.clear();
+        self.refused.clear();
         self.slow = 0;
     }
 

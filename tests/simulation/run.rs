@@ -1,19 +1,30 @@
 //! One run under one seed.
 
 use super::faults::{Planned, plan};
-use super::machine::Time;
+use super::machine::{NodeConfig, Time};
+use super::rest::{finish, leave, prepare, settle};
 use super::shape::Shape;
-use super::traffic::{REPOSITORIES, Request, digest};
+use super::traffic::{Limits, REPOSITORIES, Request};
 use super::world::World;
 use histories::check::check;
-use histories::record::{Change, Fact, Outcome as Ended, Span};
+use histories::record::Fact;
 use histories::report::report;
 use layercache::{Freshness, RedisConfig};
 use std::fmt;
 use std::time::Duration;
 
-/// How long clients send requests.
-const BUSY: Time = Duration::from_secs(10);
+/// How long clients send requests, in seconds. Most seeds are small.
+const BUSY: [u64; 6] = [2, 2, 3, 3, 4, 10];
+/// Out of how many requests the number of changes is counted.
+const CHANGES: u32 = 100;
+/// How many of the requests are changes. With few changes an outdated answer stays for long.
+const SHARES: [u32; 4] = [20, 20, 5, 2];
+/// How long a read may wait for Redis.
+const READ: Time = Duration::from_millis(50);
+/// How long a load pauses for the fill of another node, in all.
+const PAUSES: Time = Duration::from_millis(315);
+/// How much later than its deadline a request may end: timers count in whole milliseconds.
+const SLACK: Time = Duration::from_millis(5);
 /// How long a fence stands after its last renewal.
 const FENCE: Time = Duration::from_secs(6);
 /// How long the nodes have to recover after the faults. All leases and fences expire in this time.
@@ -52,17 +63,29 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn config(random: &mut fastrand::Rng, shape: Shape) -> RedisConfig {
+fn config(random: &mut fastrand::Rng, shape: Shape) -> (NodeConfig, Limits) {
     let millis = Duration::from_millis;
     let trust = random
         .choice([200, 500, 1_000, 2_000])
         .expect("there are some");
-    RedisConfig::new(shape.url())
-        .with_trust_timeout(millis(trust))
-        .with_timeout(millis(50))
-        .with_change_timeout(millis(random.u64(500..5_000)))
+    let trust = millis(trust);
+    let change = millis(random.u64(500..5_000));
+    let redis = RedisConfig::new(shape.url())
+        .with_trust_timeout(trust)
+        .with_timeout(READ)
+        .with_change_timeout(change)
         .with_fence_ttl(FENCE)
-        .with_lease_ttl(millis(random.u64(1_000..5_000)))
+        .with_lease_ttl(millis(random.u64(1_000..5_000)));
+    let config = NodeConfig {
+        redis,
+        verified: (random.u32(..4) == 0).then_some(0.05),
+        is_shared: random.u32(..6) == 0,
+    };
+    let limits = Limits {
+        read: READ * 3 + PAUSES * 2 + SLACK,
+        change: change + trust * 21 / 20 * 2 + SLACK,
+    };
+    (config, limits)
 }
 
 /// Runs a seed.
@@ -71,16 +94,20 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let mut random = fastrand::Rng::with_seed(seed);
     let (nodes, blobs) = (random.usize(2..5), random.u32(2..12));
     let shape = Shape::draw(&mut random);
-    let config = config(&mut random, shape);
+    let (config, limits) = config(&mut random, shape);
     let mut world = World::new(random.u64(..), blobs, shape);
+    world.limits = limits;
+    world.changes = random.choice(SHARES).expect("there are some");
     prepare(&mut world);
     for _ in 0..nodes {
         world.start(&config);
     }
-    let mut planned = plan(&mut random, nodes, shape, BUSY);
+    let busy = random.choice(BUSY).expect("there are some");
+    let busy = Duration::from_secs(busy);
+    let mut planned = plan(&mut random, nodes, shape, busy);
     let faults = planned.len();
     let mut at = Duration::from_millis(200);
-    while at < BUSY {
+    while at < busy {
         let is_due = |planned: &Planned| planned.at <= at;
         while planned.first().is_some_and(is_due) {
             begin_next(&mut world, &mut planned, &config);
@@ -99,11 +126,12 @@ pub(crate) fn run(seed: u64) -> Outcome {
     world.run(end);
     settle(&mut world);
     finish(&mut world, nodes);
+    leave(&mut world);
     verdict(seed, world, nodes, faults)
 }
 
 /// Lets the next fault begin, and plans what ends it.
-fn begin_next(world: &mut World, planned: &mut Vec<Planned>, config: &RedisConfig) {
+fn begin_next(world: &mut World, planned: &mut Vec<Planned>, config: &NodeConfig) {
     let Planned { at, fault } = planned.remove(0);
     world.run(at);
     if let Some(end) = world.begin(fault, config) {
@@ -112,27 +140,13 @@ fn begin_next(world: &mut World, planned: &mut Vec<Planned>, config: &RedisConfi
     }
 }
 
-/// Puts all objects into the store.
-fn prepare(world: &mut World) {
-    for blob in 0..world.blobs {
-        let links = (0..REPOSITORIES).map(|repository| Fact::Link(repository, blob));
-        for fact in links.chain([Fact::Blob(blob)]) {
-            let content = match fact {
-                Fact::Blob(_) => "content".to_owned(),
-                Fact::Link(..) => digest(blob).to_string(),
-            };
-            let begin = world.clock.next();
-            world.put_now(fact, content);
-            record(world, fact, true, begin);
-        }
-    }
-}
-
 /// Lets a client send a request to a node.
 fn request(world: &mut World, random: &mut fastrand::Rng, node: usize) {
     let (repository, blob) = (random.u32(..REPOSITORIES), random.u32(..world.blobs));
     let link = Fact::Link(repository, blob);
-    let request = match random.u32(..1000) {
+    let is_change = random.u32(..CHANGES) < world.changes;
+    let number = if is_change { 800 } else { 0 } + random.u32(..if is_change { 200 } else { 800 });
+    let request = match number {
         0..450 => Request::Stat(repository, blob, Freshness::Cached),
         450..460 => Request::Stat(repository, blob, Freshness::Verified),
         460..600 => Request::Contains(repository, blob),
@@ -149,8 +163,14 @@ fn request(world: &mut World, random: &mut fastrand::Rng, node: usize) {
             fact: link,
             head: random.bool(),
         },
-        780..790 => Request::StatMany(repository),
-        790..800 => Request::ClearMemory,
+        780..798 => Request::StatMany(repository),
+        // These are rare, because they remove what an error might have left.
+        798 => Request::ClearMemory,
+        799 => match random.u32(..10) {
+            0 => Request::Purge,
+            1..5 => Request::Warm,
+            _ => Request::StatMany(repository),
+        },
         800..840 => Request::Link(repository, blob),
         840..855 => Request::PutLink(repository, blob),
         855..895 => Request::PutBlob(blob),
@@ -172,62 +192,12 @@ fn request(world: &mut World, random: &mut fastrand::Rng, node: usize) {
     send(world, node, request, patience);
 }
 
-fn send(world: &mut World, node: usize, request: Request, patience: Option<Duration>) {
+pub(crate) fn send(world: &mut World, node: usize, request: Request, patience: Option<Duration>) {
     let Some(client) = world.client(node) else {
         return;
     };
     if let Some(machine) = &mut world.machines[node] {
         machine.spawn(client.send(request, patience));
-    }
-}
-
-/// Checks that nothing is left over in Redis, and records what the store has now: from now on all
-/// nodes must answer that.
-fn settle(world: &mut World) {
-    for server in 0..world.servers.len() {
-        let keys = world.servers[server].keys(world.now);
-        let is_left = |key: &String| key.starts_with("lease::") || key.starts_with("fence::");
-        let is_left = |key: &String| is_left(key) && world.belongs(key, server);
-        for key in keys.into_iter().filter(is_left) {
-            world.history.failure(format!("{key} is left over"));
-        }
-    }
-    for blob in 0..world.blobs {
-        let links = (0..REPOSITORIES).map(|repository| Fact::Link(repository, blob));
-        for fact in links.chain([Fact::Blob(blob)]) {
-            let begin = world.clock.next();
-            let present = world.has(fact);
-            record(world, fact, present, begin);
-        }
-    }
-}
-
-/// Records a change that has been made without a node.
-fn record(world: &World, fact: Fact, present: bool, begin: u64) {
-    let end = world.clock.next();
-    world.history.change(Change {
-        fact,
-        present,
-        span: Span { begin, end },
-        outcome: Ended::Done,
-        node: 0,
-        what: "none",
-    });
-}
-
-/// Asks all nodes for everything, after all faults have ended.
-fn finish(world: &mut World, nodes: usize) {
-    for freshness in [Freshness::Cached, Freshness::Cached, Freshness::Verified] {
-        for node in 0..nodes {
-            for blob in 0..world.blobs {
-                for repository in 0..REPOSITORIES {
-                    let stat = Request::Stat(repository, blob, freshness);
-                    send(world, node, stat, None);
-                }
-            }
-        }
-        let end = world.now + Duration::from_secs(5);
-        world.run(end);
     }
 }
 

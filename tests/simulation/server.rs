@@ -38,7 +38,7 @@ pub(crate) struct Server {
 const MOST_AHEAD: i64 = 4_000;
 
 /// How often a server makes a dump.
-const DUMPS: Time = Duration::from_secs(2);
+const DUMPS: Time = Duration::from_millis(700);
 
 impl Server {
     pub(crate) fn new(number: usize, flavor: Flavor, seed: u64) -> Self {
@@ -208,5 +208,18 @@ impl Server {
         let keys = self.redis.keys(0).into_iter();
         keys.map(|key| String::from_utf8_lossy(&key).into_owned())
             .collect()
+    }
+
+    /// Returns the members of a set.
+    pub(crate) fn members(&mut self, key: &str, now: Time) -> Vec<String> {
+        let time = self.time(now);
+        let client = self.redis.connect();
+        let command = format!("SMEMBERS {key}\r\n");
+        self.redis.receive(client, command.as_bytes(), time);
+        let output = self.redis.take_output(client);
+        self.redis.disconnect(client);
+        let output = String::from_utf8_lossy(&output).into_owned();
+        let lines = output.lines().filter(|line| !line.starts_with(['*', '$']));
+        lines.map(str::to_owned).collect()
     }
 }

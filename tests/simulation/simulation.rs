@@ -6,12 +6,14 @@
 //! | `LAYERCACHE_SIM_SEED` | runs this seed alone |
 //! | `LAYERCACHE_SIM_RUNS` | how many seeds run |
 
+mod busy;
 mod clock;
 mod cluster;
 mod faults;
 mod machine;
 mod network;
 mod outbox;
+mod rest;
 mod run;
 mod server;
 mod shape;

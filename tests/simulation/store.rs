@@ -1,5 +1,6 @@
 //! [`SimStore`]: the backend of all machines, behind the simulated network.
 
+use super::busy::Busy;
 use super::outbox::{Emission, Outbox};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -23,6 +24,7 @@ pub(crate) const INJECTED: &str = "injected";
 pub(crate) struct SimStore {
     pub(crate) store: Arc<InMemory>,
     pub(crate) outbox: Outbox,
+    pub(crate) busy: Busy,
 }
 
 /// A call on its way to the store, or its answer on its way back.
@@ -86,6 +88,7 @@ impl SimStore {
         changes: Option<&Path>,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        let _under_way = self.busy.begin();
         let (reply, answer) = oneshot::channel();
         self.outbox.emit(Emission::Call(Box::new(TypedCall {
             changes: changes.cloned(),

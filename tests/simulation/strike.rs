@@ -1,17 +1,16 @@
 //! How each fault happens.
 
 use super::faults::{Fault, NODE_TIMEOUT, Planned, Why};
-use super::machine::Time;
+use super::machine::{NodeConfig, Time};
 use super::network::Way;
 use super::server::Dump;
 use super::topology::Step;
 use super::world::{STEP, StoreFaults, World};
-use layercache::RedisConfig;
 use std::time::Duration;
 
 impl World {
     /// Lets a fault begin. Returns what ends it, and when.
-    pub(crate) fn begin(&mut self, fault: Fault, config: &RedisConfig) -> Option<Planned> {
+    pub(crate) fn begin(&mut self, fault: Fault, config: &NodeConfig) -> Option<Planned> {
         let begin = self.clock.next();
         self.history.fault(begin, format!("{fault:?}"));
         let now = self.now;
@@ -52,6 +51,12 @@ impl World {
                     return later(pause, Fault::Flap(machine, rest));
                 }
             }
+            Fault::Offline(machine, time) => {
+                self.network.refuse(machine, now + time);
+                for link in self.network.links_of_machine(machine) {
+                    self.reset(link);
+                }
+            }
             Fault::HalfOpen(machine) => {
                 for link in self.network.links_of_machine(machine) {
                     if let Some((server, connection)) = self.network.server_end(link) {
@@ -75,8 +80,7 @@ impl World {
             }
             Fault::Leave(machine, time) => {
                 if let Some(machine) = &mut self.machines[machine] {
-                    let store = machine.store.clone();
-                    machine.spawn(async move { store.shutdown().await });
+                    machine.leave();
                 }
                 let while_it_leaves = Duration::from_millis(self.random.u64(1..2_000));
                 return later(while_it_leaves, Fault::KillMachine(machine, time));

@@ -1,5 +1,6 @@
 //! What clients ask of the nodes, and what is recorded of it.
 
+use super::busy::Busy;
 use super::clock::Clock;
 use super::store::{INJECTED, SimStore};
 use futures::{StreamExt, stream};
@@ -14,7 +15,7 @@ use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub(crate) const REPOSITORIES: u32 = 2;
 
@@ -42,12 +43,16 @@ pub(crate) enum Request {
     DeleteObject(Fact),
     DeleteMany(u32),
     ClearMemory,
+    Purge,
+    Warm,
 }
 
 /// A node, as its clients see it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    pub(crate) store: CachedStore<SimStore>,
+    pub(crate) stores: Vec<CachedStore<SimStore>>,
+    pub(crate) busy: Busy,
+    pub(crate) limits: Limits,
     pub(crate) node: usize,
     pub(crate) clock: Clock,
     pub(crate) history: History,
@@ -56,19 +61,39 @@ pub(crate) struct Client {
     pub(crate) blobs: u32,
 }
 
+/// How long a request may take, beside the time of the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    pub(crate) read: Duration,
+    pub(crate) change: Duration,
+}
+
 /// The changes that have not ended. When a machine dies, its clients do not learn how they ended.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<Vec<Change>>>);
+pub(crate) struct Running(Arc<Mutex<Vec<Change>>>, Arc<Mutex<Vec<Caller>>>);
+
+/// A client that waits for an answer: when it began, of which node, and what it has sent.
+type Caller = (u64, usize, Request);
 
 impl Running {
     /// Records the changes of a machine that has died.
     pub(crate) fn died(&self, node: usize, clock: &Clock, history: &History) {
+        self.1.lock().unwrap().retain(|(_, at, _)| *at != node);
         let end = clock.next() + SETTLED;
         let mut running = self.0.lock().unwrap();
         for mut change in running.extract_if(.., |change| change.node == node) {
             change.span.end = end;
             history.change(change);
         }
+    }
+
+    /// Returns the clients that still wait.
+    pub(crate) fn callers(&self) -> Vec<(usize, Request)> {
+        let callers = self.1.lock().unwrap();
+        callers
+            .iter()
+            .map(|(_, node, what)| (*node, *what))
+            .collect()
     }
 }
 
@@ -85,53 +110,76 @@ impl Client {
     /// time.
     pub(crate) async fn send(self, request: Request, patience: Option<Duration>) {
         let patience = patience.unwrap_or(Duration::from_secs(3600));
-        match request {
-            Request::Link(..)
-            | Request::PutLink(..)
-            | Request::PutBlob(_)
-            | Request::Upload(_)
-            | Request::Mount(..)
-            | Request::Unlink(..)
-            | Request::DeleteBlob(_)
-            | Request::DeleteObject(_)
-            | Request::DeleteMany(_) => self.change(request, patience).await,
-            read => {
-                // A client that has gone sees no answer.
-                let _ = timeout(patience, self.read(read)).await;
-            }
+        let caller = (self.clock.next(), self.node, request);
+        self.running.1.lock().unwrap().push(caller);
+        let (began, busy) = (Instant::now(), self.busy.total());
+        let is_change = !self.targets(request).is_empty();
+        match is_change {
+            true => self.change(request, patience).await,
+            // A client that has gone sees no answer.
+            false => drop(timeout(patience, self.read(request)).await),
+        }
+        let mut callers = self.running.1.lock().unwrap();
+        callers.retain(|(at, ..)| *at != caller.0);
+        let took = began.elapsed().saturating_sub(self.busy.total() - busy);
+        let limit = match request {
+            // They are no reads of a client, and wait for Redis as long as it takes.
+            Request::Purge | Request::Warm => return,
+            _ if is_change => self.limits.change,
+            _ => self.limits.read,
+        };
+        if took > limit {
+            let node = self.node;
+            let failure = format!("{request:?} at node {node} took {took:?} beside the store");
+            self.history.failure(failure);
         }
     }
 
-    fn repository(&self, number: u32) -> Repository<StoreBackend> {
-        self.store.registry().repository(name(number))
+    /// Returns the store that has this blob.
+    fn store(&self, blob: u32) -> &CachedStore<SimStore> {
+        &self.stores[blob as usize % self.stores.len()]
+    }
+
+    fn store_of(&self, fact: Fact) -> &CachedStore<SimStore> {
+        let (Fact::Blob(blob) | Fact::Link(_, blob)) = fact;
+        self.store(blob)
+    }
+
+    /// Returns the blobs of the first store.
+    fn all_of_first(&self) -> impl Iterator<Item = u32> {
+        (0..self.blobs).step_by(self.stores.len())
+    }
+
+    fn repository(&self, number: u32, blob: u32) -> Repository<StoreBackend> {
+        self.store(blob).registry().repository(name(number))
     }
 
     async fn read(&self, request: Request) {
         let begin = self.clock.next();
         match request {
             Request::Stat(repository, blob, freshness) => {
-                let of = self.repository(repository);
+                let of = self.repository(repository, blob);
                 let answer = of.stat(&digest(blob), freshness).await;
                 let answer = answer.map(|it| (it.value.is_some(), it.status));
                 let facts = [Some(Fact::Link(repository, blob)), Some(Fact::Blob(blob))];
                 self.answered("stat", facts, begin, answer);
             }
             Request::Contains(repository, blob) => {
-                let of = self.repository(repository);
+                let of = self.repository(repository, blob);
                 let answer = of.contains(&digest(blob), Freshness::Cached).await;
                 let answer = answer.map(|it| (it.value, it.status));
                 let facts = [Some(Fact::Link(repository, blob)), None];
                 self.answered("contains", facts, begin, answer);
             }
             Request::BlobStat(blob) => {
-                let blobs = self.store.registry().blobs();
+                let blobs = self.store(blob).registry().blobs();
                 let answer = blobs.stat(&digest(blob), Freshness::Cached).await;
                 let answer = answer.map(|it| (it.value.is_some(), it.status));
                 self.answered("blobs.stat", [Some(Fact::Blob(blob)), None], begin, answer);
             }
             Request::Get { fact, head } => {
                 let options = GetOptions::new().with_head(head);
-                let answer = match self.store.get_opts(&path(fact), options).await {
+                let answer = match self.store_of(fact).get_opts(&path(fact), options).await {
                     Ok(result) => Ok((true, *result.extensions.get().expect("a status"))),
                     Err(object_store::Error::NotFound { .. }) => Ok((false, CacheStatus::Miss)),
                     Err(error) => Err(error),
@@ -139,11 +187,11 @@ impl Client {
                 self.answered("get_opts", [Some(fact), None], begin, answer);
             }
             Request::StatMany(repository) => {
-                let of = self.repository(repository);
-                let digests: Vec<_> = (0..self.blobs).map(digest).collect();
+                let of = self.repository(repository, 0);
+                let digests: Vec<_> = self.all_of_first().map(digest).collect();
                 match of.stat_many(&digests, Freshness::Cached).await {
                     Ok(answers) => {
-                        for (blob, answer) in (0..self.blobs).zip(answers) {
+                        for (blob, answer) in self.all_of_first().zip(answers) {
                             let answer = Ok::<_, Error>((answer.value.is_some(), answer.status));
                             let facts =
                                 [Some(Fact::Link(repository, blob)), Some(Fact::Blob(blob))];
@@ -153,7 +201,17 @@ impl Client {
                     Err(error) => self.answered("stat_many", [None, None], begin, Err(error)),
                 }
             }
-            Request::ClearMemory => self.store.clear_memory(),
+            Request::ClearMemory => self.stores[0].clear_memory(),
+            Request::Purge => {
+                // Redis may be away.
+                let _ = self.stores[0].purge().await;
+            }
+            Request::Warm => {
+                // A list shows the objects of both stores. The store or Redis may be away.
+                if let [store] = &*self.stores {
+                    let _ = store.warm(None).await;
+                }
+            }
             _ => unreachable!("{request:?} is no read"),
         }
     }
@@ -198,7 +256,7 @@ impl Client {
         }
         match request {
             Request::Link(repository, blob) => {
-                let of = self.repository(repository);
+                let of = self.repository(repository, blob);
                 let ended = end_of(timeout(patience, of.link(&digest(blob))).await);
                 self.changed("link", Fact::Link(repository, blob), true, begin, ended);
             }
@@ -206,14 +264,14 @@ impl Client {
                 let fact = Fact::Link(repository, blob);
                 let text = digest(blob).to_string();
                 let (path, put) = (path(fact), text.into());
-                let put = self.store.put(&path, put);
+                let put = self.store(blob).put(&path, put);
                 let ended = end_of_store(timeout(patience, put).await);
                 self.changed("put link", fact, true, begin, ended);
             }
             Request::PutBlob(blob) => {
                 let fact = Fact::Blob(blob);
                 let path = path(fact);
-                let put = self.store.put(&path, "content".into());
+                let put = self.store(blob).put(&path, "content".into());
                 let ended = end_of_store(timeout(patience, put).await);
                 self.changed("put blob", fact, true, begin, ended);
             }
@@ -221,7 +279,7 @@ impl Client {
                 let fact = Fact::Blob(blob);
                 let path = path(fact);
                 let upload = async {
-                    let mut upload = self.store.put_multipart(&path).await?;
+                    let mut upload = self.store(blob).put_multipart(&path).await?;
                     upload.put_part("content".into()).await?;
                     upload.complete().await
                 };
@@ -229,7 +287,10 @@ impl Client {
                 self.changed("upload", fact, true, begin, ended);
             }
             Request::Mount(repository, blob) => {
-                let (into, from) = (self.repository(repository), (repository + 1) % REPOSITORIES);
+                let (into, from) = (
+                    self.repository(repository, blob),
+                    (repository + 1) % REPOSITORIES,
+                );
                 let (from, digest) = (name(from), digest(blob));
                 let mount = timeout(patience, into.mount(&from, &digest)).await;
                 let ended = match mount {
@@ -239,18 +300,19 @@ impl Client {
                 self.changed("mount", Fact::Link(repository, blob), true, begin, ended);
             }
             Request::Unlink(repository, blob) => {
-                let of = self.repository(repository);
+                let of = self.repository(repository, blob);
                 let ended = end_of(timeout(patience, of.unlink(&digest(blob))).await);
                 self.changed("unlink", Fact::Link(repository, blob), false, begin, ended);
             }
             Request::DeleteBlob(blob) => {
-                let blobs = self.store.registry().blobs();
+                let blobs = self.store(blob).registry().blobs();
                 let ended = end_of(timeout(patience, blobs.delete(&digest(blob))).await);
                 self.changed("blobs.delete", Fact::Blob(blob), false, begin, ended);
             }
             Request::DeleteObject(fact) => {
                 let path = path(fact);
-                let ended = end_of_store(timeout(patience, self.store.delete(&path)).await);
+                let ended =
+                    end_of_store(timeout(patience, self.store_of(fact).delete(&path)).await);
                 self.changed("delete", fact, false, begin, ended);
             }
             Request::DeleteMany(repository) => self.delete_many(repository, begin).await,
@@ -277,7 +339,7 @@ impl Client {
     }
 
     fn some(&self, repository: u32) -> Vec<Fact> {
-        let blobs = (0..self.blobs).filter(|blob| blob % 3 == 0);
+        let blobs = self.all_of_first().filter(|blob| blob % 3 == 0);
         let facts = blobs.flat_map(|blob| [Fact::Link(repository, blob), Fact::Blob(blob)]);
         facts.collect()
     }
@@ -290,7 +352,7 @@ impl Client {
     async fn delete_many(&self, repository: u32, begin: u64) {
         let facts = self.some(repository);
         let paths: Vec<_> = facts.iter().map(|fact| Ok(path(*fact))).collect();
-        let mut results = self.store.delete_stream(stream::iter(paths).boxed());
+        let mut results = self.stores[0].delete_stream(stream::iter(paths).boxed());
         for fact in facts {
             let result = results.next().await.expect("one output for each input");
             let ended = end_of_store(Ok::<_, Infallible>(result));

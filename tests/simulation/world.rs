@@ -1,7 +1,7 @@
 //! [`World`]: the machines, the servers, the network between them, and the order of events.
 
 use super::clock::Clock;
-use super::machine::{Machine, Time};
+use super::machine::{Machine, NodeConfig, Time};
 use super::network::{Link, Network};
 use super::outbox::Emission;
 use super::server::Server;
@@ -9,9 +9,8 @@ use super::shape::Shape;
 use super::store::Call;
 use super::stream::{End, SimStream};
 use super::topology::{Step, Topology};
-use super::traffic::{Client, Running, path};
+use super::traffic::{Client, Limits, Running, path};
 use histories::record::{Fact, History};
-use layercache::RedisConfig;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use simulated_redis::Flavor;
@@ -79,6 +78,9 @@ pub(crate) struct World {
     pub(crate) backend: Arc<InMemory>,
     pub(crate) store_faults: StoreFaults,
     pub(crate) blobs: u32,
+    pub(crate) limits: Limits,
+    /// How many of 100 requests are changes.
+    pub(crate) changes: u32,
     /// The hash of all that has happened.
     pub(crate) hash: u64,
     queue: BTreeMap<(Time, u64), Event>,
@@ -105,6 +107,8 @@ impl World {
             backend: Arc::default(),
             store_faults: StoreFaults::default(),
             blobs,
+            limits: Limits::default(),
+            changes: 0,
             hash: seed,
             queue: BTreeMap::new(),
             events: 0,
@@ -113,12 +117,12 @@ impl World {
         world
     }
 
-    pub(crate) fn start(&mut self, config: &RedisConfig) {
+    pub(crate) fn start(&mut self, config: &NodeConfig) {
         let machine = Machine::start(self.now, &self.backend, config);
         self.machines.push(Some(machine));
     }
 
-    pub(crate) fn restart(&mut self, machine: usize, config: &RedisConfig) {
+    pub(crate) fn restart(&mut self, machine: usize, config: &NodeConfig) {
         self.machines[machine] = Some(Machine::start(self.now, &self.backend, config));
     }
 
@@ -136,7 +140,9 @@ impl World {
     pub(crate) fn client(&self, node: usize) -> Option<Client> {
         let machine = self.machines[node].as_ref()?;
         Some(Client {
-            store: machine.store.clone(),
+            stores: machine.stores.clone(),
+            busy: machine.busy.clone(),
+            limits: self.limits,
             node,
             clock: self.clock.clone(),
             history: self.history.clone(),
@@ -249,7 +255,10 @@ impl World {
                     self.at(time, Event::Receive(link, bytes));
                 }
             }
-            Emission::Close(link) => self.close(link, at),
+            Emission::Close(link) => {
+                self.close(link, at);
+                self.network.ended(link);
+            }
             Emission::Call(call) => self.call(machine, at, call),
         }
     }
@@ -367,7 +376,7 @@ impl World {
             self.network.keep_waiting(reply);
             return;
         }
-        if self.servers[server].is_down {
+        if self.servers[server].is_down || self.network.refuses(machine, self.now) {
             let _ = reply.send(Err(io::ErrorKind::ConnectionRefused.into()));
             return self.wake(machine);
         }
