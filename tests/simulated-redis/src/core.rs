@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::cluster::{ClusterView, Routed};
-use crate::commands::scripting::{Running, hash};
+use crate::commands::scripting::{Prepared, Running};
 use crate::commands::{Call, Flags, Run, Spec, fits, is, lookup, sentinel, wrong_arity};
 use crate::keyspace::Keyspace;
 use crate::memory::Memory;
@@ -11,6 +11,7 @@ use crate::reply::{Outcome, Refusal, Reply, Resp};
 use crate::sentinel::SentinelView;
 use crate::setup::{Flavor, Random, Setup};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many databases a server has.
@@ -28,7 +29,7 @@ pub(crate) struct Core {
     pub(crate) channels: BTreeMap<Vec<u8>, BTreeSet<u64>>,
     pub(crate) patterns: BTreeMap<Vec<u8>, BTreeSet<u64>>,
     /// The texts of the scripts that the server knows, by their hashes.
-    pub(crate) scripts: BTreeMap<String, Vec<u8>>,
+    pub(crate) scripts: BTreeMap<String, Arc<[u8]>>,
     pub(crate) script: Option<Running>,
     pub(crate) replication: Replication,
     pub(crate) memory: Memory,
@@ -114,8 +115,8 @@ impl Core {
     /// Removes a key without a client's command, and tells the replicas.
     pub(crate) fn remove_by_itself(&mut self, db: usize, key: &[u8]) {
         self.databases[db].remove(key);
-        let words = vec![b"DEL".to_vec(), key.to_vec()];
-        self.replication.note(Change::Command(db, words));
+        let words = || vec![b"DEL".to_vec(), key.to_vec()];
+        self.replication.note(|| Change::Command(db, words()));
         self.replication.seal(self.now);
     }
 
@@ -213,7 +214,7 @@ impl Core {
         let outcome = run(self, &mut call);
         if call.changed {
             self.replication
-                .note(Change::Command(call.db, words.to_vec()));
+                .note(|| Change::Command(call.db, words.to_vec()));
         }
         outcome.into()
     }
@@ -226,7 +227,7 @@ impl Core {
                 Change::Command(db, words) => (db, words),
                 Change::Put(db, key, entry) => {
                     self.databases[*db].insert(key, entry.clone());
-                    self.replication.note(change.clone());
+                    self.replication.note(|| change.clone());
                     continue;
                 }
             };
@@ -245,7 +246,7 @@ impl Core {
             };
             // The primary has done it already, so no error is new.
             let _ = run(self, &mut call);
-            self.replication.note(change.clone());
+            self.replication.note(|| change.clone());
         }
         self.replication.seal(effect.now);
     }
@@ -260,11 +261,12 @@ impl Core {
         there.output.extend(late);
     }
 
-    /// Notes the text of a script that an `EVAL` has run.
-    pub(crate) fn keep_script(&mut self, text: &[u8]) {
-        self.scripts
-            .entry(hash(text))
-            .or_insert_with(|| text.to_vec());
+    /// Keeps a script that the server has compiled.
+    pub(crate) fn keep_script(&mut self, script: &Prepared) {
+        if !self.scripts.contains_key(&script.hash) {
+            let (hash, text) = (script.hash.clone(), Arc::clone(&script.text));
+            self.scripts.insert(hash, text);
+        }
     }
 
     /// Ends the connections of the clients that fit, except this one. Returns how many there were.

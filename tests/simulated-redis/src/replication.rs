@@ -70,10 +70,10 @@ impl Replication {
     }
 
     /// Notes a command that has changed something.
-    pub(crate) fn note(&mut self, change: Change) {
+    pub(crate) fn note(&mut self, change: impl FnOnce() -> Change) {
         self.offset += 1;
         if self.keeps {
-            self.current.push(change);
+            self.current.push(change());
         }
     }
 

@@ -156,7 +156,7 @@ impl Server {
                         drop(core);
                         let compiled = self.interpreter.compile(&prepared.hash, &prepared.text);
                         if compiled.is_ok() {
-                            self.core().keep_script(&prepared.text);
+                            self.core().keep_script(&prepared);
                         }
                         let outcome = self.interpreter.run(&prepared, flavor);
                         core = self.core();
@@ -275,7 +275,7 @@ impl Server {
         let mut core = self.core();
         for MovedKey { key, entry } in keys {
             core.databases[0].insert(&key, entry.clone());
-            core.replication.note(Change::Put(0, key, entry));
+            core.replication.note(|| Change::Put(0, key, entry));
         }
         let now = core.now;
         core.replication.seal(now);

@@ -7,6 +7,7 @@ use crate::replication::Change;
 use crate::reply::{Outcome, Refusal, Reply};
 use crate::request;
 use crate::setup::Flavor;
+use std::sync::Arc;
 
 /// How a call names its script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(crate) enum Form {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) hash: String,
-    pub(crate) text: Vec<u8>,
+    pub(crate) text: Arc<[u8]>,
     pub(crate) keys: Vec<Vec<u8>>,
     pub(crate) arguments: Vec<Vec<u8>>,
 }
@@ -49,7 +50,7 @@ pub(super) fn script(core: &mut Core, call: &mut Call<'_>) -> Outcome {
         ("load", 3) => {
             let text = call.word(2);
             let hash = hash(text);
-            core.scripts.insert(hash.clone(), text.to_vec());
+            core.scripts.insert(hash.clone(), text.into());
             Ok(Reply::bulk(hash))
         }
         ("exists", 3..) => {
@@ -89,7 +90,7 @@ impl Core {
         };
         let source = words.get(1).map_or(&[][..], Vec::as_slice);
         let (hash, text) = match form {
-            Form::Text => (hash(source), source.to_vec()),
+            Form::Text => (hash(source), source.into()),
             Form::Hash => {
                 let hash = lower(source);
                 let text = self.scripts.get(&hash).cloned();
@@ -181,7 +182,8 @@ impl Core {
         };
         let outcome = run(self, &mut call);
         if call.changed {
-            self.replication.note(Change::Command(db, words.to_vec()));
+            self.replication
+                .note(|| Change::Command(db, words.to_vec()));
         }
         Ok(outcome)
     }
