@@ -102,6 +102,13 @@ pub mod internals {
 #[doc(hidden)]
 pub use cache::redis::fuzzing;
 
+/// How the simulation bends a rule of the protocol. Only builds for it have this.
+#[cfg(layercache_bends)]
+#[doc(hidden)]
+pub mod bends {
+    pub use crate::coherence::rules::{bend, rules};
+}
+
 /// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -6,6 +6,7 @@
 //! acknowledgements while the call runs.
 
 use super::lease::EndReply;
+use super::rules::{Rule, kept};
 use super::used_connections::UsedConnections;
 
 /// Decides whether a change is made while Redis cannot be reached in time.
@@ -59,10 +60,11 @@ pub(crate) enum ChangeKind {
 
 impl ChangePolicy {
     /// Returns whether a change of this kind is made while Redis cannot be reached.
-    pub(crate) const fn goes_on(self, kind: ChangeKind) -> bool {
+    pub(crate) fn goes_on(self, kind: ChangeKind) -> bool {
         match (self, kind) {
             (Self::BestEffort, _) | (Self::StrictRemovals, ChangeKind::Creation) => true,
-            (Self::Strict, _) | (Self::StrictRemovals, ChangeKind::Removal) => false,
+            (Self::StrictRemovals, ChangeKind::Removal) => !kept(Rule::RemovalsAreStrict),
+            (Self::Strict, _) => false,
         }
     }
 }
@@ -129,7 +131,7 @@ pub(crate) enum Conclusion {
 }
 
 impl Change {
-    pub(crate) const fn new(policy: ChangePolicy, kind: ChangeKind) -> Self {
+    pub(crate) fn new(policy: ChangePolicy, kind: ChangeKind) -> Self {
         Self {
             goes_on: policy.goes_on(kind),
             used: None,
@@ -142,8 +144,11 @@ impl Change {
         self.used.as_ref()
     }
 
-    pub(crate) const fn first(&self) -> ChangeStep {
-        ChangeStep::Begin
+    pub(crate) fn first(&self) -> ChangeStep {
+        match kept(Rule::PublishAfterBegin) {
+            true => ChangeStep::Begin,
+            false => ChangeStep::Publish,
+        }
     }
 
     /// Returns whether the change is made while Redis cannot be reached.
@@ -156,8 +161,10 @@ impl Change {
     /// for another try.
     pub(crate) fn begun(&mut self, used: Option<UsedConnections>, again: bool) -> ChangeStep {
         self.used = used;
+        let publishes = kept(Rule::PublishAfterBegin) && kept(Rule::PublishBeforeTheCall);
         match (&self.used, again) {
-            (Some(_), _) => ChangeStep::Publish,
+            (Some(_), _) if publishes => ChangeStep::Publish,
+            (Some(_), _) => ChangeStep::Call { fenced: true },
             (None, true) => ChangeStep::Begin,
             (None, false) => self.without_redis(),
         }
@@ -166,6 +173,7 @@ impl Change {
     /// Continues after the keys were published, or after that failed.
     pub(crate) fn published(&mut self, published: bool) -> ChangeStep {
         match published {
+            true if !kept(Rule::PublishAfterBegin) => ChangeStep::Begin,
             true => ChangeStep::Call { fenced: true },
             false => self.without_redis(),
         }
@@ -180,11 +188,13 @@ impl Change {
     }
 
     /// Continues after the backend's call, and after the other nodes were awaited.
-    pub(crate) const fn called(&self, outcome: Outcome) -> ChangeStep {
+    pub(crate) fn called(&self, outcome: Outcome) -> ChangeStep {
         match (outcome, &self.used) {
             (_, None) => ChangeStep::Over(Conclusion::Queued),
-            (Outcome::Unknown, _) => ChangeStep::Over(Conclusion::Open),
-            (Outcome::Written | Outcome::Over | Outcome::Nothing, _) => ChangeStep::End,
+            (Outcome::Unknown, _) if kept(Rule::NoEndWhileTheCallMayHappen) => {
+                ChangeStep::Over(Conclusion::Open)
+            }
+            (_, Some(_)) => ChangeStep::End,
         }
     }
 
@@ -209,8 +219,10 @@ impl Change {
             .used
             .as_ref()
             .is_some_and(|before| before.is_same(after));
-        self.publishes_again |= !(ended.stood && is_same);
-        match self.goes_on {
+        let is_same = is_same || !kept(Rule::AnotherConnectionIsALostFence);
+        let is_published = kept(Rule::PublishBeforeTheCall);
+        self.publishes_again |= !(ended.stood && is_same && is_published);
+        match self.goes_on || !kept(Rule::EndIsConfirmed) {
             true => self.confirmed(Some(true)),
             false => ChangeStep::Confirm,
         }

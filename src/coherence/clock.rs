@@ -5,6 +5,7 @@
 //! remembers how far Redis's clock was ahead of its own clock, for as long as any peer may trust
 //! its memory.
 
+use crate::coherence::rules::{Rule, kept};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -81,6 +82,9 @@ impl ServerClock {
                 return;
             }
         }
+        if !kept(Rule::StepsBetweenHeartbeatsCount) {
+            self.spans.clear();
+        }
         self.spans.push(SteadySpan { offset, until: now });
         if self.spans.len() > MOST_SPANS {
             let oldest = self.spans.remove(0);
@@ -92,6 +96,7 @@ impl ServerClock {
     /// until this reading. Returns `false` if the clock was not known at `since`.
     pub(crate) fn is_steady(&self, reading: Reading, since: Instant, tolerance: Duration) -> bool {
         let is_known = self.since.is_some_and(|known| known <= since);
+        let is_known = is_known || !kept(Rule::WaitWhenJustConnected);
         let Some(last) = self.spans.last().filter(|_| is_known) else {
             return false;
         };
@@ -99,7 +104,7 @@ impl ServerClock {
         let offset = recent
             .map(|span| span.offset)
             .fold(self.offset(reading).joined(last.offset), Offset::joined);
-        offset.width() < tolerance.as_nanos()
+        offset.width() < tolerance.as_nanos() || !kept(Rule::WaitWhenTheClockWasSet)
     }
 
     fn offset(&self, reading: Reading) -> Offset {

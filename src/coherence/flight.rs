@@ -11,6 +11,7 @@
 //! and takes no place in the table meanwhile.
 
 use crate::coherence::limiter::{Limiter, Permit};
+use crate::coherence::rules::{Rule, kept};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -96,7 +97,12 @@ impl Arrival {
     /// Compares the load `latest`, which runs now, with this arrival.
     pub(crate) fn latest_load(&mut self, latest: Option<u64>) -> LatestLoad {
         match latest {
-            Some(latest) if self.left.is_none_or(|left| latest > left) => LatestLoad::StartedAfter,
+            Some(latest)
+                if self.left.is_none_or(|left| latest > left)
+                    || !kept(Rule::NoReadJoinsAnEarlierLoad) =>
+            {
+                LatestLoad::StartedAfter
+            }
             Some(_) if self.patient => {
                 self.patient = false;
                 LatestLoad::StartedBefore

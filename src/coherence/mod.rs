@@ -14,6 +14,7 @@
 //! | [`message`], [`action`] | what nodes send each other, and what the receiver does about it |
 //! | [`clock`] | whether Redis's clock has been steady: it dates the members of the peer set |
 //! | [`journal`] | which changed keys still have to be removed |
+//! | [`rules`] | nothing: it names the rules, and other code names the rule that it keeps |
 //!
 //! The node runs this code, and so does a model checker: `model` (in tests) leaves out one rule at
 //! a time and shows what breaks without it.
@@ -31,6 +32,7 @@ pub(crate) mod message;
 #[cfg(test)]
 mod model;
 pub(crate) mod peers;
+pub(crate) mod rules;
 #[cfg(any(test, all(feature = "redis", feature = "testing")))]
 pub(crate) mod slot;
 pub(crate) mod trust;
@@ -39,6 +41,7 @@ pub(crate) mod used_connections;
 use crate::types::link::WireName;
 use action::{AckRequest, Action};
 use generation::{EntryStamp, Generations, ReadStamp, Snapshot};
+use rules::{Rule, kept};
 use std::time::Duration;
 use tokio::time::Instant;
 use trust::Trust;
@@ -80,7 +83,8 @@ impl Coherence {
     /// Returns [`Trusted`] if memory may answer at `now`.
     pub(crate) fn trusted(&self, now: Instant) -> Option<Trusted<'_>> {
         let generations = &self.generations;
-        self.trust.holds(now).then_some(Trusted { generations })
+        let trusts = self.trust.holds(now) || !kept(Rule::Trust);
+        trusts.then_some(Trusted { generations })
     }
 
     /// Returns [`Trusted`] without checking trust. Used to inspect entries that memory keeps and
@@ -94,7 +98,9 @@ impl Coherence {
     /// on a new connection, because the node may have missed messages before.
     pub(crate) fn connected(&self) {
         self.trust.lose();
-        self.generations.flush();
+        if kept(Rule::FlushOnResubscribe) {
+            self.generations.flush();
+        }
     }
 
     /// Ends trust, because the connection is lost.
@@ -117,7 +123,11 @@ impl Coherence {
                 *ack
             }
             Action::Beat { sent } => {
-                self.trust.heartbeat_returned(*sent, trust);
+                let began = match kept(Rule::TrustCountsFromTheSending) {
+                    true => *sent,
+                    false => Instant::now(),
+                };
+                self.trust.heartbeat_returned(began, trust);
                 None
             }
             Action::Acknowledged { .. } | Action::Ignore => None,
@@ -128,7 +138,7 @@ impl Coherence {
 impl Trusted<'_> {
     /// Returns whether a value with this stamp is current.
     pub(crate) fn is_current(self, entry_stamp: EntryStamp) -> bool {
-        self.generations.is_current(entry_stamp)
+        self.generations.is_current(entry_stamp) || !kept(Rule::StampOnValues)
     }
 
     /// Returns the stamp for a value that the caller reads from now on. Memory is filled under it.

@@ -4,6 +4,7 @@ use super::erased::ErasedStore;
 use super::error::{failed, to_store};
 use super::keys;
 use crate::coherence::change::{ChangeKind, Outcome};
+use crate::coherence::rules::{Rule, kept};
 use crate::types::Error;
 use futures::StreamExt;
 use futures::future::join;
@@ -93,7 +94,8 @@ impl ErasedStore {
         let deleted = results.iter().flatten();
         let meanings = deleted.filter_map(|path| self.meaning(path));
         let keys: Vec<_> = meanings.flat_map(keys).collect();
-        if outcome(&results) != Outcome::Unknown || keys.is_empty() {
+        let is_certain = outcome(&results) != Outcome::Unknown;
+        if is_certain || keys.is_empty() || !kept(Rule::CertainDeletesAreBracketedAgain) {
             return results;
         }
         let nothing = async { ((), Outcome::Over) };

@@ -1,6 +1,8 @@
 //! How the cache uses Redis: [`RedisCache`] and its parts, with the keys of docker/distribution.
 
 pub(crate) mod admin;
+#[cfg(layercache_bends)]
+mod bent_scripts;
 mod config;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -19,6 +21,7 @@ use crate::cache::deadline::Deadline;
 use crate::cache::shared::SharedSettings;
 use crate::cache::storage::Storage;
 use crate::coherence::Coherence;
+use crate::coherence::rules::{Rule, kept};
 use crate::layout::Layout;
 use crate::telemetry::metrics::{broken_values, describe};
 use crate::types::link::{Key, KeyKind};
@@ -286,7 +289,7 @@ impl RedisCache {
         let subjects: Vec<_> = subjects.collect();
         let since = self.servers.since(subjects.iter().map(String::as_bytes));
         match since.map(|since| since + node.channel.longest_trust()) {
-            Some(end) if end > Instant::now() => {
+            Some(end) if end > Instant::now() && kept(Rule::WaitForTheOldPrimary) => {
                 Ok(join(others, sleep_until(end)).map(|_| ()).boxed())
             }
             _ => Ok(others),

@@ -10,12 +10,13 @@ use crate::coherence::Coherence;
 use crate::coherence::change::{Change, ChangeKind, ChangeStep, Conclusion, Outcome};
 use crate::coherence::generation::{MemoryFence, ReadStamp};
 use crate::coherence::lease::Token;
+use crate::coherence::rules::{Rule, kept};
 use crate::coherence::used_connections::UsedConnections;
 use crate::types::Error;
 use crate::types::link::Key;
 use crate::types::per_key::PerKey;
 use futures::FutureExt;
-use futures::future::{join, ready};
+use futures::future::{join, maybe_done, ready};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::pin::pin;
@@ -159,7 +160,11 @@ impl TieredCache {
         };
         shared.queue.worked_off(tries.deadline).await;
         let fences = self.fence(&keys);
-        let mut call = pin!(call);
+        let mut call = pin!(maybe_done(call));
+        // Bent: the call is over before the first step.
+        if !kept(Rule::BeginBeforeTheBackend) {
+            call.as_mut().await;
+        }
         // The last token, and all tokens whose fences may stand in Redis.
         let (mut token, mut strays) = (Token::random(), Vec::new());
         let (mut result, mut was, mut filled) = (None, None, false);
@@ -169,7 +174,9 @@ impl TieredCache {
         let conclusion = loop {
             step = match step {
                 ChangeStep::Begin => {
-                    token = Token::random();
+                    if kept(Rule::AFreshTokenForEachTry) || strays.is_empty() {
+                        token = Token::random();
+                    }
                     let begin = tier.begin(&keys, token, written.is_some(), tries.deadline);
                     let begun = begin.await;
                     if !matches!(&begun, Err(error) if !tier.may_be_executed(error)) {
@@ -192,13 +199,16 @@ impl TieredCache {
                     }
                     let left = tries.left().max(shared.settings.timeout);
                     let both = join(call.as_mut(), &mut others);
-                    let ((value, outcome), ()) = tokio::select! {
+                    tokio::select! {
                         biased;
-                        both = both => both,
+                        _ = both => {}
                         never = keep(tier, &keys, token, shared.settings.fence_ttl, fenced) => match never {},
                     };
                     tries.deadline = Deadline::new(left, tries.deadline.patience());
-                    (result, was) = (Some(value), Some(outcome));
+                    let (value, outcome) = call.as_mut().take_output().unzip();
+                    (result, was) = (value, outcome);
+                    // The step comes once, so the call has its result.
+                    let outcome = outcome.unwrap_or(Outcome::Unknown);
                     if fenced && outcome == Outcome::Unknown {
                         // The call may still happen, so the fence must stand for its whole TTL from
                         // now on.

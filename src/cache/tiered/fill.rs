@@ -7,6 +7,7 @@ use crate::cache::memory::{ReadStamps, jittered};
 use crate::cache::shared::{Fact, Facts};
 use crate::coherence::generation::Snapshot;
 use crate::coherence::lease::Grant;
+use crate::coherence::rules::{Rule, kept};
 use crate::telemetry::metrics::Work;
 use crate::types::Error;
 use crate::types::link::Key;
@@ -126,6 +127,7 @@ impl TieredCache {
         }
         let (asked, keys) = (facts.names(), facts.keys());
         let read_stamps = guard.read_stamps(keys.clone());
+        let unasked = (!kept(Rule::MemoryIsFilledAfterRedis)).then(|| facts.clone());
         let (facts, leased) = match &self.shared {
             Some(shared) => {
                 let ttl = jittered(shared.settings.ttl);
@@ -143,6 +145,7 @@ impl TieredCache {
             }
             None => (self.still_allowed(facts, read_stamps), asked),
         };
+        let facts = unasked.unwrap_or(facts);
         if !facts.is_empty() {
             self.memory.fill(&facts, read_stamps);
         }

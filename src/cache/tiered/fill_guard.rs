@@ -5,6 +5,7 @@ use crate::cache::memory::ReadStamps;
 use crate::cache::shared::{Facts, Leases};
 use crate::coherence::generation::ReadStamp;
 use crate::coherence::lease::{Grant, Token};
+use crate::coherence::rules::{Rule, kept};
 use crate::types::link::Key;
 use crate::types::per_key::PerKey;
 use crate::types::question::Question;
@@ -75,7 +76,11 @@ impl FillGuard {
     /// granted does not count: Redis may grant it after a change that came after the backend was
     /// read.
     pub(crate) fn leases(&self, keys: PerKey<Key>) -> Leases {
-        keys.filter_map(|key| self.has(&key, Grant::Granted).then_some(self.token))
+        let counts = |key: &Key| {
+            let is_unknown = self.has(key, Grant::Unknown);
+            self.has(key, Grant::Granted) || (is_unknown && !kept(Rule::AnUnknownGrantIsNoLease))
+        };
+        keys.filter_map(|key| counts(&key).then_some(self.token))
     }
 
     /// Returns those of the facts that have a lease.

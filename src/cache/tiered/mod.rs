@@ -26,6 +26,7 @@ use crate::cache::shared::SharedSettings;
 use crate::cache::shared::{Found, MOST_QUESTIONS, SharedTier, Value, Which};
 use crate::coherence::Coherence;
 use crate::coherence::generation::ReadStamp;
+use crate::coherence::rules::{Rule, kept};
 use crate::telemetry::metrics::{self, Lookups, Part, Work};
 use crate::telemetry::spans;
 use crate::types::link::{Key, KeyKind, KeyRef, LinkRef};
@@ -191,6 +192,7 @@ impl TieredCache {
     /// changed.
     fn ask_shared(&self) -> Result<Option<&Shared>, Error> {
         match &self.shared {
+            Some(shared) if !kept(Rule::NoReadFromRedisWhileKeysAreQueued) => Ok(Some(shared)),
             Some(shared) => shared.queue.is_clear().map(|()| Some(shared)),
             None => Ok(None),
         }
@@ -286,7 +288,11 @@ impl TieredCache {
             for ((question, found), read_stamps) in questions.iter().zip(&answers).zip(read_stamps)
             {
                 shared.lookups.count(found.lookup_result(question));
-                self.memory.fill(&found.clone().of(question), *read_stamps);
+                let read_stamps = match kept(Rule::StampBeforeTheRead) {
+                    true => *read_stamps,
+                    false => self.read_stamps(question),
+                };
+                self.memory.fill(&found.clone().of(question), read_stamps);
             }
         }
         answers.resize(questions.len(), Found::default());

@@ -7,6 +7,7 @@ use crate::cache::deadline::Deadline;
 use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::journal::{Journal, MOST, PendingKeys};
 use crate::coherence::lease::Token;
+use crate::coherence::rules::{Rule, kept};
 use crate::coherence::used_connections::UsedConnections;
 use crate::telemetry::metrics::{Part, limit_hits, purges, retry_queue_keys};
 use crate::types::link::Key;
@@ -290,7 +291,9 @@ impl RetryQueue {
                 let begun = self.tier.begin(&open, token, false, deadline);
                 through.and_all(begun.await?);
             }
-            self.tier.publish(&all, deadline).await?.await;
+            if kept(Rule::QueuedUntilTheNodesAreNotified) {
+                self.tier.publish(&all, deadline).await?.await;
+            }
             // If another server is the primary now, it does not know of this: do it again.
             let deadline = self.settings.removal_deadline();
             if self.tier.stands(&through, deadline).await? {

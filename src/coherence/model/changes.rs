@@ -1,12 +1,13 @@
 //! Models the steps of a change and of a purge.
 
 use super::Model;
-use super::rules::{Fault, Rule};
+use super::faults::Fault;
 use super::state::change::{ChangeAt, Changing, Kind, Notifying, Signing};
 use super::state::{KEY, LateCommand, State, Violation};
 use super::ticks::at;
 use crate::coherence::change::{ChangeStep, Conclusion, Outcome};
 use crate::coherence::lease::{EndReply, Token};
+use crate::coherence::rules::Rule;
 use crate::coherence::slot::Slot;
 use crate::coherence::used_connections::UsedConnections;
 

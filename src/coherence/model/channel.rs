@@ -1,12 +1,12 @@
 //! Models the channel: heartbeats, messages, and connections that are lost and made.
 
 use super::Model;
-use super::rules::Rule;
 use super::state::change::Notifying;
 use super::state::{Check, KEY, State};
 use super::ticks::at;
 use crate::coherence::action::{AckRequest, Action};
 use crate::coherence::message::Message;
+use crate::coherence::rules::Rule;
 use crate::coherence::trust::Proof;
 
 impl Model {

@@ -8,22 +8,25 @@
 //! step may happen. The model has one key, because keys do not depend on each other.
 //!
 //! A test can bend a rule. Then the model must find what breaks. Each such test also proves that
-//! the model is able to find that fault.
+//! the model is able to find that fault. [`rules`](super::rules) lists the rules. The simulation of
+//! whole nodes bends the same rules in the code.
 
 mod changes;
 mod channel;
+mod faults;
 mod initial;
 mod notify;
 mod reads;
-mod rules;
+
 mod signed;
 mod state;
 mod tests;
 mod ticks;
 
 use crate::coherence::change::{Change, ChangePolicy};
+use crate::coherence::rules::Rule;
+use faults::Fault;
 use initial::Has;
-use rules::{Fault, Rule};
 use state::State;
 use state::change::{ChangeAt, Changing, Kind};
 use state::read::{LoadAt, Loading, ReadAt, Reader};

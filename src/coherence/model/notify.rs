@@ -1,7 +1,6 @@
 //! Models how a change notifies the other nodes, and which of them it awaits.
 
 use super::Model;
-use super::rules::Rule;
 use super::state::change::{ChangeAt, Kind, Notifying, Signing};
 use super::state::{KEY, State};
 use super::ticks::{at, long_ago, millis};
@@ -10,6 +9,7 @@ use crate::coherence::message::Message;
 use crate::coherence::peers::PeerTracker;
 use crate::coherence::peers::awaited::Awaited;
 use crate::coherence::peers::peer_set::{Peer, PeerSet};
+use crate::coherence::rules::Rule;
 use crate::types::link::WireName;
 
 impl Model {

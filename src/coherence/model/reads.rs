@@ -1,7 +1,7 @@
 //! Models reads, and the loads that they join.
 
 use super::Model;
-use super::rules::{Fault, Rule};
+use super::faults::Fault;
 use super::state::change::{ChangeAt, Kind};
 use super::state::read::{LoadAt, Loading, ReadAt, Reader};
 use super::state::{KEY, LateCommand, State, Violation};
@@ -9,6 +9,7 @@ use super::ticks::at;
 use crate::coherence::flight::{Arrival, LatestLoad};
 use crate::coherence::lease::{Grant, Token};
 use crate::coherence::load::{FinishStep, Load, LoadStep, Verdict};
+use crate::coherence::rules::Rule;
 
 impl Model {
     /// Takes the next step of a read.

@@ -2,11 +2,11 @@
 //! may be lost meanwhile, and the node sets it again.
 
 use super::Model;
-use super::rules::Rule;
 use super::state::State;
 use super::state::change::{ChangeAt, Notifying, Signing};
 use crate::coherence::change::Outcome;
 use crate::coherence::lease::Token;
+use crate::coherence::rules::Rule;
 
 /// The most times that a signed URL's fence is set.
 const MOST: u64 = 2;

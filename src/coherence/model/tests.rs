@@ -1,11 +1,12 @@
 //! Explores worlds with all rules kept, and for each rule the smallest world that fails when the
 //! rule is bent.
 
+use super::faults::Fault;
 use super::initial::Has;
-use super::rules::{Fault, Rule};
 use super::state::change::Kind;
 use super::state::read::ReadAt;
 use super::{ANSWERS, Model, REST};
+use crate::coherence::rules::Rule;
 use stateright::{Checker, HasDiscoveries, Model as _};
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -13,6 +13,7 @@ mod tests;
 use super::action::{AckRequest, Action};
 use super::clock::{Reading, ServerClock};
 use super::message::Message;
+use super::rules::{Rule, kept};
 use awaited::Awaited;
 use peer_set::{Peer, PeerSet};
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl PeerTracker {
     pub(crate) fn connect(&mut self, number: u64, now: Instant) {
         let (own, longest) = (self.term.trust, self.longest);
         let mut before = self.before.filter(|(_, until)| now < *until);
-        if longest > own {
+        if longest > own && kept(Rule::TheLongestTrustIsRemembered) {
             let until = now + self.term.wait(longest);
             before = Some(match before {
                 Some((trust, end)) => (trust.max(longest), end.max(until)),
@@ -137,7 +138,8 @@ impl PeerTracker {
                 answered: now,
                 time,
             });
-            if session.epoch.is_none_or(|(known, _)| known != epoch) {
+            let is_new = |known| known != epoch && kept(Rule::WaitWhenThePeerSetIsLost);
+            if session.epoch.is_none_or(|(known, _)| is_new(known)) {
                 session.epoch = Some((epoch, now));
             }
         }
@@ -224,8 +226,10 @@ impl PeerTracker {
         let Some(session) = &self.session else {
             return false;
         };
-        let since = |(epoch, since): (u64, Instant)| (epoch == set.epoch).then_some(since);
-        let long_enough = |since: Instant| self.lapsed(since) <= now;
+        let is_same = |epoch| epoch == set.epoch || !kept(Rule::WaitWhenThePeerSetIsLost);
+        let since = |(epoch, since): (u64, Instant)| is_same(epoch).then_some(since);
+        let long_enough =
+            |since: Instant| self.lapsed(since) <= now || !kept(Rule::WaitWhenJustConnected);
         session.epoch.and_then(since).is_some_and(long_enough)
             && long_enough(session.began)
             && set.nodes.iter().all(|peer| peer.trust <= MOST_TRUST)
@@ -238,7 +242,11 @@ impl PeerTracker {
     fn may_trust(&self, peer: &Peer, now: u64) -> bool {
         // Redis truncates its time to milliseconds.
         const CUT: u128 = 1;
-        let trust = self.term.wait(peer.trust) + self.term.trust;
+        let unnoticed = match kept(Rule::AStepHidesNoPeer) {
+            true => self.term.trust,
+            false => Duration::ZERO,
+        };
+        let trust = self.term.wait(peer.trust) + unnoticed;
         u128::from(now.saturating_sub(peer.time)) <= trust.as_millis() + CUT
     }
 }

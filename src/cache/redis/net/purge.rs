@@ -3,6 +3,7 @@
 use crate::cache::Forgotten;
 use crate::cache::redis::net::server_info::Identity;
 use crate::cache::shared::Which;
+use crate::coherence::rules::{Rule, kept};
 use crate::types::namespace::Namespace;
 use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
@@ -62,9 +63,12 @@ impl Record<'_> {
         prefix: &str,
     ) -> RedisResult<bool> {
         let mut took_time = false;
-        while self.needs_purge(server, last).await? {
+        while kept(Rule::PurgeAfterAFailover) && self.needs_purge(server, last).await? {
             took_time = true;
             if !self.takes_lock(server).await {
+                if !kept(Rule::NodesWaitForThePurge) {
+                    return Ok(took_time);
+                }
                 sleep(PAUSE).await;
                 continue;
             }
@@ -258,8 +262,14 @@ pub(crate) async fn everything(
     connection: &mut MultiplexedConnection,
     scope: &Scope<'_>,
 ) -> RedisResult<()> {
-    leases(connection, scope).await?;
-    entries(connection, scope).await
+    if kept(Rule::PurgeTakesLeasesFirst) {
+        leases(connection, scope).await?;
+    }
+    entries(connection, scope).await?;
+    if !kept(Rule::PurgeTakesLeasesFirst) {
+        leases(connection, scope).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn leases(

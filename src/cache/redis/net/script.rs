@@ -12,6 +12,8 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(parts: &[&str]) -> Self {
         let text = parts.concat();
+        #[cfg(layercache_bends)]
+        let text = crate::cache::redis::bent_scripts::bent(text);
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
     }

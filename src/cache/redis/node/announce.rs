@@ -9,6 +9,7 @@ use crate::cache::redis::node::this_node::Node;
 use crate::coherence::message::{MOST_NAMES, Message};
 use crate::coherence::peers::peer_set::{Peer, PeerSet};
 use crate::coherence::peers::term::MOST_TRUST;
+use crate::coherence::rules::{Rule, kept};
 use crate::types::Error;
 use ::redis::{ErrorKind, Pipeline, RedisError, Value};
 use futures::FutureExt;
@@ -34,13 +35,23 @@ impl Node {
         what: Forget<'_>,
         deadline: Deadline,
     ) -> Result<BoxFuture<'static, ()>, Error> {
-        let id = fastrand::u64(1..);
+        let id = match kept(Rule::AcknowledgementsCarryTheId) {
+            true => fastrand::u64(1..),
+            false => 1,
+        };
         let waiting = self.channel.wait_for(id);
         let messages = self.messages(what, id);
+        let earlier = match kept(Rule::PeerSetReadAfterThePublish) {
+            true => None,
+            false => Some(self.send(connection, &[], deadline).await?),
+        };
         let (set, asked, published) = loop {
             let asked = Instant::now();
             match self.send(connection, &messages, deadline).await {
-                Ok(set) => break (set, asked, Instant::now()),
+                Ok(set) if kept(Rule::WaitCountsFromTheConfirmation) => {
+                    break (earlier.unwrap_or(set), asked, Instant::now());
+                }
+                Ok(set) => break (set, asked, asked),
                 Err(error) if deadline.is_over() => return Err(error),
                 Err(_) => sleep(self.pause() / 10).await,
             }

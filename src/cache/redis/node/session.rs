@@ -12,6 +12,7 @@ use crate::cache::redis::node::acknowledge::{AckQueue, acknowledge};
 use crate::cache::redis::node::announce::refresh_peer_set;
 use crate::cache::redis::node::preflight::preflight;
 use crate::cache::redis::node::this_node::Node;
+use crate::coherence::rules::{Rule, kept};
 use crate::coherence::trust::{Proof, Trust};
 use crate::telemetry::metrics::Gap;
 use ::redis::aio::MultiplexedConnection;
@@ -53,7 +54,9 @@ impl Lifecycle<Connection> for Node {
         channel.connected(number);
         // These come before any heartbeat, and without a heartbeat there is no trust.
         channel.proven(number, Proof::Identity, Some(began));
-        channel.proven(number, Proof::Place, located.named.map(|(began, _)| began));
+        let named = located.named.map(|(began, _)| began);
+        let named = named.filter(|_| kept(Rule::StandingNeedsThePlace));
+        channel.proven(number, Proof::Place, named);
         // A server that refuses writes gives no trust.
         let written: RedisResult<Vec<Value>> = self.write().query_async(connection).await;
         written.map_err(ConnectError::Connecting)?;
@@ -106,7 +109,7 @@ impl Lifecycle<Connection> for Node {
         tokio::spawn(beat);
         let node = Arc::downgrade(&self);
         tokio::spawn(refresh_peer_set(node, connection.downgrade(), number));
-        if located.named.is_some() {
+        if located.named.is_some() && kept(Rule::StandingNeedsThePlace) {
             let watch = Arc::clone(&self).watch(connection.downgrade(), number, located);
             tokio::spawn(watch);
         }

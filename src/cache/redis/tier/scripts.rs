@@ -5,6 +5,8 @@
 //! memory, but it refuses a script whose first write is a `SET`.
 //!
 //! A value of another type counts as absent, and the next write replaces it.
+//!
+//! *Keeps* names the rules of [`rules`](crate::coherence::rules) that a script keeps.
 
 use crate::cache::redis::net::script::Source;
 
@@ -121,6 +123,8 @@ end
 /// The node of an older lease has died, or has never learned that the lease was granted. After half
 /// of its life another node can take it over. If that were possible sooner, and the backend were
 /// slow, each load would lose its fill to the next one, for ever.
+///
+/// Keeps `TheFence`.
 const GRANT: &str = "
 local steal = ARGV[5] == '1'
 if not steal and not nowhere(1) then
@@ -147,6 +151,7 @@ redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
 return 1
 ";
 
+/// Keeps `FillChecksItsLease`.
 const FILL: &str = "
 if lease() ~= ARGV[3] then return 0 end
 local filled = write(4)
@@ -156,6 +161,8 @@ return filled and 1 or 0
 
 /// Begins a change: removes the entry and its lease first. The fence is a set, so that two changes
 /// do not remove each other's token. A write of a link takes the lease that its own end will need.
+///
+/// Keeps `BeginRemovesTheEntry` and `BeginRemovesTheLease`.
 const BEGIN: &str = "
 remove()
 redis.call('DEL', KEYS[2])
@@ -168,6 +175,9 @@ return 1
 
 /// Ends a change. Fills what the change wrote only under the lease that its begin took, which any
 /// other change has removed, and only while no other change is under way.
+///
+/// Keeps `EndRemovesTheEntry`, `EndRemovesTheLease`, `EndChecksItsToken`, `TheFenceIsASet` and
+/// `EndFillsUnderItsOwnLease`.
 const END: &str = "
 fenced()
 local stood = redis.call('SREM', KEYS[3], ARGV[3])
@@ -182,6 +192,8 @@ return {stood, 0}
 
 /// Renews a fence. Never creates one, because that would hide that it was gone in between. Never
 /// shortens one either, because the token of a signed URL may be in the same set.
+///
+/// Keeps `RenewalNeverRecreates`.
 const RENEW: &str = "
 if redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) ~= 1 then return 0 end
 if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[3], ARGV[4]) end

@@ -3,7 +3,7 @@
 pub(crate) mod change;
 pub(crate) mod read;
 
-use super::rules::Fault;
+use super::faults::Fault;
 use super::ticks::{at, millis};
 use crate::coherence::Coherence;
 use crate::coherence::generation::Stamp;

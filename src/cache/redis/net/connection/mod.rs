@@ -8,6 +8,7 @@ use crate::cache::redis::net::breaker::{Ask, Breaker, Transition};
 use crate::cache::redis::net::connect_error::{ConnectError, Failure};
 use crate::cache::redis::net::lifecycle::Lifecycle;
 use crate::cache::redis::net::resolve::{Checked, Located, Resolve};
+use crate::coherence::rules::{Rule, kept};
 use crate::coherence::trust::Trust;
 use crate::telemetry::metrics::{Gap, breaker_opened};
 use crate::telemetry::spans;
@@ -202,7 +203,8 @@ impl Inner {
     /// Returns an error if the connected server has no standing.
     fn stale(&self, now: Instant) -> Option<ConnectError> {
         let (trust, term) = self.standing()?;
-        (!trust.holds(now)).then_some(ConnectError::Stale(term))
+        let holds = trust.holds(now) || !kept(Rule::NoReadWithoutStanding);
+        (!holds).then_some(ConnectError::Stale(term))
     }
 
     /// Returns when the connection has to be given up: one term of trust after the standing of its

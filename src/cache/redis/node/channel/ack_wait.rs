@@ -2,6 +2,7 @@
 
 use super::{Channel, MOST_ACKS};
 use crate::coherence::peers::peer_set::PeerSet;
+use crate::coherence::rules::{Rule, kept};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -32,7 +33,7 @@ impl AckWait {
     /// still trust what it knew at `published`. `asked` is when the node began to publish.
     pub(crate) async fn over(mut self, set: PeerSet, asked: Instant, published: Instant) {
         let mut awaited = self.channel.awaited(&set, asked, published);
-        while !awaited.is_over(Instant::now()) {
+        while !awaited.is_over(Instant::now()) && kept(Rule::WaitingForAcknowledgements) {
             match timeout_at(awaited.end(), self.acks.recv()).await {
                 Ok(Some(node)) => awaited.acknowledged(node),
                 // The sender lives as long as this, so `None` does not come.

@@ -11,6 +11,7 @@ use crate::coherence::peers::PeerTracker;
 use crate::coherence::peers::awaited::Awaited;
 use crate::coherence::peers::peer_set::PeerSet;
 use crate::coherence::peers::term::Term;
+use crate::coherence::rules::{Rule, kept};
 use crate::coherence::trust::{Proof, Trust};
 use crate::telemetry::metrics::{ChannelMeter, Gap};
 use ::redis::{PushInfo, PushKind, Value};
@@ -90,6 +91,10 @@ impl Channel {
     /// no such proof is needed.
     pub(crate) fn proven(&self, session: u64, proof: Proof, began: Option<Instant>) {
         let peers = self.peers();
+        let began = match kept(Rule::StandingCountsFromTheBegin) {
+            true => began,
+            false => began.map(|_| Instant::now()),
+        };
         if peers.is(session) {
             match began {
                 Some(began) => self.trust().proven(proof, began, peers.term().trust),
