@@ -1,6 +1,8 @@
 //! One run under one seed.
 
-use super::faults::{Planned, plan};
+use super::cut::Cut;
+use super::faults::{Fault, Planned, plan};
+use super::finding::Finding;
 use super::machine::{NodeConfig, Time};
 use super::rest::{finish, leave, prepare, settle};
 use super::shape::Shape;
@@ -8,7 +10,6 @@ use super::traffic::{Limits, REPOSITORIES, Request};
 use super::world::World;
 use histories::check::check;
 use histories::record::Fact;
-use histories::report::report;
 use layercache::{Freshness, RedisConfig};
 use std::fmt;
 use std::time::Duration;
@@ -38,9 +39,13 @@ pub(crate) struct Outcome {
     wrong: usize,
     nodes: usize,
     pub(crate) servers: &'static str,
-    faults: usize,
+    pub(crate) faults: usize,
+    /// How many requests were drawn.
+    pub(crate) requests: usize,
+    /// How long clients sent requests, in milliseconds.
+    pub(crate) busy: u64,
     pub(crate) hash: u64,
-    pub(crate) report: Option<String>,
+    pub(crate) finding: Option<Finding>,
 }
 
 impl fmt::Display for Outcome {
@@ -63,12 +68,29 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn config(random: &mut fastrand::Rng, shape: Shape) -> (NodeConfig, Limits) {
+fn draw_trust(random: &mut fastrand::Rng) -> Time {
+    let millis = random.choice([200, 500, 1_000, 2_000]);
+    Duration::from_millis(millis.expect("there are some"))
+}
+
+/// Draws the configuration of each node, and how long requests may take. The nodes differ in some
+/// runs, as during an upgrade.
+fn configs(random: &mut fastrand::Rng, shape: Shape, nodes: usize) -> (Vec<NodeConfig>, Limits) {
+    let first = draw_trust(random);
+    let differ = random.u32(..3) == 0;
+    let trusts = (0..nodes).map(|_| if differ { draw_trust(random) } else { first });
+    let trusts: Vec<_> = trusts.collect();
+    let longest = trusts.iter().max().copied().unwrap_or(first);
+    let (config, limits) = config(random, shape, longest);
+    let of = |trust| NodeConfig {
+        redis: config.redis.clone().with_trust_timeout(trust),
+        ..config.clone()
+    };
+    (trusts.into_iter().map(of).collect(), limits)
+}
+
+fn config(random: &mut fastrand::Rng, shape: Shape, trust: Time) -> (NodeConfig, Limits) {
     let millis = Duration::from_millis;
-    let trust = random
-        .choice([200, 500, 1_000, 2_000])
-        .expect("there are some");
-    let trust = millis(trust);
     let change = millis(random.u64(500..5_000));
     let redis = RedisConfig::new(shape.url())
         .with_trust_timeout(trust)
@@ -90,35 +112,47 @@ fn config(random: &mut fastrand::Rng, shape: Shape) -> (NodeConfig, Limits) {
 
 /// Runs a seed.
 pub(crate) fn run(seed: u64) -> Outcome {
+    run_cut(seed, &Cut::default())
+}
+
+/// Runs a part of a seed.
+pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
     fastrand::seed(seed);
     let mut random = fastrand::Rng::with_seed(seed);
     let (nodes, blobs) = (random.usize(2..5), random.u32(2..12));
     let shape = Shape::draw(&mut random);
-    let (config, limits) = config(&mut random, shape);
+    let (configs, limits) = configs(&mut random, shape, nodes);
     let mut world = World::new(random.u64(..), blobs, shape);
     world.limits = limits;
     world.changes = random.choice(SHARES).expect("there are some");
     prepare(&mut world);
-    for _ in 0..nodes {
-        world.start(&config);
+    for config in &configs {
+        world.start(config);
     }
     let busy = random.choice(BUSY).expect("there are some");
     let busy = Duration::from_secs(busy);
-    let mut planned = plan(&mut random, nodes, shape, busy);
+    let planned = plan(&mut random, nodes, shape, busy);
     let faults = planned.len();
+    let mut planned = cut.of_faults(planned);
+    let busy = cut.until.map_or(busy, Duration::from_millis);
+    let mut requests = 0;
     let mut at = Duration::from_millis(200);
     while at < busy {
         let is_due = |planned: &Planned| planned.at <= at;
         while planned.first().is_some_and(is_due) {
-            begin_next(&mut world, &mut planned, &config);
+            begin_next(&mut world, &mut planned, &configs);
         }
         world.run(at);
         let node = random.usize(..nodes);
-        request(&mut world, &mut random, node);
+        let (request, patience) = draw_request(&mut random, world.blobs, world.changes);
+        if cut.keeps(requests, request) {
+            send(&mut world, node, request, patience);
+        }
+        requests += 1;
         at += Duration::from_millis(random.u64(..6));
     }
     while !planned.is_empty() {
-        begin_next(&mut world, &mut planned, &config);
+        begin_next(&mut world, &mut planned, &configs);
     }
     world.network.heal();
     world.topology.heal();
@@ -127,24 +161,45 @@ pub(crate) fn run(seed: u64) -> Outcome {
     settle(&mut world);
     finish(&mut world, nodes);
     leave(&mut world);
-    verdict(seed, world, nodes, faults)
+    let records = world.history.take();
+    let verdict = check(&records);
+    Outcome {
+        seed,
+        decided: verdict.decided,
+        wrong: verdict.wrong.len() + records.failures.len(),
+        nodes,
+        servers: shape.name(),
+        faults,
+        requests,
+        busy: busy.as_millis() as u64,
+        hash: world.hash,
+        finding: Finding::of(&records, &verdict),
+    }
 }
 
 /// Lets the next fault begin, and plans what ends it.
-fn begin_next(world: &mut World, planned: &mut Vec<Planned>, config: &NodeConfig) {
+fn begin_next(world: &mut World, planned: &mut Vec<Planned>, configs: &[NodeConfig]) {
     let Planned { at, fault } = planned.remove(0);
     world.run(at);
+    let config = match fault {
+        Fault::StartMachine(machine) => &configs[machine],
+        _ => &configs[0],
+    };
     if let Some(end) = world.begin(fault, config) {
         let place = planned.partition_point(|planned| planned.at <= end.at);
         planned.insert(place, end);
     }
 }
 
-/// Lets a client send a request to a node.
-fn request(world: &mut World, random: &mut fastrand::Rng, node: usize) {
-    let (repository, blob) = (random.u32(..REPOSITORIES), random.u32(..world.blobs));
+/// Draws what a client asks for, and how long it waits.
+fn draw_request(
+    random: &mut fastrand::Rng,
+    blobs: u32,
+    changes: u32,
+) -> (Request, Option<Duration>) {
+    let (repository, blob) = (random.u32(..REPOSITORIES), random.u32(..blobs));
     let link = Fact::Link(repository, blob);
-    let is_change = random.u32(..CHANGES) < world.changes;
+    let is_change = random.u32(..CHANGES) < changes;
     let number = if is_change { 800 } else { 0 } + random.u32(..if is_change { 200 } else { 800 });
     let request = match number {
         0..450 => Request::Stat(repository, blob, Freshness::Cached),
@@ -189,7 +244,7 @@ fn request(world: &mut World, random: &mut fastrand::Rng, node: usize) {
         0 => Some(Duration::from_millis(random.u64(1..50))),
         _ => None,
     };
-    send(world, node, request, patience);
+    (request, patience)
 }
 
 pub(crate) fn send(world: &mut World, node: usize, request: Request, patience: Option<Duration>) {
@@ -198,26 +253,5 @@ pub(crate) fn send(world: &mut World, node: usize, request: Request, patience: O
     };
     if let Some(machine) = &mut world.machines[node] {
         machine.spawn(client.send(request, patience));
-    }
-}
-
-fn verdict(seed: u64, world: World, nodes: usize, faults: usize) -> Outcome {
-    let records = world.history.take();
-    let verdict = check(&records);
-    let report = match (records.failures.first(), verdict.wrong.first()) {
-        (Some(failure), _) => Some(failure.clone()),
-        (None, Some(wrong)) => Some(report(&records, wrong)),
-        (None, None) => None,
-    };
-    let wrong = verdict.wrong.len() + records.failures.len();
-    Outcome {
-        seed,
-        decided: verdict.decided,
-        wrong,
-        nodes,
-        servers: world.topology.shape.name(),
-        faults,
-        hash: world.hash,
-        report,
     }
 }

@@ -5,11 +5,17 @@
 //! |---|---|
 //! | `LAYERCACHE_SIM_SEED` | runs this seed alone |
 //! | `LAYERCACHE_SIM_RUNS` | how many seeds run |
+//! | `LAYERCACHE_SIM_FIRST` | the first of them |
+//! | `LAYERCACHE_SIM_CUT` | leaves out a part of the seed, as a failure prints it |
+//! | `LAYERCACHE_SIM_BEND` | bends the rules of the protocol, which the seeds have to find |
 
+mod bends;
 mod busy;
 mod clock;
 mod cluster;
+mod cut;
 mod faults;
+mod finding;
 mod machine;
 mod network;
 mod outbox;
@@ -17,6 +23,7 @@ mod rest;
 mod run;
 mod server;
 mod shape;
+mod shrink;
 mod store;
 mod stream;
 mod strike;
@@ -24,7 +31,9 @@ mod topology;
 mod traffic;
 mod world;
 
-use run::{Outcome, run};
+use cut::Cut;
+use run::{Outcome, run, run_cut};
+use shrink::Shrunk;
 use std::env;
 use std::num::NonZero;
 use std::ops::Range;
@@ -33,34 +42,71 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 /// How many seeds `cargo test` runs.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
+
+/// How many seeds run with each bent rule.
+const BENT_SEEDS: u64 = 1_000;
 
 #[test]
 fn no_seed_finds_a_wrong_answer() {
-    let (first, count) = match setting("LAYERCACHE_SIM_SEED") {
-        Some(seed) => (seed, 1),
-        None => (0, setting("LAYERCACHE_SIM_RUNS").unwrap_or(SEEDS)),
-    };
+    let seed = setting("LAYERCACHE_SIM_SEED");
+    let runs = setting("LAYERCACHE_SIM_RUNS");
+    let bent = env::var("LAYERCACHE_SIM_BEND").ok();
+    if let (Some(rules), None) = (&bent, seed) {
+        return bends::find(rules, runs.unwrap_or(BENT_SEEDS));
+    }
+    if let Some(seed) = seed {
+        return run_one(seed, bent.as_deref());
+    }
+    let first = setting("LAYERCACHE_SIM_FIRST").unwrap_or(0);
+    let count = runs.unwrap_or(SEEDS);
     let (mut decided, mut wrong) = (0, Vec::new());
     for (seed, outcome) in run_all(first..first + count) {
         decided += outcome.decided;
-        if let Some(report) = outcome.report {
-            wrong.push((seed, report));
+        if outcome.finding.is_some() {
+            wrong.push((seed, outcome));
         }
     }
-    wrong.sort();
+    wrong.sort_by_key(|(seed, _)| *seed);
     println!(
         "{count} seeds, {decided} reads decided, {} seeds wrong",
         wrong.len()
     );
     // Fewer decided reads would mean that the nodes hardly worked.
     assert!(count < 10 || decided as u64 >= 500 * count, "{decided}");
-    if let Some((seed, report)) = wrong.first() {
-        panic!(
-            "{report}\nseed {seed} finds this: repeat it with \
-             `LAYERCACHE_SIM_SEED={seed} cargo test --test simulation -- --nocapture`"
-        );
+    if let Some((seed, outcome)) = wrong.into_iter().next() {
+        fail(seed, Cut::default(), outcome, None);
     }
+}
+
+/// Runs one seed, or the part of it that `LAYERCACHE_SIM_CUT` leaves.
+fn run_one(seed: u64, bent: Option<&str>) {
+    let cut = env::var("LAYERCACHE_SIM_CUT").unwrap_or_default();
+    let cut: Cut = cut.parse().unwrap_or_else(|error| panic!("{error}"));
+    bends::bend(bent);
+    let outcome = run_cut(seed, &cut);
+    println!("{outcome}");
+    if outcome.finding.is_some() {
+        fail(seed, cut, outcome, bent);
+    }
+}
+
+/// Makes a run that has found something shorter, and panics with what led to it.
+fn fail(seed: u64, cut: Cut, outcome: Outcome, bent: Option<&str>) -> ! {
+    let whole = outcome.to_string();
+    let shrunk = Shrunk::new(seed, cut, outcome);
+    let bend = bent.map(|rule| format!(" LAYERCACHE_SIM_BEND={rule}"));
+    panic!(
+        "{}\nthe shortest run that finds something: {}\nfrom: {whole}\nrepeat the whole run, or \
+         the shortest one:\n\
+         LAYERCACHE_SIM_SEED={seed}{bend} cargo test --test simulation no_seed -- --nocapture\n\
+         LAYERCACHE_SIM_SEED={seed} LAYERCACHE_SIM_CUT='{}'{bend} cargo test --test simulation \
+         no_seed -- --nocapture",
+        shrunk.report(),
+        shrunk.outcome,
+        shrunk.cut,
+        bend = bend.unwrap_or_default(),
+    );
 }
 
 #[test]

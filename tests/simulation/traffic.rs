@@ -47,6 +47,32 @@ pub(crate) enum Request {
     Warm,
 }
 
+impl Request {
+    /// Returns the blob that the request is about, if it is about one.
+    pub(crate) const fn blob(self) -> Option<u32> {
+        match self {
+            Self::Stat(_, blob, _)
+            | Self::Contains(_, blob)
+            | Self::BlobStat(blob)
+            | Self::Link(_, blob)
+            | Self::PutLink(_, blob)
+            | Self::PutBlob(blob)
+            | Self::Upload(blob)
+            | Self::Mount(_, blob)
+            | Self::Unlink(_, blob)
+            | Self::DeleteBlob(blob) => Some(blob),
+            Self::Get { fact, .. } | Self::DeleteObject(fact) => match fact {
+                Fact::Blob(blob) | Fact::Link(_, blob) => Some(blob),
+            },
+            Self::StatMany(_)
+            | Self::DeleteMany(_)
+            | Self::ClearMemory
+            | Self::Purge
+            | Self::Warm => None,
+        }
+    }
+}
+
 /// A node, as its clients see it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
