@@ -16,8 +16,10 @@ macro_rules! rules {
     ) => {
         /// A rule of the protocol.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        // Some rules stand only in scripts, and some only in the model.
-        #[cfg_attr(not(test), allow(dead_code))]
+        #[allow(
+            dead_code,
+            reason = "some rules are kept by scripts, and some are bent only in the model"
+        )]
         pub(crate) enum Rule {
             $($(#[$doc])* $name,)*
             $($(#[$model_doc])* $model_name,)*

@@ -63,7 +63,8 @@ fn no_seed_finds_a_wrong_answer() {
     let (mut decided, mut wrong) = (0, Vec::new());
     for (seed, outcome) in run_all(first..first + count) {
         decided += outcome.decided;
-        if outcome.finding.is_some() {
+        if let Some(finding) = &outcome.finding {
+            println!("seed {seed} has found: {}", finding.kind);
             wrong.push((seed, outcome));
         }
     }
