@@ -4,14 +4,15 @@ use super::{World, as_go, dump, link_path};
 use layercache::{CacheStatus, Link};
 use layercache_cli::admin::Audit;
 use object_store::ObjectStoreExt;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use test_support::nodes::{
-    LENGTH, SETTLED, bare, blob_path, config, digest, eventually, hash, name, node, put, stat,
-    until, until_in_memory,
+    LENGTH, SETTLED, bare, blob_path, config, config_at, digest, eventually, hash, name, node, put,
+    stat, until, until_in_memory,
 };
 use test_support::redis::Redis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// The record of servers. A node that connects to a server without an entry here purges it.
 const RECORD: &str = "layercache::{nodes}::servers";
@@ -101,10 +102,11 @@ async fn a_finding_that_is_cached_again_is_reported() {
     let digest = digest(1);
     let [add, ..] = as_go(&name(), &digest, LENGTH);
     world.redis.cli(&add.split(' ').collect::<Vec<_>>());
-    // Another client adds the membership again and again.
-    let adding = tokio::spawn(again_and_again(world.redis.address(), add));
-    let output = world.fix().await;
-    adding.abort();
+    // Another client adds the membership after each command of the audit.
+    let port = between_commands(world.redis.address(), add).await;
+    let redis = config_at(format!("redis://127.0.0.1:{port}"));
+    let audit = Audit::new(world.store.clone(), redis).unwrap();
+    let output = World::run(audit.fix(true)).await.unwrap();
     let report = &output.report;
     assert_eq!(
         (report.findings(), report.removed, report.returned),
@@ -112,14 +114,40 @@ async fn a_finding_that_is_cached_again_is_reported() {
     );
 }
 
-/// Sends a command again and again for as long as this future is polled.
-async fn again_and_again(address: String, command: String) {
-    let mut connection = TcpStream::connect(address).await.unwrap();
-    let mut answer = [0; 64];
-    loop {
-        let line = format!("{command}\r\n");
-        connection.write_all(line.as_bytes()).await.unwrap();
-        assert_ne!(connection.read(&mut answer).await.unwrap(), 0);
+/// Starts a proxy in front of a Redis, and returns its port. After each reply of Redis, and before
+/// its client has it, the proxy sends this command.
+async fn between_commands(address: String, command: String) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            tokio::spawn(adding(client, address.clone(), format!("{command}\r\n")));
+        }
+    });
+    port
+}
+
+async fn adding(mut client: TcpStream, address: String, command: String) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(&address).await?;
+    let mut other = TcpStream::connect(&address).await?;
+    let (mut requests, mut to_client) = client.split();
+    let (mut replies, mut to_server) = server.split();
+    let back = async {
+        let (mut reply, mut answer) = ([0; 4096], [0; 64]);
+        loop {
+            let length = replies.read(&mut reply).await?;
+            other.write_all(command.as_bytes()).await?;
+            let answered = other.read(&mut answer).await?;
+            if length == 0 || answered == 0 {
+                return Ok(());
+            }
+            to_client.write_all(&reply[..length]).await?;
+        }
+    };
+    tokio::select! {
+        sent = tokio::io::copy(&mut requests, &mut to_server) => sent.map(drop),
+        ended = back => ended,
     }
 }
 
