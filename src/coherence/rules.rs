@@ -38,8 +38,6 @@ rules! {
         BeginRemovesTheLease,
         /// `BEGIN` removes the entry.
         BeginRemovesTheEntry,
-        /// `BEGIN` comes before the backend's call.
-        BeginBeforeTheBackend,
         /// Redis grants no lease while a fence stands.
         TheFence,
         /// `END` removes the lease.
@@ -81,8 +79,6 @@ rules! {
         WaitingForAcknowledgements,
         /// An acknowledgement carries the id of the message that it acknowledges.
         AcknowledgementsCarryTheId,
-        /// The peer set is read after the publish.
-        PeerSetReadAfterThePublish,
         /// The publish comes after `BEGIN`.
         PublishAfterBegin,
         /// The publish comes before the backend's call.
@@ -109,8 +105,6 @@ rules! {
         NodesWaitForThePurge,
         /// A purge removes the leases before the entries.
         PurgeTakesLeasesFirst,
-        /// A purge flushes the nodes' memories after Redis is empty.
-        PurgeFlushesLast,
         /// If the connection was replaced, the fence counts as lost.
         AnotherConnectionIsALostFence,
         /// A removal is refused while Redis cannot be reached. Bent: it is made, and acknowledged.
@@ -137,6 +131,12 @@ rules! {
         EndIsConfirmed,
     }
     model {
+        /// `BEGIN` comes before the backend's call.
+        BeginBeforeTheBackend,
+        /// The peer set is read after the publish.
+        PeerSetReadAfterThePublish,
+        /// A purge flushes the nodes' memories after Redis is empty.
+        PurgeFlushesLast,
         /// No read joins a load that started before the read began. Bent: a read joins it if the
         /// load's stamp is current and the node has trust, even if the load has no lease.
         JoiningByStampNeedsTheLease,

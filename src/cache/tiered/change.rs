@@ -16,7 +16,7 @@ use crate::types::Error;
 use crate::types::link::Key;
 use crate::types::per_key::PerKey;
 use futures::FutureExt;
-use futures::future::{join, maybe_done, ready};
+use futures::future::{join, ready};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::pin::pin;
@@ -160,11 +160,7 @@ impl TieredCache {
         };
         shared.queue.worked_off(tries.deadline).await;
         let fences = self.fence(&keys);
-        let mut call = pin!(maybe_done(call));
-        // Bent: the call is over before the first step.
-        if !kept(Rule::BeginBeforeTheBackend) {
-            call.as_mut().await;
-        }
+        let mut call = pin!(call);
         // The last token, and all tokens whose fences may stand in Redis.
         let (mut token, mut strays) = (Token::random(), Vec::new());
         let (mut result, mut was, mut filled) = (None, None, false);
@@ -199,16 +195,13 @@ impl TieredCache {
                     }
                     let left = tries.left().max(shared.settings.timeout);
                     let both = join(call.as_mut(), &mut others);
-                    tokio::select! {
+                    let ((value, outcome), ()) = tokio::select! {
                         biased;
-                        _ = both => {}
+                        both = both => both,
                         never = keep(tier, &keys, token, shared.settings.fence_ttl, fenced) => match never {},
                     };
                     tries.deadline = Deadline::new(left, tries.deadline.patience());
-                    let (value, outcome) = call.as_mut().take_output().unzip();
-                    (result, was) = (value, outcome);
-                    // The step comes once, so the call has its result.
-                    let outcome = outcome.unwrap_or(Outcome::Unknown);
+                    (result, was) = (Some(value), Some(outcome));
                     if fenced && outcome == Outcome::Unknown {
                         // The call may still happen, so the fence must stand for its whole TTL from
                         // now on.

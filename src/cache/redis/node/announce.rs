@@ -41,15 +41,11 @@ impl Node {
         };
         let waiting = self.channel.wait_for(id);
         let messages = self.messages(what, id);
-        let earlier = match kept(Rule::PeerSetReadAfterThePublish) {
-            true => None,
-            false => Some(self.send(connection, &[], deadline).await?),
-        };
         let (set, asked, published) = loop {
             let asked = Instant::now();
             match self.send(connection, &messages, deadline).await {
                 Ok(set) if kept(Rule::WaitCountsFromTheConfirmation) => {
-                    break (earlier.unwrap_or(set), asked, Instant::now());
+                    break (set, asked, Instant::now());
                 }
                 Ok(set) => break (set, asked, asked),
                 Err(error) if deadline.is_over() => return Err(error),

@@ -13,7 +13,6 @@ use crate::cache::redis::tier::scripts::grant;
 use crate::cache::shared::{Fact, Facts, Found, Leases, SharedTier, Which};
 use crate::cache::storage::Storage;
 use crate::coherence::lease::{EndReply, Grant, Token};
-use crate::coherence::rules::{Rule, kept};
 use crate::coherence::used_connections::UsedConnections;
 use crate::types::Error;
 use crate::types::link::{Key, WireName};
@@ -250,12 +249,6 @@ impl RedisCache {
     /// memory may have entries that Redis no longer has.
     async fn take_away(&self, scope: &Scope<'_>) -> Result<(), Error> {
         self.claim("purge", self.removal_deadline()).await?;
-        if !kept(Rule::PurgeFlushesLast) {
-            let deadline = self.removal_deadline();
-            self.tell(Forget::Everything, &[], deadline).await?.await;
-            let purged = self.servers.purge(scope).await;
-            return purged.map_err(|failure| failed("purge", failure));
-        }
         let purged = self.servers.purge(scope).await;
         purged.map_err(|failure| failed("purge", failure))?;
         loop {
