@@ -47,7 +47,8 @@ fn lost_its_folder(error: &Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return error.kind() == ErrorKind::NotFound;
+            // std creates a folder, finds it there, and then finds it gone: `AlreadyExists`.
+            return matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists);
         }
         cause = error.source();
     }
@@ -122,5 +123,24 @@ impl ObjectStore for Folder {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.0.list_with_delimiter(prefix).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_removed_in_any_moment_of_its_creation_is_lost() {
+        let lost = |kind| {
+            let source = Box::new(std::io::Error::from(kind));
+            lost_its_folder(&Error::Generic {
+                store: "LocalFileSystem",
+                source,
+            })
+        };
+        assert!(lost(ErrorKind::NotFound));
+        assert!(lost(ErrorKind::AlreadyExists));
+        assert!(!lost(ErrorKind::PermissionDenied));
     }
 }
