@@ -1,7 +1,6 @@
 //! Lists the rules of the protocol, and marks where the code keeps each.
 //!
-//! A line that asks [`kept`] keeps that rule: to see what a rule is for in the code, search for its
-//! name. In every normal build `kept` is the constant `true`, and the compiler leaves nothing of
+//! A line that asks [`kept`] keeps that rule. To find this line, search for the name of the rule. In every normal build `kept` is the constant `true`, and the compiler leaves nothing of
 //! it. A rule of a Lua script is named in the documentation of that script.
 //!
 //! Two tests bend the rules, one at a time, and must find what breaks. The model

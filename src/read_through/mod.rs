@@ -83,7 +83,8 @@ type Loading<'a, T> = BoxFuture<'a, Result<Answer<T>, Error>>;
 type Answering<'a, T> = MemoryOr<'a, Answer<T>>;
 
 /// A result that memory has, or the wait for it. The application polls the boxed future and does not
-/// compile it.
+/// compile it. The typed API takes the result of memory out of its `Ready`: to await it would move it
+/// once more.
 type MemoryOr<'a, T> = Either<Ready<Result<T, Error>>, BoxFuture<'a, Result<T, Error>>>;
 
 /// The answer of a load to all callers that joined it.

@@ -1,4 +1,4 @@
-//! What is particular to the servers of a cluster: their slots, and how slots move.
+//! The slots of a cluster: which server has each slot, and how a slot moves.
 
 use super::machine::Time;
 use super::shape::host;
@@ -89,7 +89,8 @@ fn id(server: usize) -> String {
 }
 
 impl World {
-    /// Returns what a server of the cluster knows once all changes have reached it.
+    /// Returns the slots and servers as a server of the cluster knows them after all changes have
+    /// reached it.
     pub(crate) fn cluster_view(&self, me: usize) -> ClusterView {
         let topology = &self.topology;
         let node = |server: usize| ClusterNode {

@@ -1,4 +1,4 @@
-//! [`Cut`]: which part of a run is left out.
+//! [`Cut`]: which part of a run does the simulation leave out?
 
 use super::faults::Planned;
 use super::traffic::Request;
@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// What is left out of a run. Everything else is drawn as in the whole run.
+/// The part of a run that the simulation leaves out. It draws everything else as in the whole run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// The last millisecond in which clients send requests.

@@ -1,4 +1,4 @@
-//! What goes wrong during a run, and when. `strike.rs` lets it happen.
+//! Plans the faults of a run, and when each begins. `strike.rs` lets them happen.
 
 use super::machine::Time;
 use super::network::Way;
@@ -50,7 +50,7 @@ pub(crate) enum Fault {
     Empty(usize),
     Store(StoreFaults, Time),
     StoreWorks,
-    /// What the primaries change arrives this much later at their replicas.
+    /// The changes of the primaries arrive this much later at their replicas.
     Lag(Time, Time),
     NoLag,
     /// A replica replaces a primary after this time.

@@ -1,15 +1,15 @@
-//! [`Finding`]: what is wrong in a run.
+//! [`Finding`]: which promise did a run break?
 
 use histories::check::Verdict;
 use histories::record::{Fact, Records};
 use histories::report::report;
 
-/// The first thing that is wrong in a run.
+/// The first broken promise of a run.
 #[derive(Debug)]
 pub(crate) struct Finding {
-    /// In a few words.
+    /// The finding in a few words.
     pub(crate) kind: String,
-    /// What led to it.
+    /// The reads and changes before it.
     pub(crate) report: String,
     /// When the wrong read began, in milliseconds, and the blob that it was about.
     pub(crate) at: Option<u64>,

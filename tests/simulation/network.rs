@@ -62,6 +62,18 @@ impl Network {
         *held = until.max(*held);
     }
 
+    /// Holds the bytes of both ways between a machine and a server back until then.
+    pub(crate) fn cut(&mut self, machine: usize, server: usize, until: Time) {
+        for to_server in [true, false] {
+            let way = Way {
+                machine,
+                server,
+                to_server,
+            };
+            self.hold(way, until);
+        }
+    }
+
     pub(crate) fn refuse(&mut self, machine: usize, until: Time) {
         self.refused.insert(machine, until);
     }

@@ -1,4 +1,4 @@
-//! What must hold before the faults, and after they have ended.
+//! Fills the store before the faults. After the faults it checks the store, Redis and the nodes.
 
 use super::run::send;
 use super::traffic::{REPOSITORIES, Request, digest, name as name_of};

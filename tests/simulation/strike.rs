@@ -2,7 +2,6 @@
 
 use super::faults::{Fault, NODE_TIMEOUT, Planned, Why};
 use super::machine::{NodeConfig, Time};
-use super::network::Way;
 use super::server::Dump;
 use super::topology::Step;
 use super::world::{STEP, StoreFaults, World};
@@ -28,14 +27,7 @@ impl World {
             Fault::Fast => self.network.slow = 0,
             Fault::Hold(way, time) => self.network.hold(way, now + time),
             Fault::Cut(machine, server, time) => {
-                for to_server in [true, false] {
-                    let way = Way {
-                        machine,
-                        server,
-                        to_server,
-                    };
-                    self.network.hold(way, now + time);
-                }
+                self.network.cut(machine, server, now + time);
             }
             Fault::ResetMachine(machine) => {
                 for link in self.network.links_of_machine(machine) {
@@ -173,14 +165,7 @@ impl World {
                         if is_with_it == (server == old) {
                             continue;
                         }
-                        for to_server in [true, false] {
-                            let way = Way {
-                                machine,
-                                server,
-                                to_server,
-                            };
-                            self.network.hold(way, now + time);
-                        }
+                        self.network.cut(machine, server, now + time);
                     }
                 }
             }

@@ -1,6 +1,8 @@
 //! For the simulation: how each rule of a script is bent.
 
-use crate::coherence::rules::{Rule, kept};
+use crate::coherence::rules::Rule;
+#[cfg(layercache_bends)]
+use crate::coherence::rules::kept;
 
 /// A rule, the lines of a script that keep it, and what stands in their place when it is bent.
 const BENT: &[(Rule, &str, &str)] = &[
@@ -57,9 +59,21 @@ const BENT: &[(Rule, &str, &str)] = &[
 ];
 
 /// Returns the text of a script, without the rule that is bent.
+#[cfg(layercache_bends)]
 pub(super) fn bent(text: String) -> String {
     let bent = BENT.iter().filter(|(rule, ..)| !kept(*rule));
     bent.fold(text, |text, (_, lines, instead)| {
         text.replace(lines, instead)
     })
+}
+
+#[cfg(all(test, feature = "testing"))]
+#[test]
+fn the_lines_of_each_rule_are_in_a_script() {
+    let texts = super::script_texts::script_texts();
+    for (rule, lines, instead) in BENT {
+        let has = |(_, text): &(_, String)| text.contains(lines);
+        assert!(texts.iter().any(has), "{rule:?}");
+        assert_ne!(lines, instead, "{rule:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! How the cache uses Redis: [`RedisCache`] and its parts, with the keys of docker/distribution.
 
 pub(crate) mod admin;
-#[cfg(layercache_bends)]
+#[cfg(any(test, layercache_bends))]
 mod bent_scripts;
 mod config;
 #[cfg(fuzzing)]

@@ -1,4 +1,4 @@
-//! Checks whether the scripts on a real server do what the specification, `Slot`, says.
+//! Compares the scripts on a real server with their specification, `Slot`.
 
 use super::*;
 use crate::cache::LayerInfoCache;
@@ -205,7 +205,7 @@ fn fact(key: &Key) -> Fact {
 /// nobody else.
 ///
 /// # Panics
-/// Panics if a script does not do what the specification says.
+/// Panics if a script and the specification give different results.
 pub async fn scripts_do_as_specified(url: &str) {
     let config = RedisConfig::new(url).with_timeout(Duration::from_secs(5));
     let cache = RedisCache::new(config.with_lease_ttl(LEASE).with_fence_ttl(LEASE)).unwrap();

@@ -8,8 +8,6 @@ use super::state::read::ReadAt;
 use super::{ANSWERS, Model, REST};
 use crate::coherence::rules::Rule;
 use stateright::{Checker, HasDiscoveries, Model as _};
-use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::time::Instant;
 
 mod slice {
@@ -18,33 +16,30 @@ mod slice {
     //! A run bends one rule in each group of neighbours in the table, and the day chooses which.
     //! `LAYERCACHE_MODEL=all` bends all rules, and `LAYERCACHE_MODEL=3` those of day 3.
 
-    use super::{RULES, Rule};
+    use super::{Model, Rule};
     use std::env;
     use std::time::{Duration, SystemTime};
 
     const GROUP: usize = 6;
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// Returns whether this run bends the rule, and prints what has chosen it.
-    pub(super) fn has(rule: Rule) -> bool {
-        let number = RULES.iter().position(|other| *other == rule);
-        let number = number.expect("a rule of the table");
+    /// Returns the rules that this run bends, with their worlds, and prints what has chosen them.
+    pub(super) fn of(table: Vec<(Rule, Model)>) -> Vec<(Rule, Model)> {
         let given = env::var("LAYERCACHE_MODEL").ok();
         if given.as_deref() == Some("all") {
-            return true;
+            return table;
         }
         let day = given.map_or_else(today, |day| {
             let day = day.parse();
             day.unwrap_or_else(|_| panic!("LAYERCACHE_MODEL is a day's number, or all"))
         });
-        let first = number / GROUP * GROUP;
-        let members = GROUP.min(RULES.len() - first);
-        let chosen = first + day % members;
-        println!(
-            "LAYERCACHE_MODEL={day} bends {:?} of its group; LAYERCACHE_MODEL=all bends {rule:?}, too",
-            RULES[chosen]
-        );
-        number == chosen
+        let chosen: Vec<_> = table
+            .chunks(GROUP)
+            .map(|group| group[day % group.len()].clone())
+            .collect();
+        let rules: Vec<_> = chosen.iter().map(|(rule, _)| *rule).collect();
+        println!("LAYERCACHE_MODEL={day} bends {rules:?}; LAYERCACHE_MODEL=all bends each rule");
+        chosen
     }
 
     fn today() -> usize {
@@ -120,19 +115,8 @@ impl Model {
         self
     }
 
-    /// Explores the whole world, and checks that all properties hold. If another test explores
-    /// more than this world, or the same world, this test leaves it to that test.
+    /// Explores the whole world, and checks that all properties hold.
     fn holds(self) {
-        static EXPLORED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let mut others = needed_worlds().into_iter().chain(larger_worlds());
-        if let Some((name, _)) = others.find(|(_, other)| other.is_more_than(&self)) {
-            println!("{name} explores this world and more");
-            return;
-        }
-        if !EXPLORED.lock().unwrap().insert(format!("{self:?}")) {
-            println!("another test explores the same world");
-            return;
-        }
         let start = Instant::now();
         let checker = self.checker().threads(2).spawn_dfs().join();
         let (states, depth) = (checker.unique_state_count(), checker.max_depth());
@@ -176,9 +160,6 @@ impl Model {
 
     /// Checks that a property fails in this world when the rule is bent.
     fn needs(mut self, rule: Rule) {
-        if !slice::has(rule) {
-            return;
-        }
         self.bent = Some(rule);
         let start = Instant::now();
         let checker = self.checker().threads(2);
@@ -203,33 +184,39 @@ impl Model {
     }
 }
 
-/// Names each rule with the smallest world that needs it. The properties must fail there when the
-/// rule is bent, and hold when all rules are kept.
+/// Names each rule with the smallest world that needs it.
 macro_rules! needed {
-    ($($name:ident: $rule:ident, $model:expr;)*) => {
-        $(#[test]
-        fn $name() {
-            let model: Model = $model;
-            model.needs(Rule::$rule);
-        })*
-
-        /// The rules, in the order of this table.
-        const RULES: &[Rule] = &[$(Rule::$rule),*];
-
-        fn needed_worlds() -> Vec<(&'static str, Model)> {
-            vec![$((stringify!($name), $model)),*]
-        }
-
-        mod kept {
-            use super::*;
-
-            $(#[test]
-            fn $name() {
-                let model: Model = $model;
-                model.holds();
-            })*
+    ($($rule:ident: $model:expr;)*) => {
+        fn needed_worlds() -> Vec<(Rule, Model)> {
+            vec![$((Rule::$rule, $model)),*]
         }
     };
+}
+
+/// The properties fail in the world of a rule when the rule is bent.
+#[test]
+fn the_world_of_a_bent_rule_fails() {
+    for (rule, world) in slice::of(needed_worlds()) {
+        world.needs(rule);
+    }
+}
+
+/// The properties hold in the world of each rule when all rules are kept. A world that another one
+/// contains is explored as a part of that one.
+#[test]
+fn the_world_of_each_rule_holds_when_all_rules_are_kept() {
+    let worlds: Vec<_> = needed_worlds()
+        .into_iter()
+        .map(|(_, world)| world)
+        .collect();
+    let larger = larger_worlds();
+    for (number, world) in worlds.iter().enumerate() {
+        let is_in = |other: &Model| other.is_more_than(world);
+        let is_known = |other: &Model| other.covers(world);
+        if !worlds.iter().chain(&larger).any(is_in) && !worlds[..number].iter().any(is_known) {
+            world.clone().holds();
+        }
+    }
 }
 
 use Fault::{
@@ -238,81 +225,56 @@ use Fault::{
 };
 
 needed! {
-    fill_checks_its_lease: FillChecksItsLease, world(COLD, &[1, 1], &[]);
-    begin_removes_the_lease: BeginRemovesTheLease, world(COLD, &[1], &[Crash(0)]);
-    begin_removes_the_entry: BeginRemovesTheEntry, world(IN_REDIS, &[], &[Crash(0)]);
-    begin_before_the_backend: BeginBeforeTheBackend, world(IN_REDIS, &[], &[Crash(0)]);
-    the_fence: TheFence, world(COLD, &[1], &[Crash(0)]);
-    end_removes_the_lease: EndRemovesTheLease, world(COLD, &[1], &[EvictFence]).beats(&[0, 0]);
-    end_checks_its_token: EndChecksItsToken, world(COLD, &[1], &[EvictFence]).beats(&[0, 0]);
-    no_end_while_the_call_may_happen:
-        NoEndWhileTheCallMayHappen, world(COLD, &[1], &[LateCall(0)]);
-    the_fence_is_a_set: TheFenceIsASet,
-        world(COLD, &[], &[]).changes(&[(0, Kind::Delete), (0, Kind::Delete)]);
-    a_fresh_token_for_each_try:
-        AFreshTokenForEachTry, world(COLD, &[1], &[LateBegin(0), EvictFence]).beats(&[0, 0]);
-    renewal_never_recreates: RenewalNeverRecreates,
-        world(COLD, &[1], &[EvictFence, Renewal(0)]).beats(&[0, 0]);
-    stamp_on_values: StampOnValues, world(WARM, &[1], &[]);
-    no_read_joins_an_earlier_load: NoReadJoinsAnEarlierLoad, world(COLD, &[1, 1], &[]);
-    joining_by_stamp_needs_the_lease: JoiningByStampNeedsTheLease, world(COLD, &[1, 1], &[]);
-    joining_by_lease_needs_trust: JoiningByLeaseNeedsTrust, world(IN_REDIS, &[1, 1], &[]);
-    no_negative_from_an_earlier_load: NoNegativeFromAnEarlierLoad,
-        world(ABSENT, &[1, 1], &[]).changes(&[(0, Kind::Put)]);
-    trust_before_the_stamp: TrustBeforeTheStamp, world(WARM, &[1], &[]);
-    memory_is_filled_after_redis: MemoryIsFilledAfterRedis, world(COLD, &[1, 1], &[]);
-    trust: Trust, world(WARM, &[1], &[]);
-    trust_counts_from_the_sending: TrustCountsFromTheSending, world(WARM, &[1], &[]);
-    heartbeat_in_order: HeartbeatInOrder, world(WARM, &[1], &[]);
-    shared_channel_first: SharedChannelFirst,
-        world(IN_REDIS, &[1], &[Disconnect(1)]).beats(&[0, 2]);
-    flush_on_resubscribe: FlushOnResubscribe, world(WARM, &[1], &[Disconnect(1)]);
-    waiting_for_acknowledgements: WaitingForAcknowledgements, world(WARM, &[1], &[]);
-    acknowledgements_carry_the_id:
-        AcknowledgementsCarryTheId, world(COLD, &[1, 1], &[EvictFence]);
-    peer_set_read_after_the_publish:
-        PeerSetReadAfterThePublish, world(IN_REDIS, &[1, 1], &[]).without(1);
-    publish_after_begin: PublishAfterBegin, world(IN_REDIS, &[1, 1], &[]);
-    publish_before_the_call: PublishBeforeTheCall, world(WARM, &[], &[Crash(0)]);
-    wait_counts_from_the_confirmation: WaitCountsFromTheConfirmation, world(WARM, &[1], &[]);
-    wait_when_the_peer_set_is_lost: WaitWhenThePeerSetIsLost, world(WARM, &[1], &[EvictPeerSet]);
-    wait_when_just_connected: WaitWhenJustConnected,
-        world(WARM, &[1], &[Disconnect(0), EvictPeerSet]).beats(&[1, 0]);
-    wait_when_the_clock_was_set: WaitWhenTheClockWasSet, world(WARM, &[1], &[SetClock(4)]);
-    purge_after_a_failover: PurgeAfterAFailover, world(IN_REDIS, &[1], &[Lag, Failover]);
-    another_connection_is_a_lost_fence: AnotherConnectionIsALostFence,
-        world(COLD, &[1], &[Lag, EvictFence, Failover]).beats(&[0, 0]);
-    purge_takes_leases_first: PurgeTakesLeasesFirst,
-        world(COLD, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
-    purge_flushes_last: PurgeFlushesLast,
-        world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
-    removals_are_strict: RemovalsAreStrict,
-        world(IN_REDIS, &[1], &[Disconnect(0)]).beats(&[0, 0]);
-    no_read_from_redis_while_keys_are_queued: NoReadFromRedisWhileKeysAreQueued,
-        world(IN_REDIS, &[0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
-    queued_before_the_fences_end: QueuedBeforeTheFencesEnd,
-        world(IN_REDIS, &[0, 0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
-    queued_until_the_nodes_are_notified: QueuedUntilTheNodesAreNotified,
-        world(WARM, &[1], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
-    steps_between_heartbeats_count: StepsBetweenHeartbeatsCount,
-        world(WARM, &[1], &[SetClock(3)]).beats(&[1, 0]);
-    a_step_hides_no_peer: AStepHidesNoPeer,
-        world(WARM, &[1], &[SetClock(3)]).trusts(&[7, 1]);
-    the_longest_trust_is_remembered: TheLongestTrustIsRemembered,
-        world(WARM, &[1], &[Disconnect(0), EvictPeerSet])
+    FillChecksItsLease: world(COLD, &[1, 1], &[]);
+    BeginRemovesTheLease: world(COLD, &[1], &[Crash(0)]);
+    BeginRemovesTheEntry: world(IN_REDIS, &[], &[Crash(0)]);
+    BeginBeforeTheBackend: world(IN_REDIS, &[], &[Crash(0)]);
+    TheFence: world(COLD, &[1], &[Crash(0)]);
+    EndRemovesTheLease: world(COLD, &[1], &[EvictFence]).beats(&[0, 0]);
+    EndChecksItsToken: world(COLD, &[1], &[EvictFence]).beats(&[0, 0]);
+    NoEndWhileTheCallMayHappen: world(COLD, &[1], &[LateCall(0)]);
+    TheFenceIsASet: world(COLD, &[], &[]).changes(&[(0, Kind::Delete), (0, Kind::Delete)]);
+    AFreshTokenForEachTry: world(COLD, &[1], &[LateBegin(0), EvictFence]).beats(&[0, 0]);
+    RenewalNeverRecreates: world(COLD, &[1], &[EvictFence, Renewal(0)]).beats(&[0, 0]);
+    StampOnValues: world(WARM, &[1], &[]);
+    NoReadJoinsAnEarlierLoad: world(COLD, &[1, 1], &[]);
+    JoiningByStampNeedsTheLease: world(COLD, &[1, 1], &[]);
+    JoiningByLeaseNeedsTrust: world(IN_REDIS, &[1, 1], &[]);
+    NoNegativeFromAnEarlierLoad: world(ABSENT, &[1, 1], &[]).changes(&[(0, Kind::Put)]);
+    TrustBeforeTheStamp: world(WARM, &[1], &[]);
+    MemoryIsFilledAfterRedis: world(COLD, &[1, 1], &[]);
+    Trust: world(WARM, &[1], &[]);
+    TrustCountsFromTheSending: world(WARM, &[1], &[]);
+    HeartbeatInOrder: world(WARM, &[1], &[]);
+    SharedChannelFirst: world(IN_REDIS, &[1], &[Disconnect(1)]).beats(&[0, 2]);
+    FlushOnResubscribe: world(WARM, &[1], &[Disconnect(1)]);
+    WaitingForAcknowledgements: world(WARM, &[1], &[]);
+    AcknowledgementsCarryTheId: world(COLD, &[1, 1], &[EvictFence]);
+    PeerSetReadAfterThePublish: world(IN_REDIS, &[1, 1], &[]).without(1);
+    PublishAfterBegin: world(IN_REDIS, &[1, 1], &[]);
+    PublishBeforeTheCall: world(WARM, &[], &[Crash(0)]);
+    WaitCountsFromTheConfirmation: world(WARM, &[1], &[]);
+    WaitWhenThePeerSetIsLost: world(WARM, &[1], &[EvictPeerSet]);
+    WaitWhenJustConnected: world(WARM, &[1], &[Disconnect(0), EvictPeerSet]).beats(&[1, 0]);
+    WaitWhenTheClockWasSet: world(WARM, &[1], &[SetClock(4)]);
+    PurgeAfterAFailover: world(IN_REDIS, &[1], &[Lag, Failover]);
+    AnotherConnectionIsALostFence: world(COLD, &[1], &[Lag, EvictFence, Failover]).beats(&[0, 0]);
+    PurgeTakesLeasesFirst: world(COLD, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
+    PurgeFlushesLast: world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Purge)]);
+    RemovalsAreStrict: world(IN_REDIS, &[1], &[Disconnect(0)]).beats(&[0, 0]);
+    NoReadFromRedisWhileKeysAreQueued: world(IN_REDIS, &[0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
+    QueuedBeforeTheFencesEnd: world(IN_REDIS, &[0, 0], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
+    QueuedUntilTheNodesAreNotified: world(WARM, &[1], &[LastBegin(0)]).changes(&[(0, Kind::Replace)]).beats(&[0, 0]);
+    StepsBetweenHeartbeatsCount: world(WARM, &[1], &[SetClock(3)]).beats(&[1, 0]);
+    AStepHidesNoPeer: world(WARM, &[1], &[SetClock(3)]).trusts(&[7, 1]);
+    TheLongestTrustIsRemembered: world(WARM, &[1], &[Disconnect(0), EvictPeerSet])
             .trusts(&[1, 2]).beats(&[1, 0]).ticks(3);
-    standing_needs_the_place: StandingNeedsThePlace,
-        world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
-    standing_counts_from_the_begin: StandingCountsFromTheBegin,
-        world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
-    signed_fence_stands: SignedFenceStands,
-        world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
-    signed_end_notifies: SignedEndNotifies,
-        world(IN_REDIS, &[1], &[EvictFence]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
-    an_unknown_grant_is_no_lease: AnUnknownGrantIsNoLease,
-        world(COLD, &[1], &[LateGrant]).beats(&[0, 0]);
-    end_is_confirmed: EndIsConfirmed,
-        world(COLD, &[1], &[HandOver]).without(1).checks(&[1]).beats(&[0, 0]).ticks(1);
+    StandingNeedsThePlace: world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
+    StandingCountsFromTheBegin: world(WARM, &[1], &[HandOver]).checks(&[0, 1]);
+    SignedFenceStands: world(IN_REDIS, &[1, 1], &[]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
+    SignedEndNotifies: world(IN_REDIS, &[1], &[EvictFence]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
+    AnUnknownGrantIsNoLease: world(COLD, &[1], &[LateGrant]).beats(&[0, 0]);
+    EndIsConfirmed: world(COLD, &[1], &[HandOver]).without(1).checks(&[1]).beats(&[0, 0]).ticks(1);
 }
 
 /// Checks that memory and Redis answer reads. A model in which they never answer would prove
@@ -344,8 +306,8 @@ macro_rules! holds {
         }
     )*
 
-    fn larger_worlds() -> Vec<(&'static str, Model)> {
-        vec![$((stringify!($name), $model)),*]
+    fn larger_worlds() -> Vec<Model> {
+        vec![$($model),*]
     }};
 }
 

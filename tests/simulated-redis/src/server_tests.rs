@@ -1,4 +1,4 @@
-//! Tests of a server by itself. `tests/differential.rs` holds it against real servers.
+//! Tests of a server by itself. `tests/differential/` compares it with real servers.
 
 use super::*;
 use crate::setup::Flavor;
