@@ -5,10 +5,10 @@ mod builder;
 pub use builder::RegistryBuilder;
 
 use crate::cache::TieredCache;
-use crate::read_through::{Backend, ReadThrough, WritableBackend};
+use crate::read_through::{Backend, ReadThrough, Reading, WritableBackend};
 use crate::types::link::LinkRef;
 use crate::types::{Answer, Digest, Error, Freshness, LayerMeta, Link, LinkKind, RepositoryName};
-use futures::future::Either;
+use futures::future::BoxFuture;
 use std::sync::Arc;
 
 /// Gives access to a registry's blobs and repositories through the cache.
@@ -266,15 +266,13 @@ impl<B: Backend> Repository<B> {
     ///
     /// # Errors
     /// Returns the backend's errors only. No error is cached.
-    pub async fn stat(
-        &self,
-        digest: &Digest,
+    pub fn stat<'a>(
+        &'a self,
+        digest: &'a Digest,
         freshness: Freshness,
-    ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        match self.core.stat(self.link_ref(digest), freshness) {
-            Either::Left(known) => known.into_inner(),
-            Either::Right(loading) => loading.await,
-        }
+    ) -> impl Future<Output = Result<Answer<Option<LayerMeta>>, Error>> + Send + use<'a, B> {
+        let link = self.link_ref(digest);
+        Reading::new(move || self.core.stat(link, freshness))
     }
 
     /// Runs [`stat`](Self::stat) for many blobs and returns the answers in the order of `digests`.
@@ -286,13 +284,13 @@ impl<B: Backend> Repository<B> {
     ///
     /// # Errors
     /// Returns the first error of the backend.
-    pub async fn stat_many(
+    pub fn stat_many(
         &self,
         digests: &[Digest],
         freshness: Freshness,
-    ) -> Result<Vec<Answer<Option<LayerMeta>>>, Error> {
+    ) -> BoxFuture<'_, Result<Vec<Answer<Option<LayerMeta>>>, Error>> {
         let links = digests.iter().map(|digest| self.link_to(digest)).collect();
-        self.core.stat_many(links, freshness).await
+        self.core.stat_many(links, freshness)
     }
 
     /// Returns whether a blob is in this repository. Does not check whether its content exists.
@@ -303,15 +301,13 @@ impl<B: Backend> Repository<B> {
     ///
     /// # Errors
     /// Returns the backend's errors only.
-    pub async fn contains(
-        &self,
-        digest: &Digest,
+    pub fn contains<'a>(
+        &'a self,
+        digest: &'a Digest,
         freshness: Freshness,
-    ) -> Result<Answer<bool>, Error> {
-        match self.core.contains(self.link_ref(digest), freshness) {
-            Either::Left(known) => known.into_inner(),
-            Either::Right(loading) => loading.await,
-        }
+    ) -> impl Future<Output = Result<Answer<bool>, Error>> + Send + use<'a, B> {
+        let link = self.link_ref(digest);
+        Reading::new(move || self.core.contains(link, freshness))
     }
 }
 
@@ -330,9 +326,9 @@ impl<B: WritableBackend> Repository<B> {
     /// Returns the backend's errors. If Redis cannot be reached, the node makes the link all the
     /// same and tells the other nodes later. Only [`ChangePolicy::Strict`](crate::ChangePolicy)
     /// adds the errors of [`unlink`](Self::unlink).
-    pub async fn link(&self, digest: &Digest) -> Result<(), Error> {
+    pub fn link(&self, digest: &Digest) -> BoxFuture<'_, Result<(), Error>> {
         let backend = Arc::clone(&self.backend) as _;
-        self.core.create_link(backend, self.link_to(digest)).await
+        self.core.create_link(backend, self.link_to(digest))
     }
 
     /// Ends a blob's membership in this repository. The content stays. If the blob is not a member,
@@ -350,9 +346,9 @@ impl<B: WritableBackend> Repository<B> {
     /// - The backend's errors.
     ///
     /// The first two are [retryable](Error::is_retryable).
-    pub async fn unlink(&self, digest: &Digest) -> Result<(), Error> {
+    pub fn unlink(&self, digest: &Digest) -> BoxFuture<'_, Result<(), Error>> {
         let backend = Arc::clone(&self.backend) as _;
-        self.core.remove_link(backend, self.link_to(digest)).await
+        self.core.remove_link(backend, self.link_to(digest))
     }
 
     /// Makes a blob of another repository a member of this one and returns its path and length.
@@ -393,15 +389,12 @@ impl<B: Backend> Blobs<B> {
     ///
     /// # Errors
     /// Returns the backend's errors only.
-    pub async fn stat(
-        &self,
-        digest: &Digest,
+    pub fn stat<'a>(
+        &'a self,
+        digest: &'a Digest,
         freshness: Freshness,
-    ) -> Result<Answer<Option<LayerMeta>>, Error> {
-        match self.core.meta(digest, freshness) {
-            Either::Left(known) => known.into_inner(),
-            Either::Right(loading) => loading.await,
-        }
+    ) -> impl Future<Output = Result<Answer<Option<LayerMeta>>, Error>> + Send + use<'a, B> {
+        Reading::new(move || self.core.meta(digest, freshness))
     }
 }
 
@@ -415,8 +408,8 @@ impl<B: WritableBackend> Blobs<B> {
     ///
     /// # Errors
     /// Returns the errors of [`Repository::unlink`].
-    pub async fn delete(&self, digest: &Digest) -> Result<(), Error> {
+    pub fn delete(&self, digest: &Digest) -> BoxFuture<'_, Result<(), Error>> {
         let backend = Arc::clone(&self.backend) as _;
-        self.core.delete_blob(backend, *digest).await
+        self.core.delete_blob(backend, *digest)
     }
 }

@@ -14,12 +14,14 @@ mod change;
 pub(crate) mod fakes;
 mod fill;
 mod load;
+mod reading;
 mod stat_many;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verifier;
 
 pub use backend::{Backend, LinkState, Stat, WritableBackend};
+pub(crate) use reading::Reading;
 pub use verifier::VerifierConfig;
 
 use crate::cache::TieredCache;
@@ -79,13 +81,10 @@ struct Inner {
 /// small: the caller moves that future.
 type Loading<'a, T> = BoxFuture<'a, Result<Answer<T>, Error>>;
 
-/// The answer of memory, or the wait for a load.
-type Answering<'a, T> = MemoryOr<'a, Answer<T>>;
-
-/// A result that memory has, or the wait for it. The application polls the boxed future and does not
-/// compile it. The typed API takes the result of memory out of its `Ready`: to await it would move it
-/// once more.
-type MemoryOr<'a, T> = Either<Ready<Result<T, Error>>, BoxFuture<'a, Result<T, Error>>>;
+/// The answer of memory, or the wait for a load. The application polls the boxed future and does not
+/// compile it. [`Reading`] takes the answer of memory out of its `Ready`: to poll that would move the
+/// answer once more.
+type Answering<'a, T> = Either<Ready<Result<Answer<T>, Error>>, Loading<'a, T>>;
 
 /// The answer of a load to all callers that joined it.
 type LoadResult = Result<Loaded, Arc<Error>>;

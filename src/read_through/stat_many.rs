@@ -1,10 +1,10 @@
 //! How does one call answer many questions?
 
 use super::load::Loaded;
-use super::{MOST_LOADS, MemoryOr, ReadThrough, memory};
+use super::{MOST_LOADS, ReadThrough, memory};
 use crate::types::question::Question;
 use crate::types::{Answer, CacheStatus, Error, Freshness, LayerMeta, Link};
-use futures::future::{Either, ready};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,7 +18,11 @@ impl ReadThrough {
         &self,
         links: Vec<Link>,
         freshness: Freshness,
-    ) -> MemoryOr<'_, Vec<Stated>> {
+    ) -> BoxFuture<'_, Result<Vec<Stated>, Error>> {
+        self.stat_all(links, freshness).boxed()
+    }
+
+    async fn stat_all(&self, links: Vec<Link>, freshness: Freshness) -> Result<Vec<Stated>, Error> {
         let mut answers: Vec<Option<Stated>> = vec![None; links.len()];
         // The positions of the answers that are missing, and their questions.
         let (mut places, mut open) = (Vec::new(), Vec::new());
@@ -33,11 +37,9 @@ impl ReadThrough {
             }
         }
         if open.is_empty() {
-            return Either::Left(ready(Ok(answers.into_iter().flatten().collect())));
+            return Ok(answers.into_iter().flatten().collect());
         }
-        self.stat_rest(answers, (places, open), freshness)
-            .boxed()
-            .right_future()
+        self.stat_rest(answers, (places, open), freshness).await
     }
 
     /// Asks Redis and the backend for the answers that are missing.

@@ -23,9 +23,9 @@ use crate::cache::Forgotten;
 use crate::layout::Meaning;
 use crate::registry::Registry;
 use crate::types::link::Key;
-use async_trait::async_trait;
 use bytes::Bytes;
 use erased::ErasedStore;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -217,8 +217,8 @@ impl<S: ObjectStore> CachedStore<S> {
     ///
     /// # Errors
     /// Returns an error if Redis could not be told.
-    pub async fn purge(&self) -> std::result::Result<(), crate::types::Error> {
-        self.erased.core.cache().purge().await
+    pub fn purge(&self) -> BoxFuture<'_, std::result::Result<(), crate::types::Error>> {
+        self.erased.core.cache().purge()
     }
 
     /// Removes some repositories from the cache: from this node's memory, from Redis, and from the
@@ -265,8 +265,8 @@ impl<S: ObjectStore> CachedStore<S> {
     ///
     /// # Cost
     /// As [`TieredCache::shutdown`](crate::TieredCache::shutdown).
-    pub async fn shutdown(&self) {
-        self.erased.core.cache().shutdown().await;
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        self.erased.core.cache().shutdown()
     }
 }
 
@@ -305,40 +305,57 @@ impl<S: ObjectStore> fmt::Debug for CachedStore<S> {
     }
 }
 
-#[async_trait]
+/// Written without `async_trait`, whose `async` blocks each application would compile again.
 #[deny(clippy::missing_trait_methods)]
 impl<S: ObjectStore> ObjectStore for CachedStore<S> {
-    async fn put_opts(
-        &self,
-        location: &Path,
+    fn put_opts<'a, 'b, 'f>(
+        &'a self,
+        location: &'b Path,
         payload: PutPayload,
         opts: PutOptions,
-    ) -> Result<PutResult> {
-        self.erased.put(location, payload, opts).await
+    ) -> BoxFuture<'f, Result<PutResult>>
+    where
+        'a: 'f,
+        'b: 'f,
+    {
+        self.erased.put(location, payload, opts)
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
+    fn put_multipart_opts<'a, 'b, 'f>(
+        &'a self,
+        location: &'b Path,
         opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.erased.put_multipart(location, opts).await
+    ) -> BoxFuture<'f, Result<Box<dyn MultipartUpload>>>
+    where
+        'a: 'f,
+        'b: 'f,
+    {
+        self.erased.put_multipart(location, opts)
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let mut asked = self.erased.asked(location, &options);
-        match self.erased.hit(location, &mut asked) {
-            Some(result) => Ok(result),
-            None => self.erased.get(location, options, asked).await,
-        }
+    fn get_opts<'a, 'b, 'f>(
+        &'a self,
+        location: &'b Path,
+        options: GetOptions,
+    ) -> BoxFuture<'f, Result<GetResult>>
+    where
+        'a: 'f,
+        'b: 'f,
+    {
+        self.erased.get(location, options)
     }
 
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let result = self.inner.get_ranges(location, ranges).await;
-        if let Err(error) = &result {
-            self.erased.repair_if_gone(location, error).await;
-        }
-        result
+    fn get_ranges<'a, 'b, 'c, 'f>(
+        &'a self,
+        location: &'b Path,
+        ranges: &'c [Range<u64>],
+    ) -> BoxFuture<'f, Result<Vec<Bytes>>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        self.erased.get_ranges(location, ranges)
     }
 
     fn delete_stream(
@@ -360,15 +377,42 @@ impl<S: ObjectStore> ObjectStore for CachedStore<S> {
         self.inner.list_with_offset(prefix, offset)
     }
 
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
+    fn list_with_delimiter<'a, 'b, 'f>(
+        &'a self,
+        prefix: Option<&'b Path>,
+    ) -> BoxFuture<'f, Result<ListResult>>
+    where
+        'a: 'f,
+        'b: 'f,
+    {
+        self.inner.list_with_delimiter(prefix)
     }
 
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.erased.copy(from, to, options).await
+    fn copy_opts<'a, 'b, 'c, 'f>(
+        &'a self,
+        from: &'b Path,
+        to: &'c Path,
+        options: CopyOptions,
+    ) -> BoxFuture<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        self.erased.copy(from, to, options)
     }
 
-    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.erased.rename(from, to, options).await
+    fn rename_opts<'a, 'b, 'c, 'f>(
+        &'a self,
+        from: &'b Path,
+        to: &'c Path,
+        options: RenameOptions,
+    ) -> BoxFuture<'f, Result<()>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        self.erased.rename(from, to, options)
     }
 }

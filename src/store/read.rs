@@ -16,6 +16,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetResult, GetResultPayload, ObjectStore, Result};
+use std::ops::Range;
 
 /// A read: the request, and the meaning of its path.
 #[derive(Debug)]
@@ -72,16 +73,29 @@ impl Request {
 }
 
 impl ErasedStore {
-    pub(super) fn asked(&self, location: &Path, options: &GetOptions) -> ReadRequest {
-        ReadRequest {
-            request: Request::of(options),
-            meaning: self.meaning_of_call(location),
-        }
+    /// Answers a read.
+    pub(super) fn get<'a>(
+        &'a self,
+        location: &'a Path,
+        options: GetOptions,
+    ) -> BoxFuture<'a, Result<GetResult>> {
+        let read = async move {
+            let mut asked = ReadRequest {
+                request: Request::of(&options),
+                meaning: self.meaning_of_call(location),
+            };
+            match self.hit(location, &mut asked) {
+                Some(result) => Ok(result),
+                // Boxed, so that the future of a caller that memory answers stays small.
+                None => self.load(location, options, asked).boxed().await,
+            }
+        };
+        read.boxed()
     }
 
     /// Answers a `head` from memory without a future. If memory has only a part of the answer, only
     /// the store has the rest.
-    pub(super) fn hit(&self, location: &Path, asked: &mut ReadRequest) -> Option<GetResult> {
+    fn hit(&self, location: &Path, asked: &mut ReadRequest) -> Option<GetResult> {
         let ReadRequest {
             request: request @ Request::Head(Freshness::Cached),
             meaning: Some(meaning),
@@ -99,16 +113,6 @@ impl ErasedStore {
             *request = Request::Head(Freshness::Verified);
         }
         result
-    }
-
-    /// Answers a read that memory has not answered.
-    pub(super) fn get<'a>(
-        &'a self,
-        location: &'a Path,
-        options: GetOptions,
-        asked: ReadRequest,
-    ) -> BoxFuture<'a, Result<GetResult>> {
-        self.load(location, options, asked).boxed()
     }
 
     async fn load(
@@ -286,21 +290,24 @@ impl ErasedStore {
         Ok(result)
     }
 
-    /// Runs [`deny_if_gone`](Self::deny_if_gone) for a read without a guard.
-    pub(super) fn repair_if_gone<'a>(
+    /// Reads parts of an object from the store.
+    pub(super) fn get_ranges<'a>(
         &'a self,
-        location: &Path,
-        error: &'a object_store::Error,
-    ) -> BoxFuture<'a, ()> {
-        let meaning = self.meaning(location);
-        let repair = async move {
-            if let Some(meaning) = meaning {
+        location: &'a Path,
+        ranges: &'a [Range<u64>],
+    ) -> BoxFuture<'a, Result<Vec<Bytes>>> {
+        let parts = async move {
+            let result = self.inner().get_ranges(location, ranges).await;
+            if let Err(error) = &result
+                && let Some(meaning) = self.meaning(location)
+            {
                 let budget = self.core.cache().budget();
                 self.deny_if_gone(&question(meaning), error, None, budget)
                     .await;
             }
+            result
         };
-        repair.boxed()
+        parts.boxed()
     }
 
     /// Removes the object's entries from all tiers of all nodes if the store answers `NotFound`.

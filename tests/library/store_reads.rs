@@ -3,7 +3,7 @@
 use test_support as support;
 
 use futures::TryStreamExt;
-use layercache::layout::{Distribution, OciImages};
+use layercache::layout::{Distribution, Layout, OciImages};
 use layercache::{CachePolicy, CacheStatus, CachedStore, Digest, Freshness};
 use object_store::limit::LimitStore;
 use object_store::memory::InMemory;
@@ -13,6 +13,35 @@ use object_store::{
     ObjectStoreExt, PutOptions,
 };
 use support::world::{head, status, with_policy, world, worlds};
+
+/// A future that is made before a change and polled after it begins after the change.
+#[tokio::test]
+async fn a_read_begins_when_it_is_first_polled() {
+    let store = CachedStore::new(InMemory::new());
+    let digest: Digest = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
+    let path = Distribution::default().blob_path(&digest).unwrap();
+    let registry = store.registry();
+    let (repository, blobs) = (registry.repository("a".parse().unwrap()), registry.blobs());
+    store.put(&path, "content".into()).await.unwrap();
+    repository.link(&digest).await.unwrap();
+    for _ in 0..2 {
+        let stat = repository.stat(&digest, Freshness::Cached).await.unwrap();
+        assert!(stat.value.is_some());
+    }
+    let digests = [digest];
+    let stat = repository.stat(&digest, Freshness::Cached);
+    let many = repository.stat_many(&digests, Freshness::Cached);
+    let contains = repository.contains(&digest, Freshness::Cached);
+    let blob = blobs.stat(&digest, Freshness::Cached);
+    let object = store.head(&path);
+    repository.unlink(&digest).await.unwrap();
+    blobs.delete(&digest).await.unwrap();
+    assert_eq!(stat.await.unwrap().value, None);
+    assert_eq!(many.await.unwrap()[0].value, None);
+    assert!(!contains.await.unwrap().value);
+    assert_eq!(blob.await.unwrap().value, None);
+    object.await.unwrap_err();
+}
 
 #[tokio::test]
 async fn a_head_from_memory_equals_the_head_of_the_store() {

@@ -344,12 +344,7 @@ impl TieredCache {
     ///
     /// # Errors
     /// Fails if Redis could not be told. This node's memory is cleared even then.
-    pub async fn purge(&self) -> Result<(), Error> {
-        self.forget_everything().await
-    }
-
-    /// Boxed, so that an application does not compile it again.
-    fn forget_everything(&self) -> BoxFuture<'_, Result<(), Error>> {
+    pub fn purge(&self) -> BoxFuture<'_, Result<(), Error>> {
         let forget = async {
             self.work.purges.increment(1);
             self.work.flushed.increment(1);
@@ -433,13 +428,16 @@ impl TieredCache {
     ///
     /// # Cost
     /// One message to Redis: [`guide::costs`](crate::guide::costs#changes).
-    pub async fn shutdown(&self) {
-        if let Some(shared) = &self.shared
-            && !self.is_space
-            && runtime::check().is_ok()
-        {
-            shared.tier.shutdown().await;
-        }
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        let shutdown = async {
+            if let Some(shared) = &self.shared
+                && !self.is_space
+                && runtime::check().is_ok()
+            {
+                shared.tier.shutdown().await;
+            }
+        };
+        shutdown.boxed()
     }
 
     /// Forgets everything in this node's memory. If several stores share the cache, the entries of
