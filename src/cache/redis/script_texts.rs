@@ -1,6 +1,6 @@
 //! The texts of all scripts, for the test that holds the simulated Redis against real ones.
 
-use super::net::purge::NOTE;
+use super::net::purge::{LOCK_PURGE, NOTE};
 use super::node::namespace::CLAIM;
 use super::node::preflight::PREFLIGHT;
 use super::node::scripts::ChannelScripts;
@@ -23,7 +23,12 @@ pub fn script_texts() -> Vec<(&'static str, String)> {
         ("heartbeat", channel.heartbeat),
         ("announce", channel.announce),
     ];
-    let alone = [("claim", CLAIM), ("note", NOTE), ("preflight", PREFLIGHT)];
+    let alone = [
+        ("claim", CLAIM),
+        ("lock_purge", LOCK_PURGE),
+        ("note", NOTE),
+        ("preflight", PREFLIGHT),
+    ];
     let alone = alone.map(|(name, text)| (name, text.to_owned()));
     let named = named.into_iter().map(|(name, source)| (name, source.text));
     named.chain(alone).collect()

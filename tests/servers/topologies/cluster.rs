@@ -6,13 +6,18 @@ use super::{
 };
 use object_store::ObjectStoreExt;
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use test_support::cluster::{HOME, Member, PASSWORD, RedisCluster};
 use test_support::nodes::{SET, TRUST, blob_path, config_at, digest, hash, layers, stat};
 use test_support::redis::{Redis, Setup, Version};
 use test_support::sentinel::until;
 use test_support::server::{Signal, free_port};
 use test_support::tls::Certificates;
+
+/// How long the test waits for a purge that succeeds.
+const PURGED: Duration = Duration::from_secs(30);
 
 fn keys(cluster: &RedisCluster, pattern: &str) -> Vec<String> {
     let keys = cluster.keys(pattern).into_iter();
@@ -54,6 +59,37 @@ async fn a_half_moved_slot_disconnects_no_primary() {
         assert_eq!(stat(node, &digest(0)).await.0, None);
         assert_eq!(stat(node, &digest(9)).await, MEMORY_HIT);
     }
+}
+
+/// A server keeps a key of a slot that another server owns, as a replica that had not heard of the
+/// slot's move and then became the primary.
+#[tokio::test]
+async fn a_key_in_a_slot_of_another_server_stops_no_purge() {
+    let cluster = RedisCluster::start().await;
+    let bare = stocked().await;
+    let node = node_at(&bare, &cluster.url());
+    all_in_memory(&[&node]).await;
+    let key = hash(&digest(0));
+    let (from, slot) = (cluster.primary_of(&key), cluster.slot(&key).to_string());
+    let primaries = cluster.primaries();
+    let to = primaries.iter().find(|other| other.id != from.id).unwrap();
+    for primary in &primaries {
+        cluster.servers[primary.server].cli(&["CLUSTER", "DELSLOTS", &slot]);
+    }
+    cluster.servers[to.server].cli(&["CLUSTER", "ADDSLOTS", &slot]);
+    cluster.servers[to.server].cli(&["CLUSTER", "BUMPEPOCH"]);
+    cluster.until_whole().await;
+    assert_eq!(cluster.primary_of(&key).id, to.id);
+    let orphan = (from.server, key);
+    assert!(cluster.keys("blobs::*").contains(&orphan));
+    // The cluster was down for a moment, so the node may have to connect again.
+    let end = Instant::now() + PURGED;
+    while let Err(error) = node.purge().await {
+        assert!(Instant::now() < end, "{error}: {:?}", error.source());
+        tokio::time::sleep(TRUST / 4).await;
+    }
+    assert_eq!(cluster.keys("blobs::*"), [orphan]);
+    assert_eq!(keys(&cluster, "repository::*"), [""; 0]);
 }
 
 async fn assert_serves_on(setup: Setup) {

@@ -7,8 +7,8 @@ use crate::coherence::rules::{Rule, kept};
 use crate::types::namespace::Namespace;
 use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, RedisResult, Value, cmd};
-use std::collections::BTreeSet;
+use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -20,6 +20,17 @@ const PAGE: usize = 1000;
 const LOCK: Duration = Duration::from_secs(10);
 /// How long a node waits before it checks again whether another node has purged.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes the lock of a purge, and returns whether the node has it now. A node that has it already
+/// keeps it: the node's last try may have failed in the middle. Key `lock`, arguments `node time`. The
+/// time is in milliseconds.
+pub(crate) const LOCK_PURGE: &str = "
+local holder = redis.pcall('GET', KEYS[1])
+if type(holder) == 'string' and holder ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+";
 
 /// Puts a server on record, and removes the lock of the purge: the other nodes then find the server
 /// on record. Keys `record lock`, argument `server`. The script removes something first, because a
@@ -36,6 +47,8 @@ return redis.status_reply('OK')
 pub(crate) struct Record<'a> {
     pub(crate) connection: &'a mut MultiplexedConnection,
     pub(crate) nodes: &'a str,
+    /// The number of the node.
+    pub(crate) node: u64,
     pub(crate) purges: &'a Counter,
 }
 
@@ -119,14 +132,14 @@ impl Record<'_> {
     /// Tries to take the lock of the purge. The lock expires, in case its node dies. If nothing can
     /// be written, each node purges by itself.
     async fn takes_lock(&mut self, server: &Identity) -> bool {
-        let mut take = cmd("SET");
-        take.arg(self.lock(server))
-            .arg("")
-            .arg("NX")
-            .arg("PX")
+        let mut take = cmd("EVAL");
+        take.arg(LOCK_PURGE)
+            .arg(1)
+            .arg(self.lock(server))
+            .arg(self.node)
             .arg(LOCK.as_millis() as u64);
         let taken: RedisResult<Value> = take.query_async(self.connection).await;
-        !matches!(taken, Ok(Value::Nil))
+        !matches!(taken, Ok(Value::Int(0)))
     }
 }
 
@@ -305,6 +318,28 @@ async fn remove(
     pattern: &str,
     families: &[&str],
 ) -> RedisResult<()> {
+    let foreign = remove_own(connection, scope, pattern, families).await?;
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let still = remove_own(connection, scope, pattern, families).await?;
+    // A key that is gone has moved to another server after the first scan. Another try finds it there.
+    let mut moved = foreign
+        .into_iter()
+        .filter(|(key, _)| !still.contains_key(key));
+    moved.next().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Removes the keys that this server owns. Returns the others, each with the server's refusal. A
+/// server of a cluster may keep keys of a slot that another server owns: a replica that had not heard
+/// of a slot's move, and then became the primary. No client can read or remove them.
+async fn remove_own(
+    connection: &mut MultiplexedConnection,
+    scope: &Scope<'_>,
+    pattern: &str,
+    families: &[&str],
+) -> RedisResult<BTreeMap<Vec<u8>, RedisError>> {
+    let mut foreign = BTreeMap::new();
     let mut cursor = 0u64;
     loop {
         let mut scan = cmd("SCAN");
@@ -323,12 +358,21 @@ async fn remove(
             // One command for each key: in a cluster the keys are in many slots.
             let mut pipeline = Pipeline::new();
             for key in &keys {
-                pipeline.cmd("UNLINK").arg(key).ignore();
+                pipeline.cmd("UNLINK").arg(key);
             }
-            let () = pipeline.query_async(connection).await?;
+            let replies: Vec<RedisResult<Value>> =
+                pipeline.ignore_errors().query_async(connection).await?;
+            for (key, reply) in keys.into_iter().zip(replies) {
+                match reply {
+                    Err(error) if error.code() == Some("MOVED") => {
+                        foreign.insert(key, error);
+                    }
+                    reply => drop(reply?),
+                }
+            }
         }
         if next == 0 {
-            return Ok(());
+            return Ok(foreign);
         }
         cursor = next;
     }

@@ -193,6 +193,7 @@ impl Lifecycle<Connection> for PrimaryLifecycle {
         let mut record = Record {
             connection: &mut home,
             nodes: &nodes,
+            node: self.node.channel.node,
             purges: &self.node.purges,
         };
         let prefix = self.node.prefix();

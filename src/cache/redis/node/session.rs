@@ -66,6 +66,7 @@ impl Lifecycle<Connection> for Node {
         let mut record = Record {
             connection: &mut same,
             nodes: &nodes,
+            node: channel.node,
             purges: &self.purges,
         };
         let purged = record.purge_if_another(&identity, last.as_ref(), connection, self.prefix());

@@ -73,6 +73,10 @@ impl Generator<'_> {
             }
             "announce" => return ["2", "{n}nodes", "c1", "m1", "m2"].map(text).to_vec(),
             "claim" => return ["1", &entry, "storage"].map(text).to_vec(),
+            "lock_purge" => {
+                let node = self.one(&["1", "2"]);
+                return ["1", &entry, node, "60000"].map(text).to_vec();
+            }
             "note" => return ["2", &entry, "{n}b", "server"].map(text).to_vec(),
             _ => return ["4", "{n}p1", "{n}p2", "{n}p3", "{n}p4"].map(text).to_vec(),
         }
