@@ -10,11 +10,14 @@ use std::time::Duration;
 /// A fault of the network, of a machine, of a server, or of the store; or what ends it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
-    /// Some bytes take up to this many milliseconds longer.
-    Slow(u64),
+    /// One in this many packets takes up to this many milliseconds longer.
+    Slow(u64, u32),
     Fast,
     /// One direction between a machine and a server holds its bytes back.
     Hold(Way, Time),
+    /// A direction holds its bytes back for the first time. Half-way, it begins to hold back what
+    /// comes from then on for the second time. So what was sent before arrives much earlier.
+    Stretch(Way, Time, Time),
     /// Both directions between a machine and a server hold their bytes back.
     Cut(usize, usize, Time),
     /// All connections of a machine end.
@@ -41,6 +44,8 @@ pub(crate) enum Fault {
     StartServer(usize),
     /// A server loses one in this many keys of a kind, as by an eviction.
     Evict(usize, &'static str, u32),
+    /// A server loses all keys of a kind every few milliseconds, as often as this.
+    EvictOften(usize, &'static str, u32),
     /// A server's clock steps by this many milliseconds.
     StepClock(usize, i64),
     /// A server's clock runs this much faster, in thousandths.
@@ -50,6 +55,9 @@ pub(crate) enum Fault {
     Empty(usize),
     Store(StoreFaults, Time),
     StoreWorks,
+    /// Somebody deletes objects in the store without the cache's knowledge, and then lets this
+    /// machine purge the cache.
+    Collect(usize),
     /// The changes of the primaries arrive this much later at their replicas.
     Lag(Time, Time),
     NoLag,
@@ -78,14 +86,32 @@ pub(crate) enum Why {
 /// After how many milliseconds the servers of a cluster count another one as silent.
 pub(crate) const NODE_TIMEOUT: u64 = 1_000;
 
-/// A fault, and when it begins.
+/// A fault, and when it begins: at this time, or at the first event of this kind after it.
 pub(crate) struct Planned {
     pub(crate) at: Time,
+    pub(crate) trigger: Option<Trigger>,
     pub(crate) fault: Fault,
 }
 
+/// An event after which a fault begins. Most errors need a fault in the few milliseconds of a change
+/// or of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    /// A node changes an object in the store.
+    Change,
+    /// A node reads an object from the store.
+    Load,
+}
+
 /// The keys that an eviction may be about.
-const KINDS: [&str; 6] = ["", "", "lease::", "fence::", "layercache::", "blobs::"];
+const KINDS: [&str; 6] = [
+    "",
+    "lease::",
+    "fence::",
+    "fence::",
+    "layercache::",
+    "blobs::",
+];
 
 /// Draws the faults of a run, in order.
 pub(crate) fn plan(
@@ -98,21 +124,43 @@ pub(crate) fn plan(
     let end = end.as_millis() as u64;
     for _ in 0..random.usize(..5 + end as usize / 1_500) {
         let at = Duration::from_millis(random.u64(500..end));
-        let fault = match (shape, random.u32(..3)) {
-            (Shape::Single, _) | (_, 0 | 1) => draw(random, machines, shape),
-            (_, _) => draw_of_many(random, shape),
-        };
+        let fault = draw_any(random, machines, shape);
         if matches!(fault, Fault::Failover(..)) && random.bool() {
             // The replica has missed what its primary changed in the last moments.
             let before = Duration::from_millis(random.u64(10..2_000));
             let lag = Fault::Lag(Duration::from_secs(8), before);
             let at = at.saturating_sub(before);
-            planned.push(Planned { at, fault: lag });
+            planned.push(Planned {
+                at,
+                trigger: None,
+                fault: lag,
+            });
         }
-        planned.push(Planned { at, fault });
+        let trigger = match random.u32(..6) {
+            0..3 => None,
+            3 | 4 => Some(Trigger::Change),
+            _ => Some(Trigger::Load),
+        };
+        planned.push(Planned { at, trigger, fault });
+        // Many errors need two faults at nearly the same time.
+        if random.u32(..3) == 0 {
+            let apart = random.choice([8, 60, 600]).expect("there are some");
+            planned.push(Planned {
+                at: at + Duration::from_millis(random.u64(..apart)),
+                trigger,
+                fault: draw_any(random, machines, shape),
+            });
+        }
     }
     planned.sort_by_key(|planned| planned.at);
     planned
+}
+
+fn draw_any(random: &mut fastrand::Rng, machines: usize, shape: Shape) -> Fault {
+    match (shape, random.u32(..2)) {
+        (Shape::Single, _) | (_, 0) => draw(random, machines, shape),
+        (_, _) => draw_of_many(random, shape),
+    }
 }
 
 /// Draws how long a fault takes.
@@ -137,8 +185,12 @@ fn draw(random: &mut fastrand::Rng, machines: usize, shape: Shape) -> Fault {
         _ => random.usize(..shape.primaries()),
     };
     let time = draw_time(random);
-    match random.u32(..24) {
-        0 | 1 => Fault::Slow((time.as_millis() as u64).min(300)),
+    match random.u32(..32) {
+        0 | 1 => {
+            let one_in = random.choice([20, 20, 4, 1]).expect("there are some");
+            let most = if one_in == 1 { 45 } else { 300 };
+            Fault::Slow(random.u64(1..=most), one_in)
+        }
         2 | 3 => {
             let to_server = random.bool();
             let way = Way {
@@ -159,7 +211,12 @@ fn draw(random: &mut fastrand::Rng, machines: usize, shape: Shape) -> Fault {
             let kind = random.choice(KINDS).expect("there are some");
             Fault::Evict(server, kind, random.u32(1..4))
         }
-        14 => Fault::StepClock(server, random.i64(-8_000..8_000)),
+        14 => {
+            let most = random
+                .choice([600, 2_500, 8_000, 8_000])
+                .expect("there are some");
+            Fault::StepClock(server, random.i64(-most..most))
+        }
         15 => Fault::Fill(server, time),
         16 => Fault::Flap(machine, random.u32(2..40)),
         17 => Fault::HalfOpen(machine),
@@ -167,10 +224,35 @@ fn draw(random: &mut fastrand::Rng, machines: usize, shape: Shape) -> Fault {
         19 => Fault::Leave(machine, time),
         20 | 21 => Fault::Offline(machine, time / 4),
         22 => Fault::Drift(server, random.i64(-40..40)),
+        23 | 24 => {
+            let way = Way {
+                machine,
+                server,
+                to_server: random.u32(..4) == 0,
+            };
+            let first = Duration::from_millis(random.u64(10..1_500));
+            let second = Duration::from_millis(random.u64(1_000..5_000));
+            Fault::Stretch(way, first, second)
+        }
+        25 | 26 => {
+            let kind = random.choice(KINDS).expect("there are some");
+            Fault::EvictOften(server, kind, random.u32(2..60))
+        }
+        27 => Fault::Collect(machine),
+        28 => {
+            // The machine is heard, and hears nothing, until after it has lost its trust.
+            let way = Way {
+                machine,
+                server,
+                to_server: false,
+            };
+            Fault::Hold(way, Duration::from_millis(random.u64(1_000..5_000)))
+        }
         _ => {
             let faults = StoreFaults {
-                one_in: random.u32(2..30),
-                slow: random.u64(1..3_000),
+                one_in: random.choice([0, 2, 4, 30]).expect("there are some"),
+                slow: random.choice([60, 500, 3_500]).expect("there are some"),
+                share: random.choice([2, 20, 60]).expect("there are some"),
             };
             Fault::Store(faults, time)
         }

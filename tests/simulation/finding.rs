@@ -21,7 +21,7 @@ impl Finding {
         if let Some(failure) = records.failures.first() {
             return Some(Self {
                 kind: kind_of(failure),
-                report: failure.clone(),
+                report: format!("{failure}\n{}", faults_of(records)),
                 at: None,
                 blob: None,
             });
@@ -38,6 +38,13 @@ impl Finding {
             blob,
         })
     }
+}
+
+/// Lists the faults of a run, each with the millisecond in which it began.
+fn faults_of(records: &Records) -> String {
+    let faults = records.faults.iter();
+    let lines = faults.map(|(span, what)| format!("{:>6} ms {what}", span.begin / 1_000_000));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Returns a failure without its details: its names of keys and its numbers.

@@ -28,8 +28,9 @@ pub(crate) struct Network {
     held: BTreeMap<Way, Time>,
     /// Until when all servers refuse the connections of a machine.
     refused: BTreeMap<usize, Time>,
-    /// The longest delay, in milliseconds.
+    /// The longest delay, in milliseconds, and that one in this many packets has such a delay.
     pub(crate) slow: u64,
+    pub(crate) slow_one_in: u32,
     /// Connections that are never answered.
     waiting: Vec<oneshot::Sender<io::Result<SimStream>>>,
 }
@@ -49,7 +50,7 @@ struct Open {
 
 impl Network {
     pub(crate) fn delay(&self, random: &mut fastrand::Rng) -> Time {
-        let slow = match random.u32(..20) {
+        let slow = match random.u32(..self.slow_one_in.max(1)) {
             0 => random.u64(..=self.slow),
             _ => 0,
         };

@@ -11,19 +11,83 @@ use std::time::Duration;
 /// their pause ends.
 const LAST: Duration = Duration::from_secs(40);
 
+/// The nodes have at least this long to recover after the faults: every node has heard of the others
+/// again, or has lost its trust.
+const SHORTEST: Duration = Duration::from_secs(4);
+
+/// And at most this long: all leases and fences have expired.
+const LONGEST: Duration = Duration::from_secs(15);
+
 /// Puts all objects into the store.
 pub(crate) fn prepare(world: &mut World) {
-    for blob in 0..world.blobs {
-        let links = (0..REPOSITORIES).map(|repository| Fact::Link(repository, blob));
-        for fact in links.chain([Fact::Blob(blob)]) {
-            let content = match fact {
-                Fact::Blob(_) => "content".to_owned(),
-                Fact::Link(..) => digest(blob).to_string(),
-            };
-            let begin = world.clock.next();
-            world.put_now(fact, content);
-            record(world, fact, true, begin);
+    for fact in world.facts() {
+        let content = match fact {
+            Fact::Blob(_) => "content".to_owned(),
+            Fact::Link(_, blob) => digest(blob).to_string(),
+        };
+        let begin = world.clock.next();
+        world.put_now(fact, content);
+        record(world, fact, true, begin);
+    }
+}
+
+/// Lets the nodes recover after the faults, and purges what a garbage collection has left.
+pub(crate) fn rest(world: &mut World) {
+    let began = world.now;
+    world.run(began + SHORTEST);
+    if !world.collected.is_empty() {
+        world.purge_after_collection(0);
+    }
+    while !is_at_rest(world) && world.now < began + LONGEST {
+        world.run(world.now + Duration::from_millis(500));
+    }
+    if !world.collected.is_empty() {
+        let failure = "a purge fails after all faults have ended";
+        world.history.failure(failure.to_owned());
+    }
+}
+
+fn is_at_rest(world: &mut World) -> bool {
+    if !world.is_assembled() {
+        return false;
+    }
+    let mut servers = 0..world.servers.len();
+    let is_clean = |server: usize| {
+        let keys = world.servers[server].keys(world.now);
+        !keys
+            .iter()
+            .any(|key| is_of_change_or_load(key) && world.belongs(key, server))
+    };
+    servers.all(is_clean) && world.running.callers().is_empty() && world.collected.is_empty()
+}
+
+/// Returns whether the key is a lease or a fence.
+fn is_of_change_or_load(key: &str) -> bool {
+    let name = without_space(key);
+    name.starts_with("lease::") || name.starts_with("fence::")
+}
+
+/// Returns a key without the name of a store that shares its cache, which ends with a slash.
+fn without_space(key: &str) -> &str {
+    let mut spaces = ["a/", "b/"].iter();
+    spaces
+        .find_map(|space| key.strip_prefix(space))
+        .unwrap_or(key)
+}
+
+/// Decides the changes that their clients are in doubt about. `trust` is the longest time for which a
+/// node trusts its memory.
+pub(crate) fn decide(world: &mut World, trust: Duration) {
+    let now = world.clock.next();
+    let mut done = world.history.so_far().changes;
+    done.retain(|change| change.outcome == Outcome::Done);
+    done.sort_by_key(|change| change.span.begin);
+    let doubtful = world.running.take_doubtful();
+    for change in world.truth.decide(&done, doubtful, now, trust) {
+        if change.outcome == Outcome::Unknown {
+            world.undecided.insert(change.fact);
         }
+        world.history.change(change);
     }
 }
 
@@ -42,13 +106,10 @@ pub(crate) fn settle(world: &mut World) {
         let failure = format!("{request:?} at node {node} has not returned");
         world.history.failure(failure);
     }
-    for blob in 0..world.blobs {
-        let links = (0..REPOSITORIES).map(|repository| Fact::Link(repository, blob));
-        for fact in links.chain([Fact::Blob(blob)]) {
-            let begin = world.clock.next();
-            let present = world.has(fact);
-            record(world, fact, present, begin);
-        }
+    for fact in world.facts().filter(|fact| !world.undecided.contains(fact)) {
+        let begin = world.clock.next();
+        let present = world.has(fact);
+        record(world, fact, present, begin);
     }
 }
 
@@ -77,23 +138,24 @@ pub(crate) fn finish(world: &mut World, nodes: usize) {
             }
         }
         let end = world.now + Duration::from_secs(5);
-        world.run(end);
+        loop {
+            world.run(world.now + Duration::from_millis(50));
+            if world.running.callers().is_empty() || world.now >= end {
+                break;
+            }
+        }
     }
 }
 
 /// Checks that a key may still be in Redis, and that an entry says what the store has.
 fn check_key(world: &mut World, server: usize, key: &str) {
-    // The keys of a store that shares its cache begin with a name and a slash.
-    let name = ["a/", "b/"]
-        .iter()
-        .find_map(|prefix| key.strip_prefix(prefix));
-    let name = name.unwrap_or(key);
-    if name.starts_with("lease::") || name.starts_with("fence::") {
+    let name = without_space(key);
+    if is_of_change_or_load(key) {
         world.history.failure(format!("{key} is left over"));
     } else if name.starts_with("layercache::{nodes}") {
         // The nodes go on.
     } else if let Some(fact) = fact_of_blob(world, name) {
-        if !world.has(fact) {
+        if !world.has(fact) && !world.undecided.contains(&fact) {
             world
                 .history
                 .failure(format!("{key} is in Redis, and not in the store"));
@@ -102,7 +164,8 @@ fn check_key(world: &mut World, server: usize, key: &str) {
         for member in world.servers[server].members(key, world.now) {
             let fact = (0..world.blobs).find(|blob| digest(*blob).to_string() == member);
             let fact = fact.map(|blob| Fact::Link(repository, blob));
-            if !fact.is_some_and(|fact| world.has(fact)) {
+            let is_right = |fact| world.has(fact) || world.undecided.contains(&fact);
+            if !fact.is_some_and(is_right) {
                 let failure = format!("{member} of {key} is in Redis, and not in the store");
                 world.history.failure(failure);
             }

@@ -1,10 +1,10 @@
 //! One run under one seed.
 
 use super::cut::Cut;
-use super::faults::{Fault, Planned, plan};
+use super::faults::plan;
 use super::finding::Finding;
 use super::machine::{NodeConfig, Time};
-use super::rest::{finish, leave, prepare, settle};
+use super::rest::{decide, finish, leave, prepare, rest, settle};
 use super::shape::Shape;
 use super::traffic::{Limits, REPOSITORIES, Request};
 use super::world::World;
@@ -16,20 +16,25 @@ use std::time::Duration;
 
 /// How long clients send requests, in seconds. Most seeds are small.
 const BUSY: [u64; 6] = [2, 2, 3, 3, 4, 10];
+/// How many blobs there are. With few blobs, changes and loads of the same key meet.
+const BLOBS: [u32; 6] = [1, 2, 3, 5, 8, 11];
+/// How long half of the store's calls may take, in milliseconds. The longer they take, the more often
+/// something else happens meanwhile.
+const SPEEDS: [u64; 5] = [1, 1, 8, 60, 300];
+/// One in this many calls of the store fails; 0 for none.
+const FAILURES: [u32; 5] = [0, 0, 0, 40, 10];
 /// Out of how many requests the number of changes is counted.
 const CHANGES: u32 = 100;
 /// How many of the requests are changes. With few changes an outdated answer stays for long.
-const SHARES: [u32; 4] = [20, 20, 5, 2];
+const SHARES: [u32; 5] = [40, 20, 20, 5, 2];
 /// How long a read may wait for Redis.
 const READ: Time = Duration::from_millis(50);
 /// How long a load pauses for the fill of another node, in all.
 const PAUSES: Time = Duration::from_millis(315);
 /// How much later than its deadline a request may end: timers count in whole milliseconds.
 const SLACK: Time = Duration::from_millis(5);
-/// How long a fence stands after its last renewal.
-const FENCE: Time = Duration::from_secs(6);
-/// How long the nodes have to recover after the faults. All leases and fences expire in this time.
-const REST: Time = Duration::from_secs(15);
+/// How long a fence stands after its last renewal, in milliseconds. No call of the store is that late.
+const FENCES: [u64; 3] = [2_500, 4_000, 6_000];
 
 /// What a run has found.
 #[derive(Debug)]
@@ -73,9 +78,13 @@ fn draw_trust(random: &mut fastrand::Rng) -> Time {
     Duration::from_millis(millis.expect("there are some"))
 }
 
-/// Draws the configuration of each node, and how long requests may take. The nodes differ in some
-/// runs, as during an upgrade.
-fn configs(random: &mut fastrand::Rng, shape: Shape, nodes: usize) -> (Vec<NodeConfig>, Limits) {
+/// Draws the configuration of each node, how long requests may take, and the longest trust. The nodes
+/// differ in some runs, as during an upgrade.
+fn configs(
+    random: &mut fastrand::Rng,
+    shape: Shape,
+    nodes: usize,
+) -> (Vec<NodeConfig>, Limits, Time) {
     let first = draw_trust(random);
     let differ = random.u32(..3) == 0;
     let trusts = (0..nodes).map(|_| if differ { draw_trust(random) } else { first });
@@ -86,17 +95,18 @@ fn configs(random: &mut fastrand::Rng, shape: Shape, nodes: usize) -> (Vec<NodeC
         redis: config.redis.clone().with_trust_timeout(trust),
         ..config.clone()
     };
-    (trusts.into_iter().map(of).collect(), limits)
+    (trusts.into_iter().map(of).collect(), limits, longest)
 }
 
 fn config(random: &mut fastrand::Rng, shape: Shape, trust: Time) -> (NodeConfig, Limits) {
     let millis = Duration::from_millis;
     let change = millis(random.u64(500..5_000));
+    let fence = random.choice(FENCES).expect("there are some");
     let redis = RedisConfig::new(shape.url())
         .with_trust_timeout(trust)
         .with_timeout(READ)
         .with_change_timeout(change)
-        .with_fence_ttl(FENCE)
+        .with_fence_ttl(millis(fence))
         .with_lease_ttl(millis(random.u64(1_000..5_000)));
     let config = NodeConfig {
         redis,
@@ -119,29 +129,34 @@ pub(crate) fn run(seed: u64) -> Outcome {
 pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
     fastrand::seed(seed);
     let mut random = fastrand::Rng::with_seed(seed);
-    let (nodes, blobs) = (random.usize(2..5), random.u32(2..12));
+    let nodes = random.usize(2..5);
+    let blobs = random.choice(BLOBS).expect("there are some");
     let shape = Shape::draw(&mut random);
-    let (configs, limits) = configs(&mut random, shape, nodes);
+    let (configs, limits, longest) = configs(&mut random, shape, nodes);
     let mut world = World::new(random.u64(..), blobs, shape);
     world.limits = limits;
     world.changes = random.choice(SHARES).expect("there are some");
+    world.store_speed.slow = random.choice(SPEEDS).expect("there are some");
+    world.store_speed.share = 50;
+    world.store_speed.one_in = random.choice(FAILURES).expect("there are some");
+    world.store_faults = world.store_speed;
     prepare(&mut world);
-    for config in &configs {
-        world.start(config);
+    world.configs = configs;
+    world.machines.resize_with(nodes, || None);
+    for machine in 0..nodes {
+        world.start(machine);
     }
     let busy = random.choice(BUSY).expect("there are some");
     let busy = Duration::from_secs(busy);
     let planned = plan(&mut random, nodes, shape, busy);
     let faults = planned.len();
-    let mut planned = cut.of_faults(planned);
+    for planned in cut.of_faults(planned) {
+        world.plan(planned);
+    }
     let busy = cut.until.map_or(busy, Duration::from_millis);
     let mut requests = 0;
     let mut at = Duration::from_millis(200);
     while at < busy {
-        let is_due = |planned: &Planned| planned.at <= at;
-        while planned.first().is_some_and(is_due) {
-            begin_next(&mut world, &mut planned, &configs);
-        }
         world.run(at);
         let node = random.usize(..nodes);
         let (request, patience) = draw_request(&mut random, world.blobs, world.changes);
@@ -151,13 +166,9 @@ pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
         requests += 1;
         at += Duration::from_millis(random.u64(..6));
     }
-    while !planned.is_empty() {
-        begin_next(&mut world, &mut planned, &configs);
-    }
-    world.network.heal();
-    world.topology.heal();
-    let end = world.now + REST;
-    world.run(end);
+    world.end_faults();
+    rest(&mut world);
+    decide(&mut world, longest * 21 / 20);
     settle(&mut world);
     finish(&mut world, nodes);
     leave(&mut world);
@@ -174,20 +185,6 @@ pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
         busy: busy.as_millis() as u64,
         hash: world.hash,
         finding: Finding::of(&records, &verdict),
-    }
-}
-
-/// Lets the next fault begin, and plans what ends it.
-fn begin_next(world: &mut World, planned: &mut Vec<Planned>, configs: &[NodeConfig]) {
-    let Planned { at, fault } = planned.remove(0);
-    world.run(at);
-    let config = match fault {
-        Fault::StartMachine(machine) => &configs[machine],
-        _ => &configs[0],
-    };
-    if let Some(end) = world.begin(fault, config) {
-        let place = planned.partition_point(|planned| planned.at <= end.at);
-        planned.insert(place, end);
     }
 }
 
@@ -233,7 +230,7 @@ fn draw_request(
         905..920 => Request::Mount(repository, blob),
         920..955 => Request::Unlink(repository, blob),
         955..975 => Request::DeleteBlob(blob),
-        975..995 => Request::DeleteObject(if random.bool() {
+        975..990 => Request::DeleteObject(if random.bool() {
             link
         } else {
             Fact::Blob(blob)

@@ -13,6 +13,7 @@ mod bends;
 mod busy;
 mod clock;
 mod cluster;
+mod collect;
 mod cut;
 mod faults;
 mod finding;
@@ -29,6 +30,7 @@ mod stream;
 mod strike;
 mod topology;
 mod traffic;
+mod truth;
 mod world;
 
 use cut::Cut;

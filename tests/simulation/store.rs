@@ -29,8 +29,8 @@ pub(crate) struct SimStore {
 
 /// A call on its way to the store, or its answer on its way back.
 pub(crate) trait Call: Send {
-    /// Returns the path that the call changes.
-    fn changes(&self) -> Option<&Path>;
+    /// Returns the path that the call changes, and whether there is an object afterwards.
+    fn changes(&self) -> Option<(&Path, bool)>;
 
     /// Makes the call.
     fn execute(&mut self);
@@ -40,15 +40,16 @@ pub(crate) trait Call: Send {
 }
 
 struct TypedCall<T> {
-    changes: Option<Path>,
+    changes: Option<(Path, bool)>,
     future: Option<BoxFuture<'static, Result<T>>>,
     result: Option<Result<T>>,
     reply: Option<oneshot::Sender<Result<T>>>,
 }
 
 impl<T: Send> Call for TypedCall<T> {
-    fn changes(&self) -> Option<&Path> {
-        self.changes.as_ref()
+    fn changes(&self) -> Option<(&Path, bool)> {
+        let changes = self.changes.as_ref()?;
+        Some((&changes.0, changes.1))
     }
 
     fn execute(&mut self) {
@@ -85,13 +86,13 @@ fn timeless(mut meta: ObjectMeta) -> ObjectMeta {
 impl SimStore {
     async fn call<T: Send + 'static>(
         &self,
-        changes: Option<&Path>,
+        changes: Option<(&Path, bool)>,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let _under_way = self.busy.begin();
         let (reply, answer) = oneshot::channel();
         self.outbox.emit(Emission::Call(Box::new(TypedCall {
-            changes: changes.cloned(),
+            changes: changes.map(|(path, present)| (path.clone(), present)),
             future: Some(call.boxed()),
             result: None,
             reply: Some(reply),
@@ -111,7 +112,7 @@ impl ObjectStore for SimStore {
     async fn put_opts(&self, at: &Path, data: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let (store, path) = (Arc::clone(&self.store), at.clone());
         let put = async move { store.put_opts(&path, data, opts).await };
-        self.call(Some(at), put).await
+        self.call(Some((at, true)), put).await
     }
 
     async fn put_multipart_opts(
@@ -147,7 +148,7 @@ impl ObjectStore for SimStore {
                 let path = path?;
                 let (inner, gone) = (Arc::clone(&store.store), path.clone());
                 let delete = async move { inner.delete(&gone).await };
-                store.call(Some(&path), delete).await?;
+                store.call(Some((&path, false)), delete).await?;
                 Ok(path)
             }
         };
@@ -178,7 +179,7 @@ impl ObjectStore for SimStore {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let (store, from, at) = (Arc::clone(&self.store), from.clone(), to.clone());
         let copy = async move { store.copy_opts(&from, &at, options).await };
-        self.call(Some(to), copy).await
+        self.call(Some((to, true)), copy).await
     }
 }
 

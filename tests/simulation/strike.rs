@@ -1,31 +1,118 @@
 //! How each fault happens.
 
-use super::faults::{Fault, NODE_TIMEOUT, Planned, Why};
-use super::machine::{NodeConfig, Time};
+use super::faults::{Fault, NODE_TIMEOUT, Planned, Trigger, Why};
+use super::machine::Time;
+use super::network::Way;
 use super::server::Dump;
 use super::topology::Step;
-use super::world::{STEP, StoreFaults, World};
+use super::truth::nanos;
+use super::world::{Event, STEP, World};
+use histories::record::Span;
 use std::time::Duration;
 
+/// No fence expires in this time, not even if it is not renewed.
+const SHORT: Time = Duration::from_millis(1_500);
+
+/// Returns for how long a fault may remove fences from a server, or may keep nodes from renewing them;
+/// and which node, if it is only one.
+fn loses_fences(fault: Fault) -> Option<(Time, Option<usize>)> {
+    let (time, node) = match fault {
+        Fault::Evict(_, kind, _) | Fault::EvictOften(_, kind, _) => {
+            return "fence::".starts_with(kind).then_some((Time::ZERO, None));
+        }
+        Fault::KillServer(..) | Fault::StartServer(_) | Fault::StepClock(..) => {
+            return Some((Time::ZERO, None));
+        }
+        Fault::Hold(Way { machine, .. }, time)
+        | Fault::Cut(machine, _, time)
+        | Fault::Offline(machine, time)
+        | Fault::FreezeMachine(machine, time) => (time, Some(machine)),
+        Fault::FreezeServer(_, time)
+        | Fault::Fill(_, time)
+        | Fault::Failover(Why::Frozen(time) | Why::Cut(time, _) | Why::Split(time), _) => {
+            (time, None)
+        }
+        _ => return None,
+    };
+    (time > SHORT).then_some((time, node))
+}
+
 impl World {
-    /// Lets a fault begin. Returns what ends it, and when.
-    pub(crate) fn begin(&mut self, fault: Fault, config: &NodeConfig) -> Option<Planned> {
+    /// Plans a fault: at its time it begins, or waits for its trigger.
+    pub(crate) fn plan(&mut self, planned: Planned) {
+        let Planned { at, trigger, fault } = planned;
+        match trigger {
+            None => self.begin_at(at, fault),
+            Some(trigger) => {
+                self.open_faults += 1;
+                self.at(at, Event::Arm(trigger, fault));
+            }
+        }
+    }
+
+    fn begin_at(&mut self, at: Time, fault: Fault) {
+        self.open_faults += 1;
+        self.at(at, Event::Fault(fault));
+    }
+
+    /// Lets the faults begin that wait for such an event.
+    pub(crate) fn pull(&mut self, trigger: Trigger) {
+        let is_due = |armed: &mut (Trigger, Fault)| armed.0 == trigger;
+        let due: Vec<_> = self.armed.extract_if(.., is_due).collect();
+        for (_, fault) in due {
+            let soon = self.soon(4);
+            self.begin_at(soon, fault);
+        }
+    }
+
+    /// Lets a fault begin, and plans what ends it.
+    pub(crate) fn begin(&mut self, fault: Fault) {
+        self.open_faults -= 1;
+        if let Some((time, end)) = self.strike(fault) {
+            self.begin_at(self.now + time, end);
+        }
+    }
+
+    /// Waits until all faults have ended, and lets everything work again.
+    pub(crate) fn end_faults(&mut self) {
+        while self.open_faults > 0 || self.is_any_frozen() {
+            self.run(self.now + Duration::from_millis(20));
+        }
+        self.armed.clear();
+        self.network.heal();
+        self.topology.heal();
+    }
+
+    fn is_any_frozen(&self) -> bool {
+        let mut machines = self.machines.iter().flatten();
+        machines.any(|machine| machine.frozen_until > self.now)
+            || self
+                .servers
+                .iter()
+                .any(|it| it.frozen_until(self.now).is_some())
+    }
+
+    /// Lets a fault begin. Returns what ends it, and after which time.
+    fn strike(&mut self, fault: Fault) -> Option<(Time, Fault)> {
         let begin = self.clock.next();
         self.history.fault(begin, format!("{fault:?}"));
+        if let Some((time, node)) = loses_fences(fault) {
+            let end = begin + nanos(time);
+            self.truth.fences_lost.push((Span { begin, end }, node));
+        }
         let now = self.now;
-        let later = |time, fault| {
-            Some(Planned {
-                at: now + time,
-                fault,
-            })
-        };
+        let later = |time, fault| Some((time, fault));
         match fault {
-            Fault::Slow(millis) => {
-                self.network.slow = millis;
+            Fault::Slow(millis, one_in) => {
+                (self.network.slow, self.network.slow_one_in) = (millis, one_in);
                 return later(Duration::from_secs(3), Fault::Fast);
             }
             Fault::Fast => self.network.slow = 0,
             Fault::Hold(way, time) => self.network.hold(way, now + time),
+            Fault::Stretch(way, first, second) => {
+                self.network.hold(way, now + first);
+                return later(first / 2, Fault::Hold(way, second));
+            }
             Fault::Cut(machine, server, time) => {
                 self.network.cut(machine, server, now + time);
             }
@@ -82,10 +169,7 @@ impl World {
                 self.kill(machine);
                 return later(time, Fault::StartMachine(machine));
             }
-            Fault::StartMachine(machine) if self.machines[machine].is_none() => {
-                self.restart(machine, config);
-            }
-            Fault::StartMachine(_) => {}
+            Fault::StartMachine(machine) => self.start(machine),
             Fault::KillServer(server, time, dump) => {
                 self.stop_server(server, dump);
                 return later(time, Fault::StartServer(server));
@@ -95,6 +179,15 @@ impl World {
                 self.servers[server].evict(kind, one_in, &mut self.random);
                 self.spread(server);
             }
+            Fault::EvictOften(server, kind, times) => {
+                self.servers[server].evict(kind, 1, &mut self.random);
+                self.spread(server);
+                if let Some(rest) = times.checked_sub(1) {
+                    let pause = Duration::from_millis(self.random.u64(1..6));
+                    return later(pause, Fault::EvictOften(server, kind, rest));
+                }
+            }
+            Fault::Collect(machine) => self.collect(machine),
             Fault::Drift(server, rate) => self.servers[server].drift(rate, now),
             Fault::StepClock(server, millis) => self.servers[server].step_clock(millis),
             Fault::Fill(server, time) => {
@@ -106,7 +199,7 @@ impl World {
                 self.store_faults = faults;
                 return later(time, Fault::StoreWorks);
             }
-            Fault::StoreWorks => self.store_faults = StoreFaults::default(),
+            Fault::StoreWorks => self.store_faults = self.store_speed,
             Fault::Lag(lag, time) => {
                 self.topology.lag = lag;
                 return later(time, Fault::NoLag);
@@ -135,7 +228,7 @@ impl World {
     }
 
     /// Lets one of the primaries fail, and a replica replace it after a while.
-    fn fail_over(&mut self, why: Why, after: Time) -> Option<Planned> {
+    fn fail_over(&mut self, why: Why, after: Time) -> Option<(Time, Fault)> {
         let primaries: Vec<_> = self.topology.primaries().collect();
         let old = self.random.choice(primaries)?;
         let (now, shape) = (self.now, self.topology.shape);
@@ -144,10 +237,7 @@ impl World {
         match why {
             Why::Killed(time, dump) => {
                 self.stop_server(old, dump);
-                return Some(Planned {
-                    at: now + time,
-                    fault: Fault::StartServer(old),
-                });
+                return Some((time, Fault::StartServer(old)));
             }
             Why::Frozen(time) => self.servers[old].freeze(now + time),
             Why::HandOver if shape.is_cluster() => {

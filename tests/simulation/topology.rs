@@ -4,6 +4,7 @@ use super::cluster::{Moving, Slots};
 use super::machine::Time;
 use super::shape::{SERVICE, Shape, host};
 use super::world::{Event, STEP, World};
+use histories::record::Span;
 use simulated_redis::{Effect, SentinelView, Service};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -139,6 +140,13 @@ impl World {
             let view = self.sentinel_view();
             self.servers[sentinel].set_sentinel(view);
         }
+    }
+
+    /// Returns whether all servers work, and each replica follows its primary.
+    pub(crate) fn is_assembled(&self) -> bool {
+        let topology = &self.topology;
+        (0..self.servers.len()).all(|server| self.is_up(server))
+            && topology.source == topology.follows
     }
 
     fn is_up(&self, server: usize) -> bool {
@@ -304,6 +312,8 @@ impl World {
         topology.epoch += 1;
         topology.slots.take_over(old, new, topology.epoch);
         let begin = self.clock.next();
+        let now = Span { begin, end: begin };
+        self.truth.fences_lost.push((now, None));
         self.history
             .fault(begin, format!("server {new} replaces server {old}"));
         self.tell_all(new);

@@ -2,7 +2,9 @@
 
 use super::busy::Busy;
 use super::clock::Clock;
+use super::collect::Collected;
 use super::store::{INJECTED, SimStore};
+use super::truth::Doubt;
 use futures::{StreamExt, stream};
 use histories::record::{Change, Fact, History, Outcome, Read, Span};
 use layercache::layout::{Distribution, Layout};
@@ -18,12 +20,6 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 pub(crate) const REPOSITORIES: u32 = 2;
-
-/// How long after a failed change its call may still take effect, in nanoseconds.
-const SETTLED: u64 = 6_000_000_000;
-
-/// How long after a change whose caller has gone its call may still take effect, in nanoseconds.
-const GONE: u64 = 15_000_000_000;
 
 /// One request of a client.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +79,7 @@ pub(crate) struct Client {
     pub(crate) clock: Clock,
     pub(crate) history: History,
     pub(crate) running: Running,
+    pub(crate) collected: Collected,
     /// The number of blobs.
     pub(crate) blobs: u32,
 }
@@ -94,28 +91,44 @@ pub(crate) struct Limits {
     pub(crate) change: Duration,
 }
 
-/// The changes that have not ended. When a machine dies, its clients do not learn how they ended.
+/// What the clients of all nodes wait for. A clone only increments a reference count.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<Vec<Change>>>, Arc<Mutex<Vec<Caller>>>);
+pub(crate) struct Running {
+    /// The changes that have not ended. When a machine dies, its clients do not learn how they ended.
+    changes: Arc<Mutex<Vec<Change>>>,
+    callers: Arc<Mutex<Vec<Caller>>>,
+    /// The changes that have ended, and their clients do not know how.
+    doubtful: Arc<Mutex<Vec<(Change, Doubt)>>>,
+}
 
 /// A client that waits for an answer: when it began, of which node, and what it has sent.
 type Caller = (u64, usize, Request);
 
 impl Running {
-    /// Records the changes of a machine that has died.
-    pub(crate) fn died(&self, node: usize, clock: &Clock, history: &History) {
-        self.1.lock().unwrap().retain(|(_, at, _)| *at != node);
-        let end = clock.next() + SETTLED;
-        let mut running = self.0.lock().unwrap();
-        for mut change in running.extract_if(.., |change| change.node == node) {
+    /// A machine has died. Its clients are in doubt about their changes.
+    pub(crate) fn died(&self, node: usize, clock: &Clock) {
+        let mut callers = self.callers.lock().unwrap();
+        callers.retain(|(_, at, _)| *at != node);
+        let end = clock.next();
+        let mut changes = self.changes.lock().unwrap();
+        for mut change in changes.extract_if(.., |change| change.node == node) {
             change.span.end = end;
-            history.change(change);
+            self.doubt(change, Doubt::Gone);
         }
+    }
+
+    fn doubt(&self, change: Change, doubt: Doubt) {
+        self.doubtful.lock().unwrap().push((change, doubt));
+    }
+
+    /// Takes the changes that their clients are in doubt about.
+    pub(crate) fn take_doubtful(&self) -> Vec<(Change, Doubt)> {
+        std::mem::take(&mut self.doubtful.lock().unwrap())
     }
 
     /// Returns the clients that still wait.
     pub(crate) fn callers(&self) -> Vec<(usize, Request)> {
-        let callers = self.1.lock().unwrap();
+        let callers = self.callers.lock().unwrap();
         callers
             .iter()
             .map(|(_, node, what)| (*node, *what))
@@ -127,8 +140,7 @@ impl Running {
 enum Ended {
     Done,
     Refused,
-    Failed,
-    Gone,
+    InDoubt(Doubt),
 }
 
 impl Client {
@@ -137,7 +149,7 @@ impl Client {
     pub(crate) async fn send(self, request: Request, patience: Option<Duration>) {
         let patience = patience.unwrap_or(Duration::from_secs(3600));
         let caller = (self.clock.next(), self.node, request);
-        self.running.1.lock().unwrap().push(caller);
+        self.running.callers.lock().unwrap().push(caller);
         let (began, busy) = (Instant::now(), self.busy.total());
         let is_change = !self.targets(request).is_empty();
         match is_change {
@@ -145,12 +157,14 @@ impl Client {
             // A client that has gone sees no answer.
             false => drop(timeout(patience, self.read(request)).await),
         }
-        let mut callers = self.running.1.lock().unwrap();
+        let mut callers = self.running.callers.lock().unwrap();
         callers.retain(|(at, ..)| *at != caller.0);
         let took = began.elapsed().saturating_sub(self.busy.total() - busy);
         let limit = match request {
             // They are no reads of a client, and wait for Redis as long as it takes.
             Request::Purge | Request::Warm => return,
+            // If some of the deletes may still happen, the others are a second change.
+            Request::DeleteMany(_) => self.limits.change * 2,
             _ if is_change => self.limits.change,
             _ => self.limits.read,
         };
@@ -271,7 +285,7 @@ impl Client {
     async fn change(&self, request: Request, patience: Duration) {
         let begin = self.clock.next();
         for (fact, present) in self.targets(request) {
-            self.running.0.lock().unwrap().push(Change {
+            self.running.changes.lock().unwrap().push(Change {
                 fact,
                 present,
                 span: Span { begin, end: begin },
@@ -371,8 +385,8 @@ impl Client {
     }
 
     fn ended(&self, fact: Fact, begin: u64) {
-        let mut running = self.running.0.lock().unwrap();
-        running.retain(|change| change.fact != fact || change.span.begin != begin);
+        let mut changes = self.running.changes.lock().unwrap();
+        changes.retain(|change| change.fact != fact || change.span.begin != begin);
     }
 
     async fn delete_many(&self, repository: u32, begin: u64) {
@@ -388,47 +402,51 @@ impl Client {
 
     fn changed(&self, what: &'static str, fact: Fact, present: bool, begin: u64, ended: Ended) {
         self.ended(fact, begin);
-        let now = self.clock.next();
-        let (outcome, end) = match ended {
-            Ended::Done => (Outcome::Done, now),
-            Ended::Refused if present => {
-                let node = self.node;
-                let failure = format!("{what} at node {node}: a creation was refused");
-                return self.history.failure(failure);
-            }
-            Ended::Refused => (Outcome::Refused, now),
-            Ended::Failed => (Outcome::Unknown, now + SETTLED),
-            Ended::Gone => (Outcome::Unknown, now + GONE),
-        };
-        self.history.change(Change {
+        let change = |outcome| Change {
             fact,
             present,
-            span: Span { begin, end },
+            span: Span {
+                begin,
+                end: self.clock.next(),
+            },
             outcome,
             node: self.node,
             what,
-        });
+        };
+        match ended {
+            Ended::Done => self.history.change(change(Outcome::Done)),
+            Ended::Refused if present => {
+                let node = self.node;
+                let failure = format!("{what} at node {node}: a creation was refused");
+                self.history.failure(failure);
+            }
+            Ended::Refused => self.history.change(change(Outcome::Refused)),
+            Ended::InDoubt(doubt) => self.running.doubt(change(Outcome::Unknown), doubt),
+        }
     }
 }
 
 fn end_of<T, E>(result: Result<Result<T, Error>, E>) -> Ended {
     match result {
         Ok(Ok(_)) => Ended::Done,
-        Ok(Err(Error::ChangeRefused { .. })) => Ended::Refused,
-        Ok(Err(_)) => Ended::Failed,
-        Err(_) => Ended::Gone,
+        Ok(Err(error)) => end_of_error(Some(&error)),
+        Err(_) => Ended::InDoubt(Doubt::Gone),
     }
 }
 
 fn end_of_store<T, E>(result: Result<object_store::Result<T>, E>) -> Ended {
-    let refused = |error: &object_store::Error| {
-        matches!(Error::from_store(error), Some(Error::ChangeRefused { .. }))
-    };
     match result {
         Ok(Ok(_)) => Ended::Done,
-        Ok(Err(error)) if refused(&error) => Ended::Refused,
-        Ok(Err(_)) => Ended::Failed,
-        Err(_) => Ended::Gone,
+        Ok(Err(error)) => end_of_error(Error::from_store(&error)),
+        Err(_) => Ended::InDoubt(Doubt::Gone),
+    }
+}
+
+fn end_of_error(error: Option<&Error>) -> Ended {
+    match error {
+        Some(Error::ChangeRefused { .. }) => Ended::Refused,
+        Some(Error::ChangeUnconfirmed { .. }) => Ended::InDoubt(Doubt::Unconfirmed),
+        _ => Ended::InDoubt(Doubt::Failed),
     }
 }
 

@@ -1,6 +1,8 @@
 //! [`World`]: the machines, the servers, the network between them, and the order of events.
 
 use super::clock::Clock;
+use super::collect::Collected;
+use super::faults::{Fault, Trigger};
 use super::machine::{Machine, NodeConfig, Time};
 use super::network::{Link, Network};
 use super::outbox::Emission;
@@ -9,12 +11,14 @@ use super::shape::Shape;
 use super::store::Call;
 use super::stream::{End, SimStream};
 use super::topology::{Step, Topology};
-use super::traffic::{Client, Limits, Running, path};
+use super::traffic::{Client, Limits, REPOSITORIES, Running, path};
+use super::truth::{Made, Truth};
 use histories::record::{Fact, History};
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use simulated_redis::Flavor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +45,10 @@ pub(crate) enum Event {
     Execute(usize, Box<dyn Call>, Fate),
     Reply(usize, Box<dyn Call>, bool),
     Step(Step),
+    /// A fault begins.
+    Fault(Fault),
+    /// A fault waits for its trigger from now on.
+    Arm(Trigger, Fault),
 }
 
 /// How a call to the store ends.
@@ -63,6 +71,8 @@ pub(crate) struct StoreFaults {
     pub(crate) one_in: u32,
     /// The longest time of a call, in milliseconds.
     pub(crate) slow: u64,
+    /// How many of 100 calls take up to that time. The others take some milliseconds.
+    pub(crate) share: u32,
 }
 
 pub(crate) struct World {
@@ -76,9 +86,21 @@ pub(crate) struct World {
     pub(crate) topology: Topology,
     pub(crate) network: Network,
     pub(crate) backend: Arc<InMemory>,
+    /// How the store works without a fault, and how it works now.
+    pub(crate) store_speed: StoreFaults,
     pub(crate) store_faults: StoreFaults,
     pub(crate) blobs: u32,
+    /// How the node of each machine is configured.
+    pub(crate) configs: Vec<NodeConfig>,
     pub(crate) limits: Limits,
+    pub(crate) truth: Truth,
+    /// The facts that an exception from the promise is about.
+    pub(crate) undecided: BTreeSet<Fact>,
+    pub(crate) collected: Collected,
+    /// How many faults have yet to begin, or have to end.
+    pub(crate) open_faults: usize,
+    /// The faults that wait for their trigger.
+    pub(crate) armed: Vec<(Trigger, Fault)>,
     /// How many of 100 requests are changes.
     pub(crate) changes: u32,
     /// The hash of all that has happened.
@@ -105,9 +127,16 @@ impl World {
             machines: Vec::new(),
             network: Network::default(),
             backend: Arc::default(),
+            store_speed: StoreFaults::default(),
             store_faults: StoreFaults::default(),
             blobs,
+            configs: Vec::new(),
             limits: Limits::default(),
+            truth: Truth::default(),
+            undecided: BTreeSet::new(),
+            collected: Collected::default(),
+            open_faults: 0,
+            armed: Vec::new(),
             changes: 0,
             hash: seed,
             queue: BTreeMap::new(),
@@ -117,19 +146,19 @@ impl World {
         world
     }
 
-    pub(crate) fn start(&mut self, config: &NodeConfig) {
-        let machine = Machine::start(self.now, &self.backend, config);
-        self.machines.push(Some(machine));
-    }
-
-    pub(crate) fn restart(&mut self, machine: usize, config: &NodeConfig) {
-        self.machines[machine] = Some(Machine::start(self.now, &self.backend, config));
+    /// Starts a machine that does not run.
+    pub(crate) fn start(&mut self, machine: usize) {
+        if self.machines[machine].is_none() {
+            let config = &self.configs[machine];
+            self.machines[machine] = Some(Machine::start(self.now, &self.backend, config));
+        }
     }
 
     /// Ends a process as a power failure does. The servers learn of it.
     pub(crate) fn kill(&mut self, machine: usize) {
         self.machines[machine] = None;
-        self.running.died(machine, &self.clock, &self.history);
+        self.running.died(machine, &self.clock);
+        self.truth.died.push((machine, self.clock.next()));
         for link in self.network.links_of_machine(machine) {
             self.network.ended(link);
             self.close(link, self.now);
@@ -147,8 +176,21 @@ impl World {
             clock: self.clock.clone(),
             history: self.history.clone(),
             running: self.running.clone(),
+            collected: self.collected.clone(),
             blobs: self.blobs,
         })
+    }
+
+    /// Returns all facts that the clients' requests are about.
+    pub(crate) fn facts(&self) -> impl Iterator<Item = Fact> + use<> {
+        (0..self.blobs).flat_map(|blob| {
+            let links = (0..REPOSITORIES).map(move |repository| Fact::Link(repository, blob));
+            links.chain([Fact::Blob(blob)])
+        })
+    }
+
+    fn fact_at(&self, at: &Path) -> Option<Fact> {
+        self.facts().find(|fact| path(*fact) == *at)
     }
 
     /// Puts an object straight into the backend.
@@ -158,6 +200,15 @@ impl World {
         let put = futures::FutureExt::now_or_never(put);
         put.expect("memory answers at once")
             .expect("memory takes all");
+    }
+
+    /// Deletes an object straight from the backend.
+    pub(crate) fn delete_now(&mut self, fact: Fact) {
+        let path = path(fact);
+        let delete = self.backend.delete(&path);
+        let delete = futures::FutureExt::now_or_never(delete);
+        // There may be no such object.
+        let _ = delete.expect("memory answers at once");
     }
 
     /// Returns whether the backend has this object.
@@ -279,14 +330,18 @@ impl World {
     fn store_delay(&mut self) -> Time {
         let slow = self.store_faults.slow;
         let millis = match self.random.u32(..100) {
-            0..70 => 1,
-            70..98 => self.random.u64(1..8),
-            _ => self.random.u64(1..2 + slow),
+            number if number < self.store_faults.share => self.random.u64(1..2 + slow),
+            30.. => 1,
+            _ => self.random.u64(1..8),
         };
         Duration::from_millis(millis)
     }
 
     fn call(&mut self, machine: usize, at: Time, call: Box<dyn Call>) {
+        self.pull(match call.changes() {
+            Some(_) => Trigger::Change,
+            None => Trigger::Load,
+        });
         let time = at + self.store_delay();
         let fails = match self.store_faults.one_in {
             0 => false,
@@ -342,8 +397,21 @@ impl World {
             }
             Event::Execute(machine, mut call, fate) => {
                 call.execute();
-                let path = call.changes().map(|path| path.as_ref().to_owned());
-                self.note(3, path.unwrap_or_default().as_bytes());
+                let changed = call
+                    .changes()
+                    .map(|(path, present)| (path.clone(), present));
+                if let Some((path, present)) = &changed
+                    && let Some(fact) = self.fact_at(path)
+                {
+                    self.truth.made.push(Made {
+                        at: self.clock.next(),
+                        node: machine,
+                        fact,
+                        present: *present,
+                    });
+                }
+                let path = changed.as_ref().map_or("", |(path, _)| path.as_ref());
+                self.note(3, path.as_bytes());
                 let delay = self.store_delay();
                 let fails = !matches!(fate, Fate::Works);
                 self.at(self.now + delay, Event::Reply(machine, call, fails));
@@ -353,6 +421,11 @@ impl World {
                 self.wake(machine);
             }
             Event::Step(step) => self.take_step(step),
+            Event::Fault(fault) => self.begin(fault),
+            Event::Arm(trigger, fault) => {
+                self.open_faults -= 1;
+                self.armed.push((trigger, fault));
+            }
         }
     }
 

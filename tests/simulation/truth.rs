@@ -1,0 +1,134 @@
+//! What has the store really done, and which exceptions from the promise are there for it?
+
+use super::machine::Time;
+use histories::record::{Change, Fact, Outcome, Span};
+use std::time::Duration;
+
+/// A change that the store has made for a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made {
+    pub(crate) at: u64,
+    pub(crate) node: usize,
+    pub(crate) fact: Fact,
+    pub(crate) present: bool,
+}
+
+/// Why a client does not know how its change has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// The node has returned an error.
+    Failed,
+    /// The node has made the change, and has returned that the other nodes may not know it.
+    Unconfirmed,
+    /// The client has not waited, or the node has died.
+    Gone,
+}
+
+/// The exceptions from the promise. The guide's page `coherence` has them; all are about removals that
+/// were never acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exception {
+    /// A change whose client has gone returns to nobody. The node has published it before its call,
+    /// so all nodes know of it one trust after the call.
+    NobodyWaits,
+    /// A change is unconfirmed. Its node tells the others as soon as it reaches Redis again.
+    Unconfirmed,
+    /// The fence of the change was lost before its end, so a node may have cached what was there
+    /// before. That stays until the time to live.
+    FenceLost,
+    /// The node died with an unconfirmed change in its retry queue. The same holds.
+    QueueLost,
+}
+
+/// What the run knows of the changes and of the faults.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    pub(crate) made: Vec<Made>,
+    /// From when until when fences may have been lost: those of this node, or those of all.
+    pub(crate) fences_lost: Vec<(Span, Option<usize>)>,
+    /// When nodes have died.
+    pub(crate) died: Vec<(usize, u64)>,
+}
+
+/// How long after its client has learned of nothing more the call of a change may happen: a call may
+/// be late, and the node may stand still before it makes the call.
+const LATEST: Time = Duration::from_secs(15);
+
+pub(crate) const fn nanos(time: Time) -> u64 {
+    time.as_nanos() as u64
+}
+
+impl Truth {
+    /// Decides the changes that their clients are in doubt about, at a moment at which the nodes have
+    /// recovered. Leaves out those that the store has not made. `done` has the other changes.
+    pub(crate) fn decide(
+        &mut self,
+        done: &[Change],
+        mut doubtful: Vec<(Change, Doubt)>,
+        now: u64,
+        trust: Time,
+    ) -> Vec<Change> {
+        for change in done {
+            self.take_made(change, Time::ZERO);
+        }
+        doubtful.sort_by_key(|(change, _)| change.span.begin);
+        let mut decided = Vec::new();
+        for (change, doubt) in doubtful {
+            if let Some(at) = self.take_made(&change, LATEST) {
+                decided.push(self.decide_one(change, doubt, at, now, trust));
+            }
+        }
+        decided
+    }
+
+    /// Takes the first change that the store has made for this one, up to this long after its end.
+    fn take_made(&mut self, change: &Change, later: Time) -> Option<u64> {
+        let window = change.span.begin..=change.span.end + nanos(later);
+        let place = self.made.iter().position(|made| {
+            made.fact == change.fact
+                && made.present == change.present
+                && made.node == change.node
+                && window.contains(&made.at)
+        });
+        place.map(|place| self.made.remove(place).at)
+    }
+
+    /// Decides a change that the store has made at `at`.
+    fn decide_one(
+        &self,
+        mut change: Change,
+        doubt: Doubt,
+        at: u64,
+        now: u64,
+        trust: Time,
+    ) -> Change {
+        change.outcome = Outcome::Done;
+        change.span.end = change.span.end.max(at);
+        match self.exception(&change, doubt) {
+            None => {}
+            Some(Exception::NobodyWaits) => change.span.end += nanos(trust),
+            Some(Exception::Unconfirmed) => change.span.end = now,
+            // A later change that is acknowledged ends the exception.
+            Some(Exception::FenceLost | Exception::QueueLost) => change.outcome = Outcome::Unknown,
+        }
+        change
+    }
+
+    fn exception(&self, change: &Change, doubt: Doubt) -> Option<Exception> {
+        let is_lost = |(lost, node): &(Span, Option<usize>)| {
+            lost.begin <= change.span.end
+                && lost.end >= change.span.begin
+                && node.is_none_or(|node| node == change.node)
+        };
+        let dies = |(node, at): &(usize, u64)| *node == change.node && *at >= change.span.begin;
+        match doubt {
+            // Absence is not cached, so every node finds at once what was created.
+            _ if change.present => None,
+            _ if self.fences_lost.iter().any(is_lost) => Some(Exception::FenceLost),
+            Doubt::Failed => None,
+            Doubt::Unconfirmed if self.died.iter().any(dies) => Some(Exception::QueueLost),
+            Doubt::Unconfirmed => Some(Exception::Unconfirmed),
+            Doubt::Gone => Some(Exception::NobodyWaits),
+        }
+    }
+}
