@@ -122,7 +122,7 @@ pub(crate) fn plan(
 ) -> Vec<Planned> {
     let mut planned = Vec::new();
     let end = end.as_millis() as u64;
-    for _ in 0..random.usize(..5 + end as usize / 1_500) {
+    for _ in 0..random.usize(..7 + end as usize / 1_200) {
         let at = Duration::from_millis(random.u64(500..end));
         let fault = draw_any(random, machines, shape);
         if matches!(fault, Fault::Failover(..)) && random.bool() {

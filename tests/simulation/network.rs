@@ -19,6 +19,13 @@ pub(crate) struct Way {
     pub(crate) to_server: bool,
 }
 
+/// One in this many packets takes up to this many milliseconds longer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Slowness {
+    pub(crate) most: u64,
+    pub(crate) one_in: u32,
+}
+
 /// The network between all machines and all servers.
 #[derive(Debug, Default)]
 pub(crate) struct Network {
@@ -28,9 +35,9 @@ pub(crate) struct Network {
     held: BTreeMap<Way, Time>,
     /// Until when all servers refuse the connections of a machine.
     refused: BTreeMap<usize, Time>,
-    /// The longest delay, in milliseconds, and that one in this many packets has such a delay.
-    pub(crate) slow: u64,
-    pub(crate) slow_one_in: u32,
+    /// How slow the network is without a fault, and how slow it is now.
+    pub(crate) usual: Slowness,
+    pub(crate) slow: Slowness,
     /// Connections that are never answered.
     waiting: Vec<oneshot::Sender<io::Result<SimStream>>>,
 }
@@ -50,8 +57,8 @@ struct Open {
 
 impl Network {
     pub(crate) fn delay(&self, random: &mut fastrand::Rng) -> Time {
-        let slow = match random.u32(..self.slow_one_in.max(1)) {
-            0 => random.u64(..=self.slow),
+        let slow = match random.u32(..self.slow.one_in.max(1)) {
+            0 => random.u64(..=self.slow.most),
             _ => 0,
         };
         STEP + Duration::from_millis(random.u64(..2) + slow)
@@ -86,7 +93,7 @@ impl Network {
     pub(crate) fn heal(&mut self) {
         self.held.clear();
         self.refused.clear();
-        self.slow = 0;
+        self.slow = self.usual;
     }
 
     /// Returns whether bytes are held back between the two.

@@ -4,6 +4,7 @@ use super::cut::Cut;
 use super::faults::plan;
 use super::finding::Finding;
 use super::machine::{NodeConfig, Time};
+use super::network::Slowness;
 use super::rest::{decide, finish, leave, prepare, rest, settle};
 use super::shape::Shape;
 use super::traffic::{Limits, REPOSITORIES, Request};
@@ -21,6 +22,20 @@ const BLOBS: [u32; 6] = [1, 2, 3, 5, 8, 11];
 /// How long half of the store's calls may take, in milliseconds. The longer they take, the more often
 /// something else happens meanwhile.
 const SPEEDS: [u64; 5] = [1, 1, 8, 60, 300];
+/// How slow the network is. A message that takes longer than a call of the store shows who does not
+/// wait for it.
+const NETWORKS: [Slowness; 4] = [
+    Slowness { most: 0, one_in: 1 },
+    Slowness { most: 0, one_in: 1 },
+    Slowness {
+        most: 12,
+        one_in: 1,
+    },
+    Slowness {
+        most: 40,
+        one_in: 4,
+    },
+];
 /// One in this many calls of the store fails; 0 for none.
 const FAILURES: [u32; 5] = [0, 0, 0, 40, 10];
 /// Out of how many requests the number of changes is counted.
@@ -140,6 +155,8 @@ pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
     world.store_speed.share = 50;
     world.store_speed.one_in = random.choice(FAILURES).expect("there are some");
     world.store_faults = world.store_speed;
+    world.network.usual = random.choice(NETWORKS).expect("there are some");
+    world.network.slow = world.network.usual;
     prepare(&mut world);
     world.configs = configs;
     world.machines.resize_with(nodes, || None);

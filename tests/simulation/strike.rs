@@ -2,7 +2,7 @@
 
 use super::faults::{Fault, NODE_TIMEOUT, Planned, Trigger, Why};
 use super::machine::Time;
-use super::network::Way;
+use super::network::{Slowness, Way};
 use super::server::Dump;
 use super::topology::Step;
 use super::truth::nanos;
@@ -103,11 +103,11 @@ impl World {
         let now = self.now;
         let later = |time, fault| Some((time, fault));
         match fault {
-            Fault::Slow(millis, one_in) => {
-                (self.network.slow, self.network.slow_one_in) = (millis, one_in);
+            Fault::Slow(most, one_in) => {
+                self.network.slow = Slowness { most, one_in };
                 return later(Duration::from_secs(3), Fault::Fast);
             }
-            Fault::Fast => self.network.slow = 0,
+            Fault::Fast => self.network.slow = self.network.usual,
             Fault::Hold(way, time) => self.network.hold(way, now + time),
             Fault::Stretch(way, first, second) => {
                 self.network.hold(way, now + first);
