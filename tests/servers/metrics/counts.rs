@@ -79,7 +79,9 @@ async fn a_node_without_redis_shows_in_trust_and_breaker_metrics() {
     let trusted = || metrics.get("layercache_memory_trusted");
     let state = |state| metrics.get(&format!("layercache_redis_breakers{{state=\"{state}\"}}"));
     eventually("trust", || trusted() == 1).await;
-    assert_eq!((state("closed"), metrics.get("layercache_caches")), (1, 1));
+    // On a busy machine the first commands may be too late for the breaker.
+    eventually("a closed breaker", || state("closed") == 1).await;
+    assert_eq!(metrics.get("layercache_caches"), 1);
     let gaps = |cause| {
         metrics.get(&format!(
             "layercache_channel_gaps_total{{cause=\"{cause}\"}}"
