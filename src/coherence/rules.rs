@@ -1,7 +1,8 @@
 //! Lists the rules of the protocol, and marks where the code keeps each.
 //!
-//! A line that asks [`kept`] keeps that rule. To find this line, search for the name of the rule. In every normal build `kept` is the constant `true`, and the compiler leaves nothing of
-//! it. A rule of a Lua script is named in the documentation of that script.
+//! A line that asks [`kept`] keeps that rule. To find this line, search for the name of the rule. In
+//! every normal build `kept` is the constant `true`, and the compiler leaves nothing of it. The
+//! documentation of each Lua script names the rules that the script keeps.
 //!
 //! Two tests bend the rules, one at a time, and must find what breaks. The model
 //! (`coherence::model`) bends its own steps. The simulation of whole nodes bends the code: a build

@@ -23,7 +23,8 @@ impl Collected {
 }
 
 impl Client {
-    /// Purges the cache. No read that begins afterwards may find what was deleted before.
+    /// Purges the cache. A read that begins after the purge must not find an object that the
+    /// collection deleted before the purge.
     pub(crate) async fn purge_after_collection(self) {
         let gone = self.collected.0.lock().unwrap().clone();
         let mut tries = 0..TRIES;

@@ -15,8 +15,8 @@ pub(crate) enum Fault {
     Fast,
     /// One direction between a machine and a server holds its bytes back.
     Hold(Way, Time),
-    /// A direction holds its bytes back for the first time. Half-way, it begins to hold back what
-    /// comes from then on for the second time. So what was sent before arrives much earlier.
+    /// One direction holds its bytes back for the first time. When half of that time is over, it
+    /// begins to hold later bytes back for the second time. The earlier bytes do not wait for them.
     Stretch(Way, Time, Time),
     /// Both directions between a machine and a server hold their bytes back.
     Cut(usize, usize, Time),

@@ -31,7 +31,8 @@ pub(crate) fn prepare(world: &mut World) {
     }
 }
 
-/// Lets the nodes recover after the faults, and purges what a garbage collection has left.
+/// Lets the nodes recover after the faults. If no purge has succeeded since the last garbage
+/// collection, a node purges the cache.
 pub(crate) fn rest(world: &mut World) {
     let began = world.now;
     world.run(began + SHORTEST);

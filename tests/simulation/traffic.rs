@@ -91,7 +91,8 @@ pub(crate) struct Limits {
     pub(crate) change: Duration,
 }
 
-/// What the clients of all nodes wait for. A clone only increments a reference count.
+/// The requests that no node has answered yet, and the changes that clients are in doubt about. A
+/// clone only increments a reference count.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Running {
     /// The changes that have not ended. When a machine dies, its clients do not learn how they ended.

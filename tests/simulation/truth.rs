@@ -33,14 +33,14 @@ pub(crate) enum Exception {
     NobodyWaits,
     /// A change is unconfirmed. Its node tells the others as soon as it reaches Redis again.
     Unconfirmed,
-    /// The fence of the change was lost before its end, so a node may have cached what was there
-    /// before. That stays until the time to live.
+    /// Redis lost the fence of the change before the change ended. A node may then have cached the
+    /// object from before the change. That entry stays until its time to live ends.
     FenceLost,
     /// The node died with an unconfirmed change in its retry queue. The same holds.
     QueueLost,
 }
 
-/// What the run knows of the changes and of the faults.
+/// The changes and the faults of a run, as the run has recorded them.
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
     pub(crate) made: Vec<Made>,
@@ -122,7 +122,7 @@ impl Truth {
         };
         let dies = |(node, at): &(usize, u64)| *node == change.node && *at >= change.span.begin;
         match doubt {
-            // Absence is not cached, so every node finds at once what was created.
+            // The cache never holds absence, so every node finds a created object at once.
             _ if change.present => None,
             _ if self.fences_lost.iter().any(is_lost) => Some(Exception::FenceLost),
             Doubt::Failed => None,
