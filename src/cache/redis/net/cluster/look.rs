@@ -110,11 +110,15 @@ impl Cluster {
     fn install(&self, map: &Arc<SlotMap>) {
         let primaries = map.primaries();
         self.map.send_replace(Known::Map(Arc::clone(map)));
-        let gone: Vec<_> = self
-            .connections()
-            .extract_if(|place, _| !primaries.contains(place))
-            .collect();
-        for (_, connection) in gone {
+        let mut gone = Vec::new();
+        self.connections().retain(|place, connection| {
+            let stays = primaries.contains(place);
+            if !stays {
+                gone.push(connection.clone());
+            }
+            stays
+        });
+        for connection in gone {
             connection.close();
         }
         for place in primaries {

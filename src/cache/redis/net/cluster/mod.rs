@@ -15,7 +15,7 @@ use crate::cache::redis::net::lifecycle::Lifecycle;
 use crate::cache::redis::net::slots::{SlotMap, slot_of};
 use crate::coherence::used_connections::UsedConnections;
 use slot_primary::SlotPrimary;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -33,8 +33,8 @@ pub(crate) struct Cluster {
     seeds: Vec<Server>,
     deadline: Duration,
     map: watch::Sender<Known>,
-    /// The connection to each primary.
-    connections: Mutex<HashMap<HostPort, Connection>>,
+    /// The connection to each primary, in an order that is the same in each run of the simulation.
+    connections: Mutex<BTreeMap<HostPort, Connection>>,
     /// Locked by the task that asks for the map. Contains when the map was last asked for.
     asking: tokio::sync::Mutex<Option<Instant>>,
     /// The node that uses the cluster, and the connection of its channel.
@@ -95,7 +95,7 @@ impl Cluster {
         self.node.get_or_init(|| (node, home));
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<HostPort, Connection>> {
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<HostPort, Connection>> {
         // Each change of it is complete, so a panic in another thread leaves it valid.
         self.connections
             .lock()
