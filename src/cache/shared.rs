@@ -88,12 +88,15 @@ pub(crate) trait SharedTier: Debug + Send + Sync {
         deadline: Deadline,
     ) -> Result<UsedConnections, Error>;
 
-    /// Renews the fences of a change, so that they stand for another fence TTL.
-    async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error>;
-
     /// Renews fences, so that they stand for at least this time. Returns whether all of them still
     /// stood.
-    async fn renew_for(&self, keys: &[Key], token: Token, time: Duration) -> Result<bool, Error>;
+    async fn renew(
+        &self,
+        keys: &[Key],
+        token: Token,
+        time: Duration,
+        deadline: Deadline,
+    ) -> Result<bool, Error>;
 
     /// Removes entries, leases and this change's fences. Stores the written fact, unless another
     /// change of its key came after this change began.

@@ -150,7 +150,7 @@ async fn same(cache: &RedisCache, key: &Key, slot: &mut Slot<()>, act: Act) -> (
             Default::default()
         }
         Act::Renew(token) => {
-            cache.renew(keys, of(token)).await.unwrap();
+            cache.renew(keys, of(token), LONG, later()).await.unwrap();
             slot.renew(of(token));
             Default::default()
         }

@@ -5,7 +5,7 @@ use super::expiring_fences::ExpiringFences;
 use super::{Shared, TieredCache};
 use crate::cache::deadline::Deadline;
 use crate::cache::memory::jittered;
-use crate::cache::shared::{Fact, SharedTier};
+use crate::cache::shared::{Fact, SharedSettings, SharedTier};
 use crate::coherence::Coherence;
 use crate::coherence::change::{Change, ChangeKind, ChangeStep, Conclusion, Outcome};
 use crate::coherence::generation::{MemoryFence, ReadStamp};
@@ -59,7 +59,7 @@ const TRIES: u32 = 3;
 /// The pause after the first failure of a step. It doubles with each further failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The longest of these pauses.
+/// The longest of these pauses. No pause lasts longer than the deadline of the change.
 const MOST_PAUSE: Duration = Duration::from_millis(640);
 
 /// The tries of a change's steps, until one deadline. The time of the backend call does not count.
@@ -96,7 +96,7 @@ impl Tries<'_> {
                 self.failure = Some(error);
                 if again {
                     let pause = PAUSE * 2u32.saturating_pow((self.failed - 1).min(16));
-                    sleep(pause.min(MOST_PAUSE)).await;
+                    sleep(pause.min(MOST_PAUSE).min(self.left())).await;
                 }
                 (None, again)
             }
@@ -198,14 +198,15 @@ impl TieredCache {
                     let ((value, outcome), ()) = tokio::select! {
                         biased;
                         both = both => both,
-                        never = keep(tier, &keys, token, shared.settings.fence_ttl, fenced) => match never {},
+                        never = keep(tier, &keys, token, &shared.settings, fenced) => match never {},
                     };
                     tries.deadline = Deadline::new(left, tries.deadline.patience());
                     (result, was) = (Some(value), Some(outcome));
                     if fenced && outcome == Outcome::Unknown {
                         // The call may still happen, so the fence must stand for its whole TTL from
                         // now on.
-                        let _ = tier.renew(&keys, token).await;
+                        let fence = shared.settings.fence_ttl;
+                        let _ = tier.renew(&keys, token, fence, tries.deadline).await;
                     }
                     change.called(outcome)
                 }
@@ -351,15 +352,17 @@ async fn keep(
     tier: &dyn SharedTier,
     keys: &[Key],
     token: Token,
-    fence: Duration,
+    settings: &SharedSettings,
     fenced: bool,
 ) -> Infallible {
     if !fenced {
         return std::future::pending().await;
     }
     loop {
+        let fence = settings.fence_ttl;
         sleep(fence / 3).await;
-        if let Err(error) = tier.renew(keys, token).await {
+        let deadline = settings.removal_deadline();
+        if let Err(error) = tier.renew(keys, token, fence, deadline).await {
             tracing::debug!(%error, "a fence was not renewed");
         }
     }

@@ -5,6 +5,7 @@ use super::retry_queue::RetryQueue;
 use crate::cache::deadline::Deadline;
 use crate::cache::shared::{SharedSettings, SharedTier};
 use crate::coherence::lease::Token;
+use crate::coherence::rules::{Rule, kept};
 use crate::coherence::used_connections::UsedConnections;
 use crate::types::link::Key;
 use crate::types::{BoxError, Error};
@@ -57,7 +58,7 @@ impl FenceKeeper {
             // For a short time at first: if the message fails, the fence must not stand for long.
             let through = self.tier.begin(keys, token, false, deadline).await?;
             let told = self.tier.publish(keys, deadline);
-            let renewed = self.tier.renew_for(keys, token, time);
+            let renewed = self.tier.renew(keys, token, time, deadline);
             let (others, stood) = try_join(told, renewed).await?;
             match stood {
                 true => Ok((through, others)),
@@ -110,7 +111,9 @@ impl FenceKeeper {
                 through.and_all(ended);
             }
         }
-        self.tier.publish(keys, deadline).await?.await;
+        if kept(Rule::SignedEndNotifies) {
+            self.tier.publish(keys, deadline).await?.await;
+        }
         let deadline = self.settings.removal_deadline();
         match self.tier.stands(&through, deadline).await? {
             true => Ok(()),

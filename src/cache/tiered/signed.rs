@@ -12,6 +12,7 @@ use crate::coherence::Coherence;
 use crate::coherence::change::ChangeKind;
 use crate::coherence::generation::MemoryFence;
 use crate::coherence::lease::Token;
+use crate::coherence::rules::{Rule, kept};
 use crate::telemetry::metrics::limit_hits;
 use crate::types::Error;
 use crate::types::link::Key;
@@ -289,7 +290,8 @@ impl SignedWrites {
         let time = until.saturating_duration_since(now);
         let time = time.max(kept.settings.fence_ttl);
         let keys = std::slice::from_ref(&key);
-        let renewed = kept.tier.renew_for(keys, begun.token, time).await;
+        let deadline = kept.settings.removal_deadline();
+        let renewed = kept.tier.renew(keys, begun.token, time, deadline).await;
         if let Err(error) = &renewed {
             tracing::debug!(%error, "the fence of a signed URL is not renewed");
         }
@@ -347,7 +349,10 @@ impl TieredCache {
         keys: Vec<Key>,
         time: Duration,
     ) -> Result<(), Error> {
-        let until = Instant::now() + time;
+        let until = match kept(Rule::SignedFenceStands) {
+            true => Instant::now() + time,
+            false => Instant::now(),
+        };
         let unique: BTreeSet<_> = keys.into_iter().collect();
         let keys = unique.into_iter().collect();
         let mut keys = self.signed.extend(keys, until, self.shared.as_ref());

@@ -145,16 +145,16 @@ impl SharedTier for RedisCache {
         begun.await.map(|(_, through)| through)
     }
 
-    async fn renew(&self, keys: &[Key], token: Token) -> Result<(), Error> {
-        self.renew_for(keys, token, self.settings.fence_ttl).await?;
-        Ok(())
-    }
-
-    async fn renew_for(&self, keys: &[Key], token: Token, time: Duration) -> Result<bool, Error> {
+    async fn renew(
+        &self,
+        keys: &[Key],
+        token: Token,
+        time: Duration,
+        deadline: Deadline,
+    ) -> Result<bool, Error> {
         let calls = keys
             .iter()
             .map(|key| self.call(key, token).arg(millis(time)));
-        let deadline = self.removal_deadline();
         let replies = self.run_all("renew", &self.scripts.renew, calls, deadline);
         let stood = |reply: &Value| *reply == Value::Int(1);
         Ok(replies.await?.0.iter().all(stood))
