@@ -44,7 +44,7 @@ use generation::{EntryStamp, Generations, ReadStamp, Snapshot};
 use rules::{Rule, kept};
 use std::time::Duration;
 use tokio::time::Instant;
-use trust::Trust;
+use trust::{Proof, Trust};
 
 /// Holds the state that decides whether a value in memory may be answered.
 #[derive(Debug)]
@@ -128,6 +128,9 @@ impl Coherence {
                     false => Instant::now(),
                 };
                 self.trust.heartbeat_returned(began, trust);
+                if !kept(Rule::TrustCountsFromTheSending) {
+                    self.trust.proven(Proof::Identity, began, trust);
+                }
                 None
             }
             Action::Acknowledged { .. } | Action::Ignore => None,

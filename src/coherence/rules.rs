@@ -71,7 +71,9 @@ rules! {
         MemoryIsFilledAfterRedis,
         /// Memory answers only while the node has trust.
         Trust,
-        /// Trust counts from when the heartbeat was sent, not from when it came back.
+        /// Trust counts from when the heartbeat was sent, not from when it came back. Bent in the
+        /// code: the identity of the server counts from then, too, because it would end trust at
+        /// nearly the same time.
         TrustCountsFromTheSending,
         /// After a reconnection the node flushes its memory, because it may have missed messages.
         FlushOnResubscribe,
@@ -129,6 +131,10 @@ rules! {
         WaitForTheOldPrimary,
         /// A removal ends only if the server was still the primary after `END`.
         EndIsConfirmed,
+        /// The fence of a signed URL stands until the URL has expired.
+        SignedFenceStands,
+        /// When a signed URL has expired, all nodes are notified, even if its fence still stood.
+        SignedEndNotifies,
     }
     model {
         /// `BEGIN` comes before the backend's call.
@@ -159,12 +165,6 @@ rules! {
         /// A change is in the retry queue before its fences in memory end. The code does both
         /// without a pause in between.
         QueuedBeforeTheFencesEnd,
-        /// The fence of a signed URL stands until the URL has expired. The simulation signs no
-        /// URLs.
-        SignedFenceStands,
-        /// When a signed URL has expired, all nodes are notified, even if its fence still stood.
-        /// The simulation signs no URLs.
-        SignedEndNotifies,
     }
 }
 
