@@ -1,5 +1,6 @@
 //! [`Outbox`]: what a machine sends to the world outside of its runtime.
 
+use super::signed::Signed;
 use super::store::Call;
 use super::stream::SimStream;
 use std::io;
@@ -19,6 +20,7 @@ pub(crate) enum Emission {
     Bytes(Link, Vec<u8>),
     Close(Link),
     Call(Box<dyn Call>),
+    Signed(Signed),
 }
 
 /// The emissions of one machine, in order. A clone only increments a reference count.

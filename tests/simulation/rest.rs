@@ -2,6 +2,7 @@
 
 use super::run::send;
 use super::traffic::{REPOSITORIES, Request, digest, name as name_of};
+use super::values::Created;
 use super::world::World;
 use histories::record::{Change, Fact, Outcome, Span};
 use layercache::Freshness;
@@ -21,12 +22,8 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// Puts all objects into the store.
 pub(crate) fn prepare(world: &mut World) {
     for fact in world.facts() {
-        let content = match fact {
-            Fact::Blob(_) => "content".to_owned(),
-            Fact::Link(_, blob) => digest(blob).to_string(),
-        };
         let begin = world.clock.next();
-        world.put_now(fact, content);
+        world.put_now(fact);
         record(world, fact, true, begin);
     }
 }
@@ -35,7 +32,8 @@ pub(crate) fn prepare(world: &mut World) {
 /// collection, a node purges the cache.
 pub(crate) fn rest(world: &mut World) {
     let began = world.now;
-    world.run(began + SHORTEST);
+    world.run(world.signed_until.max(began + SHORTEST));
+    let began = world.now - SHORTEST;
     if !world.collected.is_empty() {
         world.purge_after_collection(0);
     }
@@ -82,9 +80,14 @@ pub(crate) fn decide(world: &mut World, trust: Duration) {
     let now = world.clock.next();
     let mut done = world.history.so_far().changes;
     done.retain(|change| change.outcome == Outcome::Done);
-    done.sort_by_key(|change| change.span.begin);
+    done.sort_by_key(|change| change.span.end);
     let doubtful = world.running.take_doubtful();
-    for change in world.truth.decide(&done, doubtful, now, trust) {
+    let decided = world.truth.decide(&done, doubtful, now, trust);
+    for made in &world.truth.made {
+        let failure = format!("no client has asked for {made:?}");
+        world.history.failure(failure);
+    }
+    for change in decided {
         if change.outcome == Outcome::Unknown {
             world.undecided.insert(change.fact);
         }
@@ -109,8 +112,17 @@ pub(crate) fn settle(world: &mut World) {
     }
     for fact in world.facts().filter(|fact| !world.undecided.contains(fact)) {
         let begin = world.clock.next();
-        let present = world.has(fact);
-        record(world, fact, present, begin);
+        let version = world.version(fact);
+        record(world, fact, version.is_some(), begin);
+        if let Some(version) = version {
+            let created = Created {
+                fact,
+                version,
+                node: None,
+                end: world.clock.next(),
+            };
+            world.truth.created.push(created);
+        }
     }
 }
 

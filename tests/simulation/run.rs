@@ -1,10 +1,10 @@
 //! One run under one seed.
 
 use super::cut::Cut;
-use super::faults::plan;
 use super::finding::Finding;
 use super::machine::{NodeConfig, Time};
 use super::network::Slowness;
+use super::plan::plan;
 use super::rest::{decide, finish, leave, prepare, rest, settle};
 use super::shape::Shape;
 use super::traffic::{Limits, REPOSITORIES, Request};
@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// How long clients send requests, in seconds. Most seeds are small.
-const BUSY: [u64; 6] = [2, 2, 3, 3, 4, 10];
+const BUSY: [u64; 6] = [3, 3, 4, 4, 5, 10];
 /// How many blobs there are. With few blobs, changes and loads of the same key meet.
 const BLOBS: [u32; 6] = [1, 2, 3, 5, 8, 11];
 /// How long half of the store's calls may take, in milliseconds. The longer they take, the more often
@@ -42,6 +42,11 @@ const FAILURES: [u32; 5] = [0, 0, 0, 40, 10];
 const CHANGES: u32 = 100;
 /// How many of the requests are changes. With few changes an outdated answer stays for long.
 const SHARES: [u32; 5] = [40, 20, 20, 5, 2];
+/// In one of this many runs, clients let nodes sign URLs for changes. The fences of these URLs stand
+/// for two minutes longer than the URLs, so such a run takes long.
+const SIGNING: u32 = 25;
+/// One of this many requests of such a run asks for a URL.
+const SIGNED: u32 = 60;
 /// How long a read may wait for Redis.
 const READ: Time = Duration::from_millis(50);
 /// How long a load pauses for the fill of another node, in all.
@@ -163,6 +168,7 @@ pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
     for machine in 0..nodes {
         world.start(machine);
     }
+    let signs = random.u32(..SIGNING) == 0;
     let busy = random.choice(BUSY).expect("there are some");
     let busy = Duration::from_secs(busy);
     let planned = plan(&mut random, nodes, shape, busy);
@@ -176,7 +182,13 @@ pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
     while at < busy {
         world.run(at);
         let node = random.usize(..nodes);
-        let (request, patience) = draw_request(&mut random, world.blobs, world.changes);
+        let (mut request, patience) = draw_request(&mut random, world.blobs, world.changes);
+        if signs && random.u32(..SIGNED) == 0 {
+            let facts: Vec<_> = world.facts().collect();
+            let fact = facts[random.usize(..facts.len())];
+            let time = Duration::from_millis(random.u64(500..5_000));
+            request = Request::Sign(fact, random.u32(..4) == 0, time);
+        }
         if cut.keeps(requests, request) {
             send(&mut world, node, request, patience);
         }
@@ -189,6 +201,12 @@ pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
     settle(&mut world);
     finish(&mut world, nodes);
     leave(&mut world);
+    for outdated in world
+        .values
+        .outdated(&world.truth.created, &world.truth.died)
+    {
+        world.history.failure(outdated);
+    }
     let records = world.history.take();
     let verdict = check(&records);
     Outcome {

@@ -9,6 +9,7 @@
 //! | `LAYERCACHE_SIM_CUT` | leaves out a part of the seed, as a failure prints it |
 //! | `LAYERCACHE_SIM_BEND` | bends the rules of the protocol, which the seeds have to find |
 
+mod backend;
 mod bends;
 mod busy;
 mod clock;
@@ -20,17 +21,21 @@ mod finding;
 mod machine;
 mod network;
 mod outbox;
+mod plan;
 mod rest;
 mod run;
+mod running;
 mod server;
 mod shape;
 mod shrink;
+mod signed;
 mod store;
 mod stream;
 mod strike;
 mod topology;
 mod traffic;
 mod truth;
+mod values;
 mod world;
 
 use cut::Cut;

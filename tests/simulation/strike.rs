@@ -93,7 +93,7 @@ impl World {
     }
 
     /// Lets a fault begin. Returns what ends it, and after which time.
-    fn strike(&mut self, fault: Fault) -> Option<(Time, Fault)> {
+    pub(crate) fn strike(&mut self, fault: Fault) -> Option<(Time, Fault)> {
         let begin = self.clock.next();
         self.history.fault(begin, format!("{fault:?}"));
         if let Some((time, node)) = loses_fences(fault) {

@@ -3,19 +3,23 @@
 use super::busy::Busy;
 use super::clock::Clock;
 use super::collect::Collected;
+use super::outbox::{Emission, Outbox};
+use super::running::Running;
+use super::signed::Signed;
 use super::store::{INJECTED, SimStore};
 use super::truth::Doubt;
+use super::values::{Values, version_of};
 use futures::{StreamExt, stream};
 use histories::record::{Change, Fact, History, Outcome, Read, Span};
 use layercache::layout::{Distribution, Layout};
 use layercache::{
-    CacheStatus, CachedStore, Digest, Error, Freshness, Link, Repository, RepositoryName,
-    StoreBackend,
+    CacheStatus, CachedStore, Digest, Error, Freshness, LayerMeta, Link, Repository,
+    RepositoryName, StoreBackend,
 };
 use object_store::path::Path;
+use object_store::signer::{Method, Signer};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -27,7 +31,10 @@ pub(crate) enum Request {
     Stat(u32, u32, Freshness),
     Contains(u32, u32),
     BlobStat(u32),
-    Get { fact: Fact, head: bool },
+    Get {
+        fact: Fact,
+        head: bool,
+    },
     StatMany(u32),
     Link(u32, u32),
     PutLink(u32, u32),
@@ -38,6 +45,8 @@ pub(crate) enum Request {
     DeleteBlob(u32),
     DeleteObject(Fact),
     DeleteMany(u32),
+    /// Signs a URL that creates or deletes an object, and is valid this long.
+    Sign(Fact, bool, Duration),
     ClearMemory,
     Purge,
     Warm,
@@ -57,9 +66,11 @@ impl Request {
             | Self::Mount(_, blob)
             | Self::Unlink(_, blob)
             | Self::DeleteBlob(blob) => Some(blob),
-            Self::Get { fact, .. } | Self::DeleteObject(fact) => match fact {
-                Fact::Blob(blob) | Fact::Link(_, blob) => Some(blob),
-            },
+            Self::Get { fact, .. } | Self::DeleteObject(fact) | Self::Sign(fact, ..) => {
+                match fact {
+                    Fact::Blob(blob) | Fact::Link(_, blob) => Some(blob),
+                }
+            }
             Self::StatMany(_)
             | Self::DeleteMany(_)
             | Self::ClearMemory
@@ -74,11 +85,13 @@ impl Request {
 pub(crate) struct Client {
     pub(crate) stores: Vec<CachedStore<SimStore>>,
     pub(crate) busy: Busy,
+    pub(crate) outbox: Outbox,
     pub(crate) limits: Limits,
     pub(crate) node: usize,
     pub(crate) clock: Clock,
     pub(crate) history: History,
     pub(crate) running: Running,
+    pub(crate) values: Values,
     pub(crate) collected: Collected,
     /// The number of blobs.
     pub(crate) blobs: u32,
@@ -89,52 +102,6 @@ pub(crate) struct Client {
 pub(crate) struct Limits {
     pub(crate) read: Duration,
     pub(crate) change: Duration,
-}
-
-/// The requests that no node has answered yet, and the changes that clients are in doubt about. A
-/// clone only increments a reference count.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Running {
-    /// The changes that have not ended. When a machine dies, its clients do not learn how they ended.
-    changes: Arc<Mutex<Vec<Change>>>,
-    callers: Arc<Mutex<Vec<Caller>>>,
-    /// The changes that have ended, and their clients do not know how.
-    doubtful: Arc<Mutex<Vec<(Change, Doubt)>>>,
-}
-
-/// A client that waits for an answer: when it began, of which node, and what it has sent.
-type Caller = (u64, usize, Request);
-
-impl Running {
-    /// A machine has died. Its clients are in doubt about their changes.
-    pub(crate) fn died(&self, node: usize, clock: &Clock) {
-        let mut callers = self.callers.lock().unwrap();
-        callers.retain(|(_, at, _)| *at != node);
-        let end = clock.next();
-        let mut changes = self.changes.lock().unwrap();
-        for mut change in changes.extract_if(.., |change| change.node == node) {
-            change.span.end = end;
-            self.doubt(change, Doubt::Gone);
-        }
-    }
-
-    fn doubt(&self, change: Change, doubt: Doubt) {
-        self.doubtful.lock().unwrap().push((change, doubt));
-    }
-
-    /// Takes the changes that their clients are in doubt about.
-    pub(crate) fn take_doubtful(&self) -> Vec<(Change, Doubt)> {
-        std::mem::take(&mut self.doubtful.lock().unwrap())
-    }
-
-    /// Returns the clients that still wait.
-    pub(crate) fn callers(&self) -> Vec<(usize, Request)> {
-        let callers = self.callers.lock().unwrap();
-        callers
-            .iter()
-            .map(|(_, node, what)| (*node, *what))
-            .collect()
-    }
 }
 
 /// How a change ended for its caller.
@@ -164,6 +131,8 @@ impl Client {
         let limit = match request {
             // They are no reads of a client, and wait for Redis as long as it takes.
             Request::Purge | Request::Warm => return,
+            // The URL is signed before the other nodes are awaited.
+            Request::Sign(..) => self.limits.change,
             // If some of the deletes may still happen, the others are a second change.
             Request::DeleteMany(_) => self.limits.change * 2,
             _ if is_change => self.limits.change,
@@ -171,7 +140,9 @@ impl Client {
         };
         if took > limit {
             let node = self.node;
-            let failure = format!("{request:?} at node {node} took {took:?} beside the store");
+            let failure = format!(
+                "{request:?} at node {node} took {took:?} beside the store, and may take {limit:?}"
+            );
             self.history.failure(failure);
         }
     }
@@ -201,28 +172,33 @@ impl Client {
             Request::Stat(repository, blob, freshness) => {
                 let of = self.repository(repository, blob);
                 let answer = of.stat(&digest(blob), freshness).await;
-                let answer = answer.map(|it| (it.value.is_some(), it.status));
+                let answer = answer.map(|it| (it.value.is_some(), it.status, version(&it.value)));
                 let facts = [Some(Fact::Link(repository, blob)), Some(Fact::Blob(blob))];
                 self.answered("stat", facts, begin, answer);
             }
             Request::Contains(repository, blob) => {
                 let of = self.repository(repository, blob);
                 let answer = of.contains(&digest(blob), Freshness::Cached).await;
-                let answer = answer.map(|it| (it.value, it.status));
+                let answer = answer.map(|it| (it.value, it.status, None));
                 let facts = [Some(Fact::Link(repository, blob)), None];
                 self.answered("contains", facts, begin, answer);
             }
             Request::BlobStat(blob) => {
                 let blobs = self.store(blob).registry().blobs();
                 let answer = blobs.stat(&digest(blob), Freshness::Cached).await;
-                let answer = answer.map(|it| (it.value.is_some(), it.status));
+                let answer = answer.map(|it| (it.value.is_some(), it.status, version(&it.value)));
                 self.answered("blobs.stat", [Some(Fact::Blob(blob)), None], begin, answer);
             }
             Request::Get { fact, head } => {
                 let options = GetOptions::new().with_head(head);
                 let answer = match self.store_of(fact).get_opts(&path(fact), options).await {
-                    Ok(result) => Ok((true, *result.extensions.get().expect("a status"))),
-                    Err(object_store::Error::NotFound { .. }) => Ok((false, CacheStatus::Miss)),
+                    Ok(result) => {
+                        let status = *result.extensions.get().expect("a status");
+                        Ok((true, status, version_of(result.meta.e_tag.as_deref())))
+                    }
+                    Err(object_store::Error::NotFound { .. }) => {
+                        Ok((false, CacheStatus::Miss, None))
+                    }
                     Err(error) => Err(error),
                 };
                 self.answered("get_opts", [Some(fact), None], begin, answer);
@@ -233,13 +209,30 @@ impl Client {
                 match of.stat_many(&digests, Freshness::Cached).await {
                     Ok(answers) => {
                         for (blob, answer) in self.all_of_first().zip(answers) {
-                            let answer = Ok::<_, Error>((answer.value.is_some(), answer.status));
+                            let version = version(&answer.value);
+                            let answer = (answer.value.is_some(), answer.status, version);
+                            let answer = Ok::<_, Error>(answer);
                             let facts =
                                 [Some(Fact::Link(repository, blob)), Some(Fact::Blob(blob))];
                             self.answered("stat_many", facts, begin, answer);
                         }
                     }
                     Err(error) => self.answered("stat_many", [None, None], begin, Err(error)),
+                }
+            }
+            Request::Sign(fact, creates, time) => {
+                let method = if creates { Method::PUT } else { Method::DELETE };
+                let (store, asked) = (self.store_of(fact), begin);
+                // Without Redis a node signs no URL that deletes.
+                if store.signed_url(method, &path(fact), time).await.is_ok() {
+                    let node = self.node;
+                    self.outbox.emit(Emission::Signed(Signed {
+                        fact,
+                        creates,
+                        node,
+                        asked,
+                        time,
+                    }));
                 }
             }
             Request::ClearMemory => self.stores[0].clear_memory(),
@@ -262,18 +255,25 @@ impl Client {
         what: &'static str,
         facts: [Option<Fact>; 2],
         begin: u64,
-        answer: Result<(bool, CacheStatus), impl ToString>,
+        answer: Result<(bool, CacheStatus, Option<u64>), impl ToString>,
     ) {
         let end = self.clock.next();
         match answer.map_err(|error| error.to_string()) {
-            Ok((present, status)) => self.history.read(Read {
-                facts,
-                present,
-                span: Span { begin, end },
-                status,
-                node: self.node,
-                what,
-            }),
+            Ok((present, status, version)) => {
+                let read = Read {
+                    facts,
+                    present,
+                    span: Span { begin, end },
+                    status,
+                    node: self.node,
+                    what,
+                };
+                self.history.read(read);
+                // The metadata is that of the last fact.
+                if let (Some(version), Some(fact)) = (version, read.facts().last()) {
+                    self.values.read(fact, version, self.node, begin, status);
+                }
+            }
             Err(error) if error.contains(INJECTED) => {}
             Err(error) => {
                 let node = self.node;
@@ -425,6 +425,10 @@ impl Client {
             Ended::InDoubt(doubt) => self.running.doubt(change(Outcome::Unknown), doubt),
         }
     }
+}
+
+fn version(meta: &Option<LayerMeta>) -> Option<u64> {
+    version_of(meta.as_ref()?.e_tag())
 }
 
 fn end_of<T, E>(result: Result<Result<T, Error>, E>) -> Ended {

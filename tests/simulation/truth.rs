@@ -1,6 +1,8 @@
 //! What has the store really done, and which exceptions from the promise are there for it?
 
 use super::machine::Time;
+use super::signed::Used;
+use super::values::Created;
 use histories::record::{Change, Fact, Outcome, Span};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ pub(crate) struct Made {
     pub(crate) node: usize,
     pub(crate) fact: Fact,
     pub(crate) present: bool,
+    /// The version that the object has afterwards.
+    pub(crate) version: Option<u64>,
 }
 
 /// Why a client does not know how its change has ended.
@@ -48,6 +52,10 @@ pub(crate) struct Truth {
     pub(crate) fences_lost: Vec<(Span, Option<usize>)>,
     /// When nodes have died.
     pub(crate) died: Vec<(usize, u64)>,
+    /// What the holders of signed URLs have changed.
+    pub(crate) used: Vec<Used>,
+    /// The versions that nodes have created and acknowledged.
+    pub(crate) created: Vec<Created>,
 }
 
 /// How long after its client has learned of nothing more the call of a change may happen: a call may
@@ -69,20 +77,31 @@ impl Truth {
         trust: Time,
     ) -> Vec<Change> {
         for change in done {
-            self.take_made(change, Time::ZERO);
+            if let Some(made) = self.take_made(change, Time::ZERO)
+                && let Some(version) = made.version
+            {
+                self.created.push(Created {
+                    fact: made.fact,
+                    version,
+                    node: Some(made.node),
+                    end: change.span.end,
+                });
+            }
         }
-        doubtful.sort_by_key(|(change, _)| change.span.begin);
-        let mut decided = Vec::new();
+        let mut decided = self.decide_used(now);
+        doubtful.sort_by_key(|(change, _)| change.span.end);
         for (change, doubt) in doubtful {
-            if let Some(at) = self.take_made(&change, LATEST) {
-                decided.push(self.decide_one(change, doubt, at, now, trust));
+            if let Some(made) = self.take_made(&change, LATEST) {
+                decided.push(self.decide_one(change, doubt, made.at, now, trust));
             }
         }
         decided
     }
 
     /// Takes the first change that the store has made for this one, up to this long after its end.
-    fn take_made(&mut self, change: &Change, later: Time) -> Option<u64> {
+    /// Callers ask in the order in which the changes end: otherwise a long change could take what a
+    /// short one has made.
+    fn take_made(&mut self, change: &Change, later: Time) -> Option<Made> {
         let window = change.span.begin..=change.span.end + nanos(later);
         let place = self.made.iter().position(|made| {
             made.fact == change.fact
@@ -90,7 +109,7 @@ impl Truth {
                 && made.node == change.node
                 && window.contains(&made.at)
         });
-        place.map(|place| self.made.remove(place).at)
+        place.map(|place| self.made.remove(place))
     }
 
     /// Decides a change that the store has made at `at`.
@@ -114,17 +133,42 @@ impl Truth {
         change
     }
 
-    fn exception(&self, change: &Change, doubt: Doubt) -> Option<Exception> {
-        let is_lost = |(lost, node): &(Span, Option<usize>)| {
-            lost.begin <= change.span.end
-                && lost.end >= change.span.begin
-                && node.is_none_or(|node| node == change.node)
+    /// Decides the changes of signed URLs. While the fence stands, no node caches the object.
+    fn decide_used(&self, now: u64) -> Vec<Change> {
+        let decide = |used: &Used| {
+            let mut change = used.change;
+            let since = Span {
+                begin: used.asked,
+                end: change.span.end,
+            };
+            let dies = |(node, at): &(usize, u64)| *node == change.node && *at >= used.asked;
+            if !change.present && self.loses_fence(since, change.node) {
+                match self.died.iter().any(dies) {
+                    // The fence of a dead node is put up by nobody.
+                    true => change.outcome = Outcome::Unknown,
+                    // All nodes are notified when the URL has expired.
+                    false => change.span.end = now,
+                }
+            }
+            change
         };
+        self.used.iter().map(decide).collect()
+    }
+
+    /// Returns whether a fence of this node may have been lost in this time.
+    fn loses_fence(&self, time: Span, of: usize) -> bool {
+        let mut lost = self.fences_lost.iter();
+        lost.any(|(lost, node)| {
+            lost.begin <= time.end && lost.end >= time.begin && node.is_none_or(|node| node == of)
+        })
+    }
+
+    fn exception(&self, change: &Change, doubt: Doubt) -> Option<Exception> {
         let dies = |(node, at): &(usize, u64)| *node == change.node && *at >= change.span.begin;
         match doubt {
             // The cache never holds absence, so every node finds a created object at once.
             _ if change.present => None,
-            _ if self.fences_lost.iter().any(is_lost) => Some(Exception::FenceLost),
+            _ if self.loses_fence(change.span, change.node) => Some(Exception::FenceLost),
             Doubt::Failed => None,
             Doubt::Unconfirmed if self.died.iter().any(dies) => Some(Exception::QueueLost),
             Doubt::Unconfirmed => Some(Exception::Unconfirmed),

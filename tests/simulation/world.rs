@@ -6,17 +6,19 @@ use super::faults::{Fault, Trigger};
 use super::machine::{Machine, NodeConfig, Time};
 use super::network::{Link, Network};
 use super::outbox::Emission;
+use super::run::send;
+use super::running::Running;
 use super::server::Server;
 use super::shape::Shape;
+use super::signed::Signed;
 use super::store::Call;
 use super::stream::{End, SimStream};
 use super::topology::{Step, Topology};
-use super::traffic::{Client, Limits, REPOSITORIES, Running, path};
+use super::traffic::{Client, Limits, Request};
 use super::truth::{Made, Truth};
+use super::values::Values;
 use histories::record::{Fact, History};
-use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
-use object_store::path::Path;
 use simulated_redis::Flavor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -47,6 +49,12 @@ pub(crate) enum Event {
     Step(Step),
     /// A fault begins.
     Fault(Fault),
+    /// The holder of a signed URL uses it.
+    Use(Signed),
+    /// Keys are lost while a signed URL is used.
+    Lose(Fault),
+    /// A client asks a node.
+    Ask(usize, Request),
     /// A fault waits for its trigger from now on.
     Arm(Trigger, Fault),
 }
@@ -79,6 +87,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) history: History,
     pub(crate) running: Running,
+    pub(crate) values: Values,
     pub(crate) now: Time,
     pub(crate) random: fastrand::Rng,
     pub(crate) machines: Vec<Option<Machine>>,
@@ -99,6 +108,8 @@ pub(crate) struct World {
     pub(crate) collected: Collected,
     /// How many faults have yet to begin, or have to end.
     pub(crate) open_faults: usize,
+    /// Until when a signed URL may be used, and its end may take.
+    pub(crate) signed_until: Time,
     /// The faults that wait for their trigger.
     pub(crate) armed: Vec<(Trigger, Fault)>,
     /// How many of 100 requests are changes.
@@ -120,6 +131,7 @@ impl World {
             clock: Clock::default(),
             history: History::default(),
             running: Running::default(),
+            values: Values::default(),
             now: Time::ZERO,
             servers: servers.collect(),
             topology: Topology::new(shape),
@@ -136,6 +148,7 @@ impl World {
             undecided: BTreeSet::new(),
             collected: Collected::default(),
             open_faults: 0,
+            signed_until: Time::ZERO,
             armed: Vec::new(),
             changes: 0,
             hash: seed,
@@ -171,52 +184,16 @@ impl World {
         Some(Client {
             stores: machine.stores.clone(),
             busy: machine.busy.clone(),
+            outbox: machine.outbox.clone(),
             limits: self.limits,
             node,
             clock: self.clock.clone(),
             history: self.history.clone(),
             running: self.running.clone(),
+            values: self.values.clone(),
             collected: self.collected.clone(),
             blobs: self.blobs,
         })
-    }
-
-    /// Returns all facts that the clients' requests are about.
-    pub(crate) fn facts(&self) -> impl Iterator<Item = Fact> + use<> {
-        (0..self.blobs).flat_map(|blob| {
-            let links = (0..REPOSITORIES).map(move |repository| Fact::Link(repository, blob));
-            links.chain([Fact::Blob(blob)])
-        })
-    }
-
-    fn fact_at(&self, at: &Path) -> Option<Fact> {
-        self.facts().find(|fact| path(*fact) == *at)
-    }
-
-    /// Puts an object straight into the backend.
-    pub(crate) fn put_now(&mut self, fact: Fact, content: String) {
-        let path = path(fact);
-        let put = self.backend.put(&path, content.into());
-        let put = futures::FutureExt::now_or_never(put);
-        put.expect("memory answers at once")
-            .expect("memory takes all");
-    }
-
-    /// Deletes an object straight from the backend.
-    pub(crate) fn delete_now(&mut self, fact: Fact) {
-        let path = path(fact);
-        let delete = self.backend.delete(&path);
-        let delete = futures::FutureExt::now_or_never(delete);
-        // There may be no such object.
-        let _ = delete.expect("memory answers at once");
-    }
-
-    /// Returns whether the backend has this object.
-    pub(crate) fn has(&self, fact: Fact) -> bool {
-        let path = path(fact);
-        let head = self.backend.head(&path);
-        let head = futures::FutureExt::now_or_never(head);
-        head.expect("memory answers at once").is_ok()
     }
 
     pub(crate) fn at(&mut self, time: Time, event: Event) {
@@ -311,6 +288,7 @@ impl World {
                 self.network.ended(link);
             }
             Emission::Call(call) => self.call(machine, at, call),
+            Emission::Signed(signed) => self.signed(at, signed),
         }
     }
 
@@ -408,6 +386,7 @@ impl World {
                         node: machine,
                         fact,
                         present: *present,
+                        version: self.version(fact),
                     });
                 }
                 let path = changed.as_ref().map_or("", |(path, _)| path.as_ref());
@@ -422,6 +401,11 @@ impl World {
             }
             Event::Step(step) => self.take_step(step),
             Event::Fault(fault) => self.begin(fault),
+            Event::Use(signed) => self.use_signed(signed),
+            Event::Lose(fault) => {
+                self.strike(fault);
+            }
+            Event::Ask(node, request) => send(self, node, request, None),
             Event::Arm(trigger, fault) => {
                 self.open_faults -= 1;
                 self.armed.push((trigger, fault));
