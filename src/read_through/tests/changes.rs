@@ -217,6 +217,38 @@ async fn the_fence_of_what_may_still_happen_is_renewed_when_the_call_is_given_up
     assert_eq!(*world.shared.renewed.lock().unwrap(), Some(Instant::now()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_change_that_may_still_happen_waits_for_redis_no_longer_than_its_deadline() {
+    let world = world(true);
+    let shared = Arc::clone(&world.shared);
+    // `BEGIN` and the publish take four of the five seconds.
+    shared.slowness.store(2_000, Ordering::SeqCst);
+    let call = async move {
+        shared.hangs.store(true, Ordering::SeqCst);
+        ((), Outcome::Unknown)
+    };
+    let keys = vec![Key::Link(world.link.clone())];
+    let began = Instant::now();
+    let change = world.core.change(ChangeKind::Removal, keys, call);
+    change.await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pause_between_two_tries_ends_with_the_deadline() {
+    let world = world(true);
+    world
+        .shared
+        .lost_replies
+        .store(usize::MAX, Ordering::SeqCst);
+    let keys = vec![Key::Link(world.link.clone())];
+    let began = Instant::now();
+    let call = async { ((), Outcome::Over) };
+    let change = world.core.change(ChangeKind::Removal, keys, call);
+    assert!(matches!(change.await, Err(Error::ChangeRefused { .. })));
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
+}
+
 #[test]
 fn what_is_owed_outlives_the_runtime_that_owes_it() {
     for is_being_taken_away in [false, true] {
