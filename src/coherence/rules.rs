@@ -71,9 +71,9 @@ rules! {
         MemoryIsFilledAfterRedis,
         /// Memory answers only while the node has trust.
         Trust,
-        /// Trust counts from when the heartbeat was sent, not from when it came back. Bent in the
-        /// code: the identity of the server counts from then, too, because it would end trust at
-        /// nearly the same time.
+        /// Trust counts from when the node sent the heartbeat, not from when it came back. Bent in
+        /// the code: the proof of the server's identity also counts from when the heartbeat came
+        /// back. Otherwise this proof would end trust at nearly the right time.
         TrustCountsFromTheSending,
         /// After a reconnection the node flushes its memory, because it may have missed messages.
         FlushOnResubscribe,
@@ -133,7 +133,7 @@ rules! {
         EndIsConfirmed,
         /// The fence of a signed URL stands until the URL has expired.
         SignedFenceStands,
-        /// When a signed URL has expired, all nodes are notified, even if its fence still stood.
+        /// When a signed URL has expired, its node notifies all nodes, even if the fence still stood.
         SignedEndNotifies,
     }
     model {

@@ -1,7 +1,7 @@
 //! [`Cut`]: which part of a run does the simulation leave out?
 
 use super::faults::Planned;
-use super::traffic::Request;
+use super::request::Request;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;

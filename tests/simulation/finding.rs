@@ -47,9 +47,14 @@ fn faults_of(records: &Records) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns a failure without its details: its names of keys and its numbers.
+/// Returns the first line of a failure without its details: its names of keys and its numbers.
 fn kind_of(failure: &str) -> String {
     let is_detail = |word: &&str| word.contains("::") || word.contains(|c: char| c.is_numeric());
-    let words = failure.split_whitespace().filter(|word| !is_detail(word));
+    let words = failure
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter(|word| !is_detail(word));
     words.take(12).collect::<Vec<_>>().join(" ")
 }

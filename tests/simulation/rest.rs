@@ -1,7 +1,8 @@
 //! Fills the store before the faults. After the faults it checks the store, Redis and the nodes.
 
+use super::request::Request;
 use super::run::send;
-use super::traffic::{REPOSITORIES, Request, digest, name as name_of};
+use super::traffic::{REPOSITORIES, digest, name as name_of};
 use super::values::Created;
 use super::world::World;
 use histories::record::{Change, Fact, Outcome, Span};
@@ -16,8 +17,8 @@ const LAST: Duration = Duration::from_secs(40);
 /// again, or has lost its trust.
 const SHORTEST: Duration = Duration::from_secs(4);
 
-/// And at most this long: all leases and fences have expired.
-const LONGEST: Duration = Duration::from_secs(15);
+/// And at most this much longer: all leases and fences have expired.
+const MOST_MORE: Duration = Duration::from_secs(11);
 
 /// Puts all objects into the store.
 pub(crate) fn prepare(world: &mut World) {
@@ -31,13 +32,12 @@ pub(crate) fn prepare(world: &mut World) {
 /// Lets the nodes recover after the faults. If no purge has succeeded since the last garbage
 /// collection, a node purges the cache.
 pub(crate) fn rest(world: &mut World) {
-    let began = world.now;
-    world.run(world.signed_until.max(began + SHORTEST));
-    let began = world.now - SHORTEST;
+    let recovered = world.signed_until.max(world.now + SHORTEST);
+    world.run(recovered);
     if !world.collected.is_empty() {
         world.purge_after_collection(0);
     }
-    while !is_at_rest(world) && world.now < began + LONGEST {
+    while !is_at_rest(world) && world.now < recovered + MOST_MORE {
         world.run(world.now + Duration::from_millis(500));
     }
     if !world.collected.is_empty() {

@@ -1,7 +1,7 @@
 //! [`Running`]: which requests have not ended, and which ended in doubt?
 
 use super::clock::Clock;
-use super::traffic::Request;
+use super::request::Request;
 use super::truth::Doubt;
 use histories::record::Change;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ pub(crate) struct Running {
     doubtful: Arc<Mutex<Vec<(Change, Doubt)>>>,
 }
 
-/// A client that waits for an answer: when it began, of which node, and what it has sent.
+/// A client that waits for an answer: the time at which it began, the node, and the request.
 type Caller = (u64, usize, Request);
 
 impl Running {

@@ -2,8 +2,8 @@
 
 use super::faults::Fault;
 use super::machine::Time;
+use super::request::Request;
 use super::store::SimStore;
-use super::traffic::Request;
 use super::world::{Event, World};
 use async_trait::async_trait;
 use histories::record::{Change, Fact, Outcome, Span};

@@ -22,6 +22,7 @@ mod machine;
 mod network;
 mod outbox;
 mod plan;
+mod request;
 mod rest;
 mod run;
 mod running;
@@ -36,6 +37,7 @@ mod topology;
 mod traffic;
 mod truth;
 mod values;
+mod wire;
 mod world;
 
 use cut::Cut;

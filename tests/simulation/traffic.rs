@@ -4,6 +4,7 @@ use super::busy::Busy;
 use super::clock::Clock;
 use super::collect::Collected;
 use super::outbox::{Emission, Outbox};
+use super::request::Request;
 use super::running::Running;
 use super::signed::Signed;
 use super::store::{INJECTED, SimStore};
@@ -24,61 +25,6 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 pub(crate) const REPOSITORIES: u32 = 2;
-
-/// One request of a client.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Request {
-    Stat(u32, u32, Freshness),
-    Contains(u32, u32),
-    BlobStat(u32),
-    Get {
-        fact: Fact,
-        head: bool,
-    },
-    StatMany(u32),
-    Link(u32, u32),
-    PutLink(u32, u32),
-    PutBlob(u32),
-    Upload(u32),
-    Mount(u32, u32),
-    Unlink(u32, u32),
-    DeleteBlob(u32),
-    DeleteObject(Fact),
-    DeleteMany(u32),
-    /// Signs a URL that creates or deletes an object, and is valid this long.
-    Sign(Fact, bool, Duration),
-    ClearMemory,
-    Purge,
-    Warm,
-}
-
-impl Request {
-    /// Returns the blob that the request is about, if it is about one.
-    pub(crate) const fn blob(self) -> Option<u32> {
-        match self {
-            Self::Stat(_, blob, _)
-            | Self::Contains(_, blob)
-            | Self::BlobStat(blob)
-            | Self::Link(_, blob)
-            | Self::PutLink(_, blob)
-            | Self::PutBlob(blob)
-            | Self::Upload(blob)
-            | Self::Mount(_, blob)
-            | Self::Unlink(_, blob)
-            | Self::DeleteBlob(blob) => Some(blob),
-            Self::Get { fact, .. } | Self::DeleteObject(fact) | Self::Sign(fact, ..) => {
-                match fact {
-                    Fact::Blob(blob) | Fact::Link(_, blob) => Some(blob),
-                }
-            }
-            Self::StatMany(_)
-            | Self::DeleteMany(_)
-            | Self::ClearMemory
-            | Self::Purge
-            | Self::Warm => None,
-        }
-    }
-}
 
 /// A node, as its clients see it.
 #[derive(Debug, Clone)]
@@ -131,7 +77,7 @@ impl Client {
         let limit = match request {
             // They are no reads of a client, and wait for Redis as long as it takes.
             Request::Purge | Request::Warm => return,
-            // The URL is signed before the other nodes are awaited.
+            // It changes nothing itself, and waits for the other nodes as a change does.
             Request::Sign(..) => self.limits.change,
             // If some of the deletes may still happen, the others are a second change.
             Request::DeleteMany(_) => self.limits.change * 2,
@@ -223,16 +169,21 @@ impl Client {
             Request::Sign(fact, creates, time) => {
                 let method = if creates { Method::PUT } else { Method::DELETE };
                 let (store, asked) = (self.store_of(fact), begin);
-                // Without Redis a node signs no URL that deletes.
-                if store.signed_url(method, &path(fact), time).await.is_ok() {
-                    let node = self.node;
-                    self.outbox.emit(Emission::Signed(Signed {
+                let node = self.node;
+                match store.signed_url(method, &path(fact), time).await {
+                    Ok(_) => self.outbox.emit(Emission::Signed(Signed {
                         fact,
                         creates,
                         node,
                         asked,
                         time,
-                    }));
+                    })),
+                    // Without Redis a node signs no URL that deletes.
+                    Err(_) if !creates => {}
+                    Err(error) => {
+                        let failure = format!("no URL for a creation at node {node}: {error}");
+                        self.history.failure(failure);
+                    }
                 }
             }
             Request::ClearMemory => self.stores[0].clear_memory(),

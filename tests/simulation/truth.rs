@@ -52,7 +52,7 @@ pub(crate) struct Truth {
     pub(crate) fences_lost: Vec<(Span, Option<usize>)>,
     /// When nodes have died.
     pub(crate) died: Vec<(usize, u64)>,
-    /// What the holders of signed URLs have changed.
+    /// The changes that holders of signed URLs have made.
     pub(crate) used: Vec<Used>,
     /// The versions that nodes have created and acknowledged.
     pub(crate) created: Vec<Created>,
@@ -99,8 +99,8 @@ impl Truth {
     }
 
     /// Takes the first change that the store has made for this one, up to this long after its end.
-    /// Callers ask in the order in which the changes end: otherwise a long change could take what a
-    /// short one has made.
+    /// The caller takes for the change that ends first, then for the next one. In another order a
+    /// long change could take the store's change of a short one.
     fn take_made(&mut self, change: &Change, later: Time) -> Option<Made> {
         let window = change.span.begin..=change.span.end + nanos(later);
         let place = self.made.iter().position(|made| {
@@ -144,9 +144,9 @@ impl Truth {
             let dies = |(node, at): &(usize, u64)| *node == change.node && *at >= used.asked;
             if !change.present && self.loses_fence(since, change.node) {
                 match self.died.iter().any(dies) {
-                    // The fence of a dead node is put up by nobody.
+                    // No other node puts up the fence of a dead node.
                     true => change.outcome = Outcome::Unknown,
-                    // All nodes are notified when the URL has expired.
+                    // When the URL has expired, the node notifies all others.
                     false => change.span.end = now,
                 }
             }

@@ -83,8 +83,8 @@ impl Values {
                     ..
                 } = read;
                 outdated.push(format!(
-                    "an older version is read from {status:?}: version {version} of {:?} at node \
-                     {node}, at {} ms, after version {} of {} ms",
+                    "an older version is read from {status:?}\nnode {node} has returned version \
+                     {version} of {:?} to a read of {} ms, after version {} of {} ms",
                     read.fact,
                     read.begin / 1_000_000,
                     newer.version,

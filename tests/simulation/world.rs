@@ -6,6 +6,7 @@ use super::faults::{Fault, Trigger};
 use super::machine::{Machine, NodeConfig, Time};
 use super::network::{Link, Network};
 use super::outbox::Emission;
+use super::request::Request;
 use super::run::send;
 use super::running::Running;
 use super::server::Server;
@@ -14,7 +15,7 @@ use super::signed::Signed;
 use super::store::Call;
 use super::stream::{End, SimStream};
 use super::topology::{Step, Topology};
-use super::traffic::{Client, Limits, Request};
+use super::traffic::{Client, Limits};
 use super::truth::{Made, Truth};
 use super::values::Values;
 use histories::record::{Fact, History};
@@ -51,7 +52,7 @@ pub(crate) enum Event {
     Fault(Fault),
     /// The holder of a signed URL uses it.
     Use(Signed),
-    /// Keys are lost while a signed URL is used.
+    /// A server loses the fence of a signed URL. The faults may have ended long before.
     Lose(Fault),
     /// A client asks a node.
     Ask(usize, Request),
@@ -201,7 +202,7 @@ impl World {
         self.queue.insert((time, self.events), event);
     }
 
-    fn note(&mut self, what: u64, bytes: &[u8]) {
+    pub(crate) fn note(&mut self, what: u64, bytes: &[u8]) {
         let mut hash = self.hash ^ what ^ (self.now.as_millis() as u64) << 8;
         for byte in bytes {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -413,69 +414,9 @@ impl World {
         }
     }
 
-    fn wake(&mut self, machine: usize) {
+    pub(crate) fn wake(&mut self, machine: usize) {
         if let Some(machine) = &mut self.machines[machine] {
             machine.is_woken = true;
-        }
-    }
-
-    fn connect(
-        &mut self,
-        machine: usize,
-        host: &str,
-        reply: oneshot::Sender<io::Result<SimStream>>,
-    ) {
-        let server = host.strip_prefix("redis-").and_then(|it| it.parse().ok());
-        let server: usize = server.expect("a host of the simulation");
-        let is_frozen = self.servers[server].frozen_until(self.now).is_some();
-        if is_frozen || self.network.is_cut(machine, server, self.now) {
-            // The client waits until its own deadline.
-            self.network.keep_waiting(reply);
-            return;
-        }
-        if self.servers[server].is_down || self.network.refuses(machine, self.now) {
-            let _ = reply.send(Err(io::ErrorKind::ConnectionRefused.into()));
-            return self.wake(machine);
-        }
-        let connection = self.servers[server].connect();
-        if let Some(node) = &self.machines[machine] {
-            let stream = self.network.open(machine, server, connection, &node.outbox);
-            let _ = reply.send(Ok(stream));
-        }
-        self.wake(machine);
-    }
-
-    fn receive(&mut self, link: Link, bytes: Vec<u8>) {
-        let Some((server, connection)) = self.network.server_end(link) else {
-            return;
-        };
-        if let Some(until) = self.servers[server].frozen_until(self.now) {
-            return self.at(until, Event::Receive(link, bytes));
-        }
-        if self.servers[server].is_down {
-            return;
-        }
-        self.note(1, &bytes);
-        self.servers[server].receive(connection, &bytes, self.now);
-        self.spread(server);
-        self.send_outputs(server);
-    }
-
-    /// Sends what a server has to say to its clients.
-    pub(crate) fn send_outputs(&mut self, server: usize) {
-        for (connection, bytes, is_closing) in self.servers[server].take_outputs() {
-            let Some(link) = self.network.link_of(server, connection) else {
-                continue;
-            };
-            if let Some(time) = self
-                .network
-                .arrival_at_machine(link, self.now, &mut self.random)
-            {
-                self.at(time, Event::Deliver(link, bytes));
-                if is_closing {
-                    self.at(time, Event::End(link, End::Closed));
-                }
-            }
         }
     }
 }

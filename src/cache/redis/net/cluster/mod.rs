@@ -33,7 +33,8 @@ pub(crate) struct Cluster {
     seeds: Vec<Server>,
     deadline: Duration,
     map: watch::Sender<Known>,
-    /// The connection to each primary, in an order that is the same in each run of the simulation.
+    /// The connection to each primary. The map is ordered: a run of the simulation can be repeated
+    /// only if nothing depends on the order in a hash table.
     connections: Mutex<BTreeMap<HostPort, Connection>>,
     /// Locked by the task that asks for the map. Contains when the map was last asked for.
     asking: tokio::sync::Mutex<Option<Instant>>,
