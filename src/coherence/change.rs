@@ -202,8 +202,6 @@ impl Change {
     /// executed. `None` means that it failed, and may be executed later. `again` says whether there
     /// is time for another try. If the connections differ from those of `BEGIN`, the fence counts
     /// as lost.
-    ///
-    /// A change that would also be made without Redis needs no confirmation.
     pub(crate) fn ended(
         &mut self,
         ended: Option<(EndReply, &UsedConnections)>,
@@ -222,9 +220,9 @@ impl Change {
         let is_same = is_same || !kept(Rule::AnotherConnectionIsALostFence);
         let is_published = kept(Rule::PublishBeforeTheCall);
         self.publishes_again |= !(ended.stood && is_same && is_published);
-        match self.goes_on || !kept(Rule::EndIsConfirmed) {
-            true => self.confirmed(Some(true)),
-            false => ChangeStep::Confirm,
+        match kept(Rule::EndIsConfirmed) {
+            true => ChangeStep::Confirm,
+            false => self.confirmed(Some(true)),
         }
     }
 
@@ -285,22 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_change_that_redis_may_refuse_is_confirmed() {
+    fn every_change_is_confirmed_because_its_server_may_have_been_replaced() {
         use ChangePolicy::{BestEffort, Strict, StrictRemovals};
-        for (policy, confirms) in [
-            (StrictRemovals, [false, true]),
-            (Strict, [true, true]),
-            (BestEffort, [false, false]),
-        ] {
-            for (kind, confirms) in KINDS.into_iter().zip(confirms) {
+        for policy in [StrictRemovals, Strict, BestEffort] {
+            for kind in KINDS {
                 let mut change = Change::new(policy, kind);
                 change.begun(Some(UsedConnections::one(1)), false);
                 let ended = change.ended(Some((STOOD, &UsedConnections::one(1))), false);
-                assert_eq!(
-                    ended == ChangeStep::Confirm,
-                    confirms,
-                    "{policy:?} {kind:?}"
-                );
+                assert_eq!(ended, ChangeStep::Confirm, "{policy:?} {kind:?}");
             }
         }
     }

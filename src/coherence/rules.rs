@@ -129,7 +129,7 @@ rules! {
         NoReadWithoutStanding,
         /// After a primary was replaced, a change waits until no node uses the old one.
         WaitForTheOldPrimary,
-        /// A removal ends only if the server was still the primary after `END`.
+        /// A change ends only if the server was still the primary after `END`.
         EndIsConfirmed,
         /// The fence of a signed URL stands until the URL has expired.
         SignedFenceStands,
