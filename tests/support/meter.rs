@@ -187,15 +187,16 @@ fn is_counted(command: &[String]) -> bool {
                 return false;
             };
             let is_nodes_own = keys[0].contains("layercache::{nodes}");
-            // A message to all nodes, however, belongs to an operation.
-            !is_nodes_own || keys.get(1).is_some_and(|key| key.ends_with("::all"))
+            // A message to all nodes, however, belongs to an operation. Without a message the script
+            // reads the set of nodes for a heartbeat.
+            !is_nodes_own || (keys.len() > 2 && keys[1].ends_with("::all"))
         }
         _ => false,
     }
 }
 
-/// Returns the name of a command that a node sends for itself. Its only script with the key of the
-/// peer set alone is the heartbeat.
+/// Returns the name of a command that a node sends for itself. Its scripts with the key of the set of
+/// nodes are those of a heartbeat.
 fn own_name(command: &[String]) -> String {
     let is_script = ["EVAL", "EVALSHA"].contains(&command[0].as_str());
     let is_of_peers = command.get(3).is_some_and(|key| key.ends_with("{nodes}"));

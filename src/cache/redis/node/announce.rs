@@ -1,20 +1,18 @@
 //! How a node tells all others to forget something, and which of them it waits for.
 
-use crate::cache::deadline::{Deadline, Patience};
+use crate::cache::deadline::Deadline;
 use crate::cache::redis::net::connect_error::failed;
-use crate::cache::redis::net::connection::{Connection, WeakConnection};
+use crate::cache::redis::net::connection::Connection;
 use crate::cache::redis::net::script::ScriptForm;
 use crate::cache::redis::node::read::{number, text};
 use crate::cache::redis::node::this_node::Node;
 use crate::coherence::message::{MOST_NAMES, Message};
 use crate::coherence::peers::peer_set::{Peer, PeerSet};
-use crate::coherence::peers::term::MOST_TRUST;
 use crate::coherence::rules::{Rule, kept};
 use crate::types::Error;
 use ::redis::{ErrorKind, Pipeline, RedisError, Value};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -125,25 +123,6 @@ impl Node {
 
 fn unexpected(what: &'static str) -> RedisError {
     RedisError::from((ErrorKind::UnexpectedReturnType, what))
-}
-
-/// Reads the set of nodes from time to time, for as long as the node uses this connection. A change
-/// may come just after the set was lost: the node must then know how long its peers may trust.
-pub(super) async fn refresh_peer_set(node: Weak<Node>, connection: WeakConnection, session: u64) {
-    loop {
-        sleep(MOST_TRUST / 4).await;
-        let (Some(node), Some(connection)) = (node.upgrade(), connection.upgrade()) else {
-            return;
-        };
-        if !connection.is(session) {
-            return;
-        }
-        let asked = Instant::now();
-        let deadline = Deadline::new(node.pause(), Patience::Read);
-        if let Ok(set) = node.send(&connection, &[], deadline).await {
-            node.channel.awaited(&set, asked, Instant::now());
-        }
-    }
 }
 
 pub(crate) fn read_peer_set(reply: &Value) -> Option<PeerSet> {

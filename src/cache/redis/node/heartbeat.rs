@@ -1,5 +1,6 @@
 //! The heartbeats of a node: what it sends on each connection of its channel, and what it checks.
 
+use super::announce::read_peer_set;
 use super::read::number;
 use super::this_node::Node;
 use crate::cache::redis::net::connect_error::ConnectError;
@@ -17,6 +18,10 @@ use tokio::time::{Instant, sleep};
 /// How long a node without heartbeats stays in the set: longer than any node may trust its memory.
 const KEEP: Duration = MOST_TRUST.saturating_mul(3);
 
+/// Among this many nodes each heartbeat reads the set of nodes. Among more nodes fewer do. So the
+/// work of Redis grows with the number of nodes, and not with its square.
+const MANY: u32 = 64;
+
 impl Node {
     /// Returns a write that changes nothing. A server with too few replicas refuses it. Redis 6.2
     /// would run a script nevertheless, so this write comes before the heartbeat.
@@ -27,7 +32,9 @@ impl Node {
         pipeline
     }
 
-    pub(super) fn heartbeat(&self, session: u64, form: ScriptForm) -> Pipeline {
+    /// Returns a heartbeat. With `reads_set` it also reads the set of nodes: a change may come just
+    /// after the set was lost, and the node must then know how long its peers may trust.
+    pub(super) fn heartbeat(&self, session: u64, form: ScriptForm, reads_set: bool) -> Pipeline {
         let channel = &self.channel;
         let mut pipeline = Pipeline::new();
         let script = form.push(&mut pipeline, &self.scripts.heartbeat);
@@ -39,15 +46,33 @@ impl Node {
             .arg(KEEP.as_millis() as u64)
             .arg(channel.heartbeat(session).write())
             .arg(fastrand::u64(..));
+        if reads_set {
+            form.push(&mut pipeline, &self.scripts.announce)
+                .arg(2)
+                .arg(channel.nodes_key())
+                .arg(channel.shared_name());
+        }
         pipeline
     }
 
-    pub(super) fn noted(&self, session: u64, replies: &[RedisResult<Value>]) -> bool {
-        if let [Ok(Value::Array(reply))] = replies
+    /// Notes the replies to a heartbeat that was sent at `asked`. Returns whether Redis has recorded
+    /// it.
+    pub(super) fn noted(
+        &self,
+        session: u64,
+        replies: &[RedisResult<Value>],
+        asked: Instant,
+    ) -> bool {
+        if let [Ok(Value::Array(reply)), rest @ ..] = replies
             && let [epoch, Value::Int(time)] = reply.as_slice()
             && let (Some(epoch), Ok(time)) = (number(epoch), u64::try_from(*time))
         {
             self.channel.noted(session, epoch, time);
+            if let [Ok(set)] = rest
+                && let Some(set) = read_peer_set(set)
+            {
+                self.channel.read_set(&set, asked);
+            }
             return true;
         }
         false
@@ -61,7 +86,7 @@ impl Node {
         session: u64,
         (identity, located): (Identity, Located),
     ) {
-        loop {
+        for beat in 1u64.. {
             sleep(self.pause()).await;
             self.channel.observe();
             let Some(connection) = connection.upgrade() else {
@@ -97,10 +122,12 @@ impl Node {
             self.channel.proven(session, Proof::Identity, Some(began));
             // The text is for a server that has lost its scripts.
             for form in [ScriptForm::Hash, ScriptForm::Text] {
-                let mut pipeline = self.heartbeat(session, form);
+                let one_in = u64::from(1 + self.channel.peer_count() / MANY);
+                let asked = Instant::now();
+                let mut pipeline = self.heartbeat(session, form, beat % one_in == 0);
                 let sent = connection.run_on(session, "heartbeat", &mut pipeline);
                 match sent.await {
-                    Ok(replies) if self.noted(session, &replies) => break,
+                    Ok(replies) if self.noted(session, &replies, asked) => break,
                     Ok(replies) => {
                         if replies.iter().any(has_moved) {
                             connection.give_up(session, ConnectError::Another);

@@ -9,7 +9,6 @@ use crate::cache::redis::net::resolve::{Located, Resolve};
 use crate::cache::redis::net::script::ScriptForm;
 use crate::cache::redis::net::server_info::{About, Identity};
 use crate::cache::redis::node::acknowledge::{AckQueue, acknowledge};
-use crate::cache::redis::node::announce::refresh_peer_set;
 use crate::cache::redis::node::preflight::preflight;
 use crate::cache::redis::node::this_node::Node;
 use crate::coherence::rules::{Rule, kept};
@@ -83,11 +82,12 @@ impl Lifecycle<Connection> for Node {
         if located.named.is_some() {
             *self.named_server() = Some((number, located.clone()));
         }
-        let mut pipeline = self.heartbeat(number, ScriptForm::Text);
+        let asked = Instant::now();
+        let mut pipeline = self.heartbeat(number, ScriptForm::Text, true);
         let replies: RedisResult<Vec<RedisResult<Value>>> =
             pipeline.ignore_errors().query_async(connection).await;
         let replies = replies.map_err(ConnectError::Connecting)?;
-        if !self.noted(number, &replies) {
+        if !self.noted(number, &replies, asked) {
             return Err(match replies.into_iter().next() {
                 Some(Err(error)) => ConnectError::Connecting(error),
                 _ => ConnectError::Stale(channel.term().trust),
@@ -108,8 +108,6 @@ impl Lifecycle<Connection> for Node {
         let about = (identity, located.clone());
         let beat = Arc::clone(&self).beat(connection.downgrade(), number, about);
         tokio::spawn(beat);
-        let node = Arc::downgrade(&self);
-        tokio::spawn(refresh_peer_set(node, connection.downgrade(), number));
         if located.named.is_some() && kept(Rule::StandingNeedsThePlace) {
             let watch = Arc::clone(&self).watch(connection.downgrade(), number, located);
             tokio::spawn(watch);

@@ -16,6 +16,7 @@ use crate::coherence::trust::{Proof, Trust};
 use crate::telemetry::metrics::{ChannelMeter, Gap};
 use ::redis::{PushInfo, PushKind, Value};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -39,6 +40,7 @@ pub(crate) struct Channel {
     prefix: String,
     coherence: Arc<Coherence>,
     peers: Mutex<PeerTracker>,
+    peer_count: AtomicU32,
     /// Takes the acknowledgements of the messages that a change waits for, by the id of the
     /// message.
     waiting: Mutex<HashMap<u64, mpsc::Sender<u64>>>,
@@ -61,6 +63,7 @@ impl Channel {
             prefix: prefix.to_owned(),
             coherence,
             peers: Mutex::new(PeerTracker::new(node, term, now)),
+            peer_count: AtomicU32::new(0),
             waiting: Mutex::default(),
             acks,
             meter: ChannelMeter::new(now),
@@ -169,6 +172,18 @@ impl Channel {
     /// of Redis's clock.
     pub(crate) fn noted(&self, session: u64, epoch: u64, time: u64) {
         self.peers().noted(session, (epoch, time), Instant::now());
+    }
+
+    /// Notes the set of nodes, which a heartbeat has read after `asked`.
+    pub(crate) fn read_set(&self, set: &PeerSet, asked: Instant) {
+        self.awaited(set, asked, Instant::now());
+        let count = u32::try_from(set.nodes.len()).unwrap_or(u32::MAX);
+        self.peer_count.store(count, Ordering::Relaxed);
+    }
+
+    /// Returns how many nodes were in the set when a heartbeat read it last.
+    pub(crate) fn peer_count(&self) -> u32 {
+        self.peer_count.load(Ordering::Relaxed)
     }
 
     /// Applies a push message. The task that reads the connection calls this for each message in
