@@ -16,10 +16,14 @@ pub(crate) enum Fault {
     /// One direction holds its bytes back for the first time. When half of that time is over, it
     /// begins to hold later bytes back for the second time. The earlier bytes do not wait for them.
     Stretch(Way, Time, Time),
+    /// The open connections of one direction hold their bytes back. New connections do not.
+    Stall(Way, Time),
     /// Both directions between a machine and a server hold their bytes back.
     Cut(usize, usize, Time),
     /// All connections of a machine end.
     ResetMachine(usize),
+    /// The same, and the servers learn of it later: what the machine has sent still arrives.
+    Forsake(usize),
     /// The connections of a machine end this often, one time after the other.
     Flap(usize, u32),
     /// The connections of a machine end, and servers refuse new ones for a while.
@@ -66,6 +70,30 @@ pub(crate) enum Fault {
     MoveSlot(bool, Time),
 }
 
+impl Fault {
+    /// Returns the fault for this machine, if it is about a machine.
+    pub(crate) fn at_machine(self, machine: usize) -> Self {
+        let way = |way| Way { machine, ..way };
+        match self {
+            Self::Hold(of, time) => Self::Hold(way(of), time),
+            Self::Stretch(of, first, second) => Self::Stretch(way(of), first, second),
+            Self::Stall(of, time) => Self::Stall(way(of), time),
+            Self::Cut(_, server, time) => Self::Cut(machine, server, time),
+            Self::ResetMachine(_) => Self::ResetMachine(machine),
+            Self::Forsake(_) => Self::Forsake(machine),
+            Self::Flap(_, times) => Self::Flap(machine, times),
+            Self::Offline(_, time) => Self::Offline(machine, time),
+            Self::HalfOpen(_) => Self::HalfOpen(machine),
+            Self::FreezeMachine(_, time) => Self::FreezeMachine(machine, time),
+            Self::Starve(_, time, times) => Self::Starve(machine, time, times),
+            Self::Leave(_, time) => Self::Leave(machine, time),
+            Self::KillMachine(_, time) => Self::KillMachine(machine, time),
+            Self::Collect(_) => Self::Collect(machine),
+            other => other,
+        }
+    }
+}
+
 /// Why a replica replaces a primary.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Why {
@@ -81,20 +109,29 @@ pub(crate) enum Why {
     HandOver,
 }
 
-/// After how many milliseconds the servers of a cluster count another one as silent.
-pub(crate) const NODE_TIMEOUT: u64 = 1_000;
-
-/// A fault, and when it begins: at this time, or at the first event of this kind after it.
+/// A fault, and when it begins: at this time, or after the first event of this kind.
 pub(crate) struct Planned {
     pub(crate) at: Time,
-    pub(crate) trigger: Option<Trigger>,
+    pub(crate) trigger: Option<Armed>,
     pub(crate) fault: Fault,
+}
+
+/// What a fault waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Armed {
+    pub(crate) trigger: Trigger,
+    /// How long after the event the fault begins.
+    pub(crate) after: Time,
+    /// Whether a fault of a machine is then about the machine that has pulled the trigger.
+    pub(crate) is_there: bool,
 }
 
 /// An event after which a fault begins. Most errors need a fault in the few milliseconds of a change
 /// or of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
+    /// A client asks a node for a change.
+    Asked,
     /// A node changes an object in the store.
     Change,
     /// A node reads an object from the store.

@@ -38,6 +38,8 @@ pub(crate) struct Network {
     /// How slow the network is without a fault, and how slow it is now.
     pub(crate) usual: Slowness,
     pub(crate) slow: Slowness,
+    /// A machine that is far from all servers, and how much longer its messages take.
+    far: Option<(usize, Time)>,
     /// Connections that are never answered.
     waiting: Vec<oneshot::Sender<io::Result<SimStream>>>,
 }
@@ -56,6 +58,15 @@ struct Open {
 }
 
 impl Network {
+    pub(crate) fn new(usual: Slowness, far: Option<(usize, u64)>) -> Self {
+        Self {
+            far: far.map(|(machine, millis)| (machine, Duration::from_millis(millis))),
+            usual,
+            slow: usual,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn delay(&self, random: &mut fastrand::Rng) -> Time {
         let slow = match random.u32(..self.slow.one_in.max(1)) {
             0 => random.u64(..=self.slow.most),
@@ -82,6 +93,15 @@ impl Network {
         }
     }
 
+    /// Holds the bytes of the open connections of this way back until then.
+    pub(crate) fn stall(&mut self, way: Way, until: Time) {
+        let is_of = |open: &&mut Open| open.machine == way.machine && open.server == way.server;
+        for open in self.links.values_mut().filter(is_of) {
+            let last = &mut open.last[usize::from(!way.to_server)];
+            *last = until.max(*last);
+        }
+    }
+
     pub(crate) fn refuse(&mut self, machine: usize, until: Time) {
         self.refused.insert(machine, until);
     }
@@ -90,10 +110,11 @@ impl Network {
         self.refused.get(&machine).is_some_and(|until| *until > now)
     }
 
+    /// Ends all faults, and makes the network fast.
     pub(crate) fn heal(&mut self) {
         self.held.clear();
         self.refused.clear();
-        self.slow = self.usual;
+        (self.slow, self.far) = (Slowness::default(), None);
     }
 
     /// Returns whether bytes are held back between the two.
@@ -170,6 +191,8 @@ impl Network {
             to_server,
         };
         let held = self.held.get(&way).copied().unwrap_or_default();
+        let far = self.far.filter(|(machine, _)| *machine == open.machine);
+        let delay = delay + far.map_or(Time::ZERO, |(_, time)| time);
         let last = &mut open.last[usize::from(!to_server)];
         *last = (at + delay).max(held).max(*last);
         Some(*last)

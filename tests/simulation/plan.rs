@@ -1,9 +1,11 @@
 //! Draws the faults of a run, and when each begins.
 
-use super::faults::{Fault, NODE_TIMEOUT, Planned, Trigger, Why};
+use super::faults::{Armed, Fault, Planned, Trigger, Why};
 use super::machine::Time;
 use super::network::Way;
+use super::scenes::Scene;
 use super::server::Dump;
+use super::setting::{Setting, one_of};
 use super::shape::Shape;
 use super::world::StoreFaults;
 use std::ops::Range;
@@ -20,8 +22,8 @@ const KINDS: [&str; 6] = [
 ];
 
 /// The kinds of faults that there are with every kind of server, and with several servers.
-const OF_ALL: Range<u32> = 0..32;
-const OF_MANY: Range<u32> = 32..41;
+const OF_ALL: Range<u32> = 0..34;
+const OF_MANY: Range<u32> = 34..43;
 
 /// The most kinds of faults in a run that does not have all.
 const FEW: usize = 4;
@@ -75,22 +77,62 @@ impl Palette {
 /// Draws the faults of a run, in order.
 pub(crate) fn plan(
     random: &mut fastrand::Rng,
-    machines: usize,
-    shape: Shape,
-    end: Time,
+    setting: &Setting,
+    scene: Option<Scene>,
 ) -> Vec<Planned> {
-    let palette = Palette::draw(random, machines, shape);
+    let mut planned = match scene {
+        Some(scene) => acts(random, setting, scene),
+        None => single_faults(random, setting),
+    };
+    planned.sort_by_key(|planned| planned.at);
+    planned
+}
+
+/// Draws the acts of a scene.
+fn acts(random: &mut fastrand::Rng, setting: &Setting, scene: Scene) -> Vec<Planned> {
     let mut planned = Vec::new();
-    let end = end.as_millis() as u64;
+    // All nodes know how long each other node trusts its memory.
+    let known = setting.longest_trust() * 11 / 10;
+    let mut at = known + Duration::from_millis(random.u64(300..800));
+    while at < setting.busy {
+        let act = scene.act(random, setting);
+        for part in act.faults {
+            let armed = |trigger| Armed {
+                trigger,
+                after: part.after,
+                is_there: part.is_there,
+            };
+            planned.push(Planned {
+                at: act.trigger.map_or(at + part.after, |_| at),
+                trigger: act.trigger.map(armed),
+                fault: part.fault,
+            });
+        }
+        at += act.pause;
+    }
+    planned
+}
+
+/// Draws each fault by itself.
+fn single_faults(random: &mut fastrand::Rng, setting: &Setting) -> Vec<Planned> {
+    let palette = Palette::draw(random, setting.nodes(), setting.shape);
+    let mut planned = Vec::new();
+    let end = setting.busy.as_millis() as u64;
     for _ in 0..random.usize(..7 + end as usize / 1_200) {
         let trigger = match random.u32(..6) {
             0..3 => None,
             3 | 4 => Some(Trigger::Change),
             _ => Some(Trigger::Load),
         };
+        let is_there = random.bool();
+        let trigger = trigger.map(|trigger| Armed {
+            trigger,
+            after: Time::ZERO,
+            is_there,
+        });
         // Many errors need some faults at nearly the same time.
-        let together = random.choice([1, 1, 1, 2, 2, 3]).expect("there are some");
-        let apart = random.choice([8, 60, 600]).expect("there are some");
+        let together = one_of(random, &[1, 1, 1, 2, 2, 3]);
+        let apart = one_of(random, &[8, 60, 600]);
         let mut at = Duration::from_millis(random.u64(500..end));
         for _ in 0..together {
             let fault = palette.fault(random);
@@ -109,12 +151,11 @@ pub(crate) fn plan(
             at += Duration::from_millis(random.u64(..apart));
         }
     }
-    planned.sort_by_key(|planned| planned.at);
     planned
 }
 
 /// Draws how long a fault takes.
-fn draw_time(random: &mut fastrand::Rng) -> Time {
+pub(crate) fn draw_time(random: &mut fastrand::Rng) -> Time {
     Duration::from_millis(match random.u32(..4) {
         0 => random.u64(1..60),
         1 | 2 => random.u64(60..1_500),
@@ -122,9 +163,8 @@ fn draw_time(random: &mut fastrand::Rng) -> Time {
     })
 }
 
-fn draw_dump(random: &mut fastrand::Rng) -> Dump {
-    let dump = random.choice([Dump::Empty, Dump::Old, Dump::Latest]);
-    dump.expect("there are some")
+pub(crate) fn draw_dump(random: &mut fastrand::Rng) -> Dump {
+    one_of(random, &[Dump::Empty, Dump::Old, Dump::Latest])
 }
 
 /// Draws a fault that there is with every kind of server.
@@ -136,7 +176,7 @@ fn draw(random: &mut fastrand::Rng, kind: u32, machine: usize, shape: Shape) -> 
     let time = draw_time(random);
     match kind {
         0 | 1 => {
-            let one_in = random.choice([20, 20, 4, 1]).expect("there are some");
+            let one_in = one_of(random, &[20, 20, 4, 1]);
             let most = if one_in == 1 { 45 } else { 300 };
             Fault::Slow(random.u64(1..=most), one_in)
         }
@@ -157,13 +197,11 @@ fn draw(random: &mut fastrand::Rng, kind: u32, machine: usize, shape: Shape) -> 
         9 => Fault::KillMachine(machine, time),
         10 | 11 => Fault::KillServer(server, time, draw_dump(random)),
         12 | 13 => {
-            let kind = random.choice(KINDS).expect("there are some");
+            let kind = one_of(random, &KINDS);
             Fault::Evict(server, kind, random.u32(1..4))
         }
         14 => {
-            let most = random
-                .choice([600, 2_500, 8_000, 8_000])
-                .expect("there are some");
+            let most = one_of(random, &[600, 2_500, 8_000, 8_000]);
             Fault::StepClock(server, random.i64(-most..most))
         }
         15 => Fault::Fill(server, time),
@@ -184,7 +222,7 @@ fn draw(random: &mut fastrand::Rng, kind: u32, machine: usize, shape: Shape) -> 
             Fault::Stretch(way, first, second)
         }
         25 | 26 => {
-            let kind = random.choice(KINDS).expect("there are some");
+            let kind = one_of(random, &KINDS);
             Fault::EvictOften(server, kind, random.u32(2..60))
         }
         27 => Fault::Collect(machine),
@@ -197,11 +235,20 @@ fn draw(random: &mut fastrand::Rng, kind: u32, machine: usize, shape: Shape) -> 
             };
             Fault::Hold(way, Duration::from_millis(random.u64(1_000..5_000)))
         }
+        29 => {
+            let way = Way {
+                machine,
+                server,
+                to_server: random.bool(),
+            };
+            Fault::Stall(way, time)
+        }
+        30 => Fault::Forsake(machine),
         _ => {
             let faults = StoreFaults {
-                one_in: random.choice([0, 2, 4, 30]).expect("there are some"),
-                slow: random.choice([60, 500, 3_500]).expect("there are some"),
-                share: random.choice([2, 20, 60]).expect("there are some"),
+                one_in: one_of(random, &[0, 2, 4, 30]),
+                slow: one_of(random, &[60, 500, 3_500]),
+                share: one_of(random, &[2, 20, 60]),
             };
             Fault::Store(faults, time)
         }
@@ -212,9 +259,9 @@ fn draw(random: &mut fastrand::Rng, kind: u32, machine: usize, shape: Shape) -> 
 fn draw_of_many(random: &mut fastrand::Rng, kind: u32, shape: Shape) -> Fault {
     let time = draw_time(random);
     // A replica of a cluster waits for the time after which servers count as silent.
-    let after = match shape {
-        Shape::Cluster { .. } => random.u64(NODE_TIMEOUT + 500..NODE_TIMEOUT + 1_500),
-        _ => random.u64(100..3_000),
+    let after = match shape.node_timeout() {
+        Some(silent) => silent + random.u64(500..1_500),
+        None => random.u64(100..3_000),
     };
     let after = Duration::from_millis(after);
     let longer = time + Duration::from_millis(random.u64(..3_000));

@@ -32,6 +32,22 @@ pub(crate) enum Request {
 }
 
 impl Request {
+    /// Returns whether the request changes objects.
+    pub(crate) const fn is_change(self) -> bool {
+        matches!(
+            self,
+            Self::Link(..)
+                | Self::PutLink(..)
+                | Self::PutBlob(_)
+                | Self::Upload(_)
+                | Self::Mount(..)
+                | Self::Unlink(..)
+                | Self::DeleteBlob(_)
+                | Self::DeleteObject(_)
+                | Self::DeleteMany(_)
+        )
+    }
+
     /// Returns the blob that the request is about, if it is about one.
     pub(crate) const fn blob(self) -> Option<u32> {
         match self {

@@ -114,7 +114,9 @@ pub(crate) fn settle(world: &mut World) {
         let begin = world.clock.next();
         let version = world.version(fact);
         record(world, fact, version.is_some(), begin);
-        if let Some(version) = version {
+        if let Some(version) = version
+            && !world.truth.in_doubt.contains(&fact)
+        {
             let created = Created {
                 fact,
                 version,

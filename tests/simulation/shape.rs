@@ -16,6 +16,8 @@ pub(crate) enum Shape {
     /// This many primaries, each with a replica.
     Cluster {
         primaries: usize,
+        /// After how many milliseconds the servers count another one as silent.
+        node_timeout: u64,
     },
 }
 
@@ -28,8 +30,20 @@ impl Shape {
             },
             _ => Self::Cluster {
                 primaries: random.usize(2..4),
+                node_timeout: if random.bool() { 1_000 } else { 200 },
             },
         }
+    }
+
+    /// Draws another shape, until it is one of these.
+    pub(crate) fn redraw(&mut self, random: &mut fastrand::Rng, is_one: impl Fn(Self) -> bool) {
+        while !is_one(*self) {
+            *self = Self::draw(random);
+        }
+    }
+
+    pub(crate) const fn has_two_replicas(self) -> bool {
+        matches!(self, Self::Sentinels { replicas: 2 })
     }
 
     pub(crate) const fn name(self) -> &'static str {
@@ -68,15 +82,23 @@ impl Shape {
         match self {
             Self::Single => 1,
             Self::Sentinels { replicas } => 1 + replicas,
-            Self::Cluster { primaries } => 2 * primaries,
+            Self::Cluster { primaries, .. } => 2 * primaries,
         }
     }
 
     /// Counts the servers that are primaries at the beginning.
     pub(crate) const fn primaries(self) -> usize {
         match self {
-            Self::Cluster { primaries } => primaries,
+            Self::Cluster { primaries, .. } => primaries,
             _ => 1,
+        }
+    }
+
+    /// After how many milliseconds the servers of a cluster count another one as silent.
+    pub(crate) const fn node_timeout(self) -> Option<u64> {
+        match self {
+            Self::Cluster { node_timeout, .. } => Some(node_timeout),
+            _ => None,
         }
     }
 

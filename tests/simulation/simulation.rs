@@ -9,9 +9,11 @@
 //! | `LAYERCACHE_SIM_CUT` | leaves out a part of the seed, as a failure prints it |
 //! | `LAYERCACHE_SIM_BEND` | bends the rules of the protocol, which the seeds have to find |
 
+mod acts;
 mod backend;
 mod bends;
 mod busy;
+mod clients;
 mod clock;
 mod cluster;
 mod collect;
@@ -26,7 +28,9 @@ mod request;
 mod rest;
 mod run;
 mod running;
+mod scenes;
 mod server;
+mod setting;
 mod shape;
 mod shrink;
 mod signed;

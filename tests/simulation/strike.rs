@@ -1,12 +1,12 @@
 //! How each fault happens.
 
-use super::faults::{Fault, NODE_TIMEOUT, Planned, Trigger, Why};
+use super::faults::{Armed, Fault, Planned, Trigger, Why};
 use super::machine::Time;
 use super::network::{Slowness, Way};
 use super::server::Dump;
 use super::topology::Step;
 use super::truth::nanos;
-use super::world::{Event, STEP, World};
+use super::world::{Event, STEP, StoreFaults, World};
 use histories::record::Span;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ fn loses_fences(fault: Fault) -> Option<(Time, Option<usize>)> {
             return Some((Time::ZERO, None));
         }
         Fault::Hold(Way { machine, .. }, time)
+        | Fault::Stall(Way { machine, .. }, time)
         | Fault::Cut(machine, _, time)
         | Fault::Offline(machine, time)
         | Fault::FreezeMachine(machine, time) => (time, Some(machine)),
@@ -43,9 +44,9 @@ impl World {
         let Planned { at, trigger, fault } = planned;
         match trigger {
             None => self.begin_at(at, fault),
-            Some(trigger) => {
+            Some(armed) => {
                 self.open_faults += 1;
-                self.at(at, Event::Arm(trigger, fault));
+                self.at(at, Event::Arm(armed, fault));
             }
         }
     }
@@ -55,12 +56,22 @@ impl World {
         self.at(at, Event::Fault(fault));
     }
 
-    /// Lets the faults begin that wait for such an event.
-    pub(crate) fn pull(&mut self, trigger: Trigger) {
-        let is_due = |armed: &mut (Trigger, Fault)| armed.0 == trigger;
+    /// Lets the faults begin that wait for such an event of a machine.
+    pub(crate) fn pull(&mut self, trigger: Trigger, machine: usize) {
+        let is_due = |armed: &mut (Armed, Fault)| armed.0.trigger == trigger;
         let due: Vec<_> = self.armed.extract_if(.., is_due).collect();
-        for (_, fault) in due {
-            let soon = self.soon(4);
+        for (armed, fault) in due {
+            let fault = match armed.is_there {
+                true => fault.at_machine(machine),
+                false => fault,
+            };
+            if trigger == Trigger::Asked && armed.after.is_zero() {
+                // It begins before the node sends anything.
+                self.open_faults += 1;
+                self.begin(fault);
+                continue;
+            }
+            let soon = self.soon(4) + armed.after;
             self.begin_at(soon, fault);
         }
     }
@@ -79,6 +90,7 @@ impl World {
             self.run(self.now + Duration::from_millis(20));
         }
         self.armed.clear();
+        self.store_faults = StoreFaults::default();
         self.network.heal();
         self.topology.heal();
     }
@@ -113,12 +125,18 @@ impl World {
                 self.network.hold(way, now + first);
                 return later(first / 2, Fault::Hold(way, second));
             }
+            Fault::Stall(way, time) => self.network.stall(way, now + time),
             Fault::Cut(machine, server, time) => {
                 self.network.cut(machine, server, now + time);
             }
             Fault::ResetMachine(machine) => {
                 for link in self.network.links_of_machine(machine) {
                     self.reset(link);
+                }
+            }
+            Fault::Forsake(machine) => {
+                for link in self.network.links_of_machine(machine) {
+                    self.forsake(link);
                 }
             }
             Fault::Flap(machine, times) => {
@@ -146,7 +164,7 @@ impl World {
             }
             Fault::ResetServer(server) => {
                 for link in self.network.links_of_server(server) {
-                    self.reset(link);
+                    self.reset_by_server(link);
                 }
             }
             Fault::FreezeMachine(machine, time) => self.freeze(machine, time),
@@ -223,7 +241,7 @@ impl World {
         }
         self.servers[server].stop(dump);
         for link in self.network.links_of_server(server) {
-            self.reset(link);
+            self.reset_by_server(link);
         }
     }
 
@@ -269,8 +287,8 @@ impl World {
         for other in (0..shape.servers()).filter(|other| *other != primary) {
             self.topology.split(primary, other, self.now + time);
         }
-        if shape.is_cluster() {
-            let silent = Duration::from_millis(NODE_TIMEOUT);
+        if let Some(silent) = shape.node_timeout() {
+            let silent = Duration::from_millis(silent);
             self.step_at(self.now + silent, Step::Refuse(primary));
             self.step_at(self.now + silent, Step::Rejoin(primary));
         }

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// How long a server waits before it tries again what needs another server.
 const AGAIN: Time = Duration::from_millis(50);
 
+/// How many milliseconds after it was frozen a server learns at the latest that it was replaced.
+const WAKING: u64 = 150;
+
 /// What servers do by themselves.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -200,7 +203,12 @@ impl World {
                 if self.servers[to].frozen_until(self.now).is_some() =>
             {
                 let until = self.servers[to].frozen_until(self.now);
-                self.step_at(until.unwrap_or(self.now), step);
+                let later = match step {
+                    // It may read from its clients before it reads from the other servers.
+                    Step::Inform(_) => Duration::from_millis(self.random.u64(..WAKING)),
+                    _ => Time::ZERO,
+                };
+                self.step_at(until.unwrap_or(self.now) + later, step);
             }
             Step::Effects(to, attached, effects) => {
                 if self.topology.attached[to] == attached && !self.servers[to].is_down {
@@ -367,7 +375,7 @@ impl World {
         self.topology.attached[server] += 1;
         if !self.topology.shape.is_cluster() {
             for link in self.network.links_of_server(server) {
-                self.reset(link);
+                self.reset_by_server(link);
             }
         }
     }

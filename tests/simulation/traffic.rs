@@ -65,7 +65,7 @@ impl Client {
         let caller = (self.clock.next(), self.node, request);
         self.running.callers.lock().unwrap().push(caller);
         let (began, busy) = (Instant::now(), self.busy.total());
-        let is_change = !self.targets(request).is_empty();
+        let is_change = request.is_change();
         match is_change {
             true => self.change(request, patience).await,
             // A client that has gone sees no answer.

@@ -4,6 +4,7 @@ use super::machine::Time;
 use super::signed::Used;
 use super::values::Created;
 use histories::record::{Change, Fact, Outcome, Span};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A change that the store has made for a node.
@@ -56,6 +57,9 @@ pub(crate) struct Truth {
     pub(crate) used: Vec<Used>,
     /// The versions that nodes have created and acknowledged.
     pub(crate) created: Vec<Created>,
+    /// The objects that were created while Redis lost the fence, by calls that the node was in doubt
+    /// about, or by nodes that have died. A node may have cached the version from before such a call.
+    pub(crate) in_doubt: BTreeSet<Fact>,
 }
 
 /// How long after its client has learned of nothing more the call of a change may happen: a call may
@@ -80,6 +84,11 @@ impl Truth {
             if let Some(made) = self.take_made(change, Time::ZERO)
                 && let Some(version) = made.version
             {
+                // A creation without Redis is in the node's retry queue, which dies with the node.
+                match self.dies_after(change) {
+                    true => self.in_doubt.insert(made.fact),
+                    false => self.in_doubt.remove(&made.fact),
+                };
                 self.created.push(Created {
                     fact: made.fact,
                     version,
@@ -92,6 +101,12 @@ impl Truth {
         doubtful.sort_by_key(|(change, _)| change.span.end);
         for (change, doubt) in doubtful {
             if let Some(made) = self.take_made(&change, LATEST) {
+                let end = change.span.end.max(made.at);
+                let span = Span { end, ..change.span };
+                let is_lost = self.loses_fence(span, change.node) || self.dies_after(&change);
+                if change.present && is_lost {
+                    self.in_doubt.insert(change.fact);
+                }
                 decided.push(self.decide_one(change, doubt, made.at, now, trust));
             }
         }
@@ -163,14 +178,19 @@ impl Truth {
         })
     }
 
+    /// Returns whether the node of a change has died after the change began.
+    fn dies_after(&self, change: &Change) -> bool {
+        let mut died = self.died.iter();
+        died.any(|(node, at)| *node == change.node && *at >= change.span.begin)
+    }
+
     fn exception(&self, change: &Change, doubt: Doubt) -> Option<Exception> {
-        let dies = |(node, at): &(usize, u64)| *node == change.node && *at >= change.span.begin;
         match doubt {
             // The cache never holds absence, so every node finds a created object at once.
             _ if change.present => None,
             _ if self.loses_fence(change.span, change.node) => Some(Exception::FenceLost),
             Doubt::Failed => None,
-            Doubt::Unconfirmed if self.died.iter().any(dies) => Some(Exception::QueueLost),
+            Doubt::Unconfirmed if self.dies_after(change) => Some(Exception::QueueLost),
             Doubt::Unconfirmed => Some(Exception::Unconfirmed),
             Doubt::Gone => Some(Exception::NobodyWaits),
         }

@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::collect::Collected;
-use super::faults::{Fault, Trigger};
+use super::faults::{Armed, Fault, Trigger};
 use super::machine::{Machine, NodeConfig, Time};
 use super::network::{Link, Network};
 use super::outbox::Emission;
@@ -10,7 +10,7 @@ use super::request::Request;
 use super::run::send;
 use super::running::Running;
 use super::server::Server;
-use super::shape::Shape;
+use super::setting::Setting;
 use super::signed::Signed;
 use super::store::Call;
 use super::stream::{End, SimStream};
@@ -57,7 +57,7 @@ pub(crate) enum Event {
     /// A client asks a node.
     Ask(usize, Request),
     /// A fault waits for its trigger from now on.
-    Arm(Trigger, Fault),
+    Arm(Armed, Fault),
 }
 
 /// How a call to the store ends.
@@ -112,9 +112,7 @@ pub(crate) struct World {
     /// Until when a signed URL may be used, and its end may take.
     pub(crate) signed_until: Time,
     /// The faults that wait for their trigger.
-    pub(crate) armed: Vec<(Trigger, Fault)>,
-    /// How many of 100 requests are changes.
-    pub(crate) changes: u32,
+    pub(crate) armed: Vec<(Armed, Fault)>,
     /// The hash of all that has happened.
     pub(crate) hash: u64,
     queue: BTreeMap<(Time, u64), Event>,
@@ -122,7 +120,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, blobs: u32, shape: Shape) -> Self {
+    pub(crate) fn new(seed: u64, setting: &Setting) -> Self {
+        let (blobs, shape) = (setting.blobs, setting.shape);
         let mut random = fastrand::Rng::with_seed(seed);
         let flavors = [Flavor::Redis6_2, Flavor::Redis7, Flavor::Valkey];
         let flavor = random.choice(flavors).expect("there are some");
@@ -138,10 +137,10 @@ impl World {
             topology: Topology::new(shape),
             random,
             machines: Vec::new(),
-            network: Network::default(),
+            network: Network::new(setting.network, setting.far),
             backend: Arc::default(),
-            store_speed: StoreFaults::default(),
-            store_faults: StoreFaults::default(),
+            store_speed: setting.store,
+            store_faults: setting.store,
             blobs,
             configs: Vec::new(),
             limits: Limits::default(),
@@ -151,7 +150,6 @@ impl World {
             open_faults: 0,
             signed_until: Time::ZERO,
             armed: Vec::new(),
-            changes: 0,
             hash: seed,
             queue: BTreeMap::new(),
             events: 0,
@@ -306,6 +304,20 @@ impl World {
         self.at(now + STEP, Event::End(link, End::Reset));
     }
 
+    /// A server ends a connection. The machine learns of it when it hears from the server again.
+    pub(crate) fn reset_by_server(&mut self, link: Link) {
+        let now = self.now;
+        self.at(now + STEP, Event::Closed(link));
+        let heard = self.network.arrival_at_machine(link, now, &mut self.random);
+        self.at(heard.unwrap_or(now + STEP), Event::End(link, End::Reset));
+    }
+
+    /// A machine ends a connection. The server learns of it after what the machine has sent.
+    pub(crate) fn forsake(&mut self, link: Link) {
+        self.at(self.now + STEP, Event::End(link, End::Reset));
+        self.close(link, self.now);
+    }
+
     fn store_delay(&mut self) -> Time {
         let slow = self.store_faults.slow;
         let millis = match self.random.u32(..100) {
@@ -317,10 +329,11 @@ impl World {
     }
 
     fn call(&mut self, machine: usize, at: Time, call: Box<dyn Call>) {
-        self.pull(match call.changes() {
+        let trigger = match call.changes() {
             Some(_) => Trigger::Change,
             None => Trigger::Load,
-        });
+        };
+        self.pull(trigger, machine);
         let time = at + self.store_delay();
         let fails = match self.store_faults.one_in {
             0 => false,
@@ -407,9 +420,9 @@ impl World {
                 self.strike(fault);
             }
             Event::Ask(node, request) => send(self, node, request, None),
-            Event::Arm(trigger, fault) => {
+            Event::Arm(armed, fault) => {
                 self.open_faults -= 1;
-                self.armed.push((trigger, fault));
+                self.armed.push((armed, fault));
             }
         }
     }
