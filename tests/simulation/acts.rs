@@ -10,7 +10,7 @@ use super::shape::Shape;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Some faults, and what they wait for.
+/// The faults of one act, and the event that starts them.
 #[derive(Default)]
 pub(crate) struct Act {
     pub(crate) trigger: Option<Trigger>,
@@ -200,7 +200,7 @@ impl Stage<'_> {
         let (server, late) = (self.primary(), self.draw(250..900));
         let time = Duration::from_millis(late);
         let gone = self.draw(2..20);
-        // The first try is sent already, and arrives late.
+        // Redis receives the first try late.
         self.add_there(0, Fault::Stall(to_server(0, server), time));
         self.add_there(gone, Fault::Forsake(0));
         // The fence of the second try is lost before the first try arrives.

@@ -125,7 +125,7 @@ impl Clients {
                 1..5 => Request::Warm,
                 _ => Request::StatMany(repository),
             },
-            // There are more creations than removals: the cache keeps only what is there.
+            // Clients create more than they remove, because the cache never holds absence.
             800..850 => Request::Link(repository, blob),
             850..865 => Request::PutLink(repository, blob),
             865..910 => Request::PutBlob(blob),

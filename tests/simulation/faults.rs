@@ -22,7 +22,8 @@ pub(crate) enum Fault {
     Cut(usize, usize, Time),
     /// All connections of a machine end.
     ResetMachine(usize),
-    /// The same, and the servers learn of it later: what the machine has sent still arrives.
+    /// All connections of a machine end. The servers still receive the bytes that the machine sent
+    /// before, and then learn of the end.
     Forsake(usize),
     /// The connections of a machine end this often, one time after the other.
     Flap(usize, u32),
@@ -116,7 +117,7 @@ pub(crate) struct Planned {
     pub(crate) fault: Fault,
 }
 
-/// What a fault waits for.
+/// The event that a fault waits for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Armed {
     pub(crate) trigger: Trigger,

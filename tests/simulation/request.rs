@@ -1,4 +1,4 @@
-//! [`Request`]: what a client asks of a node.
+//! [`Request`]: a question or a change that a client sends to a node.
 
 use histories::record::Fact;
 use layercache::Freshness;

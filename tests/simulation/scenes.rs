@@ -11,7 +11,7 @@ use super::setting::{Setting, one_of};
 use super::shape::Shape;
 use std::time::Duration;
 
-/// What a run is about.
+/// The faults that a run repeats, and their setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scene {
     /// Redis loses the fences of changes that are under way.
@@ -32,9 +32,9 @@ pub(crate) enum Scene {
     OldData,
     /// Objects are deleted behind the cache's back, and then somebody purges the cache.
     Collections,
-    /// What a node has sent arrives after it has tried again on another connection.
+    /// Redis receives a command after its node has sent it again on another connection.
     LateTries,
-    /// What a node sends arrives late.
+    /// Redis receives the commands of a node late.
     LateCommands,
     /// A message is published late, and then a node hears nothing.
     LateMessages,

@@ -49,7 +49,7 @@ const SLACK: Time = Duration::from_millis(5);
 /// How long a fence stands after its last renewal, in milliseconds. No call of the store is that late.
 const FENCES: [u64; 3] = [2_500, 4_000, 6_000];
 
-/// What a run is like while nothing fails.
+/// The servers, the nodes, the store and the clients of a run, while nothing fails.
 #[derive(Debug)]
 pub(crate) struct Setting {
     pub(crate) shape: Shape,

@@ -1,4 +1,4 @@
-//! What happens at the servers' end of the network: connections open, and bytes arrive and leave.
+//! The servers' end of the network: a server accepts connections, and receives and sends bytes.
 
 use super::network::Link;
 use super::stream::{End, SimStream};
@@ -49,7 +49,7 @@ impl World {
         self.send_outputs(server);
     }
 
-    /// Sends what a server has to say to its clients.
+    /// Sends the replies and the messages of a server to its clients.
     pub(crate) fn send_outputs(&mut self, server: usize) {
         for (connection, bytes, is_closing) in self.servers[server].take_outputs() {
             let Some(link) = self.network.link_of(server, connection) else {

@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep};
 /// How long a node without heartbeats stays in the set: longer than any node may trust its memory.
 const KEEP: Duration = MOST_TRUST.saturating_mul(3);
 
-/// Among this many nodes each heartbeat reads the set of nodes. Among more nodes fewer do. So the
-/// work of Redis grows with the number of nodes, and not with its square.
+/// With fewer nodes than this, each heartbeat reads the set of nodes. With *n* nodes, one heartbeat
+/// in 1 + *n*/64 reads it. So the work of Redis grows with the number of nodes, and not with its
+/// square.
 const MANY: u32 = 64;
 
 impl Node {
