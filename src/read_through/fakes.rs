@@ -196,6 +196,8 @@ pub(crate) struct FakeShared {
     /// Number of the next begins and ends that are executed but whose answers are lost.
     pub(crate) lost_replies: AtomicUsize,
     pub(crate) session: AtomicU64,
+    /// Whether one of the servers is not up. A call reaches only the others.
+    pub(crate) is_partly_down: AtomicBool,
     /// Time of the last renewal of a fence.
     pub(crate) renewed: Mutex<Option<Instant>>,
 }
@@ -236,10 +238,14 @@ impl FakeShared {
     fn reply(&self, operation: &'static str) -> Result<UsedConnections, Error> {
         let less = |lost: usize| lost.checked_sub(1);
         let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
-        match self.lost_replies.fetch_update(set, fetch, less) {
-            Ok(_) => Err(failure(operation, "no answer")),
-            Err(_) => Ok(UsedConnections::one(self.session.load(Ordering::SeqCst))),
+        if self.lost_replies.fetch_update(set, fetch, less).is_ok() {
+            return Err(failure(operation, "no answer"));
         }
+        let mut through = UsedConnections::one(self.session.load(Ordering::SeqCst));
+        if self.is_partly_down.load(Ordering::SeqCst) {
+            through.and(None);
+        }
+        Ok(through)
     }
 
     /// Returns how many changes have a fence on this key.

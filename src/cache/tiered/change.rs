@@ -95,12 +95,17 @@ impl Tries<'_> {
                     && !self.deadline.is_over();
                 self.failure = Some(error);
                 if again {
-                    let pause = PAUSE * 2u32.saturating_pow((self.failed - 1).min(16));
-                    sleep(pause.min(MOST_PAUSE).min(self.left())).await;
+                    self.pause(self.failed).await;
                 }
                 (None, again)
             }
         }
+    }
+
+    /// Waits before the next try, after this number of tries that failed.
+    async fn pause(&self, failed: u32) {
+        let pause = PAUSE * 2u32.saturating_pow(failed.saturating_sub(1).min(16));
+        sleep(pause.min(MOST_PAUSE).min(self.left())).await;
     }
 }
 
@@ -165,6 +170,7 @@ impl TieredCache {
         let (mut token, mut strays) = (Token::random(), Vec::new());
         let (mut result, mut was, mut filled) = (None, None, false);
         let mut end = UsedConnections::default();
+        let mut moved = 0;
         let mut others = ready(()).boxed();
         let mut step = change.first();
         let conclusion = loop {
@@ -227,6 +233,11 @@ impl TieredCache {
                 ChangeStep::Confirm => {
                     let stayed = tier.stands(&end, tries.deadline).await;
                     let (stayed, _) = tries.of(stayed).await;
+                    if stayed == Some(false) {
+                        // While a server of a cluster is down, the others answer at once.
+                        moved += 1;
+                        tries.pause(moved).await;
+                    }
                     change.confirmed(stayed)
                 }
                 ChangeStep::PublishAgain => {

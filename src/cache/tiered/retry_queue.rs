@@ -280,25 +280,27 @@ impl RetryQueue {
         let keys = |of: &[&QueuedKey]| of.iter().map(|owed| owed.key.clone()).collect::<Vec<_>>();
         let (open, over) = (keys(&open), keys(&over));
         let all = [&open[..], &over].concat();
-        loop {
-            let mut through = UsedConnections::default();
-            let deadline = self.settings.removal_deadline();
-            if !over.is_empty() {
-                through.and_all(self.tier.invalidate(&over, deadline).await?);
-            }
-            if !open.is_empty() {
-                let token = Token::random();
-                let begun = self.tier.begin(&open, token, false, deadline);
-                through.and_all(begun.await?);
-            }
-            if kept(Rule::QueuedUntilTheNodesAreNotified) {
-                self.tier.publish(&all, deadline).await?.await;
-            }
-            // If another server is the primary now, it does not know of this: do it again.
-            let deadline = self.settings.removal_deadline();
-            if self.tier.stands(&through, deadline).await? {
-                return Ok(());
-            }
+        let mut through = UsedConnections::default();
+        let deadline = self.settings.removal_deadline();
+        if !over.is_empty() {
+            through.and_all(self.tier.invalidate(&over, deadline).await?);
+        }
+        if !open.is_empty() {
+            let begun = self.tier.begin(&open, Token::random(), false, deadline);
+            through.and_all(begun.await?);
+        }
+        if kept(Rule::QueuedUntilTheNodesAreNotified) {
+            self.tier.publish(&all, deadline).await?.await;
+        }
+        // If another server is the primary now, it does not know of this.
+        let deadline = self.settings.removal_deadline();
+        match self.tier.stands(&through, deadline).await? {
+            true => Ok(()),
+            false => Err(Error::Cache {
+                tier: "redis",
+                operation: "invalidate",
+                source: "a server is not up, or was replaced".into(),
+            }),
         }
     }
 }

@@ -131,6 +131,35 @@ async fn an_end_without_an_answer_is_tried_again_before_anything_is_reported() {
     );
 }
 
+/// The other servers of a cluster answer in a millisecond. A change that only repeated its end would
+/// ask them for thousands of times, and so would the retry queue.
+#[tokio::test(start_paused = true)]
+async fn a_change_does_not_flood_a_cluster_of_which_a_server_is_down() {
+    let world = world(true);
+    let scripts = || world.shared.scripts.swap(0, Ordering::SeqCst);
+    world.shared.slowness.store(1, Ordering::SeqCst);
+    world.shared.is_partly_down.store(true, Ordering::SeqCst);
+    world.backend.put(&world.link, 5);
+    let began = Instant::now();
+    let error = world.layers.unlink(&world.link.digest).await.unwrap_err();
+    assert!(
+        matches!(error, Error::ChangeUnconfirmed { .. }),
+        "{error:?}"
+    );
+    let (took, by_change) = (began.elapsed(), scripts());
+    assert!(took > Duration::from_secs(1), "{took:?}");
+    assert!((4..40).contains(&by_change), "{by_change} in {took:?}");
+
+    sleep(Duration::from_secs(10)).await;
+    let by_queue = scripts();
+    assert!((10..250).contains(&by_queue), "{by_queue}");
+    world.shared.is_partly_down.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(1)).await;
+    scripts();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(scripts(), 0, "the queue has told Redis");
+}
+
 /// A backend call may take longer than a change may wait for Redis. The change's time for Redis
 /// does not shrink meanwhile.
 #[tokio::test(start_paused = true)]
