@@ -116,7 +116,8 @@ rules! {
         /// A change stays in the retry queue until the other nodes were notified.
         QueuedUntilTheNodesAreNotified,
         /// A lease that may have been granted does not count, because Redis may grant it after a
-        /// change.
+        /// change. Bent in the code: a read also fills if an answer of Redis did not come. Otherwise
+        /// it would not ask Redis any more.
         AnUnknownGrantIsNoLease,
         /// If some deletes of a batch may still happen, the others are bracketed once more before
         /// they are reported.

@@ -1,6 +1,7 @@
 //! [`Budget`]: how long may one read still wait for the shared tier?
 
 use crate::cache::deadline::{Deadline, Patience};
+use crate::coherence::rules::{Rule, kept};
 use crate::types::{Error, runtime};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -116,6 +117,9 @@ impl Budget {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        if operation == "fill" && !kept(Rule::AnUnknownGrantIsNoLease) {
+            *self = Self::new(self.whole);
+        }
         if self.is_spent() {
             let spent = Error::Cache {
                 tier: "redis",
