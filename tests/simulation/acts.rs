@@ -53,12 +53,18 @@ impl Stage<'_> {
 
     pub(crate) fn restored_fences(&mut self) -> u64 {
         self.act.trigger = Some(Trigger::Change);
-        let lost = self.draw(100..900);
-        let restored = lost + self.draw(20..500);
-        self.at_primaries(lost, |server| Fault::Evict(server, "fence::", 1));
-        let (server, time) = (self.primary(), self.time(1..40));
-        self.add(restored, Fault::KillServer(server, time, Dump::Old));
-        self.draw(600..1_200)
+        let lost = self.draw(20..400);
+        let restored = lost + self.draw(20..300);
+        // The replicas do not hear of the loss.
+        let lag = Duration::from_millis(restored + 200);
+        self.add(0, Fault::Lag(Duration::from_secs(8), lag));
+        let times = self.random.u32(5..30);
+        self.add(lost, Fault::EvictOften(0, "fence::", times));
+        // A machine stays with the old primary.
+        let (after, until) = (self.time(2..50), self.time(800..1_450));
+        let why = Why::Cut(until, 1 << self.most_trusting());
+        self.add(restored, Fault::Failover(why, after));
+        self.draw(1_700..2_500)
     }
 
     pub(crate) fn stepped_clock(&mut self) -> u64 {
@@ -138,8 +144,8 @@ impl Stage<'_> {
 
     pub(crate) fn frozen_primary(&mut self) -> u64 {
         let silent = self.setting.shape.node_timeout().unwrap_or_default();
-        let after = silent + self.draw(50..300);
-        let time = after + self.draw(100..1_400);
+        let after = silent + self.draw(20..150);
+        let time = after + self.draw(300..1_000);
         let (after, until) = (Duration::from_millis(after), Duration::from_millis(time));
         self.add(0, Fault::Failover(Why::Frozen(until), after));
         time + self.draw(500..1_500)
@@ -197,14 +203,14 @@ impl Stage<'_> {
 
     pub(crate) fn late_tries(&mut self) -> u64 {
         self.act.trigger = Some(Trigger::Asked);
-        let (server, late) = (self.primary(), self.draw(250..900));
+        let (server, late) = (self.primary(), self.draw(300..900));
         let time = Duration::from_millis(late);
         let gone = self.draw(2..20);
         // Redis receives the first try late.
         self.add_there(0, Fault::Stall(to_server(0, server), time));
         self.add_there(gone, Fault::Forsake(0));
         // The fence of the second try is lost before the first try arrives.
-        let lost = gone + self.draw(60..late / 2);
+        let lost = gone + self.draw(60..150);
         let times = self.random.u32(10..40);
         self.at_primaries(lost, |server| Fault::EvictOften(server, "fence::", times));
         self.draw(500..1_200)
@@ -214,7 +220,7 @@ impl Stage<'_> {
         let (machine, server) = (self.machine(), self.primary());
         let trust = self.setting.trusts[machine].as_millis() as u64;
         // A node gives its connection up when the server has had no standing for as long as its trust.
-        let time = self.time(trust * 5 / 4..2 * trust);
+        let time = self.time(trust * 5 / 4..3 * trust);
         // All nodes load everything again.
         let other = self.machine();
         self.add(0, Fault::Collect(other));
@@ -238,14 +244,17 @@ impl Stage<'_> {
     }
 
     pub(crate) fn late_heartbeats(&mut self) -> u64 {
-        let (machine, server) = (self.machine(), self.primary());
-        let trust = self.setting.trusts[machine].as_millis() as u64;
-        let (first, second) = (self.time(trust..2 * trust), self.time(trust..3 * trust));
-        self.add(
-            0,
-            Fault::Stretch(to_machine(machine, server), first, second),
-        );
-        trust * 4 + self.draw(100..500)
+        self.act.trigger = Some(Trigger::Heartbeat);
+        let trust = self.setting.trusts[0].as_millis() as u64;
+        let first = self.time(trust / 2..trust * 19 / 20);
+        let second = self.time(trust..3 * trust);
+        // The node first asks who the server is. Then it sends the heartbeat.
+        let at = self.draw(5..50);
+        for server in 0..self.setting.shape.primaries() {
+            let way = to_machine(0, server);
+            self.add_there(at, Fault::Stretch(way, first, second));
+        }
+        trust * 3 + self.draw(100..500)
     }
 
     pub(crate) fn offline(&mut self) -> u64 {
@@ -262,9 +271,17 @@ impl Stage<'_> {
     }
 
     pub(crate) fn full_servers(&mut self) -> u64 {
-        let time = self.time(50..1_500);
-        self.at_primaries(0, |server| Fault::Fill(server, time));
-        self.draw(500..2_000)
+        let time = self.draw(50..1_500);
+        let full = Duration::from_millis(time);
+        self.at_primaries(0, |server| Fault::Fill(server, full));
+        // Each change waits for a machine that hears nothing.
+        let deaf = self.machine();
+        let at = self.draw(0..time);
+        let silent = self.time(200..1_000);
+        for server in 0..self.setting.shape.primaries() {
+            self.add(at, Fault::Hold(to_machine(deaf, server), silent));
+        }
+        self.draw(600..1_300)
     }
 
     pub(crate) fn deaths(&mut self) -> u64 {
@@ -275,9 +292,14 @@ impl Stage<'_> {
     }
 
     pub(crate) fn crowds(&mut self) -> u64 {
-        let (machine, server, time) = (self.machine(), self.primary(), self.time(20..300));
-        self.add(0, Fault::Hold(to_machine(machine, server), time));
-        self.draw(50..300)
+        self.act.trigger = Some(Trigger::Asked);
+        let machine = self.machine();
+        // The machine hears of the first changes only.
+        let (at, time) = (self.draw(2..12), self.time(100..400));
+        for server in 0..self.setting.shape.primaries() {
+            self.add(at, Fault::Hold(to_machine(machine, server), time));
+        }
+        self.draw(300..600)
     }
 
     /// Adds a fault that begins this many milliseconds later than the act.

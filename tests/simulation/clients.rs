@@ -20,6 +20,8 @@ const SIGNED: u32 = 60;
 pub(crate) struct Sent {
     pub(crate) node: usize,
     pub(crate) request: Request,
+    /// If the request is a change: how much earlier the client asks all nodes about the same.
+    pub(crate) after: Option<Time>,
     /// How long the client waits. `None` means for ever.
     pub(crate) patience: Option<Time>,
     /// How long after this request the next one comes.
@@ -33,6 +35,7 @@ pub(crate) struct Clients {
     blobs: u32,
     changes: u32,
     bursts: u32,
+    batches: u32,
     signs: bool,
     /// How many requests of a burst are still to come, and the last one.
     burst: Option<(u32, Sent)>,
@@ -45,6 +48,7 @@ impl Clients {
             blobs: setting.blobs,
             changes: setting.changes,
             bursts: setting.bursts,
+            batches: setting.batches,
             signs: setting.signs,
             burst: None,
         }
@@ -57,9 +61,13 @@ impl Clients {
         let mut sent = Sent {
             node: random.usize(..self.nodes),
             request: self.request(random, self.changes),
+            after: None,
             patience: None,
             pause: Duration::from_millis(random.u64(..6)),
         };
+        if random.bool() {
+            sent.after = Some(Duration::from_millis(random.u64(1..40)));
+        }
         if random.u32(..60) == 0 {
             sent.patience = Some(Duration::from_millis(random.u64(1..50)));
         }
@@ -73,7 +81,7 @@ impl Clients {
             sent.request = Request::Sign(fact, random.u32(..4) == 0, time);
         }
         if random.u32(..CHANGES) < self.bursts {
-            sent.request = self.request(random, CHANGES);
+            (sent.request, sent.after) = (self.request(random, CHANGES), None);
             self.burst = Some((random.u32(1..=MOST), sent));
         }
         sent
@@ -99,6 +107,9 @@ impl Clients {
         let (repository, blob) = (random.u32(..REPOSITORIES), random.u32(..self.blobs));
         let link = Fact::Link(repository, blob);
         let is_change = random.u32(..CHANGES) < changes;
+        if is_change && random.u32(..CHANGES) < self.batches {
+            return Request::DeleteMany(repository);
+        }
         let (first, numbers) = if is_change { (800, 200) } else { (0, 800) };
         match first + random.u32(..numbers) {
             0..450 => Request::Stat(repository, blob, Freshness::Cached),
@@ -125,15 +136,15 @@ impl Clients {
                 1..5 => Request::Warm,
                 _ => Request::StatMany(repository),
             },
-            // Clients create more than they remove, because the cache never holds absence.
-            800..850 => Request::Link(repository, blob),
-            850..865 => Request::PutLink(repository, blob),
-            865..910 => Request::PutBlob(blob),
-            910..920 => Request::Upload(blob),
-            920..940 => Request::Mount(repository, blob),
-            940..962 => Request::Unlink(repository, blob),
-            962..974 => Request::DeleteBlob(blob),
-            974..992 => Request::DeleteObject(if random.bool() {
+            // Clients also create what was removed.
+            800..815 => Request::Link(repository, blob),
+            815..830 => Request::PutLink(repository, blob),
+            830..865 => Request::PutBlob(blob),
+            865..875 => Request::Upload(blob),
+            875..890 => Request::Mount(repository, blob),
+            890..935 => Request::Unlink(repository, blob),
+            935..950 => Request::DeleteBlob(blob),
+            950..990 => Request::DeleteObject(if random.u32(..3) > 0 {
                 link
             } else {
                 Fact::Blob(blob)

@@ -131,10 +131,13 @@ pub(crate) struct Armed {
 /// or of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// A client asks a node for a change.
+    /// A client asks a node to remove something.
     Asked,
-    /// A node changes an object in the store.
+    /// A node changes an object in the store. Most often it removes the object: then more errors
+    /// show.
     Change,
     /// A node reads an object from the store.
     Load,
+    /// A node sends a heartbeat.
+    Heartbeat,
 }

@@ -3,6 +3,7 @@
 use super::signed::Signed;
 use super::store::Call;
 use super::stream::SimStream;
+use histories::record::Fact;
 use std::io;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, oneshot};
@@ -21,6 +22,8 @@ pub(crate) enum Emission {
     Close(Link),
     Call(Box<dyn Call>),
     Signed(Signed),
+    /// A client has created or removed this.
+    Changed(Fact, bool),
 }
 
 /// The emissions of one machine, in order. A clone only increments a reference count.

@@ -48,6 +48,38 @@ impl Request {
         )
     }
 
+    /// Returns whether the request removes objects.
+    pub(crate) const fn removes(self) -> bool {
+        matches!(
+            self,
+            Self::Unlink(..) | Self::DeleteBlob(_) | Self::DeleteObject(_) | Self::DeleteMany(_)
+        )
+    }
+
+    /// Returns a question whose answer says what the request changes, if it changes something.
+    pub(crate) const fn question(self) -> Option<Self> {
+        Some(match self {
+            Self::Link(repository, blob)
+            | Self::PutLink(repository, blob)
+            | Self::Mount(repository, blob)
+            | Self::Unlink(repository, blob) => Self::about(Fact::Link(repository, blob)),
+            Self::PutBlob(blob) | Self::Upload(blob) | Self::DeleteBlob(blob) => {
+                Self::about(Fact::Blob(blob))
+            }
+            Self::DeleteObject(fact) => Self::about(fact),
+            Self::DeleteMany(repository) => Self::StatMany(repository),
+            _ => return None,
+        })
+    }
+
+    /// Returns a question about a fact.
+    pub(crate) const fn about(fact: Fact) -> Self {
+        match fact {
+            Fact::Link(repository, blob) => Self::Stat(repository, blob, Freshness::Cached),
+            Fact::Blob(blob) => Self::BlobStat(blob),
+        }
+    }
+
     /// Returns the blob that the request is about, if it is about one.
     pub(crate) const fn blob(self) -> Option<u32> {
         match self {

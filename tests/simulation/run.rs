@@ -2,14 +2,13 @@
 
 use super::clients::Clients;
 use super::cut::Cut;
-use super::faults::Trigger;
 use super::finding::Finding;
 use super::plan::plan;
 use super::request::Request;
 use super::rest::{decide, finish, leave, prepare, rest, settle};
 use super::scenes::Scene;
 use super::setting::Setting;
-use super::world::World;
+use super::world::{Event, World};
 use histories::check::check;
 use std::fmt;
 use std::time::Duration;
@@ -86,10 +85,13 @@ pub(crate) fn run_cut(seed: u64, cut: &Cut) -> Outcome {
         world.run(at);
         let sent = clients.next(&mut random);
         if cut.keeps(requests, sent.request) {
-            if sent.request.is_change() {
-                world.pull(Trigger::Asked, sent.node);
+            match sent.request.question().zip(sent.after) {
+                Some((question, after)) => {
+                    world.ask_all(at, question);
+                    world.at(at + after, Event::Ask(sent.node, sent.request));
+                }
+                None => world.ask(sent.node, sent.request, sent.patience),
             }
-            send(&mut world, sent.node, sent.request, sent.patience);
         }
         requests += 1;
         at += sent.pause;

@@ -9,6 +9,7 @@ use super::acts::{Act, Stage};
 use super::network::Slowness;
 use super::setting::{Setting, one_of};
 use super::shape::Shape;
+use std::env;
 use std::time::Duration;
 
 /// The faults that a run repeats, and their setting.
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub(crate) enum Scene {
     /// Redis loses the fences of changes that are under way.
     LostFences,
-    /// The same, and then a server of a cluster comes back with an old dump that has the fences.
+    /// The same, and then a replica that still has the fences replaces the primary.
     RestoredFences,
     /// A node is cut off, and Redis's clock steps.
     SteppedClock,
@@ -51,31 +52,49 @@ pub(crate) enum Scene {
 }
 
 /// One run in this many has no scene.
-const WITHOUT: usize = 5;
+const WITHOUT: usize = 10;
 
-const ALL: [Scene; 17] = [
-    Scene::LostFences,
-    Scene::RestoredFences,
-    Scene::SteppedClock,
-    Scene::LostNodes,
-    Scene::CutPrimary,
-    Scene::FrozenPrimary,
-    Scene::LateSentinels,
-    Scene::OldData,
-    Scene::Collections,
-    Scene::LateTries,
-    Scene::LateCommands,
-    Scene::LateMessages,
-    Scene::LateHeartbeats,
-    Scene::Offline,
-    Scene::FullServers,
-    Scene::Deaths,
-    Scene::Crowds,
+/// The scenes, and how often each is drawn. The higher the number, the rarer are its errors.
+const ALL: [(Scene, usize); 17] = [
+    (Scene::LostFences, 1),
+    (Scene::RestoredFences, 3),
+    (Scene::SteppedClock, 1),
+    (Scene::LostNodes, 1),
+    (Scene::CutPrimary, 3),
+    (Scene::FrozenPrimary, 2),
+    (Scene::LateSentinels, 2),
+    (Scene::OldData, 1),
+    (Scene::Collections, 1),
+    (Scene::LateTries, 3),
+    (Scene::LateCommands, 1),
+    (Scene::LateMessages, 1),
+    (Scene::LateHeartbeats, 1),
+    (Scene::Offline, 2),
+    (Scene::FullServers, 2),
+    (Scene::Deaths, 1),
+    (Scene::Crowds, 1),
 ];
 
 impl Scene {
+    /// Draws the scene of a run, if `LAYERCACHE_SIM_SCENE` does not name it.
+    ///
+    /// # Panics
+    /// If there is no scene of that name.
     pub(crate) fn draw(random: &mut fastrand::Rng) -> Option<Self> {
-        (random.usize(..WITHOUT) > 0).then(|| one_of(random, &ALL))
+        if let Ok(name) = env::var("LAYERCACHE_SIM_SCENE") {
+            let mut all = ALL.iter().map(|(scene, _)| *scene);
+            let named = all.find(|scene| format!("{scene:?}") == name);
+            return Some(named.unwrap_or_else(|| panic!("there is no scene {name}")));
+        }
+        let has_one = random.usize(..WITHOUT) > 0;
+        let all: usize = ALL.iter().map(|(_, often)| often).sum();
+        let mut number = random.usize(..all);
+        let drawn = ALL.iter().find(|(_, often)| {
+            let is_it = number < *often;
+            number = number.saturating_sub(*often);
+            is_it
+        });
+        drawn.map(|(scene, _)| *scene).filter(|_| has_one)
     }
 
     /// Changes the setting of a run, so that the scene's faults matter.
@@ -90,47 +109,74 @@ impl Scene {
         match self {
             Self::LostFences => {
                 setting.store.slow = one_of(random, &[60, 300, 1_500, 3_000]);
-                setting.store.one_in = one_of(random, &[0, 5]);
-                setting.bursts = one_of(random, &[0, 50]);
-                setting.changes = one_of(random, &[50, 100]);
+                setting.changes = one_of(random, &[20, 50, 100]);
+                match random.bool() {
+                    true => {
+                        setting.store.one_in = one_of(random, &[0, 5]);
+                        setting.bursts = one_of(random, &[0, 50]);
+                    }
+                    // Some deletes of a batch may still happen.
+                    false => {
+                        setting.blobs = one_of(random, &[1, 2, 4]);
+                        setting.changes = one_of(random, &[5, 10]);
+                        setting.store.slow = one_of(random, &[300, 1_000]);
+                        setting.store.one_in = 4;
+                        setting.batches = 700;
+                        setting.busy = seconds(6);
+                    }
+                }
             }
             Self::RestoredFences => {
-                setting.shape.redraw(random, Shape::is_cluster);
-                setting.store.slow = 3_000;
-                setting.changes = one_of(random, &[50, 100]);
-                setting.busy = seconds(5);
+                setting.shape.redraw(random, Shape::has_two_replicas);
+                setting.one_trusts_longer(200, 1_500);
+                setting.store.slow = one_of(random, &[800, 1_500]);
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40]);
+                setting.busy = seconds(10);
             }
             Self::SteppedClock => {
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40, 60]);
                 setting.draw_trusts(random, &[200, 500, 1_000], 2);
                 setting.busy = seconds(7);
             }
             Self::LostNodes => {
-                match random.bool() {
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40, 60]);
+                match random.u32(..3) > 0 {
                     true => setting.one_trusts_longer(200, 1_000),
                     false => setting.draw_trusts(random, &[500, 1_000], 3),
                 }
                 setting.busy = seconds(7);
             }
             Self::CutPrimary => {
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.store.slow = one_of(random, &[1, 8, 300, 800]);
                 setting.shape.redraw(random, Shape::has_two_replicas);
                 match random.bool() {
-                    true => setting.one_trusts_longer(200, 2_000),
-                    false => setting.draw_trusts(random, &[200, 500, 2_000], 3),
+                    true => setting.one_trusts_longer(200, 1_000),
+                    false => setting.draw_trusts(random, &[200, 500], 3),
                 }
                 setting.busy = seconds(7);
             }
             Self::FrozenPrimary => {
                 let is_fast = |shape: Shape| shape.node_timeout().is_some_and(|time| time < 500);
                 setting.shape.redraw(random, is_fast);
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40, 60]);
                 setting.one_trusts_longer(200, 2_000);
-                setting.busy = seconds(6);
+                setting.busy = seconds(10);
             }
             Self::LateSentinels => {
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40, 60]);
                 setting.shape.redraw(random, Shape::has_two_replicas);
                 setting.one_trusts_longer(200, 1_000);
                 setting.busy = seconds(7);
             }
             Self::OldData => {
+                setting.blobs = one_of(random, &[5, 8, 11]);
                 setting.far = Some((random.usize(..setting.nodes()), random.u64(10..20)));
                 // With a slower network that node would give up each of its reads of Redis.
                 setting.network = slow(0, 1);
@@ -138,34 +184,48 @@ impl Scene {
                 setting.changes = one_of(random, &[50, 100, 200]);
             }
             Self::Collections => {
+                setting.blobs = one_of(random, &[5, 8, 11]);
                 setting.network = one_of(random, &[slow(12, 1), slow(20, 1)]);
-                setting.store.slow = one_of(random, &[8, 60]);
-                setting.changes = one_of(random, &[50, 100, 200]);
+                setting.store.slow = one_of(random, &[60, 200]);
+                setting.busy = seconds(6);
             }
             Self::LateTries => {
-                setting.store.slow = 2_000;
-                setting.busy = seconds(5);
+                setting.blobs = one_of(random, &[1, 2, 3]);
+                setting.changes = one_of(random, &[10, 20]);
+                (setting.store.slow, setting.store.share) = (2_000, 40);
+                setting.draw_trusts(random, &[200, 500], 4);
                 setting.network = one_of(random, &[slow(0, 1), slow(12, 1)]);
-                setting.changes = one_of(random, &[50, 100, 200]);
+                setting.busy = seconds(6);
             }
             Self::LateCommands => {
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.busy = seconds(7);
                 setting.draw_trusts(random, &[200, 500], 4);
                 setting.network = one_of(random, &[slow(12, 1), slow(20, 1)]);
             }
             Self::LateMessages => {
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40, 60]);
                 setting.draw_trusts(random, &[500, 1_000], 4);
                 setting.network = slow(12, 1);
                 setting.busy = seconds(5);
             }
             Self::LateHeartbeats => {
+                setting.blobs = one_of(random, &[5, 8, 11]);
+                setting.changes = one_of(random, &[20, 40, 60]);
                 setting.draw_trusts(random, &[500], 1);
                 setting.network = slow(20, 1);
                 setting.busy = seconds(7);
             }
             Self::Offline => setting.changes = one_of(random, &[50, 200]),
             Self::FullServers => {
-                setting.changes = one_of(random, &[50, 200]);
-                setting.network = one_of(random, &[slow(12, 1), slow(20, 1)]);
+                setting.changes = one_of(random, &[50, 100]);
+                setting.bursts = one_of(random, &[0, 50]);
+                setting.store.slow = one_of(random, &[8, 60]);
+                setting.network = one_of(random, &[slow(0, 1), slow(12, 1)]);
+                setting.draw_trusts(random, &[500, 1_000], 4);
+                setting.busy = seconds(8);
             }
             Self::Deaths => {
                 setting.changes = one_of(random, &[20, 50, 100]);
@@ -174,8 +234,8 @@ impl Scene {
             }
             Self::Crowds => {
                 setting.draw_trusts(random, &[500, 1_000], 4);
-                setting.network = one_of(random, &[slow(150, 6), slow(60, 4), slow(40, 4)]);
-                (setting.changes, setting.bursts) = (0, 3);
+                setting.network = one_of(random, &[slow(0, 1), slow(4, 1), slow(12, 1)]);
+                (setting.changes, setting.bursts) = (0, 20);
                 setting.busy = seconds(7);
             }
         }

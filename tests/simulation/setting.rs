@@ -65,6 +65,8 @@ pub(crate) struct Setting {
     pub(crate) changes: u32,
     /// How many of 1,000 requests begin a burst.
     pub(crate) bursts: u32,
+    /// How many of 1,000 changes delete many objects at once, beside the usual ones.
+    pub(crate) batches: u32,
     /// Whether clients let nodes sign URLs.
     pub(crate) signs: bool,
 }
@@ -91,6 +93,7 @@ impl Setting {
             far: None,
             changes: one_of(random, &CHANGES),
             bursts: one_of(random, &BURSTS),
+            batches: 0,
             signs: random.u32(..SIGNING) == 0,
         };
         setting.draw_trusts(random, &TRUSTS, 3);

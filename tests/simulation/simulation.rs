@@ -6,10 +6,12 @@
 //! | `LAYERCACHE_SIM_SEED` | runs this seed alone |
 //! | `LAYERCACHE_SIM_RUNS` | how many seeds run |
 //! | `LAYERCACHE_SIM_FIRST` | the first of them |
+//! | `LAYERCACHE_SIM_SCENE` | lets each run be about this scene |
 //! | `LAYERCACHE_SIM_CUT` | leaves out a part of the seed, as a failure prints it |
 //! | `LAYERCACHE_SIM_BEND` | bends the rules of the protocol, which the seeds have to find |
 
 mod acts;
+mod ask;
 mod backend;
 mod bends;
 mod busy;
@@ -109,17 +111,19 @@ fn run_one(seed: u64, bent: Option<&str>) {
 fn fail(seed: u64, cut: Cut, outcome: Outcome, bent: Option<&str>) -> ! {
     let whole = outcome.to_string();
     let shrunk = Shrunk::new(seed, cut, outcome);
+    let scene = env::var("LAYERCACHE_SIM_SCENE").ok();
+    let scene = scene.map(|scene| format!(" LAYERCACHE_SIM_SCENE={scene}"));
     let bend = bent.map(|rule| format!(" LAYERCACHE_SIM_BEND={rule}"));
+    let with = [scene, bend].map(Option::unwrap_or_default).concat();
     panic!(
         "{}\nthe shortest run that finds something: {}\nfrom: {whole}\nrepeat the whole run, or \
          the shortest one:\n\
-         LAYERCACHE_SIM_SEED={seed}{bend} cargo test --test simulation no_seed -- --nocapture\n\
-         LAYERCACHE_SIM_SEED={seed} LAYERCACHE_SIM_CUT='{}'{bend} cargo test --test simulation \
+         LAYERCACHE_SIM_SEED={seed}{with} cargo test --test simulation no_seed -- --nocapture\n\
+         LAYERCACHE_SIM_SEED={seed} LAYERCACHE_SIM_CUT='{}'{with} cargo test --test simulation \
          no_seed -- --nocapture",
         shrunk.report(),
         shrunk.outcome,
         shrunk.cut,
-        bend = bend.unwrap_or_default(),
     );
 }
 

@@ -76,6 +76,18 @@ impl World {
         }
     }
 
+    /// A machine sends bytes to a server. They pull a trigger if they begin a heartbeat: only
+    /// heartbeats have this command.
+    pub(crate) fn may_be_heartbeat(&mut self, machine: usize, bytes: &[u8]) {
+        let name = b"PERSIST";
+        let mut armed = self.armed.iter();
+        if armed.any(|(armed, _)| armed.trigger == Trigger::Heartbeat)
+            && bytes.windows(name.len()).any(|window| window == name)
+        {
+            self.pull(Trigger::Heartbeat, machine);
+        }
+    }
+
     /// Lets a fault begin, and plans what ends it.
     pub(crate) fn begin(&mut self, fault: Fault) {
         self.open_faults -= 1;
@@ -86,6 +98,7 @@ impl World {
 
     /// Waits until all faults have ended, and lets everything work again.
     pub(crate) fn end_faults(&mut self) {
+        self.is_busy = false;
         while self.open_faults > 0 || self.is_any_frozen() {
             self.run(self.now + Duration::from_millis(20));
         }
@@ -193,11 +206,14 @@ impl World {
                 return later(time, Fault::StartServer(server));
             }
             Fault::StartServer(server) => self.start_server(server),
+            // A replica evicts nothing by itself.
             Fault::Evict(server, kind, one_in) => {
+                let server = self.topology.primary_of(server);
                 self.servers[server].evict(kind, one_in, &mut self.random);
                 self.spread(server);
             }
             Fault::EvictOften(server, kind, times) => {
+                let server = self.topology.primary_of(server);
                 self.servers[server].evict(kind, 1, &mut self.random);
                 self.spread(server);
                 if let Some(rest) = times.checked_sub(1) {

@@ -124,6 +124,15 @@ impl Topology {
     pub(crate) fn is_primary(&self, server: usize) -> bool {
         self.follows.get(server).is_some_and(Option::is_none)
     }
+
+    /// Returns the server's primary, or the server if it is one.
+    pub(crate) fn primary_of(&self, server: usize) -> usize {
+        self.follows
+            .get(server)
+            .copied()
+            .flatten()
+            .unwrap_or(server)
+    }
 }
 
 impl World {

@@ -366,7 +366,10 @@ impl Client {
             what,
         };
         match ended {
-            Ended::Done => self.history.change(change(Outcome::Done)),
+            Ended::Done => {
+                self.history.change(change(Outcome::Done));
+                self.outbox.emit(Emission::Changed(fact, present));
+            }
             Ended::Refused if present => {
                 let node = self.node;
                 let failure = format!("{what} at node {node}: a creation was refused");

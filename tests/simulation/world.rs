@@ -7,7 +7,6 @@ use super::machine::{Machine, NodeConfig, Time};
 use super::network::{Link, Network};
 use super::outbox::Emission;
 use super::request::Request;
-use super::run::send;
 use super::running::Running;
 use super::server::Server;
 use super::setting::Setting;
@@ -107,6 +106,8 @@ pub(crate) struct World {
     /// The facts that an exception from the promise is about.
     pub(crate) undecided: BTreeSet<Fact>,
     pub(crate) collected: Collected,
+    /// Whether clients still send changes.
+    pub(crate) is_busy: bool,
     /// How many faults have yet to begin, or have to end.
     pub(crate) open_faults: usize,
     /// Until when a signed URL may be used, and its end may take.
@@ -147,6 +148,7 @@ impl World {
             truth: Truth::default(),
             undecided: BTreeSet::new(),
             collected: Collected::default(),
+            is_busy: true,
             open_faults: 0,
             signed_until: Time::ZERO,
             armed: Vec::new(),
@@ -278,6 +280,7 @@ impl World {
                 self.at(time, event);
             }
             Emission::Bytes(link, bytes) => {
+                self.may_be_heartbeat(machine, &bytes);
                 if let Some(time) = self.network.arrival_at_server(link, at, &mut self.random) {
                     self.at(time, Event::Receive(link, bytes));
                 }
@@ -288,6 +291,7 @@ impl World {
             }
             Emission::Call(call) => self.call(machine, at, call),
             Emission::Signed(signed) => self.signed(at, signed),
+            Emission::Changed(fact, present) => self.changed(at, fact, present),
         }
     }
 
@@ -329,11 +333,11 @@ impl World {
     }
 
     fn call(&mut self, machine: usize, at: Time, call: Box<dyn Call>) {
-        let trigger = match call.changes() {
-            Some(_) => Trigger::Change,
-            None => Trigger::Load,
-        };
-        self.pull(trigger, machine);
+        match call.changes() {
+            Some((_, true)) if self.random.u32(..3) > 0 => {}
+            Some(_) => self.pull(Trigger::Change, machine),
+            None => self.pull(Trigger::Load, machine),
+        }
         let time = at + self.store_delay();
         let fails = match self.store_faults.one_in {
             0 => false,
@@ -419,7 +423,7 @@ impl World {
             Event::Lose(fault) => {
                 self.strike(fault);
             }
-            Event::Ask(node, request) => send(self, node, request, None),
+            Event::Ask(node, request) => self.ask(node, request, None),
             Event::Arm(armed, fault) => {
                 self.open_faults -= 1;
                 self.armed.push((armed, fault));
