@@ -222,7 +222,7 @@ async fn max_uploads_limits_the_number_of_uploads() {
 
 #[tokio::test]
 async fn an_upload_without_new_data_ends() {
-    let args = ["--upload-timeout", "1s", "--max-uploads", "2"];
+    let args = ["--upload-timeout", "5s", "--max-uploads", "2"];
     let node = Node::start_with(&args).await;
     let http = &node.http;
     let before = node.stored();
