@@ -135,14 +135,12 @@ impl Scene {
                 setting.busy = seconds(10);
             }
             Self::SteppedClock => {
-                setting.blobs = one_of(random, &[5, 8, 11]);
-                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.has_many(random);
                 setting.draw_trusts(random, &[200, 500, 1_000], 2);
                 setting.busy = seconds(7);
             }
             Self::LostNodes => {
-                setting.blobs = one_of(random, &[5, 8, 11]);
-                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.has_many(random);
                 match random.u32(..3) > 0 {
                     true => setting.one_trusts_longer(200, 1_000),
                     false => setting.draw_trusts(random, &[500, 1_000], 3),
@@ -150,8 +148,7 @@ impl Scene {
                 setting.busy = seconds(7);
             }
             Self::CutPrimary => {
-                setting.blobs = one_of(random, &[5, 8, 11]);
-                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.has_many(random);
                 setting.store.slow = one_of(random, &[1, 8, 300, 800]);
                 setting.shape.redraw(random, Shape::has_two_replicas);
                 match random.bool() {
@@ -163,14 +160,12 @@ impl Scene {
             Self::FrozenPrimary => {
                 let is_fast = |shape: Shape| shape.node_timeout().is_some_and(|time| time < 500);
                 setting.shape.redraw(random, is_fast);
-                setting.blobs = one_of(random, &[5, 8, 11]);
-                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.has_many(random);
                 setting.one_trusts_longer(200, 2_000);
                 setting.busy = seconds(10);
             }
             Self::LateSentinels => {
-                setting.blobs = one_of(random, &[5, 8, 11]);
-                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.has_many(random);
                 setting.shape.redraw(random, Shape::has_two_replicas);
                 setting.one_trusts_longer(200, 1_000);
                 setting.busy = seconds(7);
@@ -198,22 +193,19 @@ impl Scene {
                 setting.busy = seconds(6);
             }
             Self::LateCommands => {
-                setting.blobs = one_of(random, &[5, 8, 11]);
-                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.has_many(random);
                 setting.busy = seconds(7);
                 setting.draw_trusts(random, &[200, 500], 4);
                 setting.network = one_of(random, &[slow(12, 1), slow(20, 1)]);
             }
             Self::LateMessages => {
-                setting.blobs = one_of(random, &[5, 8, 11]);
-                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.has_many(random);
                 setting.draw_trusts(random, &[500, 1_000], 4);
                 setting.network = slow(12, 1);
                 setting.busy = seconds(5);
             }
             Self::LateHeartbeats => {
-                setting.blobs = one_of(random, &[5, 8, 11]);
-                setting.changes = one_of(random, &[20, 40, 60]);
+                setting.has_many(random);
                 setting.draw_trusts(random, &[500], 1);
                 setting.network = slow(20, 1);
                 setting.busy = seconds(7);

@@ -115,6 +115,13 @@ impl Setting {
         self.trusts[0] = Duration::from_millis(long);
     }
 
+    /// Lets there be many objects, for a scene whose errors last for as long as a trust: then some
+    /// object is changed at the right time, although changes of one object are rare.
+    pub(crate) fn has_many(&mut self, random: &mut fastrand::Rng) {
+        self.blobs = one_of(random, &[5, 8, 11]);
+        self.changes = one_of(random, &[20, 40, 60]);
+    }
+
     pub(crate) const fn nodes(&self) -> usize {
         self.trusts.len()
     }
