@@ -1,11 +1,11 @@
 //! A child process that serves on loopback: the test starts, watches, signals and ends it by its
 //! own id.
 
-use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Range;
+use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,13 +35,18 @@ pub enum Signal {
     Term,
 }
 
+/// The ports of servers. The system takes the ports of outgoing connections from higher ones: such a
+/// connection could otherwise have a server's port while the server is down for a moment. The ports
+/// 10,000 above are lower than these too.
+const PORTS: Range<u16> = 10_000..20_000;
+
 /// Returns a loopback port that is free and that this process has not returned before.
 pub fn free_port() -> u16 {
-    static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(process::id()));
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
-        let port = listener.local_addr().expect("its address").port();
-        if GIVEN.lock().unwrap().insert(port) {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len() as u32;
+        let port = PORTS.start + number as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
