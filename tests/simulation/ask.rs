@@ -1,4 +1,4 @@
-//! How clients ask nodes, and what they do after a change.
+//! How clients ask nodes, and what clients do after a change.
 
 use super::faults::Trigger;
 use super::machine::Time;
@@ -32,8 +32,8 @@ impl World {
     }
 
     /// A client has learned that its change is made. It asks all nodes about it, because an error may
-    /// last for some milliseconds only. Another client soon creates what was removed: a removal of an
-    /// absent object shows no error.
+    /// last for some milliseconds only. Another client soon creates a removed object again, because
+    /// the removal of an absent object shows no error.
     pub(crate) fn changed(&mut self, at: Time, fact: Fact, present: bool) {
         self.ask_all(at, Request::about(fact));
         if !present && self.random.u32(..8) > 0 {

@@ -136,7 +136,7 @@ impl Clients {
                 1..5 => Request::Warm,
                 _ => Request::StatMany(repository),
             },
-            // Clients also create what was removed.
+            // Clients also create removed objects again.
             800..815 => Request::Link(repository, blob),
             815..830 => Request::PutLink(repository, blob),
             830..865 => Request::PutBlob(blob),

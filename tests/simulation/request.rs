@@ -56,7 +56,7 @@ impl Request {
         )
     }
 
-    /// Returns a question whose answer says what the request changes, if it changes something.
+    /// Returns a question about the objects that the request changes, if it changes some.
     pub(crate) const fn question(self) -> Option<Self> {
         Some(match self {
             Self::Link(repository, blob)

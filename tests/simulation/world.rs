@@ -316,7 +316,8 @@ impl World {
         self.at(heard.unwrap_or(now + STEP), Event::End(link, End::Reset));
     }
 
-    /// A machine ends a connection. The server learns of it after what the machine has sent.
+    /// A machine ends a connection. The server first receives the bytes that the machine has sent,
+    /// and then learns of the end.
     pub(crate) fn forsake(&mut self, link: Link) {
         self.at(self.now + STEP, Event::End(link, End::Reset));
         self.close(link, self.now);
