@@ -78,6 +78,8 @@ pub(crate) struct Change {
     used: Option<UsedConnections>,
     /// Whether the other nodes have to be notified once more.
     publishes_again: bool,
+    /// Whether the backend's call may still happen.
+    is_open: bool,
 }
 
 /// Says what a change does next.
@@ -92,10 +94,13 @@ pub(crate) enum ChangeStep {
     Publish,
     /// Call the backend. If the keys were published, await the other nodes meanwhile.
     Call { fenced: bool },
+    /// Renew the fence for its whole TTL, because the call may still happen.
+    Renew,
     /// Remove entry, lease and fence, after the call.
     End,
-    /// Ask whether the servers that executed `END` are still the primaries. Otherwise a node that
-    /// is connected to a new primary may not have received the published keys.
+    /// Ask whether the servers that executed the last step are still the primaries. Otherwise a node
+    /// that is connected to a new primary may not have received the published keys, and a fence may
+    /// stand only at a server that no node uses any more.
     Confirm,
     /// Publish the keys once more, and await the other nodes. While the fence was gone, another
     /// node may have read the old value.
@@ -126,7 +131,8 @@ pub(crate) enum Conclusion {
     Done,
     /// The call may still happen. The fence stays until it expires.
     Open,
-    /// The change is made. Its keys still have to be removed from the caches, by the retry queue.
+    /// The change is made, or may still be made. Its keys still have to be removed from the caches,
+    /// by the retry queue.
     Queued,
 }
 
@@ -136,6 +142,7 @@ impl Change {
             goes_on: policy.goes_on(kind),
             used: None,
             publishes_again: false,
+            is_open: false,
         }
     }
 
@@ -163,9 +170,11 @@ impl Change {
         self.used = used;
         let publishes = kept(Rule::PublishAfterBegin) && kept(Rule::PublishBeforeTheCall);
         match (&self.used, again) {
+            (Some(_), _) if self.is_open => ChangeStep::PublishAgain,
             (Some(_), _) if publishes => ChangeStep::Publish,
             (Some(_), _) => ChangeStep::Call { fenced: true },
             (None, true) => ChangeStep::Begin,
+            (None, false) if self.is_open => ChangeStep::Over(Conclusion::Queued),
             (None, false) => self.without_redis(),
         }
     }
@@ -188,13 +197,25 @@ impl Change {
     }
 
     /// Continues after the backend's call, and after the other nodes were awaited.
-    pub(crate) fn called(&self, outcome: Outcome) -> ChangeStep {
-        match (outcome, &self.used) {
+    pub(crate) fn called(&mut self, outcome: Outcome) -> ChangeStep {
+        self.is_open = outcome == Outcome::Unknown && kept(Rule::NoEndWhileTheCallMayHappen);
+        match (self.is_open, &self.used) {
             (_, None) => ChangeStep::Over(Conclusion::Queued),
-            (Outcome::Unknown, _) if kept(Rule::NoEndWhileTheCallMayHappen) => {
-                ChangeStep::Over(Conclusion::Open)
-            }
-            (_, Some(_)) => ChangeStep::End,
+            (true, Some(_)) => ChangeStep::Renew,
+            (false, Some(_)) => ChangeStep::End,
+        }
+    }
+
+    /// Continues after the fence was renewed. `stood` says whether it still stood. `None` means that
+    /// the renewal failed. `again` says whether there is time for another try. If the fence was
+    /// lost, the change begins once more, without another call.
+    pub(crate) fn renewed(&self, stood: Option<bool>, again: bool) -> ChangeStep {
+        match stood {
+            _ if !kept(Rule::AnOpenChangeIsConfirmed) => ChangeStep::Over(Conclusion::Open),
+            Some(true) => ChangeStep::Confirm,
+            Some(false) => ChangeStep::Begin,
+            None if again => ChangeStep::Renew,
+            None => ChangeStep::Over(Conclusion::Queued),
         }
     }
 
@@ -227,10 +248,13 @@ impl Change {
     }
 
     /// Continues after the confirmation. `stayed` says whether the servers were still the primaries
-    /// after `END`. `None` means that the node could not find out. If other servers are the
-    /// primaries now, the change sends `END` to them too.
+    /// after the last step. `None` means that the node could not find out. If other servers are the
+    /// primaries now, the change sends `END` to them too. If its call may still happen, it begins
+    /// once more instead.
     pub(crate) const fn confirmed(&self, stayed: Option<bool>) -> ChangeStep {
         match stayed {
+            Some(true) if self.is_open => ChangeStep::Over(Conclusion::Open),
+            Some(false) if self.is_open => ChangeStep::Begin,
             Some(true) if self.publishes_again => ChangeStep::PublishAgain,
             Some(true) => ChangeStep::Over(Conclusion::Done),
             Some(false) => ChangeStep::End,
@@ -240,10 +264,11 @@ impl Change {
 
     /// Continues after the other nodes were notified once more, or after that failed.
     pub(crate) const fn published_again(&self, published: bool) -> ChangeStep {
-        ChangeStep::Over(match published {
-            true => Conclusion::Done,
-            false => Conclusion::Queued,
-        })
+        match published {
+            true if self.is_open => ChangeStep::Confirm,
+            true => ChangeStep::Over(Conclusion::Done),
+            false => ChangeStep::Over(Conclusion::Queued),
+        }
     }
 }
 
@@ -336,11 +361,36 @@ mod tests {
 
     #[test]
     fn a_change_whose_call_may_still_happen_has_no_end() {
-        let change = published();
-        assert_eq!(
-            change.called(Outcome::Unknown),
-            ChangeStep::Over(Conclusion::Open)
-        );
+        let mut change = published();
+        assert_eq!(change.called(Outcome::Unknown), ChangeStep::Renew);
+        assert_eq!(change.renewed(None, true), ChangeStep::Renew);
+        assert_eq!(change.renewed(Some(true), false), ChangeStep::Confirm);
+        let open = ChangeStep::Over(Conclusion::Open);
+        assert_eq!(change.confirmed(Some(true)), open);
+    }
+
+    #[test]
+    fn a_change_whose_call_may_still_happen_begins_again_if_its_fence_was_gone() {
+        let mut change = published();
+        change.called(Outcome::Unknown);
+        assert_eq!(change.renewed(Some(false), false), ChangeStep::Begin);
+        let begun = change.begun(Some(UsedConnections::one(2)), false);
+        assert_eq!(begun, ChangeStep::PublishAgain);
+        assert_eq!(change.published_again(true), ChangeStep::Confirm);
+        assert_eq!(change.confirmed(Some(false)), ChangeStep::Begin);
+        let open = ChangeStep::Over(Conclusion::Open);
+        assert_eq!(change.confirmed(Some(true)), open);
+    }
+
+    #[test]
+    fn a_change_whose_call_may_still_happen_is_queued_if_redis_is_gone() {
+        let mut change = published();
+        change.called(Outcome::Unknown);
+        let queued = ChangeStep::Over(Conclusion::Queued);
+        assert_eq!(change.renewed(None, false), queued);
+        assert_eq!(change.published_again(false), queued);
+        assert_eq!(change.confirmed(None), queued);
+        assert_eq!(change.begun(None, false), queued);
     }
 
     #[test]

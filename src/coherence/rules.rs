@@ -132,6 +132,9 @@ rules! {
         WaitForTheOldPrimary,
         /// A change ends only if the server was still the primary after `END`.
         EndIsConfirmed,
+        /// If the backend's call may still happen, the change is over only if its fence still stood
+        /// and its server was still the primary. Otherwise the change begins once more.
+        AnOpenChangeIsConfirmed,
         /// The fence of a signed URL stands until the URL has expired.
         SignedFenceStands,
         /// When a signed URL has expired, its node notifies all nodes, even if the fence still stood.

@@ -74,11 +74,12 @@ pub enum Error {
         source: Arc<Self>,
     },
 
-    /// A change was made, but other nodes may still answer with values from before it. This node
-    /// keeps trying to tell them, and reads nothing from Redis until it has succeeded. To learn
-    /// when it has succeeded, repeat the change until it returns no error.
+    /// A change was made, or the backend may still make it, and other nodes may still answer with
+    /// values from before it. This node keeps trying to tell them, and reads nothing from Redis
+    /// until it has succeeded. To learn when it has succeeded, repeat the change until it returns no
+    /// error.
     #[error(
-        "changed, but other nodes may still answer what was before: {source} (retry to hear when none does)"
+        "changed or still to be changed, and other nodes may still answer what was before: {source} (retry to hear when none does)"
     )]
     ChangeUnconfirmed {
         /// Why the cache could not be told.

@@ -169,7 +169,8 @@ impl TieredCache {
         // The last token, and all tokens whose fences may stand in Redis.
         let (mut token, mut strays) = (Token::random(), Vec::new());
         let (mut result, mut was, mut filled) = (None, None, false);
-        let mut end = UsedConnections::default();
+        // The connections of the last step.
+        let mut used = UsedConnections::default();
         let mut moved = 0;
         let mut others = ready(()).boxed();
         let mut step = change.first();
@@ -185,6 +186,7 @@ impl TieredCache {
                         strays.push(token);
                     }
                     let (begun, again) = tries.of(begun).await;
+                    used = begun.clone().unwrap_or_default();
                     change.begun(begun, again)
                 }
                 ChangeStep::Publish => {
@@ -208,13 +210,13 @@ impl TieredCache {
                     };
                     tries.deadline = Deadline::new(left, tries.deadline.patience());
                     (result, was) = (Some(value), Some(outcome));
-                    if fenced && outcome == Outcome::Unknown {
-                        // The call may still happen, so the fence must stand for its whole TTL from
-                        // now on.
-                        let fence = shared.settings.fence_ttl;
-                        let _ = tier.renew(&keys, token, fence, tries.deadline).await;
-                    }
                     change.called(outcome)
+                }
+                ChangeStep::Renew => {
+                    let fence = shared.settings.fence_ttl;
+                    let stood = tier.renew(&keys, token, fence, tries.deadline).await;
+                    let (stood, again) = tries.of(stood).await;
+                    change.renewed(stood, again)
                 }
                 ChangeStep::End => {
                     let written = written.filter(|_| was == Some(Outcome::Written));
@@ -224,14 +226,14 @@ impl TieredCache {
                     if let Some((ended, through)) = ended {
                         filled = ended.filled;
                         let step = change.ended(Some((ended, &through)), again);
-                        end = through;
+                        used = through;
                         step
                     } else {
                         change.ended(None, again)
                     }
                 }
                 ChangeStep::Confirm => {
-                    let stayed = tier.stands(&end, tries.deadline).await;
+                    let stayed = tier.stands(&used, tries.deadline).await;
                     let (stayed, _) = tries.of(stayed).await;
                     if stayed == Some(false) {
                         // While a server of a cluster is down, the others answer at once.
@@ -303,11 +305,9 @@ impl TieredCache {
                 self.work.changes_refused.increment(1);
                 Err(Error::ChangeRefused { source })
             }
-            (Conclusion::Queued, Some(_))
-                if !goes_on && matches!(was, Some(Outcome::Written | Outcome::Over)) =>
-            {
+            (Conclusion::Queued, Some(_)) if !goes_on && was != Some(Outcome::Nothing) => {
                 self.work.changes_unconfirmed.increment(1);
-                tracing::warn!(error = %source, "a change is made, but not confirmed");
+                tracing::warn!(error = %source, "a change is made, or may still be made, but not confirmed");
                 Err(Error::ChangeUnconfirmed { source })
             }
             (Conclusion::Queued, Some(result)) => {

@@ -32,6 +32,7 @@ impl Model {
                 }
                 let used = session.map(UsedConnections::one);
                 let change = &mut state.changes[i];
+                change.used = session;
                 // The model needs no wait for a connection: a change that waits is the same as one
                 // that begins later.
                 change.at = ChangeAt::Next(change.change.begun(used, false));
@@ -61,6 +62,19 @@ impl Model {
                     outcome => outcome,
                 };
                 change.at = ChangeAt::Next(change.change.called(outcome));
+                self.apply_step(state, i);
+            }
+            ChangeAt::Next(ChangeStep::Renew) => {
+                let stood = self.session_of(state, i).map(|_| {
+                    let Changing { node, token, .. } = state.changes[i];
+                    state.data_of(node).slot.renew(token)
+                });
+                let is_bent = self.bends(Rule::AnOpenChangeIsConfirmed);
+                let change = &mut state.changes[i];
+                change.at = ChangeAt::Next(match is_bent {
+                    true => ChangeStep::Over(Conclusion::Open),
+                    false => change.change.renewed(stood, false),
+                });
                 self.apply_step(state, i);
             }
             ChangeAt::Next(ChangeStep::End) => {
@@ -127,12 +141,12 @@ impl Model {
         node.session.filter(|_| state.reaches(n) || is_deceived)
     }
 
-    /// Makes the node ask whether the server that executed `END` is still the primary.
+    /// Makes the node ask whether the server that executed the last step is still the primary.
     fn confirm(&self, state: &mut State, i: usize) {
         let change = &state.changes[i];
-        let (n, end) = (change.node, change.end);
+        let (n, used) = (change.node, change.used);
         let has_moved = state.lags(n);
-        let stayed = !has_moved && self.session_of(state, i) == end;
+        let stayed = !has_moved && self.session_of(state, i) == used;
         let stayed = stayed || self.bends(Rule::EndIsConfirmed);
         if has_moved && !stayed {
             self.disconnect(state, n);
@@ -286,7 +300,7 @@ impl Model {
 
     fn ended(&self, state: &mut State, i: usize, ended: EndReply, session: u64) {
         let change = &mut state.changes[i];
-        change.end = Some(session);
+        change.used = Some(session);
         let used = change.change.used().cloned();
         let used = used.filter(|_| self.bends(Rule::AnotherConnectionIsALostFence));
         let used = used.unwrap_or_else(|| UsedConnections::one(session));

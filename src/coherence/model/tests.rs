@@ -275,6 +275,7 @@ needed! {
     SignedEndNotifies: world(IN_REDIS, &[1], &[EvictFence]).changes(&[(0, Kind::Signed)]).beats(&[0, 0]);
     AnUnknownGrantIsNoLease: world(COLD, &[1], &[LateGrant]).beats(&[0, 0]);
     EndIsConfirmed: world(COLD, &[1], &[HandOver]).without(1).checks(&[1]).beats(&[0, 0]).ticks(1);
+    AnOpenChangeIsConfirmed: world(COLD, &[1], &[HandOver, LateCall(0)]).without(1).checks(&[1]).beats(&[0, 0]).ticks(1);
 }
 
 /// Checks that memory and Redis answer reads. A model in which they never answer would prove

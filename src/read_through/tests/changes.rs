@@ -259,8 +259,39 @@ async fn a_change_that_may_still_happen_waits_for_redis_no_longer_than_its_deadl
     let keys = vec![Key::Link(world.link.clone())];
     let began = Instant::now();
     let change = world.core.change(ChangeKind::Removal, keys, call);
-    change.await.unwrap();
+    let error = change.await.unwrap_err();
+    assert!(
+        matches!(error, Error::ChangeUnconfirmed { .. }),
+        "{error:?}"
+    );
     assert_eq!(began.elapsed(), Duration::from_secs(5));
+}
+
+/// Such a fence may stand only at a server that was replaced, or Redis may have evicted it. Another
+/// node may then have cached the object, which the call removes later.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_may_still_happen_begins_again_when_its_fence_was_lost() {
+    for is_replaced in [false, true] {
+        let world = world(true);
+        let (key, shared) = (Key::Link(world.link.clone()), Arc::clone(&world.shared));
+        let facts = Facts::one(Fact::member(world.link.clone()));
+        let lost = Arc::clone(&shared);
+        let call = async move {
+            match is_replaced {
+                true => _ = lost.session.fetch_add(1, Ordering::SeqCst),
+                false => lost.purge().await.unwrap(),
+            }
+            lost.add(facts);
+            ((), Outcome::Unknown)
+        };
+        let change = world
+            .core
+            .change(ChangeKind::Removal, vec![key.clone()], call);
+        change.await.unwrap();
+        assert!(!shared.has(&world.link).0, "the entry is removed");
+        assert_ne!(shared.fences(&key), 0, "a fence stands");
+        assert_eq!(shared.publishes.load(Ordering::SeqCst), 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]

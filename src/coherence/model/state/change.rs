@@ -19,8 +19,8 @@ pub(crate) struct Changing {
     pub(crate) id: u64,
     pub(crate) notices: u8,
     pub(crate) begins: u8,
-    /// The connection that `END` went through.
-    pub(crate) end: Option<u64>,
+    /// The connection that the last `BEGIN` or `END` went through.
+    pub(crate) used: Option<u64>,
     /// The tick at which `BEGIN` was over.
     pub(crate) since: u8,
     pub(crate) called: Option<Outcome>,
@@ -123,7 +123,7 @@ impl Changing {
             id: 0,
             notices: 0,
             begins: 0,
-            end: None,
+            used: None,
             since: 0,
             called: None,
             is_promised: false,
