@@ -147,6 +147,9 @@ impl World {
         };
         let slot = slot_of(key.as_deref().unwrap_or(NODES));
         let from = self.topology.slots.owner(slot);
+        if !self.is_on_record(from) {
+            return;
+        }
         let others: Vec<_> = primaries.into_iter().filter(|to| *to != from).collect();
         let Some(to) = self.random.choice(others) else {
             return;
@@ -159,6 +162,16 @@ impl World {
             pause: 1 + pause.as_millis() as u64,
         });
         self.step_at(self.now, Step::Move);
+    }
+
+    /// Returns whether the nodes have put a server on record. They purge a server that has taken over
+    /// before they do. The guide's page `redis` says that no slot may move from it earlier.
+    fn is_on_record(&mut self, server: usize) -> bool {
+        let place = self.topology.slots.owner(slot_of(NODES));
+        let record = format!("{}::servers", String::from_utf8_lossy(NODES));
+        let known = self.servers[place].members(&record, self.now);
+        let run_id = self.servers[server].run_id();
+        known.iter().any(|server| server.starts_with(&run_id))
     }
 
     /// Makes the next step of the slot that moves.

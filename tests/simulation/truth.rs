@@ -58,7 +58,8 @@ pub(crate) struct Truth {
     /// The versions that nodes have created and acknowledged.
     pub(crate) created: Vec<Created>,
     /// The objects that were created while Redis lost the fence, by calls that the node was in doubt
-    /// about, or by nodes that have died. A node may have cached the version from before such a call.
+    /// about, or by nodes that have died; also through the URLs of such nodes. A node may have cached
+    /// the version from before such a call.
     pub(crate) in_doubt: BTreeSet<Fact>,
 }
 
@@ -149,25 +150,27 @@ impl Truth {
     }
 
     /// Decides the changes of signed URLs. While the fence stands, no node caches the object.
-    fn decide_used(&self, now: u64) -> Vec<Change> {
-        let decide = |used: &Used| {
-            let mut change = used.change;
+    fn decide_used(&mut self, now: u64) -> Vec<Change> {
+        let mut decided = Vec::new();
+        for Used { mut change, asked } in self.used.clone() {
             let since = Span {
-                begin: used.asked,
+                begin: asked,
                 end: change.span.end,
             };
-            let dies = |(node, at): &(usize, u64)| *node == change.node && *at >= used.asked;
-            if !change.present && self.loses_fence(since, change.node) {
-                match self.died.iter().any(dies) {
+            let dies = |(node, at): &(usize, u64)| *node == change.node && *at >= asked;
+            if self.loses_fence(since, change.node) {
+                match (change.present, self.died.iter().any(dies)) {
                     // No other node puts up the fence of a dead node.
-                    true => change.outcome = Outcome::Unknown,
+                    (false, true) => change.outcome = Outcome::Unknown,
+                    (true, true) => _ = self.in_doubt.insert(change.fact),
                     // When the URL has expired, the node notifies all others.
-                    false => change.span.end = now,
+                    (false, false) => change.span.end = now,
+                    (true, false) => {}
                 }
             }
-            change
-        };
-        self.used.iter().map(decide).collect()
+            decided.push(change);
+        }
+        decided
     }
 
     /// Returns whether a fence of this node may have been lost in this time.
