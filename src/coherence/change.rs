@@ -168,9 +168,10 @@ impl Change {
     /// for another try.
     pub(crate) fn begun(&mut self, used: Option<UsedConnections>, again: bool) -> ChangeStep {
         self.used = used;
+        self.publishes_again = self.is_open;
         let publishes = kept(Rule::PublishAfterBegin) && kept(Rule::PublishBeforeTheCall);
         match (&self.used, again) {
-            (Some(_), _) if self.is_open => ChangeStep::PublishAgain,
+            (Some(_), _) if self.is_open => ChangeStep::Confirm,
             (Some(_), _) if publishes => ChangeStep::Publish,
             (Some(_), _) => ChangeStep::Call { fenced: true },
             (None, true) => ChangeStep::Begin,
@@ -209,7 +210,10 @@ impl Change {
     /// Continues after the fence was renewed. `stood` says whether it still stood. `None` means that
     /// the renewal failed. `again` says whether there is time for another try. If the fence was
     /// lost, the change begins once more, without another call.
-    pub(crate) fn renewed(&self, stood: Option<bool>, again: bool) -> ChangeStep {
+    pub(crate) fn renewed(&mut self, stood: Option<bool>, again: bool) -> ChangeStep {
+        // Through a recent connection, other nodes may not have received the published keys.
+        let used = self.used.as_ref();
+        self.publishes_again = !used.is_some_and(|used| used.is_same(used));
         match stood {
             _ if !kept(Rule::AnOpenChangeIsConfirmed) => ChangeStep::Over(Conclusion::Open),
             Some(true) => ChangeStep::Confirm,
@@ -253,10 +257,9 @@ impl Change {
     /// once more instead.
     pub(crate) const fn confirmed(&self, stayed: Option<bool>) -> ChangeStep {
         match stayed {
-            Some(true) if self.is_open => ChangeStep::Over(Conclusion::Open),
-            Some(false) if self.is_open => ChangeStep::Begin,
             Some(true) if self.publishes_again => ChangeStep::PublishAgain,
-            Some(true) => ChangeStep::Over(Conclusion::Done),
+            Some(true) => self.published_again(true),
+            Some(false) if self.is_open => ChangeStep::Begin,
             Some(false) => ChangeStep::End,
             None => ChangeStep::Over(Conclusion::Queued),
         }
@@ -264,11 +267,11 @@ impl Change {
 
     /// Continues after the other nodes were notified once more, or after that failed.
     pub(crate) const fn published_again(&self, published: bool) -> ChangeStep {
-        match published {
-            true if self.is_open => ChangeStep::Confirm,
-            true => ChangeStep::Over(Conclusion::Done),
-            false => ChangeStep::Over(Conclusion::Queued),
-        }
+        ChangeStep::Over(match published {
+            true if self.is_open => Conclusion::Open,
+            true => Conclusion::Done,
+            false => Conclusion::Queued,
+        })
     }
 }
 
@@ -375,11 +378,12 @@ mod tests {
         change.called(Outcome::Unknown);
         assert_eq!(change.renewed(Some(false), false), ChangeStep::Begin);
         let begun = change.begun(Some(UsedConnections::one(2)), false);
-        assert_eq!(begun, ChangeStep::PublishAgain);
-        assert_eq!(change.published_again(true), ChangeStep::Confirm);
+        assert_eq!(begun, ChangeStep::Confirm);
         assert_eq!(change.confirmed(Some(false)), ChangeStep::Begin);
+        change.begun(Some(UsedConnections::one(3)), false);
+        assert_eq!(change.confirmed(Some(true)), ChangeStep::PublishAgain);
         let open = ChangeStep::Over(Conclusion::Open);
-        assert_eq!(change.confirmed(Some(true)), open);
+        assert_eq!(change.published_again(true), open);
     }
 
     #[test]
