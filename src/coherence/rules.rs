@@ -119,9 +119,6 @@ rules! {
         /// change. Bent in the code: a read also fills if an answer of Redis did not come. Otherwise
         /// it would not ask Redis any more.
         AnUnknownGrantIsNoLease,
-        /// If some deletes of a batch may still happen, the others are bracketed once more before
-        /// they are reported.
-        CertainDeletesAreBracketedAgain,
         /// A server has standing only while the node knows that the primary has not moved.
         StandingNeedsThePlace,
         /// A server's standing counts from when the node asked, not from when the answer came.

@@ -4,8 +4,6 @@ use super::erased::ErasedStore;
 use super::error::{failed, to_store};
 use super::keys;
 use crate::coherence::change::{ChangeKind, Outcome};
-use crate::coherence::rules::{Rule, kept};
-use crate::types::Error;
 use futures::StreamExt;
 use futures::future::join;
 use futures::stream::{self, BoxStream};
@@ -71,7 +69,6 @@ impl ErasedStore {
         };
         match self.core.change(ChangeKind::Removal, keys, call).await {
             Ok(results) => {
-                let results = self.confirm(results).await;
                 self.verify(results.iter().flatten());
                 results
             }
@@ -85,35 +82,6 @@ impl ErasedStore {
     fn verify<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
         let meanings = paths.filter_map(|path| self.meaning(path));
         self.core.verify_deleted(meanings.flat_map(keys));
-    }
-
-    /// Invalidates the deleted keys once more if some deletes of the batch may still happen. Such a
-    /// batch has no end, and its fences may be lost, so its finished deletes need an end of their
-    /// own before they are reported.
-    async fn confirm(&self, mut results: Vec<Result<Path>>) -> Vec<Result<Path>> {
-        let deleted = results.iter().flatten();
-        let meanings = deleted.filter_map(|path| self.meaning(path));
-        let keys: Vec<_> = meanings.flat_map(keys).collect();
-        let is_certain = outcome(&results) != Outcome::Unknown;
-        if is_certain || keys.is_empty() || !kept(Rule::CertainDeletesAreBracketedAgain) {
-            return results;
-        }
-        let nothing = async { ((), Outcome::Over) };
-        let change = self.core.change(ChangeKind::Removal, keys.clone(), nothing);
-        if let Err(error) = change.await {
-            // Only the confirmation was refused; the objects are deleted.
-            let error = match error {
-                Error::ChangeRefused { source } => {
-                    self.core.cache().enqueue(&keys);
-                    Error::ChangeUnconfirmed { source }
-                }
-                other => other,
-            };
-            for result in results.iter_mut().filter(|result| result.is_ok()) {
-                *result = Err(to_store(error.again()));
-            }
-        }
-        results
     }
 }
 

@@ -132,8 +132,6 @@ impl Scene {
                 setting.store.slow = one_of(random, &[800, 1_500]);
                 setting.blobs = one_of(random, &[5, 8, 11]);
                 setting.changes = one_of(random, &[20, 40]);
-                // Some calls may still happen when their change returns.
-                setting.store.one_in = one_of(random, &[0, 3, 3]);
                 setting.busy = seconds(10);
             }
             Self::SteppedClock => {

@@ -79,8 +79,6 @@ impl Client {
             Request::Purge | Request::Warm => return,
             // It changes nothing itself, and waits for the other nodes as a change does.
             Request::Sign(..) => self.limits.change,
-            // If some of the deletes may still happen, the others are a second change.
-            Request::DeleteMany(_) => self.limits.change * 2,
             _ if is_change => self.limits.change,
             _ => self.limits.read,
         };

@@ -282,14 +282,6 @@ impl TieredCache {
         }
     }
 
-    /// Puts the keys of a finished change into the retry queue, which removes them as soon as it
-    /// can.
-    pub(crate) fn enqueue(&self, keys: &[Key]) {
-        if let Some(shared) = &self.shared {
-            shared.queue.enqueue(keys, false);
-        }
-    }
-
     /// Returns the result for the caller, and counts the change.
     fn report<T>(
         &self,

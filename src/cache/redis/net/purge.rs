@@ -9,14 +9,15 @@ use ::metrics::Counter;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd};
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How many keys one step scans and removes.
 const PAGE: usize = 1000;
 
-/// How long one node has for a purge before another node begins one as well.
+/// How long after it last took the lock a purging node counts as dead. Then another node purges.
 const LOCK: Duration = Duration::from_secs(10);
 /// How long a node waits before it checks again whether another node has purged.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -93,7 +94,15 @@ impl Record<'_> {
             }
             tracing::warn!("Redis is another server than before: its cached data is purged");
             self.purges.increment(1);
-            everything(connection, &Scope::all_namespaces(prefix)).await?;
+            let scope = Scope::all_namespaces(prefix);
+            let mut purge = pin!(everything(connection, &scope));
+            loop {
+                // A purge of many keys takes longer than the lock of a dead node should last.
+                match timeout(LOCK / 4, purge.as_mut()).await {
+                    Ok(purged) => break purged?,
+                    Err(_) => drop(self.takes_lock(server).await),
+                }
+            }
             break;
         }
         let key = self.key();

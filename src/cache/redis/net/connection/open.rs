@@ -18,8 +18,9 @@ use tracing::{Span, field};
 
 /// How long connecting may take. Callers wait only until their own deadlines.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
-/// How long a handshake may take. A node may have to purge the server during it.
-const HANDSHAKE: Duration = Duration::from_secs(60);
+/// How long a handshake may take. A node may have to purge the server during it, which takes minutes
+/// if Redis has a hundred million keys. Each command has a shorter deadline of its own.
+const HANDSHAKE: Duration = Duration::from_secs(15 * 60);
 
 /// The result of a successful probe.
 struct Probed {
