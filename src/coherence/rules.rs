@@ -132,6 +132,12 @@ rules! {
         /// If the backend's call may still happen, the change is over only if its fence still stood
         /// and its server was still the primary. Otherwise the change begins once more.
         AnOpenChangeIsConfirmed,
+        /// A purge is over only if its servers were still the primaries afterwards. Otherwise it is
+        /// made again.
+        APurgeIsConfirmed,
+        /// The holder of a signed URL gets it only if the server was still the primary after the
+        /// fence was put up.
+        ASignedFenceIsConfirmed,
         /// The fence of a signed URL stands until the URL has expired.
         SignedFenceStands,
         /// When a signed URL has expired, its node notifies all nodes, even if the fence still stood.

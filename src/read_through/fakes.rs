@@ -198,6 +198,8 @@ pub(crate) struct FakeShared {
     pub(crate) session: AtomicU64,
     /// Whether one of the servers is not up. A call reaches only the others.
     pub(crate) is_partly_down: AtomicBool,
+    /// Whether a replica has replaced the server, which the node does not know yet.
+    pub(crate) replaced: AtomicBool,
     /// Time of the last renewal of a fence.
     pub(crate) renewed: Mutex<Option<Instant>>,
 }
@@ -288,7 +290,16 @@ impl SharedTier for FakeShared {
     }
 
     async fn stands(&self, through: &UsedConnections, deadline: Deadline) -> Result<bool, Error> {
-        self.reach("stands", 0, deadline).await?;
+        self.fail("stands")?;
+        // A confirmation that is answered takes no time.
+        if self.hangs.load(Ordering::SeqCst) {
+            self.reach("stands", 0, deadline).await?;
+        }
+        if self.replaced.swap(false, Ordering::SeqCst) {
+            // The new server has no data.
+            self.session.fetch_add(1, Ordering::SeqCst);
+            self.slots.lock().unwrap().clear();
+        }
         Ok(self.is_up(through))
     }
 

@@ -315,6 +315,11 @@ impl ReadThrough {
                     joined
                 }
                 FlightStep::Start(running, joined) => {
+                    // The last load may have filled memory after the caller looked there.
+                    if let Some(answer) = self.peek(&key.0, freshness) {
+                        running.answer(Ok(answer.value.clone()));
+                        return Ok(answer);
+                    }
                     let span = spans::load(&key.0, freshness);
                     let looks_up = freshness == Freshness::Cached && self.cache().has_shared();
                     if looks_up && !budget.is_spent() {
@@ -343,7 +348,7 @@ impl ReadThrough {
         }
     }
 
-    /// Returns the answer if memory has it by now. Used after the caller has waited.
+    /// Returns the answer if memory has it by now.
     fn peek(&self, question: &Question, freshness: Freshness) -> Option<Answer<Loaded>> {
         if freshness == Freshness::Verified {
             return None;

@@ -139,6 +139,12 @@ impl Stage<'_> {
             _ => Why::Cut(until, self.random.u8(..)),
         };
         self.add(0, Fault::Failover(why, after));
+        if self.random.u32(..3) == 0 {
+            // A node that still uses the old primary purges it.
+            let at = after.as_millis() as u64 + self.draw(60..400);
+            let machine = self.most_trusting();
+            self.add(at, Fault::Collect(machine));
+        }
         time + self.draw(500..1_500)
     }
 

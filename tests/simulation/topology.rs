@@ -331,6 +331,7 @@ impl World {
         let begin = self.clock.next();
         let now = Span { begin, end: begin };
         self.truth.fences_lost.push((now, None));
+        self.truth.replaced.push(begin);
         self.history
             .fault(begin, format!("server {new} replaces server {old}"));
         self.tell_all(new);

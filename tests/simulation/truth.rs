@@ -36,12 +36,16 @@ pub(crate) enum Exception {
     /// A change whose client has gone returns to nobody. The node has published it before its call,
     /// so all nodes know of it one trust after the call.
     NobodyWaits,
+    /// The same, and the node did not know yet that another server was the primary. All nodes know of
+    /// the change when its node has found that server.
+    NobodyWaitsForTheNewPrimary,
     /// A change is unconfirmed. Its node tells the others as soon as it reaches Redis again.
     Unconfirmed,
     /// Redis lost the fence of the change before the change ended. A node may then have cached the
     /// object from before the change. That entry stays until its time to live ends.
     FenceLost,
-    /// The node died with an unconfirmed change in its retry queue. The same holds.
+    /// The node died with an unconfirmed change in its retry queue, or before it found the new
+    /// primary. The same holds.
     QueueLost,
 }
 
@@ -51,6 +55,8 @@ pub(crate) struct Truth {
     pub(crate) made: Vec<Made>,
     /// From when until when fences may have been lost: those of this node, or those of all.
     pub(crate) fences_lost: Vec<(Span, Option<usize>)>,
+    /// When a replica has replaced a primary.
+    pub(crate) replaced: Vec<u64>,
     /// When nodes have died.
     pub(crate) died: Vec<(usize, u64)>,
     /// The changes that holders of signed URLs have made.
@@ -139,10 +145,12 @@ impl Truth {
     ) -> Change {
         change.outcome = Outcome::Done;
         change.span.end = change.span.end.max(at);
-        match self.exception(&change, doubt) {
+        match self.exception(&change, doubt, trust) {
             None => {}
             Some(Exception::NobodyWaits) => change.span.end += nanos(trust),
-            Some(Exception::Unconfirmed) => change.span.end = now,
+            Some(Exception::Unconfirmed | Exception::NobodyWaitsForTheNewPrimary) => {
+                change.span.end = now;
+            }
             // A later change that is acknowledged ends the exception.
             Some(Exception::FenceLost | Exception::QueueLost) => change.outcome = Outcome::Unknown,
         }
@@ -187,7 +195,14 @@ impl Truth {
         died.any(|(node, at)| *node == change.node && *at >= change.span.begin)
     }
 
-    fn exception(&self, change: &Change, doubt: Doubt) -> Option<Exception> {
+    /// Returns whether a primary was replaced so late that the node of a change may not have known it.
+    fn may_miss_the_primary(&self, change: &Change, trust: Time) -> bool {
+        let since = change.span.begin.saturating_sub(nanos(trust));
+        let mut replaced = self.replaced.iter();
+        replaced.any(|at| (since..=change.span.end).contains(at))
+    }
+
+    fn exception(&self, change: &Change, doubt: Doubt, trust: Time) -> Option<Exception> {
         match doubt {
             // The cache never holds absence, so every node finds a created object at once.
             _ if change.present => None,
@@ -195,6 +210,12 @@ impl Truth {
             Doubt::Failed => None,
             Doubt::Unconfirmed if self.dies_after(change) => Some(Exception::QueueLost),
             Doubt::Unconfirmed => Some(Exception::Unconfirmed),
+            Doubt::Gone if self.may_miss_the_primary(change, trust) => {
+                Some(match self.dies_after(change) {
+                    true => Exception::QueueLost,
+                    false => Exception::NobodyWaitsForTheNewPrimary,
+                })
+            }
             Doubt::Gone => Some(Exception::NobodyWaits),
         }
     }

@@ -12,7 +12,10 @@ use crate::types::{BoxError, Error};
 use futures::future::{BoxFuture, try_join, try_join_all};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+
+/// The pause before fences are put up again, because another server is the primary now.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How many fences the node renews or ends at the same time.
 pub(super) const PARALLEL: usize = 64;
@@ -53,6 +56,41 @@ impl FenceKeeper {
         time: Duration,
         deadline: Deadline,
     ) -> Result<(SignedFence, BoxFuture<'static, ()>), Error> {
+        loop {
+            let (begun, others) = self.put_up(keys, time, deadline).await?;
+            // If another server is the primary now, it does not know of the fences.
+            match self.confirm(&begun.through, deadline).await {
+                Ok(true) => return Ok((begun, others)),
+                Ok(false) if !deadline.is_over() => {
+                    self.lift(keys, begun.token);
+                    sleep(PAUSE).await;
+                }
+                failed => {
+                    self.lift(keys, begun.token);
+                    return Err(failed.err().unwrap_or_else(lost));
+                }
+            }
+        }
+    }
+
+    /// Returns whether the servers behind these connections are still the primaries.
+    pub(super) async fn confirm(
+        &self,
+        through: &UsedConnections,
+        deadline: Deadline,
+    ) -> Result<bool, Error> {
+        match kept(Rule::ASignedFenceIsConfirmed) {
+            true => self.tier.stands(through, deadline).await,
+            false => Ok(true),
+        }
+    }
+
+    async fn put_up(
+        &self,
+        keys: &[Key],
+        time: Duration,
+        deadline: Deadline,
+    ) -> Result<(SignedFence, BoxFuture<'static, ()>), Error> {
         let token = Token::random();
         let begun = async {
             // For a short time at first: if the message fails, the fence must not stand for long.
@@ -77,16 +115,21 @@ impl FenceKeeper {
                 Ok((begun, others))
             }
             Err(error) => {
-                // `BEGIN` may have been executed, so its fence must be removed.
-                let (kept, keys) = (self.clone(), keys.to_vec());
-                tokio::spawn(async move {
-                    let deadline = kept.settings.removal_deadline();
-                    let ttl = kept.settings.ttl;
-                    let _ = kept.tier.end(&keys, token, None, ttl, deadline).await;
-                });
+                // `BEGIN` may have been executed.
+                self.lift(keys, token);
                 Err(error)
             }
         }
+    }
+
+    /// Removes fences that no URL needs.
+    fn lift(&self, keys: &[Key], token: Token) {
+        let (kept, keys) = (self.clone(), keys.to_vec());
+        tokio::spawn(async move {
+            let deadline = kept.settings.removal_deadline();
+            let ttl = kept.settings.ttl;
+            let _ = kept.tier.end(&keys, token, None, ttl, deadline).await;
+        });
     }
 
     /// Ends the changes of these keys: removes their fences, and tells all nodes. Fails if a fence

@@ -13,6 +13,7 @@ use crate::coherence::change::ChangeKind;
 use crate::coherence::generation::MemoryFence;
 use crate::coherence::lease::Token;
 use crate::coherence::rules::{Rule, kept};
+use crate::coherence::used_connections::UsedConnections;
 use crate::telemetry::metrics::limit_hits;
 use crate::types::Error;
 use crate::types::link::Key;
@@ -127,6 +128,16 @@ impl SignedWrites {
             !stands && shared.is_some()
         };
         keys.into_iter().filter(is_fresh).collect()
+    }
+
+    /// Returns the connections of the fences in Redis that stand for these keys, if there are any.
+    fn used(&self, keys: &[Key]) -> Option<UsedConnections> {
+        let (state, mut used) = (self.state(), None::<UsedConnections>);
+        let begun = |key| state.open.get(key)?.begun.clone();
+        for begun in keys.iter().filter_map(begun) {
+            used.get_or_insert_default().and_all(begun.through);
+        }
+        used
     }
 
     /// Notes that these keys may be changed until `until`. Returns the fences of the keys for which
@@ -354,19 +365,32 @@ impl TieredCache {
             false => Instant::now(),
         };
         let unique: BTreeSet<_> = keys.into_iter().collect();
-        let keys = unique.into_iter().collect();
-        let mut keys = self.signed.extend(keys, until, self.shared.as_ref());
-        if let (Some(shared), false) = (&self.shared, keys.is_empty()) {
-            keys = self
-                .signed
-                .renewed(&FenceKeeper::of(shared), keys, until)
-                .await;
+        let mut keys: Vec<_> = unique.into_iter().collect();
+        let used = self.signed.used(&keys);
+        if self.is_confirmed(used).await {
+            keys = self.signed.extend(keys, until, self.shared.as_ref());
+            if let (Some(shared), false) = (&self.shared, keys.is_empty()) {
+                keys = self
+                    .signed
+                    .renewed(&FenceKeeper::of(shared), keys, until)
+                    .await;
+            }
         }
         if !keys.is_empty() {
             self.open_fresh(kind, keys, time, until).await?;
         }
         self.keep_signed();
         Ok(())
+    }
+
+    /// Returns whether the fences that stand already stand at servers that are still the primaries.
+    async fn is_confirmed(&self, used: Option<UsedConnections>) -> bool {
+        let (Some(shared), Some(used)) = (&self.shared, used) else {
+            return true;
+        };
+        let deadline = shared.settings.removal_deadline();
+        let stands = FenceKeeper::of(shared);
+        matches!(stands.confirm(&used, deadline).await, Ok(true))
     }
 
     async fn open_fresh(

@@ -114,13 +114,31 @@ async fn a_url_that_is_signed_after_a_restart_puts_up_its_fence_at_once() {
     assert_eq!(world.asked(1).await, Grant::Blocked);
 }
 
+/// A replica has just replaced the server, so a fence may stand only at the old one. Another node may
+/// then still cache the object at the new one.
+#[tokio::test(start_paused = true)]
+async fn a_url_is_signed_when_its_fence_stands_at_a_confirmed_server() {
+    for is_open in [false, true] {
+        let world = world(true);
+        if is_open {
+            world.open(&[1], HOUR).await;
+        }
+        let told = world.published();
+        // The node finds out when it asks.
+        world.shared.replaced.store(true, Ordering::SeqCst);
+        world.open(&[1], HOUR).await;
+        assert_eq!(world.asked(1).await, Grant::Blocked, "open: {is_open}");
+        assert_eq!(world.published(), told + if is_open { 1 } else { 2 });
+    }
+}
+
 /// The key's fence is just being removed.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_signed_again_as_its_last_url_expires_is_kept_away_again_soon() {
     const SHORT: Duration = Duration::from_secs(60);
     let world = world(true);
     world.open(&[1], SHORT).await;
-    // The call that ends the fence takes 3 s. The call that renews it takes no time.
+    // The call that ends the fence takes 3 s. The calls that confirm and renew it take no time.
     world.shared.slowness.store(3000, Ordering::SeqCst);
     sleep(SHORT + Duration::from_secs(1)).await;
     world.open(&[1], HOUR).await;

@@ -13,6 +13,7 @@ use crate::cache::redis::tier::scripts::grant;
 use crate::cache::shared::{Fact, Facts, Found, Leases, SharedTier, Which};
 use crate::cache::storage::Storage;
 use crate::coherence::lease::{EndReply, Grant, Token};
+use crate::coherence::rules::{Rule, kept};
 use crate::coherence::used_connections::UsedConnections;
 use crate::types::Error;
 use crate::types::link::{Key, WireName};
@@ -249,14 +250,15 @@ impl RedisCache {
     /// memory may have entries that Redis no longer has.
     async fn take_away(&self, scope: &Scope<'_>) -> Result<(), Error> {
         self.claim("purge", self.removal_deadline()).await?;
-        let purged = self.servers.purge(scope).await;
-        purged.map_err(|failure| failed("purge", failure))?;
         loop {
             let up = self.servers.up();
+            let purged = self.servers.purge(scope).await;
+            purged.map_err(|failure| failed("purge", failure))?;
             let deadline = self.removal_deadline();
             self.tell(Forget::Everything, &[], deadline).await?.await;
-            // If a primary was replaced meanwhile, other nodes may have read from the old one.
-            if self.stands(&up, self.removal_deadline()).await? {
+            // If a primary was replaced before or meanwhile, the new one has its own entries, and
+            // other nodes may have read from the old one.
+            if self.stands(&up, self.removal_deadline()).await? || !kept(Rule::APurgeIsConfirmed) {
                 return Ok(());
             }
         }
