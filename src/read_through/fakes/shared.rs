@@ -1,6 +1,6 @@
-//! A fake backend and a fake shared tier that tests can hold, fail and count.
+//! [`FakeShared`]: a shared tier in memory.
 
-use super::{Backend, LinkState, WritableBackend};
+use super::Barrier;
 use crate::cache::Forgotten;
 use crate::cache::deadline::{Deadline, Patience};
 use crate::cache::shared::{Fact, Facts, Found, Leases, SharedTier, Value, Which};
@@ -8,167 +8,22 @@ use crate::cache::storage::Storage;
 use crate::coherence::lease::{EndReply, Grant, Token};
 use crate::coherence::slot::Slot;
 use crate::coherence::used_connections::UsedConnections;
-use crate::types::error::BoxError;
 use crate::types::link::Key;
 use crate::types::namespace::Namespace;
 use crate::types::question::Question;
-use crate::types::{Digest, Error, LayerMeta, Link};
+use crate::types::{Error, Link};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 /// The deadline of a read.
 fn short() -> Deadline {
     Deadline::new(Duration::from_millis(50), Patience::Read)
-}
-
-/// A point where a test can hold calls. At first it holds none.
-#[derive(Debug)]
-pub(crate) struct Barrier {
-    held: AtomicBool,
-    waiting: AtomicUsize,
-    leave: Semaphore,
-}
-
-impl Default for Barrier {
-    fn default() -> Self {
-        Self {
-            held: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
-            leave: Semaphore::new(0),
-        }
-    }
-}
-
-impl Barrier {
-    pub(super) fn hold(&self) {
-        self.held.store(true, Ordering::SeqCst);
-    }
-
-    /// Releases all held calls, and holds no more.
-    pub(super) fn release(&self) {
-        self.held.store(false, Ordering::SeqCst);
-        self.leave
-            .add_permits(self.waiting.swap(0, Ordering::SeqCst));
-    }
-
-    /// Waits until a call is held.
-    pub(super) async fn arrival(&self) {
-        while self.waiting.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Waits until a call is held. Sleeps between checks, for calls that come only after some time.
-    pub(super) async fn late_arrival(&self) {
-        while self.waiting.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    async fn pass(&self) {
-        if self.held.load(Ordering::SeqCst) {
-            self.waiting.fetch_add(1, Ordering::SeqCst);
-            self.leave.acquire().await.unwrap().forget();
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Truth {
-    links: HashSet<Link>,
-    blobs: HashMap<Digest, LayerMeta>,
-}
-
-/// A backend whose calls are held after they have read, so that an answer may be outdated when it
-/// is returned.
-#[derive(Debug, Default)]
-pub(super) struct FakeBackend {
-    truth: Mutex<Truth>,
-    pub(super) read: Barrier,
-    pub(super) written: Barrier,
-    pub(super) link_calls: AtomicUsize,
-    pub(super) describe_calls: AtomicUsize,
-    pub(super) fails: AtomicBool,
-}
-
-impl FakeBackend {
-    pub(super) fn put(&self, link: &Link, length: u64) {
-        let meta = LayerMeta::new("a/data", length).unwrap();
-        let mut truth = self.truth.lock().unwrap();
-        truth.links.insert(link.clone());
-        truth.blobs.insert(link.digest, meta);
-    }
-
-    pub(super) fn forget(&self, link: &Link) {
-        let mut truth = self.truth.lock().unwrap();
-        truth.links.remove(link);
-        truth.blobs.remove(&link.digest);
-    }
-
-    pub(super) fn calls(&self) -> (usize, usize) {
-        let read = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
-        (read(&self.link_calls), read(&self.describe_calls))
-    }
-
-    fn fail(&self) -> Result<(), BoxError> {
-        match self.fails.load(Ordering::SeqCst) {
-            true => Err("the backend is down".into()),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl Backend for FakeBackend {
-    async fn link_state(&self, link: &Link) -> Result<LinkState, BoxError> {
-        self.link_calls.fetch_add(1, Ordering::SeqCst);
-        let linked = self.truth.lock().unwrap().links.contains(link);
-        self.read.pass().await;
-        self.fail()?;
-        Ok(match linked {
-            true => LinkState::Linked(None),
-            false => LinkState::Absent,
-        })
-    }
-
-    async fn describe(&self, digest: &Digest) -> Result<Option<LayerMeta>, BoxError> {
-        self.describe_calls.fetch_add(1, Ordering::SeqCst);
-        let meta = self.truth.lock().unwrap().blobs.get(digest).cloned();
-        self.read.pass().await;
-        self.fail()?;
-        Ok(meta)
-    }
-}
-
-#[async_trait]
-impl WritableBackend for FakeBackend {
-    async fn create_link(&self, link: &Link) -> Result<(), BoxError> {
-        self.fail()?;
-        self.truth.lock().unwrap().links.insert(link.clone());
-        self.written.pass().await;
-        Ok(())
-    }
-
-    async fn remove_link(&self, link: &Link) -> Result<(), BoxError> {
-        self.fail()?;
-        self.truth.lock().unwrap().links.remove(link);
-        self.written.pass().await;
-        Ok(())
-    }
-
-    async fn delete_blob(&self, digest: &Digest) -> Result<(), BoxError> {
-        self.fail()?;
-        self.truth.lock().unwrap().blobs.remove(digest);
-        self.written.pass().await;
-        Ok(())
-    }
 }
 
 /// A shared tier in memory.
