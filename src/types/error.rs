@@ -79,7 +79,7 @@ pub enum Error {
     /// until it has succeeded. To learn when it has succeeded, repeat the change until it returns no
     /// error.
     #[error(
-        "changed or still to be changed, and other nodes may still answer what was before: {source} (retry to hear when none does)"
+        "the backend made the change or may still make it, and other nodes may still answer with the old state: {source} (repeat the change until it returns no error)"
     )]
     ChangeUnconfirmed {
         /// Why the cache could not be told.
